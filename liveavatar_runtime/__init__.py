@@ -1,0 +1,1 @@
+"""Live Avatar in plain PyTorch: model, streaming VAE, audio features, sampling. Never imports ComfyUI."""

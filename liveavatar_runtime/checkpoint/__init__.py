@@ -1,0 +1,1 @@
+"""Tensor names of weight files, architecture detection, LoRA merging, bundle folders."""

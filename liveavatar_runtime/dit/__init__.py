@@ -1,0 +1,1 @@
+"""The causal Wan2.2-S2V diffusion transformer."""

@@ -1,0 +1,1 @@
+"""Executors: which device runs which evaluation when."""

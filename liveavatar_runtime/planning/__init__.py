@@ -1,0 +1,1 @@
+"""Duration arithmetic; memory and speed prediction."""

@@ -1,0 +1,1 @@
+"""Plan, schedule, block loop and latent stream."""

@@ -1,0 +1,46 @@
+"""Golden tensors of the original implementation; LIVEAVATAR_GOLDEN points at another folder of the same format."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+DEFAULT = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Golden:
+    folder: Path
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """Tensors of one file; bfloat16 storage is exactly representable and returned as float32."""
+        loaded = load_file(self.folder / name)
+        return {k: v.float() if v.dtype == torch.bfloat16 else v for k, v in loaded.items()}
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.json("manifest.json")
+
+    def about(self, name: str) -> dict[str, Any]:
+        """The manifest's entry of one file."""
+        return self.manifest["files"][name]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    torch.set_num_threads(2)
+    return Golden(Path(os.environ.get("LIVEAVATAR_GOLDEN", DEFAULT)))
+
+
+def max_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest absolute difference; shapes must agree exactly."""
+    assert ours.shape == theirs.shape, f"{tuple(ours.shape)} != {tuple(theirs.shape)}"
+    return (ours.double() - theirs.double()).abs().max().item()
