@@ -1,0 +1,127 @@
+"""All time arithmetic of the pack, in integers and exact fractions.
+
+A video is `num_clip` clips of `infer_frames` frames, so it lasts exactly `num_clip * infer_frames / fps` seconds.
+A clip is made of blocks of 12 frames (3 latent frames of 4 frames each).
+"""
+
+import math
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from ..errors import InputError
+
+FRAMES_PER_LATENT = 4
+LATENT_FRAMES_PER_BLOCK = 3
+FRAMES_PER_BLOCK = FRAMES_PER_LATENT * LATENT_FRAMES_PER_BLOCK
+
+MIN_FPS = 1
+MAX_FPS = 120
+_NTSC_FAMILY = tuple(Fraction(nominal * 1000, 1001) for nominal in (24, 30, 48, 60, 120))
+# 23.98 is how a widget with two decimals shows 24000/1001.
+_NTSC_TOLERANCE = Fraction(1, 200)
+_FPS_DENOMINATOR = 10_000
+
+
+def _to_fraction(value: float | int | str | Fraction, what: str) -> Fraction:
+    """The exact number a user typed: 0.1 is 1/10, not its binary neighbour. Raises InputError for anything else."""
+    if isinstance(value, Fraction):
+        return value
+    number: Fraction | None = None
+    if not isinstance(value, bool):
+        numerator, _, denominator = str(value).strip().partition("/")
+        try:
+            parts = Decimal(numerator), Decimal(denominator or "1")
+            # An exponent of a billion would be a fraction of a billion digits.
+            if max(abs(part.adjusted()) for part in parts) < 400:
+                number = Fraction(parts[0]) / Fraction(parts[1])
+        except (InvalidOperation, ValueError, OverflowError, ZeroDivisionError):
+            number = None
+    if number is None:
+        raise InputError(f"{what} is {value!r}, which is not a finite number. Give a number such as 25 or 30000/1001.")
+    return number
+
+
+def parse_fps(value: float | int | str | Fraction) -> Fraction:
+    """Frames a second as a small exact fraction: 16 -> 16, 12.5 -> 25/2, "30000/1001" and 29.97 -> 30000/1001.
+
+    Decimals near a broadcast rate (23.976, 23.98, 29.97, 47.952, 59.94, 119.88) mean that rate.
+    Raises InputError when the value is not a number or outside 1..120.
+    """
+    fps = _to_fraction(value, "fps")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise InputError(
+            f"fps is {value}; allowed are {MIN_FPS} to {MAX_FPS} frames a second. 16 or 25 suit the model."
+        )
+    for rate in _NTSC_FAMILY:
+        if abs(fps - rate) <= _NTSC_TOLERANCE:
+            return rate
+    return fps.limit_denominator(_FPS_DENOMINATOR)
+
+
+def parse_seconds(value: float | int | str | Fraction) -> Fraction:
+    """A length of time in seconds as the exact fraction of what was typed. Raises InputError when it is negative."""
+    seconds = _to_fraction(value, "duration")
+    if seconds < 0:
+        raise InputError(f"duration is {value} seconds; it cannot be negative. Give 0 or more.")
+    return seconds
+
+
+def check_infer_frames(infer_frames: int) -> int:
+    """`infer_frames` itself. Raises InputError unless it is a whole, positive number of 12-frame blocks."""
+    if isinstance(infer_frames, bool) or not isinstance(infer_frames, int):
+        raise InputError(f"infer_frames is {infer_frames!r}; it must be a whole number: 12, 24, 36, 48, ...")
+    if infer_frames < FRAMES_PER_BLOCK or infer_frames % FRAMES_PER_BLOCK:
+        below = max(infer_frames // FRAMES_PER_BLOCK, 1) * FRAMES_PER_BLOCK
+        nearest = f"{below}" if infer_frames < below else f"{below} or {below + FRAMES_PER_BLOCK}"
+        raise InputError(
+            f"infer_frames is {infer_frames}; the model works in blocks of {FRAMES_PER_BLOCK} frames, so it must be a "
+            f"multiple of {FRAMES_PER_BLOCK}. Use {nearest} (48 is the default)."
+        )
+    return infer_frames
+
+
+def check_num_clip(num_clip: int) -> int:
+    """`num_clip` itself. Raises InputError unless it is a whole number of at least 1."""
+    if isinstance(num_clip, bool) or not isinstance(num_clip, int):
+        raise InputError(f"num_clip is {num_clip!r}; it must be a whole number: 1, 2, 3, ...")
+    if num_clip < 1:
+        raise InputError(f"num_clip is {num_clip}; a video has at least one clip. Use 1 or more.")
+    return num_clip
+
+
+def blocks_per_clip(infer_frames: int) -> int:
+    """Latent blocks of one clip."""
+    return check_infer_frames(infer_frames) // FRAMES_PER_BLOCK
+
+
+def video_frames(num_clip: int, infer_frames: int) -> int:
+    """Frames of the whole video."""
+    return check_num_clip(num_clip) * check_infer_frames(infer_frames)
+
+
+def duration(num_clip: int, infer_frames: int, fps: Fraction) -> Fraction:
+    """Seconds of the whole video: `num_clip * infer_frames / fps`, exactly."""
+    return Fraction(video_frames(num_clip, infer_frames)) / fps
+
+
+def clips_for_duration(seconds: Fraction, infer_frames: int, fps: Fraction) -> int:
+    """Fewest clips that cover `seconds`, at least 1: the formula of `duration` backwards, rounded up to whole clips."""
+    return max(1, math.ceil(seconds * fps / check_infer_frames(infer_frames)))
+
+
+def samples_for_frames(num_frames: int, fps: Fraction, sample_rate: int) -> int:
+    """Audio samples that belong to frames [0, num_frames): the exact time of the end, rounded to a sample.
+
+    The sound of frames [a, b) is samples [samples_for_frames(a), samples_for_frames(b)): no error adds up.
+    """
+    return math.floor(Fraction(num_frames) * sample_rate / fps + Fraction(1, 2))
+
+
+def format_duration(seconds: Fraction) -> str:
+    """Seconds for people, to a hundredth: "7.5 s", "2 min 30 s", "2 h 46 min 40 s"."""
+    hundredths = math.floor(seconds * 100 + Fraction(1, 2))
+    minutes, rest = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] if hours else []
+    parts += [f"{minutes} min"] if minutes or hours else []
+    return " ".join([*parts, f"{rest / 100:.2f}".rstrip("0").rstrip(".") + " s"])
