@@ -10,6 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.dit.model import CausalWanS2V
+
 DEFAULT = Path(__file__).parent / "data"
 
 
@@ -33,6 +36,10 @@ class Golden:
         """The manifest's entry of one file."""
         return self.manifest["files"][name]
 
+    @property
+    def config(self) -> AvatarConfig:
+        return AvatarConfig.from_dict(self.manifest["dit_config"])
+
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
@@ -40,7 +47,9 @@ def golden() -> Golden:
     return Golden(Path(os.environ.get("LIVEAVATAR_GOLDEN", DEFAULT)))
 
 
-def max_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Largest absolute difference; shapes must agree exactly."""
-    assert ours.shape == theirs.shape, f"{tuple(ours.shape)} != {tuple(theirs.shape)}"
-    return (ours.double() - theirs.double()).abs().max().item()
+@pytest.fixture(scope="session")
+def golden_dit(golden: Golden) -> CausalWanS2V:
+    """The tiny transformer whose outputs the golden files hold."""
+    model = CausalWanS2V(golden.config)
+    model.load_state_dict(golden.tensors("dit.safetensors"), strict=True)
+    return model.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from liveavatar_runtime.dit.rope import (
     reference_rope,
 )
 
-TOLERANCE = dict(atol=1e-5, rtol=0)
+TOLERANCE = {"atol": 1e-5, "rtol": 0}
 
 
 def grid_of(groups: list[dict[str, list[int]]]) -> tuple[int, int]:

@@ -1,0 +1,237 @@
+"""CausalWanS2V: the causal diffusion transformer of Live Avatar.
+
+One evaluation takes a block of latent frames at one denoising step to its velocity. What does not change with the
+evaluation is made once and handed in: `VideoContext` for a video (text keys and values, time modulations),
+`BlockContext` for a block (positions, voice). The evaluation itself is three calls, `embed` -> `run_layers` ->
+`velocity`, of which `run_layers` takes any range of layers, so that a pipeline stage can own a part of the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import AvatarConfig
+from .attention import AttentionKernel, KeysValues, project_keys_values, sdpa
+from .audio import (
+    AudioInjector,
+    CausalAudioEncoder,
+    Injection,
+    encode_block_audio,
+    inject_audio,
+    prepare_injection,
+)
+from .block import BlockAttention, SelfAttention, SinkAttention, TransformerLayer, run_layer
+from .embeddings import HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
+from .frame_packer import FramePacker, pack_motion, packed_token_count
+from .kv_cache import CacheShape, KVCache
+from .rope import (
+    REFERENCE_FRAME,
+    RopeFactors,
+    block_rope,
+    join_factors,
+    motion_rope,
+    reference_frame,
+    reference_rope,
+)
+
+# Rows of trainable_cond_mask: what kind of token it is.
+NOISY, REFERENCE, MOTION = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class VideoContext:
+    """Made once a video: text keys/values of each layer in the range, modulations of every step and of t = 0."""
+
+    text: dict[int, KeysValues]
+    steps: tuple[TimeModulation, ...]
+    clean: TimeModulation
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """Made once a block: number in the video, positions of its tokens, its voice for each injection layer."""
+
+    block: int
+    frames: int
+    start_frame: int
+    grid: tuple[int, int]
+    rope: RopeFactors
+    injections: dict[int, Injection]
+    actor_masks: Tensor | None
+
+
+class CausalWanS2V(nn.Module):
+    """The transformer, with the original's state-dict keys.
+
+    `operations` is a namespace of layer classes (Linear, Conv1d, Conv3d, LayerNorm, RMSNorm, Embedding), by default
+    torch.nn. Latents are in the model's space, [16, frames, height / 8, width / 8].
+    """
+
+    def __init__(
+        self,
+        config: AvatarConfig,
+        operations: Any = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        attention: AttentionKernel = sdpa,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.attention = attention
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        dim, patch = config.dim, config.patch_size
+        self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
+        self.cond_encoder = operations.Conv3d(config.cond_dim, dim, kernel_size=patch, stride=patch, **factory)
+        self.trainable_cond_mask = operations.Embedding(3, dim, **factory)
+        self.text_embedding = nn.Sequential(
+            operations.Linear(config.text_dim, dim, **factory),
+            nn.GELU(approximate="tanh"),
+            operations.Linear(dim, dim, **factory),
+        )
+        self.time_embedding = nn.Sequential(
+            operations.Linear(config.freq_dim, dim, **factory), nn.SiLU(), operations.Linear(dim, dim, **factory)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), operations.Linear(dim, 6 * dim, **factory))
+        layers = (TransformerLayer(config, operations, **factory) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(layers)
+        channels = config.out_dim * patch[0] * patch[1] * patch[2]
+        self.head = HeadModules(dim, channels, config.eps, operations, **factory)
+        self.casual_audio_encoder = CausalAudioEncoder(config, operations, **factory)
+        self.audio_injector = AudioInjector(config, operations, **factory)
+        self.frame_packer = FramePacker(config, operations, **factory)
+
+    @property
+    def layers(self) -> range:
+        return range(self.config.num_layers)
+
+    def cache_shape(self, grid: tuple[int, int], steps: int, window_blocks: int, block_frames: int) -> CacheShape:
+        """Sizes of the cache for a patch grid (rows, columns)."""
+        rows, columns = grid
+        return CacheShape(
+            steps=steps,
+            window_blocks=window_blocks,
+            block_tokens=block_frames * rows * columns,
+            reference_tokens=rows * columns,
+            motion_tokens=packed_token_count(grid),
+            heads=self.config.num_heads,
+            head_dim=self.config.head_dim,
+        )
+
+    def video_context(
+        self, text: Tensor, timesteps: Sequence[float], layers: range, dtype: torch.dtype, device: torch.device
+    ) -> VideoContext:
+        """text [L, text_dim]: rows past the model's text_len are cut, missing rows are zeros (and attended to)."""
+        return VideoContext(
+            text=self._text_context(text.to(device=device, dtype=dtype), layers),
+            steps=tuple(embed_time(self, t, self.config.freq_dim, device) for t in timesteps),
+            clean=embed_time(self, 0.0, self.config.freq_dim, device),
+        )
+
+    def _text_context(self, text: Tensor, layers: range) -> dict[int, KeysValues]:
+        padded = text.new_zeros(1, self.config.text_len, self.config.text_dim)
+        rows = min(len(text), self.config.text_len)
+        padded[0, :rows] = text[:rows]
+        embedded = self.text_embedding(padded)
+        return {n: project_keys_values(self.blocks[n].cross_attn, embedded, self.config.head_dim) for n in layers}
+
+    def block_context(
+        self,
+        block: int,
+        frames: int,
+        grid: tuple[int, int],
+        audio: Tensor,
+        layers: range,
+        dtype: torch.dtype,
+        device: torch.device,
+        actor_masks: Tensor | None = None,
+    ) -> BlockContext:
+        """Positions and voice of block number `block` (counted over the whole video).
+
+        audio [actors, layers, audio_dim, video frames of the block]; actor_masks [actors, frames, rows, columns].
+        """
+        start_frame = block * frames
+        tokens = encode_block_audio(
+            self.casual_audio_encoder, audio.to(device=device, dtype=dtype), self.config.num_audio_token
+        )
+        inject_layers = {n: i for i, n in enumerate(self.config.audio_inject_layers) if n in layers}
+        if actor_masks is not None:
+            actor_masks = actor_masks.to(device=device, dtype=dtype).flatten(2).unsqueeze(-1)
+        return BlockContext(
+            block=block,
+            frames=frames,
+            start_frame=start_frame,
+            grid=grid,
+            rope=block_rope(self.config.head_dim, grid, start_frame, frames).to(device),
+            injections={
+                n: prepare_injection(self.audio_injector, i, tokens, self.config.head_dim)
+                for n, i in inject_layers.items()
+            },
+            actor_masks=actor_masks,
+        )
+
+    def embed(self, latents: Tensor, pose: Tensor | None = None) -> Tensor:
+        """Noisy latents [B, 16, F, h, w] (pose latents alike, none = zeros) -> hidden [B, tokens, dim]."""
+        pose = torch.zeros_like(latents[:, : self.config.cond_dim]) if pose is None else pose
+        hidden = embed_patches(self.patch_embedding, latents) + embed_patches(self.cond_encoder, pose)
+        return hidden + self._kind(NOISY, hidden)
+
+    def embed_sink(self, reference: Tensor, motion: Tensor) -> Tensor:
+        """Reference latent [B, 16, 1, h, w], motion latents [B, 16, 19, h, w] -> sink tokens [B, N, dim]."""
+        ref = embed_patches(self.patch_embedding, reference)
+        packed = pack_motion(self.frame_packer, motion)
+        return torch.cat([ref + self._kind(REFERENCE, ref), packed + self._kind(MOTION, packed)], dim=1)
+
+    def _kind(self, row: int, like: Tensor) -> Tensor:
+        return self.trainable_cond_mask.weight[row].to(like)
+
+    def run_layers(
+        self,
+        hidden: Tensor,
+        video: VideoContext,
+        block: BlockContext,
+        step: int,
+        cache: KVCache,
+        relative_distance: int,
+    ) -> Tensor:
+        """The cache's range of layers on noisy tokens [1, tokens, dim]; writes this block's slot of step `step`."""
+        frame = reference_frame(block.start_frame, relative_distance)
+        factors = reference_rope(self.config.head_dim, block.grid, frame).to(hidden.device)
+        cache.place_reference(step, frame, factors)
+        head_dim, kernel = self.config.head_dim, self.attention
+        for number in cache.layers:
+            attention = BlockAttention(number, head_dim, kernel, block.rope, cache, step, block.block)
+            hidden = self._layer(number, hidden, video.steps[step].layers, video, attention)
+            if number in block.injections:
+                index = self.config.audio_inject_layers.index(number)
+                injection, masks = block.injections[number], block.actor_masks
+                hidden = inject_audio(
+                    self.audio_injector, index, hidden, injection, masks, block.frames, head_dim, kernel
+                )
+        return hidden
+
+    def run_sink_layers(self, hidden: Tensor, video: VideoContext, grid: tuple[int, int], cache: KVCache) -> Tensor:
+        """The cache's range of layers on sink tokens, which fills the front of the cache for all steps."""
+        head_dim = self.config.head_dim
+        rope = join_factors(reference_rope(head_dim, grid, REFERENCE_FRAME), motion_rope(head_dim, grid))
+        rope = rope.to(hidden.device)
+        for number in cache.layers:
+            attention = SinkAttention(number, head_dim, self.attention, rope, cache)
+            hidden = self._layer(number, hidden, video.clean.layers, video, attention)
+        return hidden
+
+    def _layer(
+        self, number: int, hidden: Tensor, modulation: Tensor, video: VideoContext, attention: SelfAttention
+    ) -> Tensor:
+        layer = self.blocks[number]
+        # A layer of an adopted module tree has a forward of its own; ours must be called as a module, for hooks.
+        if isinstance(layer, TransformerLayer):
+            return layer(hidden, modulation, video.text[number], attention)
+        return run_layer(layer, hidden, modulation, video.text[number], attention)
+
+    def velocity(self, hidden: Tensor, video: VideoContext, block: BlockContext, step: int) -> Tensor:
+        """hidden [B, tokens, dim] after the last layer -> velocity, float32 [B, 16, frames, h, w]."""
+        tokens = run_head(self.head, hidden, video.steps[step].head)
+        return unpatchify(tokens, block.frames, block.grid, self.config.patch_size)

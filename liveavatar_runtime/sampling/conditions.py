@@ -1,0 +1,44 @@
+"""What steers a video besides the plan: text, picture, motion history, voice, masks."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..audio.features import AvatarAudio
+
+
+class FrameFeatures(Protocol):
+    """Voice features by video frame, made on demand, so that a long track is never aligned as a whole."""
+
+    def frames(self, first: int, count: int) -> Tensor:
+        """Features of video frames [first, first + count): float32 [actors, layers, audio_dim, count]."""
+        ...
+
+
+@dataclass(frozen=True)
+class AlignedAudio:
+    """An encoded voice at a frame rate."""
+
+    audio: "AvatarAudio"
+    fps: Fraction
+
+    def frames(self, first: int, count: int) -> Tensor:
+        return self.audio.aligned(first, count, self.fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Inputs of the model, on the CPU, latents in the model's space.
+
+    text [L, text_dim]; reference [16, 1, h, w]; motion [16, 19, h, w], oldest first; actor_masks
+    [actors, latent frames, rows, columns] on the token grid, of which a block uses the first three frames.
+    """
+
+    text: Tensor
+    reference: Tensor
+    motion: Tensor
+    audio: FrameFeatures
+    actor_masks: Tensor | None = None

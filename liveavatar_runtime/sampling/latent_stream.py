@@ -1,0 +1,49 @@
+"""LatentStream: the lazy, re-iterable result of sampling, block by block."""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from .block_loop import LatentBlock
+from .plan import ClipPlan
+
+
+class LatentStream:
+    """Finished blocks are kept and replayed; the rest is sampled when it is asked for.
+
+    `start(first)` begins sampling and yields the blocks from number `first` on; `motion` [16, 19, h, w] is the
+    history a decoder is primed with. An error or an interruption in the middle loses no finished block.
+    """
+
+    def __init__(self, plan: ClipPlan, motion: Tensor, start: Callable[[int], Iterator[LatentBlock]]) -> None:
+        self.plan = plan
+        self.motion = motion
+        self._start = start
+        self._finished: list[LatentBlock] = []
+        self._running: Iterator[LatentBlock] | None = None
+
+    def __len__(self) -> int:
+        """Number of blocks, finished or not."""
+        return self.plan.num_blocks
+
+    @property
+    def finished(self) -> int:
+        """Number of blocks that need no sampling any more."""
+        return len(self._finished)
+
+    def __iter__(self) -> Iterator[LatentBlock]:
+        for index in range(len(self)):
+            if index == len(self._finished):
+                self._finished.append(self._sample_next())
+            yield self._finished[index]
+        self._running = None
+
+    def _sample_next(self) -> LatentBlock:
+        if self._running is None:
+            self._running = self._start(len(self._finished))
+        try:
+            return next(self._running)
+        except BaseException:
+            # A generator that raised is used up; the next iteration must start a fresh one.
+            self._running = None
+            raise

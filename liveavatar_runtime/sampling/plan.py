@@ -1,0 +1,145 @@
+"""ClipPlan: everything that decides the shape of the work. Equal plans and conditions give equal latents."""
+
+import random
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..planning.duration import (
+    FRAMES_PER_BLOCK,
+    FRAMES_PER_LATENT,
+    LATENT_FRAMES_PER_BLOCK,
+    check_infer_frames,
+    check_num_clip,
+    duration,
+    video_frames,
+)
+
+LATENT_CHANNELS = 16
+VAE_STRIDE = 8
+SIDE_MULTIPLE = 64
+MAX_SIDE = 4096
+MIN_DISTANCE, MAX_DISTANCE = 4, 30
+"""Latent frames between a block and the reference picture in RoPE time: the range the model was trained with."""
+
+SinkPolicy = Literal["adaptive", "reference"]
+SINK_POLICIES: tuple[SinkPolicy, ...] = ("adaptive", "reference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """The work of one video.
+
+    `width`, `height`: pixels, multiples of 64. With `keep_aspect` they name an area, and `fitted_to` a picture gives
+    the plan whose sides have that picture's aspect. `relative_distance`: latent frames from a block to the reference
+    picture; an int for every evaluation, a tuple that is gone through cyclically by evaluation, None for a draw
+    seeded by (seed, block, step). `window_blocks`: blocks the ring cache holds. `sink_policy`: "adaptive" replaces
+    the reference picture by the first generated latent frame after clip 0, "reference" keeps it.
+    """
+
+    num_clip: int = 10
+    infer_frames: int = 48
+    fps: Fraction = Fraction(16)
+    width: int = 688
+    height: int = 368
+    keep_aspect: bool = True
+    seed: int = 0
+    steps: int = 4
+    shift: float = 3.0
+    sink_policy: SinkPolicy = "adaptive"
+    relative_distance: int | tuple[int, ...] | None = 17
+    window_blocks: int = 4
+
+    def __post_init__(self) -> None:
+        check_num_clip(self.num_clip)
+        check_infer_frames(self.infer_frames)
+        self._check_size()
+        if not 1 <= self.steps <= 100:
+            raise InputError(f"steps is {self.steps}; allowed are 1 to 100. The model is distilled for 4.")
+        if self.sink_policy not in SINK_POLICIES:
+            raise InputError(f"sink_policy is {self.sink_policy!r}; allowed are {', '.join(SINK_POLICIES)}")
+        if self.window_blocks < 1:
+            raise InputError(f"window_blocks is {self.window_blocks}; use at least 1 (4 is what the model knows)")
+
+    def _check_size(self) -> None:
+        for name, side in (("width", self.width), ("height", self.height)):
+            if not SIDE_MULTIPLE <= side <= MAX_SIDE:
+                raise InputError(f"{name} is {side}; allowed are {SIDE_MULTIPLE} to {MAX_SIDE} pixels")
+            if not self.keep_aspect and side % 16:
+                raise InputError(f"{name} is {side}; without keep_aspect it must be a multiple of 16")
+
+    def fitted_to(self, picture_height: int, picture_width: int) -> "ClipPlan":
+        """The plan with the final sides for a picture: its aspect within the area, multiples of 64."""
+        if not self.keep_aspect:
+            return self
+        from ..media.images import fit_size
+
+        height, width = fit_size(picture_height, picture_width, self.width * self.height)
+        return replace(self, width=width, height=height, keep_aspect=False)
+
+    def clamped_to(self, audio_clips: int) -> "ClipPlan":
+        """The plan with no more clips than the sound fills."""
+        return replace(self, num_clip=min(self.num_clip, audio_clips))
+
+    @property
+    def frames(self) -> int:
+        return video_frames(self.num_clip, self.infer_frames)
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds."""
+        return duration(self.num_clip, self.infer_frames, self.fps)
+
+    @property
+    def blocks_per_clip(self) -> int:
+        return self.infer_frames // FRAMES_PER_BLOCK
+
+    @property
+    def num_blocks(self) -> int:
+        return self.num_clip * self.blocks_per_clip
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) of the latents."""
+        return self.height // VAE_STRIDE, self.width // VAE_STRIDE
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of tokens of a latent frame."""
+        height, width = self.latent_size
+        return height // 2, width // 2
+
+    @property
+    def evaluations(self) -> int:
+        """Runs of the model."""
+        return self.num_blocks * self.steps
+
+    def clip_of(self, block: int) -> int:
+        return block // self.blocks_per_clip
+
+    def distance(self, block: int, step: int) -> int:
+        """Latent frames from block `block` to the reference picture at one step."""
+        if isinstance(self.relative_distance, int):
+            return self.relative_distance
+        if self.relative_distance is None:
+            return random.Random(f"{self.seed}/{block}/{step}").randint(MIN_DISTANCE, MAX_DISTANCE)
+        return self.relative_distance[(block * self.steps + step) % len(self.relative_distance)]
+
+    def clip_noise(self, clip: int) -> Tensor:
+        """Start noise of a clip, float32 [16, infer_frames / 4, h, w], from a CPU generator seeded seed + clip."""
+        generator = torch.Generator("cpu").manual_seed((self.seed + clip) % 2**64)
+        shape = (LATENT_CHANNELS, self.infer_frames // FRAMES_PER_LATENT, *self.latent_size)
+        return torch.randn(shape, generator=generator)
+
+    def block_noise(self, block: int) -> Tensor:
+        """Start noise of a block, float32 [16, 3, h, w]."""
+        first = (block % self.blocks_per_clip) * LATENT_FRAMES_PER_BLOCK
+        return self.clip_noise(self.clip_of(block))[:, first : first + LATENT_FRAMES_PER_BLOCK]
+
+    def renews_sink(self, block: int) -> bool:
+        """Whether the sink is made anew, from the first generated latent frame, just before this block."""
+        return self.sink_policy == "adaptive" and block == self.blocks_per_clip

@@ -1,0 +1,172 @@
+"""Whole evaluations and rollouts against the original: every stored velocity, latent, cache."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from rollout import TOLERANCE, conditions_of, number_in, plan_of, run
+
+from liveavatar_runtime.dit.kv_cache import KVCache
+from liveavatar_runtime.sampling.block_loop import BlockSampler, sample_blocks
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.schedule import flow_matching_schedule
+
+BASE = "dit_rollout.safetensors"
+
+
+def check(trace, stored: dict[str, torch.Tensor]) -> None:
+    compared = 0
+    for name, expected in stored.items():
+        kind, _, key = name.partition(".")
+        if kind == "noise_pred":
+            torch.testing.assert_close(trace.velocities[key], expected, **TOLERANCE)
+        elif kind == "latent":
+            torch.testing.assert_close(trace.latents[key], expected, **TOLERANCE)
+        elif kind == "clip_latents":
+            ours = torch.cat(trace.clip_latents[int(key[1:])], dim=1)
+            torch.testing.assert_close(ours, expected, **TOLERANCE)
+        else:
+            continue
+        compared += 1
+    assert compared >= 3
+
+
+@pytest.mark.parametrize(
+    ("file", "policy"),
+    [
+        (BASE, "reference"),
+        ("dit_rollout_aas.safetensors", "adaptive"),
+        ("dit_rollout_3step.safetensors", "reference"),
+    ],
+)
+def test_rollout(golden, golden_dit, file, policy):
+    plan, stored = plan_of(golden, file, policy), golden.tensors(file)
+    torch.testing.assert_close(
+        torch.tensor(flow_matching_schedule(plan.steps, plan.shift).sigmas), stored["sigmas"], atol=1e-7, rtol=0
+    )
+    check(run(golden_dit, plan, conditions_of(golden)), stored)
+
+
+def test_two_actors(golden, golden_dit):
+    file = "dit_rollout_2actor.safetensors"
+    inputs = golden.tensors("dit_rollout_inputs.safetensors")
+    second = inputs["audio_actor1"]
+    features = torch.cat([inputs["audio"][..., : second.shape[-1]], second])
+    conditions = conditions_of(golden, features, inputs["mask_2actor"][..., 0])
+    check(run(golden_dit, plan_of(golden, file), conditions), golden.tensors(file))
+
+
+def test_noise_comes_from_the_seed(golden):
+    plan, inputs = plan_of(golden, BASE), golden.tensors("dit_rollout_inputs.safetensors")
+    for clip in range(plan.num_clip):
+        assert torch.equal(plan.clip_noise(clip), inputs[f"noise.c{clip}"])
+
+
+def test_reference_positions(golden):
+    from liveavatar_runtime.dit.rope import REFERENCE_FRAME, reference_frame
+
+    plan, stored = plan_of(golden, BASE), golden.tensors(BASE)
+    blocks, steps = plan.blocks_per_clip, plan.steps
+    for index, shift in enumerate(stored["ref_frame_shift"].flatten().tolist()):
+        block, step = divmod(index, steps)
+        start = stored["block_start_frame"][block // blocks, block % blocks, step].item()
+        assert reference_frame(start, plan.distance(block, step)) == REFERENCE_FRAME + shift
+
+
+@pytest.fixture
+def base_sampler(golden, golden_dit) -> BlockSampler:
+    plan, conditions = plan_of(golden, BASE), conditions_of(golden)
+    with torch.inference_mode():
+        return BlockSampler.start(golden_dit, plan, conditions, torch.float32, torch.device("cpu"))
+
+
+def ring(cache: KVCache, tensors: dict[int, torch.Tensor], layer: int, step: int, tokens: int) -> torch.Tensor:
+    front = cache.shape.sink_tokens
+    return tensors[layer][step : step + 1, front : front + tokens]
+
+
+def test_kv_caches(golden, base_sampler):
+    stored, cache = golden.tensors("kv_cache.safetensors"), base_sampler.cache
+    layers = {int(name[len("layer") :].split(".")[0]) for name in stored if name.startswith("layer")}
+    assert layers
+    for layer in layers:
+        assert stored[f"layer{layer}.cond_end"].item() == cache.shape.sink_tokens
+        reference = cache.shape.reference_tokens
+        torch.testing.assert_close(
+            cache.reference_keys[layer], stored[f"layer{layer}.cond_k"][:, :reference], atol=1e-5, rtol=0
+        )
+        values = cache.values[layer][:1, : cache.shape.sink_tokens]
+        torch.testing.assert_close(values, stored[f"layer{layer}.cond_v"], atol=1e-5, rtol=0)
+    # Names are after_c{clip}b{block}s{step}.layer{n}.{k|v}; the first step's ring is written once a block.
+    moments = {name.split(".")[0] for name in stored if name.startswith("after_")}
+    plan = base_sampler.plan
+    with torch.inference_mode():
+        for block in range(plan.num_blocks):
+            base_sampler.sample_block(block)
+            moment = f"after_c{plan.clip_of(block)}b{block % plan.blocks_per_clip}s0"
+            for name in (n for n in stored if n.startswith(f"{moment}.")):
+                layer, kind = int(name.split(".")[1][len("layer") :]), name.split(".")[2]
+                tensors = cache.keys if kind == "k" else cache.values
+                ours = ring(cache, tensors, layer, 0, stored[name].shape[1])
+                torch.testing.assert_close(ours, stored[name], atol=1e-5, rtol=0)
+                moments.discard(moment)
+    assert not moments
+
+
+def single_velocity(golden, model, pose: torch.Tensor | None) -> torch.Tensor:
+    """The one forward of dit_single, with the time step and distance its description names."""
+    stored = golden.tensors("dit_single.safetensors")
+    meaning = golden.about("dit_single.safetensors")["meaning"]
+    distance, timestep = int(number_in(meaning, "relative_dist")), number_in(meaning, "t")
+    plan = replace(plan_of(golden, BASE), steps=1)
+    sampler = BlockSampler.start(model, plan, conditions_of(golden), torch.float32, torch.device("cpu"))
+    video = model.video_context(sampler.conditions.text, [timestep], model.layers, torch.float32, torch.device("cpu"))
+    frames = stored["x"].shape[1]
+    audio = sampler.conditions.audio.frames(0, 4 * frames)
+    context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, torch.device("cpu"))
+    hidden = model.embed(stored["x"][None], pose)
+    hidden = model.run_layers(hidden, video, context, 0, sampler.cache, distance)
+    return model.velocity(hidden, video, context, 0)[0]
+
+
+@pytest.mark.parametrize("with_pose", [True, False])
+def test_single_forward(golden, golden_dit, with_pose):
+    stored = golden.tensors("dit_single.safetensors")
+    ours = single_velocity(golden, golden_dit, stored["cond_states"] if with_pose else None)
+    expected = stored["noise_pred.cond" if with_pose else "noise_pred.zero_cond"]
+    torch.testing.assert_close(ours, expected, **TOLERANCE)
+
+
+def test_layer_ranges_give_the_same_result(golden, golden_dit):
+    """Two stages with half of the layers each equal one stage with all, bit for bit."""
+    plan, conditions = plan_of(golden, BASE), conditions_of(golden)
+    device, dtype = torch.device("cpu"), torch.float32
+    whole = BlockSampler.start(golden_dit, plan, conditions, dtype, device)
+    half = golden_dit.config.num_layers // 2
+    stages = [range(half), range(half, golden_dit.config.num_layers)]
+    caches = [KVCache(whole.cache.shape, layers, dtype, device) for layers in stages]
+    sink = golden_dit.embed_sink(conditions.reference[None], conditions.motion[None])
+    for cache in caches:
+        sink = golden_dit.run_sink_layers(sink, whole.video, plan.grid, cache)
+    audio = conditions.audio.frames(0, 12)
+    noise = plan.block_noise(0)[None]
+    context = golden_dit.block_context(0, 3, plan.grid, audio, golden_dit.layers, dtype, device)
+    expected = golden_dit.run_layers(golden_dit.embed(noise), whole.video, context, 0, whole.cache, 17)
+    hidden = golden_dit.embed(noise)
+    for cache in caches:
+        hidden = golden_dit.run_layers(hidden, whole.video, context, 0, cache, 17)
+    assert torch.equal(hidden, expected)
+
+
+def test_a_block_does_not_depend_on_how_many_follow(golden, golden_dit):
+    plan, conditions = plan_of(golden, BASE, "adaptive"), conditions_of(golden)
+
+    def latents(clips: int) -> list[torch.Tensor]:
+        shorter: ClipPlan = replace(plan, num_clip=clips)
+        blocks = sample_blocks(golden_dit, shorter, conditions, torch.float32, torch.device("cpu"))
+        return [block.latents for block in blocks]
+
+    long = latents(plan.num_clip)
+    for clips in range(1, plan.num_clip):
+        short = latents(clips)
+        assert all(torch.equal(a, b) for a, b in zip(short, long, strict=False)) and short
