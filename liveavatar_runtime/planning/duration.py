@@ -2,6 +2,8 @@
 
 A video is `num_clip` clips of `infer_frames` frames, so it lasts exactly `num_clip * infer_frames / fps` seconds.
 A clip is made of blocks of 12 frames (3 latent frames of 4 frames each).
+The audio encoder looks at 16 kHz sound and gives 50 feature frames a second; the model was trained on features
+interpolated to 30 a second, of which each video frame takes the nearest.
 """
 
 import math
@@ -13,6 +15,12 @@ from ..errors import InputError
 FRAMES_PER_LATENT = 4
 LATENT_FRAMES_PER_BLOCK = 3
 FRAMES_PER_BLOCK = FRAMES_PER_LATENT * LATENT_FRAMES_PER_BLOCK
+
+ENCODER_SAMPLE_RATE = 16_000
+ENCODER_FRAME_SAMPLES = 320
+ENCODER_MIN_SAMPLES = 400
+FEATURE_RATE = ENCODER_SAMPLE_RATE // ENCODER_FRAME_SAMPLES
+BUCKET_RATE = 30
 
 MIN_FPS = 1
 MAX_FPS = 120
@@ -115,6 +123,37 @@ def samples_for_frames(num_frames: int, fps: Fraction, sample_rate: int) -> int:
     The sound of frames [a, b) is samples [samples_for_frames(a), samples_for_frames(b)): no error adds up.
     """
     return math.floor(Fraction(num_frames) * sample_rate / fps + Fraction(1, 2))
+
+
+def encoder_frames(num_samples: int) -> int:
+    """50 Hz feature frames that one pass of wav2vec2 gives for `num_samples` samples at 16 kHz (0 below 400)."""
+    if num_samples < ENCODER_MIN_SAMPLES:
+        return 0
+    return (num_samples - ENCODER_MIN_SAMPLES) // ENCODER_FRAME_SAMPLES + 1
+
+
+def bucket_count(feature_frames: int) -> int:
+    """30 Hz buckets that `feature_frames` 50 Hz frames are interpolated to."""
+    # In floats as in the original on purpose: 205 frames give 122 buckets, not 123, and the model sees that length.
+    return int(feature_frames / float(FEATURE_RATE) * BUCKET_RATE)
+
+
+def bucket_index(frame: int, fps: Fraction) -> int:
+    """The 30 Hz bucket nearest to video frame `frame`; exactly half way goes to the even one."""
+    return round(frame * BUCKET_RATE / fps)
+
+
+def feature_position(frame: int, fps: Fraction, feature_frames: int) -> Fraction | None:
+    """Where video frame `frame` reads a track of `feature_frames` 50 Hz frames: a position in [0, feature_frames - 1].
+
+    Buckets and feature frames are stretched so that first meets first and last meets last (`align_corners`).
+    None when the track has ended.
+    """
+    buckets = bucket_count(feature_frames)
+    index = bucket_index(frame, fps)
+    if index >= buckets:
+        return None
+    return Fraction(index * (feature_frames - 1), max(buckets - 1, 1))
 
 
 def format_duration(seconds: Fraction) -> str:

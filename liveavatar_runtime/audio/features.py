@@ -1,0 +1,128 @@
+"""What the model hears: encoded sound, aligned with video frames on demand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..planning.duration import feature_position
+from .waveform import resample
+
+
+@dataclass(frozen=True, eq=False)
+class AvatarAudio:
+    """Encoded sound of one or several actors, and the sound itself.
+
+    features: [A, L, T, D], all hidden states of the audio encoder at 50 Hz for A actors, on the CPU, in any float
+        type (float16 halves the 5 MB a second that wav2vec2-large takes).
+    waveform: [C, S] float32 on the CPU, what goes into the video file; all actors mixed.
+    sample_rate: samples a second of `waveform`.
+    lengths: valid feature frames of each actor; () means all T.
+    """
+
+    features: Tensor
+    waveform: Tensor
+    sample_rate: int
+    lengths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 4 or not self.features.is_floating_point():
+            raise InputError(
+                f"audio features are {self.features.dtype} of shape {tuple(self.features.shape)}; "
+                "they must be floats of shape [actors, layers, frames, width]."
+            )
+        if self.waveform.ndim != 2 or self.sample_rate <= 0:
+            raise InputError(
+                f"the waveform has shape {tuple(self.waveform.shape)} at {self.sample_rate} Hz; "
+                "it must be [channels, samples] at a rate above 0."
+            )
+        actors, _, frames, _ = self.features.shape
+        if self.lengths and (len(self.lengths) != actors or not all(0 <= n <= frames for n in self.lengths)):
+            raise InputError(f"lengths are {self.lengths} for {actors} actors of {frames} feature frames.")
+
+    @property
+    def actors(self) -> int:
+        """Number of speakers."""
+        return self.features.shape[0]
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds of the waveform."""
+        return Fraction(self.waveform.shape[1], self.sample_rate)
+
+    def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
+        """Features of video frames [first_frame, first_frame + num_frames): [A, L, D, num_frames] float32.
+
+        Features are interpolated linearly from 50 to 30 a second, each frame takes the nearest of these, and frames
+        after the end of an actor's track are zero. Only the asked frames are computed, and a frame's values don't
+        depend on which others are asked for.
+        """
+        frames = range(first_frame, first_frame + num_frames)
+        lengths = self.lengths or (self.features.shape[2],) * self.actors
+        actors = [
+            interpolate(track, [feature_position(frame, fps, length) for frame in frames])
+            for track, length in zip(self.features, lengths, strict=True)
+        ]
+        return torch.stack(actors)
+
+    @staticmethod
+    def stack(tracks: Sequence["AvatarAudio"]) -> "AvatarAudio":
+        """One track a speaker, in the order of their masks: features side by side, sound mixed.
+
+        Shorter tracks end in silence (zero features). The mix has the first track's sample rate and the most
+        channels, and is turned down only where the sum would clip. Raises InputError when the tracks come from
+        different audio encoders.
+        """
+        if not tracks:
+            raise InputError("no audio tracks were given; at least one is needed.")
+        widths = {(track.features.shape[1], track.features.shape[3]) for track in tracks}
+        if len(widths) > 1:
+            raise InputError(
+                f"the audio tracks come from different audio encoders: (layers, width) are {sorted(widths)}. "
+                "Encode all of them with the same one."
+            )
+        longest = max(track.features.shape[2] for track in tracks)
+        actors = sum(track.actors for track in tracks)
+        (layers, width), dtype = widths.pop(), tracks[0].features.dtype
+        features = torch.zeros(actors, layers, longest, width, dtype=dtype)
+        lengths: list[int] = []
+        for track in tracks:
+            rows = slice(len(lengths), len(lengths) + track.actors)
+            features[rows, :, : track.features.shape[2]] = track.features
+            lengths += track.lengths or (track.features.shape[2],) * track.actors
+        return AvatarAudio(features, _mix(tracks), tracks[0].sample_rate, tuple(lengths))
+
+
+def interpolate(track: Tensor, positions: list[Fraction | None]) -> Tensor:
+    """Values of `track` [L, T, D] at fractional `positions`, zero for None: [L, D, len(positions)] float32."""
+    heard = [i for i, position in enumerate(positions) if position is not None]
+    exact = [position for position in positions if position is not None]
+    low = [position.numerator // position.denominator for position in exact]
+    weights = torch.tensor([float(position - base) for position, base in zip(exact, low, strict=True)])
+    last = track.shape[1] - 1
+    before = track[:, low].float()
+    after = track[:, [min(base + 1, last) for base in low]].float()
+    weights = weights[None, :, None]
+    aligned = torch.zeros(track.shape[0], track.shape[2], len(positions))
+    aligned[:, :, heard] = (before * (1 - weights) + after * weights).transpose(1, 2)
+    return aligned
+
+
+def _mix(tracks: Sequence[AvatarAudio]) -> Tensor:
+    """Sum of the tracks' sound [C, S] at the first one's sample rate."""
+    sounds = [resample(track.waveform, track.sample_rate, tracks[0].sample_rate) for track in tracks]
+    channels = max(sound.shape[0] for sound in sounds)
+    mixed = torch.zeros(channels, max(sound.shape[1] for sound in sounds))
+    loudest = 1.0
+    for sound in sounds:
+        if sound.shape[0] not in (1, channels):
+            raise InputError(
+                f"audio tracks with {sound.shape[0]} and {channels} channels cannot be mixed; make them mono or stereo."
+            )
+        mixed[:, : sound.shape[1]] += sound
+        loudest = max(loudest, float(sound.abs().max()))
+    peak = float(mixed.abs().max())
+    return mixed * (loudest / peak) if peak > loudest else mixed

@@ -1,0 +1,104 @@
+"""Encoding of long sound in overlapping windows, so that time and memory grow with its length, not its square."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..planning.duration import (
+    ENCODER_FRAME_SAMPLES,
+    ENCODER_MIN_SAMPLES,
+    ENCODER_SAMPLE_RATE,
+    FEATURE_RATE,
+    encoder_frames,
+)
+from .waveform import to_encoder_rate
+
+Encode = Callable[[Tensor, int], Tensor]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Feature frames [start, stop) are encoded in one pass, of which [keep_start, keep_stop) are kept."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+def plan_windows(num_frames: int, window_frames: int, context_frames: int) -> list[Window]:
+    """Windows that keep every one of `num_frames` feature frames exactly once.
+
+    All have `window_frames` frames (one shorter one if there are fewer in all), and every frame kept has
+    `context_frames` neighbours on both sides, except at the ends of the track.
+    """
+    if num_frames <= window_frames:
+        return [Window(0, num_frames, 0, num_frames)]
+    windows: list[Window] = []
+    kept = 0
+    while kept < num_frames:
+        start = min(max(kept - context_frames, 0), num_frames - window_frames)
+        stop = start + window_frames
+        keep_stop = num_frames if stop == num_frames else stop - context_frames
+        windows.append(Window(start, stop, kept, keep_stop))
+        kept = keep_stop
+    return windows
+
+
+def encode_in_windows(
+    encode: Encode,
+    waveform: Tensor,
+    sample_rate: int,
+    *,
+    window_seconds: int = 60,
+    context_seconds: int = 5,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Hidden states [L, T, D] of a whole track, in `dtype` on the CPU.
+
+    `encode(waveform [C, S], sample_rate) -> [L, T, D]` is any encoder with wav2vec2's frames: one for each 320
+    samples at 16 kHz, 400 samples long. Sound no longer than `window_seconds` is given to it as it is, in one pass.
+    Longer sound is brought to 16 kHz mono and encoded window by window, with `context_seconds` on each side
+    that are thrown away; T is what one pass would have given. `progress(done, windows)` is called after each window.
+    Raises InputError when the encoder's number of frames is another one.
+    """
+    if not 0 <= 2 * context_seconds < window_seconds:
+        raise ValueError(f"a window of {window_seconds} s is too short for two contexts of {context_seconds} s")
+    if Fraction(waveform.shape[-1], sample_rate) <= window_seconds:
+        states = encode(waveform, sample_rate).to("cpu", dtype)
+        if progress:
+            progress(1, 1)
+        return states
+    samples = to_encoder_rate(waveform, sample_rate)
+    num_frames = encoder_frames(samples.shape[-1])
+    windows = plan_windows(num_frames, window_seconds * FEATURE_RATE, context_seconds * FEATURE_RATE)
+    whole: Tensor | None = None
+    for number, (window, states) in enumerate(_encoded(encode, samples, windows), start=1):
+        if whole is None:
+            whole = torch.empty(states.shape[0], num_frames, states.shape[2], dtype=dtype)
+        kept = states[:, window.keep_start - window.start : window.keep_stop - window.start]
+        whole[:, window.keep_start : window.keep_stop] = kept.to("cpu", dtype)
+        if progress:
+            progress(number, len(windows))
+    assert whole is not None
+    return whole
+
+
+def _encoded(encode: Encode, samples: Tensor, windows: list[Window]) -> Iterator[tuple[Window, Tensor]]:
+    for window in windows:
+        # The last frame's view reaches 80 samples beyond its own 320.
+        end = (window.stop - 1) * ENCODER_FRAME_SAMPLES + ENCODER_MIN_SAMPLES
+        states = encode(samples[:, window.start * ENCODER_FRAME_SAMPLES : end], ENCODER_SAMPLE_RATE)
+        frames = window.stop - window.start
+        if states.ndim != 3 or states.shape[1] != frames:
+            raise InputError(
+                f"the audio encoder gave hidden states of shape {tuple(states.shape)} for {frames} frames of sound; "
+                "it must give [layers, frames, width] at 50 frames a second. Use a wav2vec2 audio encoder."
+            )
+        yield window, states
