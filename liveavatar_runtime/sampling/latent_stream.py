@@ -11,13 +11,13 @@ from .plan import ClipPlan
 class LatentStream:
     """Finished blocks are kept and replayed; the rest is sampled when it is asked for.
 
-    `start(first)` begins sampling and yields the blocks from number `first` on; `motion` [16, 19, h, w] is the
-    history a decoder is primed with. An error or an interruption in the middle loses no finished block.
+    `start(first)` begins sampling and yields the blocks from number `first` on; `priming` [16, n, h, w] is what
+    a streaming decoder is given before the first block. An error or an interruption loses no finished block.
     """
 
-    def __init__(self, plan: ClipPlan, motion: Tensor, start: Callable[[int], Iterator[LatentBlock]]) -> None:
+    def __init__(self, plan: ClipPlan, priming: Tensor, start: Callable[[int], Iterator[LatentBlock]]) -> None:
         self.plan = plan
-        self.motion = motion
+        self.priming = priming
         self._start = start
         self._finished: list[LatentBlock] = []
         self._running: Iterator[LatentBlock] | None = None

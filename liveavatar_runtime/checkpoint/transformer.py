@@ -1,0 +1,38 @@
+"""A CausalWanS2V from weight files: the runtime's own loader, for bundles, workers and tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..dit.attention import AttentionKernel, sdpa
+from ..dit.model import CausalWanS2V
+from .detect import config_beside, detect_config
+from .lora import merge_lora, open_lora
+from .safetensors_io import open_checkpoint
+
+
+def load_transformer(
+    path: Path,
+    loras: Sequence[tuple[Path, float]] = (),
+    dtype: torch.dtype | None = None,
+    operations: Any = nn,
+    attention: AttentionKernel = sdpa,
+) -> CausalWanS2V:
+    """The transformer of a file or folder on the CPU, LoRAs of (path, strength) merged, ready to evaluate.
+
+    `dtype` None keeps the stored one: the weights are then views of the mapped file, and only what a LoRA touches is
+    new. Raises CheckpointError for files that are unreadable or of another architecture.
+    """
+    checkpoint = open_checkpoint(path)
+    config = detect_config(checkpoint, config_beside(path))
+    tensors = checkpoint.tensors
+    for lora_path, strength in loras:
+        tensors = {**tensors, **merge_lora(tensors, open_lora(lora_path), strength).tensors}
+    if dtype is not None:
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    model = CausalWanS2V(config, operations=operations, device="meta", attention=attention)
+    model.load_state_dict(tensors, strict=True, assign=True)
+    return model.eval().requires_grad_(False)

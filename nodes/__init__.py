@@ -1,0 +1,29 @@
+"""The pack's ComfyUI nodes."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import comfy_bridge
+from .audio_encode import AudioEncode
+from .clip_scheduler import ClipScheduler
+from .collect_latents import CollectLatents
+from .dit_sampler import DiTSampler
+from .duration_calc import DurationCalc
+from .load_avatar_model import LoadAvatarModel
+from .online_vae_decode import OnlineVAEDecode
+
+
+class LiveAvatarExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        comfy_bridge.register_folders()
+        comfy_bridge.provide_demo_inputs()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            LoadAvatarModel,
+            AudioEncode,
+            ClipScheduler,
+            DiTSampler,
+            OnlineVAEDecode,
+            DurationCalc,
+            CollectLatents,
+        ]

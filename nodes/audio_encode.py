@@ -1,0 +1,95 @@
+"""Audio Encode: a voice track to the features that drive the face."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..liveavatar_runtime.errors import InputError
+from ..liveavatar_runtime.planning import duration as time
+from . import comfy_bridge as bridge
+from .types import CATEGORY, AudioSocket
+from .validation import verdict
+
+
+class AudioEncode(io.ComfyNode):
+    """Encodes a voice with wav2vec2, the model's own or one from Load Audio Encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LiveAvatar_AudioEncode",
+            display_name="Audio Encode",
+            category=CATEGORY,
+            description="Encodes a voice track to the features that drive the face; also gives its length.",
+            search_aliases=["wav2vec2", "voice", "speech features"],
+            inputs=[
+                io.AudioEncoder.Input(
+                    "audio_encoder", tooltip="wav2vec2 of Load Avatar Model or of Load Audio Encoder."
+                ),
+                io.Audio.Input("audio", tooltip="The voice; any sample rate, mono or stereo."),
+                io.Int.Input(
+                    "infer_frames",
+                    default=48,
+                    min=time.FRAMES_PER_BLOCK,
+                    max=960,
+                    step=time.FRAMES_PER_BLOCK,
+                    tooltip="Video frames of a clip; only counts for the num_clip output.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=16.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.001,
+                    tooltip="Video frames a second; only counts for the num_clip output.",
+                ),
+            ],
+            outputs=[
+                AudioSocket.Output("avatar_audio", display_name="avatar_audio", tooltip="The encoded voice."),
+                io.Float.Output("duration", display_name="duration", tooltip="Length of the voice in seconds."),
+                io.Int.Output("num_clip", display_name="num_clip", tooltip="Clips that cover the voice."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
+        return verdict((time.check_infer_frames, infer_frames))
+
+    @classmethod
+    def execute(cls, audio_encoder: Any, audio: Any, infer_frames: int, fps: float) -> io.NodeOutput:
+        from ..liveavatar_runtime.audio.features import AvatarAudio
+        from ..liveavatar_runtime.audio.waveform import check_waveform
+
+        if audio_encoder is None:
+            raise InputError(
+                "no audio encoder: this model has none of its own. Connect Load Audio Encoder with "
+                "wav2vec2_large_english_fp16.safetensors to the audio_encoder input."
+            )
+        waveform, rate = check_waveform(audio["waveform"], audio["sample_rate"]), audio["sample_rate"]
+        features = encode(audio_encoder, waveform, rate, cls.hidden.unique_id)
+        encoded = AvatarAudio(features[None], waveform, rate)
+        clips = time.clips_for_duration(encoded.duration, infer_frames, time.parse_fps(fps))
+        return io.NodeOutput(encoded, float(encoded.duration), clips)
+
+
+def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str) -> Tensor:
+    """waveform [C, S] -> hidden states [layers + 1, frames, width] float32 on the CPU, long tracks in windows."""
+    from ..liveavatar_runtime.audio.windows import encode_in_windows
+
+    def all_layers(samples: Tensor, rate: int) -> Tensor:
+        layers = audio_encoder.encode_audio(samples[None], rate)["encoded_audio_all_layers"]
+        if layers is None:
+            raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
+        return torch.cat(tuple(layers)).float().cpu()
+
+    progress: list[bridge.NodeProgress] = []
+
+    def on_window(done: int, total: int) -> None:
+        if not progress:
+            progress.append(bridge.NodeProgress(node_id, total))
+        progress[0].advance_to(done)
+
+    return encode_in_windows(all_layers, waveform, sample_rate, progress=on_window)

@@ -1,0 +1,62 @@
+"""VAE and audio encoder of a bundle, as the objects that ComfyUI's own loaders give."""
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+from torch import Tensor
+
+from ..liveavatar_runtime.checkpoint.bundle import Bundle
+from ..liveavatar_runtime.errors import CheckpointError
+from . import comfy_bridge as bridge
+
+
+def load_bundle_vae(bundle: Bundle) -> Any:
+    """A comfy.sd.VAE; None when the bundle has none."""
+    if bundle.vae is None:
+        return None
+    from ..liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+
+    tensors, metadata = read_tensors(bundle.vae)
+    vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
+    vae.throw_exception_if_invalid()
+    return vae
+
+
+def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
+    """None when the bundle has none. Raises CheckpointError when its weights don't fit."""
+    if bundle.wav2vec2 is None:
+        return None
+    from ..liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
+    from ..liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+
+    weights = next((f for f in (*bundle.wav2vec2.glob("*.safetensors"), *bundle.wav2vec2.glob("*.bin"))), None)
+    if weights is None:
+        raise CheckpointError(f"{bundle.wav2vec2} holds no weights; it needs model.safetensors")
+    config = bundle.wav2vec2 / "config.json"
+    module = load_wav2vec2(read_tensors(weights)[0], read_json(config) if config.is_file() else None)
+    return BundleAudioEncoder(module)
+
+
+class BundleAudioEncoder:
+    """An AUDIO_ENCODER with the interface of ComfyUI's own, around the runtime's wav2vec2."""
+
+    def __init__(self, module: Any) -> None:
+        management = comfy.model_management
+        self.module = module
+        self.patcher = bridge.patcher_for(
+            module, management.text_encoder_device(), management.text_encoder_offload_device()
+        )
+
+    def encode_audio(self, audio: Tensor, sample_rate: int) -> dict[str, Any]:
+        """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""
+        bridge.load_on_device(self.patcher)
+        samples, rate = self.module.prepare(audio[0], sample_rate)
+        states = self.module.encode_prepared(samples, rate)
+        layers = tuple(state[None] for state in states)
+        return {
+            "encoded_audio": layers[-1],
+            "encoded_audio_all_layers": layers,
+            "audio_samples": samples.shape[-1],
+        }

@@ -1,0 +1,153 @@
+"""Clip Scheduler: everything that decides the shape of the work, in one plan."""
+
+from comfy_api.latest import io
+
+from ..liveavatar_runtime.planning import duration as time
+from ..liveavatar_runtime.sampling.plan import (
+    MAX_DISTANCE,
+    MAX_SIDE,
+    MIN_DISTANCE,
+    SIDE_MULTIPLE,
+    SINK_POLICIES,
+    ClipPlan,
+)
+from . import comfy_bridge as bridge
+from .types import CATEGORY, PlanSocket
+from .validation import verdict
+
+
+class ClipScheduler(io.ComfyNode):
+    """Plans a video: clips, frames, size, seed, steps. Equal plans and inputs give equal videos."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LiveAvatar_ClipScheduler",
+            display_name="Clip Scheduler",
+            category=CATEGORY,
+            description="Plans the video: its clips, frame rate, size, seed and sampling steps.",
+            search_aliases=["live avatar plan", "segments"],
+            inputs=[
+                io.Int.Input(
+                    "num_clip",
+                    default=10,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Number of clips; never more than the voice fills.",
+                ),
+                io.Int.Input(
+                    "infer_frames",
+                    default=48,
+                    min=time.FRAMES_PER_BLOCK,
+                    max=960,
+                    step=time.FRAMES_PER_BLOCK,
+                    tooltip="Video frames of a clip, a multiple of 12.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=16.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.001,
+                    tooltip="Video frames a second; 16 is the default, the model's 1.1 release was tuned at 25.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=688,
+                    min=SIDE_MULTIPLE,
+                    max=MAX_SIDE,
+                    step=16,
+                    tooltip="Width in pixels; width x height is the area that the picture's aspect is fitted into.",
+                ),
+                io.Int.Input(
+                    "height", default=368, min=SIDE_MULTIPLE, max=MAX_SIDE, step=16, tooltip="Height in pixels."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=420,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Seed of the first clip's noise; clip n uses seed + n.",
+                ),
+                io.Int.Input(
+                    "steps", default=4, min=1, max=100, tooltip="Sampling steps of a block; the model is made for 4."
+                ),
+                io.Boolean.Input(
+                    "keep_aspect",
+                    default=True,
+                    advanced=True,
+                    tooltip="Keep the picture's aspect within the area; off: exactly width x height, picture cropped.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=3.0,
+                    min=0.1,
+                    max=20.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Shift of the noise schedule; the model is made for 3.",
+                ),
+                io.Combo.Input(
+                    "sink_policy",
+                    options=list(SINK_POLICIES),
+                    default="adaptive",
+                    advanced=True,
+                    tooltip="What later clips look back to: the first generated frame (adaptive) or the picture.",
+                ),
+                io.Int.Input(
+                    "relative_distance",
+                    default=17,
+                    min=0,
+                    max=MAX_DISTANCE,
+                    advanced=True,
+                    tooltip=f"Latent frames from a block to the reference picture, {MIN_DISTANCE} to {MAX_DISTANCE}; "
+                    "0 draws it anew for every step, from the seed.",
+                ),
+            ],
+            outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
+        return verdict((time.check_infer_frames, infer_frames))
+
+    @classmethod
+    def execute(
+        cls,
+        num_clip: int,
+        infer_frames: int,
+        fps: float,
+        width: int,
+        height: int,
+        seed: int,
+        steps: int,
+        keep_aspect: bool = True,
+        shift: float = 3.0,
+        sink_policy: str = "adaptive",
+        relative_distance: int = 17,
+    ) -> io.NodeOutput:
+        plan = ClipPlan(
+            num_clip=num_clip,
+            infer_frames=infer_frames,
+            fps=time.parse_fps(fps),
+            width=width,
+            height=height,
+            keep_aspect=keep_aspect,
+            seed=seed,
+            steps=steps,
+            shift=shift,
+            sink_policy=sink_policy,  # pyright: ignore[reportArgumentType] (checked by ClipPlan)
+            relative_distance=relative_distance or None,
+        )
+        bridge.show_text(cls.hidden.unique_id, summary(plan))
+        return io.NodeOutput(plan)
+
+
+def summary(plan: ClipPlan) -> str:
+    """The plan in one line for the node."""
+    return (
+        f"{plan.num_clip} clips x {plan.infer_frames} frames / {float(plan.fps):g} fps = "
+        f"{time.format_duration(plan.duration)}: {plan.num_blocks} blocks, {plan.evaluations} evaluations"
+    )

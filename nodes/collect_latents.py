@@ -1,0 +1,28 @@
+"""Collect Latents: the whole stream as one native LATENT, for other decoders and savers."""
+
+import torch
+from comfy_api.latest import io
+
+from .types import CATEGORY, AvatarLatents, LatentsSocket
+
+
+class CollectLatents(io.ComfyNode):
+    """Samples all blocks and gives them as one video latent; for short videos, since all of it stays in memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LiveAvatar_CollectLatents",
+            display_name="Collect Latents",
+            category=CATEGORY,
+            description="Collects all blocks into one native video latent, for VAE Decode and other nodes.",
+            inputs=[LatentsSocket.Input("latents", tooltip="From DiT Sampler.")],
+            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="[1, 16, frames / 4, h / 8, w / 8].")],
+        )
+
+    @classmethod
+    def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
+        from ..liveavatar_runtime.vae import from_model_space
+
+        samples = torch.cat([block.latents for block in latents.stream], dim=1)
+        return io.NodeOutput({"samples": from_model_space(samples)[None]})

@@ -1,0 +1,204 @@
+"""The only place that touches ComfyUI's model management, folders, progress and interruption."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy_execution.progress import get_progress_state
+from torch import Tensor
+
+from ..liveavatar_runtime.errors import InputError
+from ..liveavatar_runtime.sampling.block_loop import Evaluation
+from ..liveavatar_runtime.sampling.plan import ClipPlan
+
+log = logging.getLogger("LiveAvatar")
+
+BUNDLE_FOLDER = "liveavatar"
+"""Model folder of whole models (bundles): models/liveavatar, and the pack's own demo/."""
+PACK_ROOT = Path(__file__).parents[1]
+
+
+def register_folders() -> None:
+    """Make `models/liveavatar` and the embedded demo model known to ComfyUI."""
+    folder_paths.add_model_folder_path(BUNDLE_FOLDER, str(Path(folder_paths.models_dir) / BUNDLE_FOLDER))
+    folder_paths.add_model_folder_path(BUNDLE_FOLDER, str(PACK_ROOT / "demo"))
+
+
+DEMO_INPUTS = {"portrait.png": "liveavatar_portrait.png", "voice.wav": "liveavatar_voice.wav"}
+
+
+def provide_demo_inputs() -> None:
+    """Put the demo's picture and voice into the input folder, so that the workflow templates run as they are."""
+    inputs = Path(folder_paths.get_input_directory())
+    for source, name in DEMO_INPUTS.items():
+        if not (inputs / name).exists():
+            inputs.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(PACK_ROOT / "demo" / source, inputs / name)
+
+
+def bundle_folders() -> dict[str, Path]:
+    """Whole models by name; of two with one name the first folder's counts, as in all of ComfyUI."""
+    from ..liveavatar_runtime.checkpoint.bundle import is_bundle
+
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths(BUNDLE_FOLDER)):
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            if is_bundle(folder):
+                found.setdefault(folder.name, folder)
+    return found
+
+
+def model_files() -> list[str]:
+    return folder_paths.get_filename_list("diffusion_models")
+
+
+def lora_files() -> list[str]:
+    return folder_paths.get_filename_list("loras")
+
+
+def model_path(folder: str, name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise(folder, name))
+
+
+def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[Path, str, str]:
+    """Path, file name and subfolder of the next free file for a prefix; its folder exists afterwards."""
+    check_output_prefix(prefix)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), width, height
+    )
+    file = f"{name}_{counter:05}_.{extension}"
+    return Path(folder) / file, file, subfolder
+
+
+def check_output_prefix(prefix: str) -> None:
+    """Raises InputError when the prefix names no file or leaves the output folder."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    target = (output / prefix).resolve()
+    if not prefix.strip() or prefix.endswith(("/", "\\")):
+        raise InputError(f"filename_prefix is {prefix!r}; it must end with a file name, such as LiveAvatar/avatar")
+    if output not in target.parents:
+        raise InputError(
+            f"filename_prefix {prefix!r} leaves the output folder {output}; use a relative prefix without '..'"
+        )
+
+
+def metadata_of(hidden: Any) -> dict[str, str]:
+    """The prompt and workflow of a run, as ComfyUI stores them in files; nothing with --disable-metadata."""
+    from comfy.cli_args import args
+
+    if args.disable_metadata:
+        return {}
+    values = {**(hidden.extra_pnginfo or {}), "prompt": hidden.prompt}
+    return {name: json.dumps(value) for name, value in values.items() if value is not None}
+
+
+def patcher_for(module: torch.nn.Module, load_device: torch.device, offload_device: torch.device) -> Any:
+    """ComfyUI's memory management around a module of ours."""
+    return comfy.model_patcher.CoreModelPatcher(module, load_device=load_device, offload_device=offload_device)
+
+
+def load_on_device(patcher: Any, working_bytes: int = 0) -> torch.device:
+    """Bring a model to its device, with so much memory free beside it; returns the device."""
+    comfy.model_management.load_models_gpu([patcher], memory_required=working_bytes)
+    return patcher.load_device
+
+
+def diffusion_devices() -> tuple[torch.device, torch.device]:
+    """Where a diffusion model computes, and where it waits."""
+    management = comfy.model_management
+    return management.get_torch_device(), management.unet_offload_device()
+
+
+def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype to compute in for weights stored as `stored`: theirs, where the device can do it."""
+    if comfy.model_management.is_device_cpu(device):
+        return torch.float32
+    if stored == torch.bfloat16 and not comfy.model_management.should_use_bf16(device):
+        return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
+    return stored
+
+
+def operations() -> Any:
+    """Layer classes that cast their weights to the input's dtype and device, so that partial loading works."""
+    return comfy.ops.manual_cast
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """ComfyUI's choice of attention backend over [B, H, L, D]."""
+    return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True)
+
+
+def stop_if_interrupted() -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def show_text(node_id: str, text: str) -> None:
+    """Show a text on a node while it runs, and in the log."""
+    from server import PromptServer
+
+    log.info("%s", text)
+    if PromptServer.instance is not None:
+        PromptServer.instance.send_progress_text(text, node_id)
+
+
+class NodeProgress:
+    """Progress of work that is done for a node, even while another one executes."""
+
+    def __init__(self, node_id: str, total: int) -> None:
+        self._node_id, self._total = node_id, total
+        self._bar = comfy.utils.ProgressBar(total, node_id=node_id)
+
+    def advance_to(self, done: int, preview: Any = None) -> None:
+        """Raises ComfyUI's interruption when the user has pressed the button."""
+        stop_if_interrupted()
+        self._bar.update_absolute(done, self._total, preview)
+        if done >= self._total:
+            get_progress_state().finish_progress(self._node_id)
+
+
+class SamplingProgress:
+    """Steps and previews of a stream, reported on the sampler's node."""
+
+    PREVIEW_SIZE = 512
+
+    def __init__(self, node_id: str, plan: ClipPlan) -> None:
+        from latent_preview import Latent2RGBPreviewer
+
+        latents = comfy.latent_formats.Wan21()
+        self._format = latents
+        self._previewer = Latent2RGBPreviewer(latents.latent_rgb_factors, latents.latent_rgb_factors_bias)
+        self._progress = NodeProgress(node_id, plan.evaluations)
+        self._steps = plan.steps
+
+    def __call__(self, evaluation: Evaluation) -> None:
+        last = evaluation.step == self._steps - 1
+        preview = self._preview(evaluation.clean()) if last else None
+        self._progress.advance_to(evaluation.block * self._steps + evaluation.step + 1, preview)
+
+    def _preview(self, latents: Tensor) -> tuple[str, Any, int]:
+        """A picture of the block's last latent frame, without a VAE."""
+        return "JPEG", self._previewer.decode_latent_to_preview(latents[None, :, -1:].float().cpu()), self.PREVIEW_SIZE
+
+
+def tensors_of_vae(vae: Any) -> dict[str, Tensor]:
+    """Weights of a ComfyUI VAE. Raises InputError when none is connected."""
+    if vae is None:
+        raise InputError(
+            "no VAE: this model has none of its own. Connect Load VAE with wan_2.1_vae.safetensors to the vae input."
+        )
+    return vae.get_sd()
+
+
+def vae_settings(vae: Any) -> tuple[torch.device, torch.device, torch.dtype]:
+    """Device, waiting place and dtype that ComfyUI chose for a VAE."""
+    return vae.device, comfy.model_management.vae_offload_device(), vae.vae_dtype

@@ -1,0 +1,76 @@
+"""Duration Calc: the duration formula forwards and backwards."""
+
+from comfy_api.latest import io
+
+from ..liveavatar_runtime.planning import duration as time
+from . import comfy_bridge as bridge
+from .types import CATEGORY
+from .validation import verdict
+
+DURATION, NUM_CLIP = "duration", "num_clip"
+
+
+class DurationCalc(io.ComfyNode):
+    """Length of a video from its number of clips, or the clips that a length needs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LiveAvatar_DurationCalc",
+            display_name="Duration Calc",
+            category=CATEGORY,
+            description="duration = num_clip * infer_frames / fps, exactly; or the clips that a duration needs.",
+            search_aliases=["video length", "clip count"],
+            inputs=[
+                io.Combo.Input(
+                    "solve_for",
+                    options=[DURATION, NUM_CLIP],
+                    default=DURATION,
+                    tooltip="What to compute: the duration of num_clip clips, or the clips that cover a duration.",
+                ),
+                io.Int.Input(
+                    "num_clip",
+                    default=10,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Number of clips; used when solving for the duration.",
+                ),
+                io.Int.Input(
+                    "infer_frames",
+                    default=48,
+                    min=time.FRAMES_PER_BLOCK,
+                    max=960,
+                    step=time.FRAMES_PER_BLOCK,
+                    tooltip="Video frames of a clip, a multiple of 12.",
+                ),
+                io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=0.001, tooltip="Video frames a second."),
+                io.Float.Input(
+                    "duration",
+                    default=10.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.001,
+                    tooltip="Seconds to cover; used when solving for num_clip.",
+                ),
+            ],
+            outputs=[
+                io.Int.Output("clips", display_name="num_clip", tooltip="Number of clips."),
+                io.Float.Output("seconds", display_name="duration", tooltip="Seconds of the video."),
+                io.Int.Output("frames", display_name="frames", tooltip="Frames of the video."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
+        return verdict((time.check_infer_frames, infer_frames))
+
+    @classmethod
+    def execute(cls, solve_for: str, num_clip: int, infer_frames: int, fps: float, duration: float) -> io.NodeOutput:
+        rate = time.parse_fps(fps)
+        if solve_for == NUM_CLIP:
+            num_clip = time.clips_for_duration(time.parse_seconds(duration), infer_frames, rate)
+        seconds, frames = time.duration(num_clip, infer_frames, rate), time.video_frames(num_clip, infer_frames)
+        formula = f"{num_clip} x {infer_frames} frames / {float(rate):g} fps"
+        bridge.show_text(cls.hidden.unique_id, f"{formula} = {time.format_duration(seconds)} ({frames} frames)")
+        return io.NodeOutput(num_clip, float(seconds), frames)

@@ -1,0 +1,41 @@
+"""The pack's sockets and what travels over them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..liveavatar_runtime.config import AvatarConfig
+
+CATEGORY = "LiveAvatar"
+
+
+@dataclass(frozen=True, eq=False)
+class AvatarModel:
+    """A loaded transformer: ComfyUI's patcher around a CausalWanS2V, and the dtype it computes in."""
+
+    patcher: Any
+    config: AvatarConfig
+    dtype: torch.dtype
+
+
+ModelSocket = io.Custom("LIVEAVATAR_MODEL")
+"""AvatarModel"""
+AudioSocket = io.Custom("LIVEAVATAR_AUDIO")
+"""liveavatar_runtime.audio.features.AvatarAudio"""
+PlanSocket = io.Custom("LIVEAVATAR_PLAN")
+"""liveavatar_runtime.sampling.plan.ClipPlan"""
+LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")
+"""nodes.types.AvatarLatents"""
+
+
+@dataclass(frozen=True, eq=False)
+class AvatarLatents:
+    """A lazy stream of latent blocks and the sound that belongs to it.
+
+    stream: liveavatar_runtime.sampling.latent_stream.LatentStream; audio: AvatarAudio.
+    """
+
+    stream: Any
+    audio: Any

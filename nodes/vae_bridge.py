@@ -1,0 +1,36 @@
+"""The runtime's streaming VAE with the weights of a ComfyUI VAE."""
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from . import comfy_bridge as bridge
+
+
+@dataclass(frozen=True, eq=False)
+class StreamingVAE:
+    """The runtime's WanVAE under ComfyUI's memory management, on the device and in the dtype of the original."""
+
+    patcher: Any
+    dtype: torch.dtype
+
+    def on_device(self) -> tuple[Any, torch.device]:
+        """The module, loaded, and its device."""
+        device = bridge.load_on_device(self.patcher)
+        return self.patcher.model, device
+
+
+_BY_VAE: "WeakKeyDictionary[Any, StreamingVAE]" = WeakKeyDictionary()
+
+
+def streaming_vae(vae: Any) -> StreamingVAE:
+    """Made once for each VAE object and dropped with it; the weights are shared, not copied."""
+    if vae not in _BY_VAE:
+        from ..liveavatar_runtime.vae import load_wan_vae
+
+        device, offload, dtype = bridge.vae_settings(vae)
+        module = load_wan_vae(bridge.tensors_of_vae(vae), dtype=dtype)
+        _BY_VAE[vae] = StreamingVAE(bridge.patcher_for(module, device, offload), dtype)
+    return _BY_VAE[vae]
