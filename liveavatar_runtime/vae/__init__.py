@@ -1,1 +1,33 @@
-"""The Wan 2.1 video VAE with streaming encode and decode."""
+"""The Wan 2.1 video VAE: encode, decode and both as streams."""
+
+from .checkpoint import load_wan_vae
+from .config import (
+    LATENT_CHANNELS,
+    LATENT_MEAN,
+    LATENT_STD,
+    WAN_2_1,
+    VaeConfig,
+    from_model_space,
+    infer_config,
+    to_model_space,
+)
+from .model import WanVAE
+from .state import DecodeState, EncodeState
+from .still import encode_still, settled_latent
+
+__all__ = [
+    "LATENT_CHANNELS",
+    "LATENT_MEAN",
+    "LATENT_STD",
+    "WAN_2_1",
+    "DecodeState",
+    "EncodeState",
+    "VaeConfig",
+    "WanVAE",
+    "encode_still",
+    "from_model_space",
+    "infer_config",
+    "load_wan_vae",
+    "settled_latent",
+    "to_model_space",
+]

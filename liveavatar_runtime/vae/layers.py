@@ -1,0 +1,142 @@
+"""Layers of the Wan 2.1 VAE. Tensors are [B, C, T, H, W]; time is causal, its past comes from a `History`.
+
+`operations` is a namespace with Conv2d and Conv3d, by default torch.nn.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .state import History
+
+PAST_FRAMES = 2
+
+
+def per_frame(module: nn.Module, x: Tensor) -> Tensor:
+    """Run a 2D module on each frame of [B, C, T, H, W]."""
+    batch, frames = x.shape[0], x.shape[2]
+    y = module(x.transpose(1, 2).flatten(0, 1))
+    return y.unflatten(0, (batch, frames)).transpose(1, 2)
+
+
+def _channel_length(x: Tensor) -> Tensor:
+    """Euclidean length over dim 1 in float32, [B, 1, ...]."""
+    if x.device.type == "cpu":
+        # vector_norm over a strided dimension takes six times as long here; elsewhere it reads x once, without copies.
+        return x.float().square().sum(dim=1, keepdim=True).sqrt()
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+
+
+class RMSNorm(nn.Module):
+    """Norm over the channels, computed in float32 whatever the dtype of x: a bfloat16 sum of squares is too coarse."""
+
+    def __init__(self, channels: int, trailing_dims: int, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.scale = channels**0.5
+        self.gamma = nn.Parameter(torch.ones(channels, *(1,) * trailing_dims, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, ...] -> the same in float32."""
+        length = _channel_length(x).clamp_min(1e-12)
+        return x / length * (self.gamma.to(length) * self.scale)
+
+
+class ResidualBlock(nn.Module):
+    """Two times norm, SiLU, causal 3x3x3 convolution; plus the input."""
+
+    name = ""
+
+    def __init__(self, channels_in: int, channels_out: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            RMSNorm(channels_in, 3, **factory),
+            nn.SiLU(),
+            operations.Conv3d(channels_in, channels_out, 3, padding=(0, 1, 1), **factory),
+            RMSNorm(channels_out, 3, **factory),
+            nn.SiLU(),
+            nn.Identity(),  # where the training code has a dropout; holds the index
+            operations.Conv3d(channels_out, channels_out, 3, padding=(0, 1, 1), **factory),
+        )
+        same = channels_in == channels_out
+        self.shortcut = nn.Identity() if same else operations.Conv3d(channels_in, channels_out, 1, **factory)
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        y = x
+        for norm, conv in ((0, 2), (3, 6)):
+            activated = F.silu(self.residual[norm](y)).to(x.dtype)
+            y = history.join(f"{self.name}.residual.{conv}", activated, PAST_FRAMES)
+            del activated  # as large as x, and the convolution is where memory peaks
+            y = self.residual[conv](y)
+        return y + self.shortcut(x)
+
+
+class AttentionBlock(nn.Module):
+    """Single-head attention inside each frame; plus the input."""
+
+    def __init__(self, channels: int, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.norm = RMSNorm(channels, 2, **factory)
+        self.to_qkv = operations.Conv2d(channels, channels * 3, 1, **factory)
+        self.proj = operations.Conv2d(channels, channels, 1, **factory)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        qkv = self.to_qkv(self.norm(x).to(x.dtype)).flatten(2).transpose(1, 2).unsqueeze(1)
+        q, k, v = qkv.contiguous().chunk(3, dim=-1)
+        attended = F.scaled_dot_product_attention(q, k, v).squeeze(1)
+        return self.proj(attended.transpose(1, 2).unflatten(2, (height, width)))
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        batch, frames = x.shape[0], x.shape[2]
+        attended = self._attend(x.transpose(1, 2).flatten(0, 1))
+        return x + attended.unflatten(0, (batch, frames)).transpose(1, 2)
+
+
+class Downsample(nn.Module):
+    """Halves the picture, then, if temporal, the frame rate: the first frame of a video stays alone."""
+
+    name = ""
+
+    def __init__(self, channels: int, temporal: bool, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(
+            nn.ZeroPad2d((0, 1, 0, 1)), operations.Conv2d(channels, channels, 3, stride=2, **factory)
+        )
+        if temporal:
+            self.time_conv = operations.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1), **factory)
+        self.temporal = temporal
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        x = per_frame(self.resample, x)
+        if not self.temporal:
+            return x
+        name = f"{self.name}.time_conv"
+        if history.fresh:
+            history.remember(name, x, 1)
+            return x
+        return self.time_conv(history.join(name, x, 1))
+
+
+class Upsample(nn.Module):
+    """Doubles the frame rate, if temporal, except for the first frame of a video; then doubles the picture."""
+
+    name = ""
+
+    def __init__(self, channels: int, temporal: bool, operations: Any, **factory: Any) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"),
+            operations.Conv2d(channels, channels // 2, 3, padding=1, **factory),
+        )
+        if temporal:
+            self.time_conv = operations.Conv3d(channels, channels * 2, (3, 1, 1), **factory)
+        self.temporal = temporal
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        # The first frame is not remembered either: to the second one the past is empty, as it was in training.
+        if self.temporal and not history.fresh:
+            pairs = self.time_conv(history.join(f"{self.name}.time_conv", x, PAST_FRAMES))
+            x = pairs.unflatten(1, (2, -1)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
+        return per_frame(self.resample, x)

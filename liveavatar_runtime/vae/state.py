@@ -1,0 +1,142 @@
+"""What a video stream remembers between calls: the last frames that each causal convolution has read."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from ..errors import InputError, MachineError
+
+STREAM_KEY = "stream"
+
+
+class History(Protocol):
+    """The past as the layers see it. Names are those of the convolutions in the state dict."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the chunk now being computed is the first of the video."""
+        ...
+
+    def remember(self, name: str, x: Tensor, frames: int) -> None:
+        """Keep the last `frames` frames of x [B, C, T, H, W] as the past of the next chunk."""
+        ...
+
+    def join(self, name: str, x: Tensor, frames: int) -> Tensor:
+        """x with the `frames` frames before it in front, [B, C, frames + T, H, W]; remembers x's end."""
+        ...
+
+
+class StillHistory:
+    """The past of a picture that has always been there: every frame before x is like x's first."""
+
+    fresh = False
+
+    def remember(self, name: str, x: Tensor, frames: int) -> None:
+        pass
+
+    def join(self, name: str, x: Tensor, frames: int) -> Tensor:
+        return torch.cat([x[:, :, :1].expand(-1, -1, frames, -1, -1), x], dim=2)
+
+
+@dataclass
+class StreamState:
+    """A fresh state is the start of a video; a call of the stream it is given to moves it on.
+
+    Tensors are replaced, never changed in place, so `from_tensors(state.tensors())` is a snapshot that costs nothing
+    and can be continued any number of times, also by another process, from a safetensors file or on another device.
+    """
+
+    part: ClassVar[str]
+
+    caches: dict[str, Tensor] = field(default_factory=dict)
+    chunks: int = 0
+    grid: tuple[int, int, int] | None = None
+    interrupted: bool = False
+
+    @property
+    def fresh(self) -> bool:
+        return self.chunks == 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the caches in bytes; constant from the second chunk on."""
+        return sum(cache.nbytes for cache in self.caches.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state as tensors (not copies), contiguous and separate as safetensors wants them."""
+        self._check_whole()
+        return {STREAM_KEY: torch.tensor([self.chunks, *(self.grid or (0, 0, 0))]), **self.caches}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """From what `tensors` returned; raises InputError when it is no state of this kind."""
+        stream = tensors.get(STREAM_KEY)
+        foreign = [name for name in tensors if name != STREAM_KEY and not name.startswith(f"{cls.part}.")]
+        if stream is None or stream.shape != (4,) or foreign:
+            given = ", ".join(sorted(tensors)[:5]) or "nothing"
+            raise InputError(
+                f"the tensors are no {cls.__name__}: they need '{STREAM_KEY}' with 4 numbers and names that start with "
+                f"'{cls.part}.', and have {given}; give what {cls.__name__}.tensors() returned"
+            )
+        chunks, batch, height, width = (int(number) for number in stream)
+        caches = {name: tensor for name, tensor in tensors.items() if name != STREAM_KEY}
+        return cls(caches, chunks, (batch, height, width) if chunks else None)
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on another device (the same tensors where they are there already)."""
+        self._check_whole()
+        return type(self)({name: cache.to(device) for name, cache in self.caches.items()}, self.chunks, self.grid)
+
+    @contextmanager
+    def chunk(self, grid: tuple[int, int, int]) -> Iterator[None]:
+        """Around the computation of one chunk of (batch, latent height, latent width).
+
+        Raises InputError when the stream has another size, MachineError when an earlier chunk was left half way.
+        """
+        self._check_whole()
+        if self.grid not in (None, grid):
+            raise InputError(
+                f"this stream has batch, latent height, latent width {self.grid}, now {grid} was given; "
+                "all parts of a video have one size: give the same size, or a fresh state for another video"
+            )
+        self.interrupted = True
+        yield
+        self.interrupted = False
+        self.grid = grid
+        self.chunks += 1
+
+    def remember(self, name: str, x: Tensor, frames: int) -> None:
+        # A view would keep the whole chunk alive.
+        self.caches[name] = x[:, :, -frames:].clone(memory_format=torch.contiguous_format)
+
+    def join(self, name: str, x: Tensor, frames: int) -> Tensor:
+        before = self.caches.get(name)
+        if before is None:
+            before = x.new_zeros(x.shape[0], x.shape[1], frames, x.shape[3], x.shape[4])
+        joined = torch.cat([before.to(x), x], dim=2)
+        self.remember(name, joined, frames)
+        return joined
+
+    def _check_whole(self) -> None:
+        if self.interrupted:
+            raise MachineError(
+                "an earlier chunk of this video stream failed half way, so its state is not usable any more; "
+                "continue from a snapshot (from_tensors) or begin with a fresh state"
+            )
+
+
+class EncodeState(StreamState):
+    """State of `WanVAE.encode_stream`."""
+
+    part = "encoder"
+
+
+class DecodeState(StreamState):
+    """State of `WanVAE.decode_stream`."""
+
+    part = "decoder"

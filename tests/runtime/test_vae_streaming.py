@@ -1,0 +1,263 @@
+"""Streams, their state, still pictures and the messages for weights that are no Wan 2.1 VAE."""
+
+from itertools import accumulate, pairwise
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from liveavatar_runtime.errors import CheckpointError, InputError, MachineError
+from liveavatar_runtime.vae import (
+    WAN_2_1,
+    DecodeState,
+    EncodeState,
+    VaeConfig,
+    WanVAE,
+    encode_still,
+    load_wan_vae,
+    settled_latent,
+)
+
+
+def make_vae(config: VaeConfig, seed: int = 4) -> WanVAE:
+    torch.manual_seed(seed)
+    return WanVAE(config).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def vae() -> WanVAE:
+    torch.set_num_threads(1)
+    return make_vae(VaeConfig(dim=8, num_res_blocks=1))
+
+
+def draw(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pieces(x: torch.Tensor, lengths: tuple[int, ...]) -> list[torch.Tensor]:
+    assert sum(lengths) == x.shape[2]
+    return [x[:, :, a:b] for a, b in pairwise([0, *accumulate(lengths)])]
+
+
+@pytest.mark.parametrize("split", [(13,), (1, 12), (7, 3, 3), (3, 3, 3, 3, 1), (1,) * 13, (2, 11)], ids=str)
+def test_decode_stream_is_decode_bit_for_bit(vae, split):
+    latents, state = draw(1, 16, sum(split), 3, 2), DecodeState()
+    streamed = [vae.decode_stream(part, state) for part in pieces(latents, split)]
+    assert [video.shape[2] for video in streamed] == [4 * split[0] - 3, *(4 * count for count in split[1:])]
+    assert torch.equal(torch.cat(streamed, dim=2), vae.decode(latents))
+    assert state.chunks == sum(split)
+
+
+@pytest.mark.parametrize("split", [(17,), (1, 16), (5, 4, 8), (1, 4, 4, 4, 4), (9, 8)], ids=str)
+def test_encode_stream_is_encode_bit_for_bit(vae, split):
+    pixels, state = draw(1, 3, sum(split), 24, 16), EncodeState()
+    streamed = [vae.encode_stream(part, state) for part in pieces(pixels, split)]
+    assert torch.equal(torch.cat(streamed, dim=2), vae.encode(pixels))
+
+
+def test_a_frame_does_not_depend_on_what_follows(vae):
+    latents = draw(1, 16, 5, 2, 2)
+    assert torch.equal(vae.decode(latents)[:, :, :9], vae.decode(latents[:, :, :3]))
+
+
+def test_snapshot_in_a_file_continues_the_video(vae, tmp_path):
+    latents, state = draw(1, 16, 7, 2, 3), DecodeState()
+    vae.decode_stream(latents[:, :, :4], state)
+    save_file(state.tensors(), tmp_path / "state.safetensors")
+    rest = vae.decode_stream(latents[:, :, 4:], state)
+    restored = DecodeState.from_tensors(load_file(tmp_path / "state.safetensors"))
+    assert torch.equal(vae.decode_stream(latents[:, :, 4:], restored), rest)
+    assert restored.tensors().keys() == state.tensors().keys()
+
+
+def test_snapshot_in_memory_is_not_changed_by_the_stream(vae):
+    pixels, state = draw(1, 3, 9, 16, 16), EncodeState()
+    vae.encode_stream(pixels[:, :, :5], state)
+    fork = EncodeState.from_tensors(state.tensors())
+    moved = state.to("cpu")
+    first = vae.encode_stream(pixels[:, :, 5:], state)
+    assert torch.equal(vae.encode_stream(pixels[:, :, 5:], fork), first)
+    assert torch.equal(vae.encode_stream(pixels[:, :, 5:], moved), first)
+    assert EncodeState.from_tensors(EncodeState().tensors()).fresh
+
+
+def test_snapshot_of_another_kind_is_refused(vae):
+    state = EncodeState()
+    vae.encode_stream(draw(1, 3, 1, 16, 16), state)
+    with pytest.raises(InputError, match="no DecodeState.*start with 'decoder.'"):
+        DecodeState.from_tensors(state.tensors())
+    with pytest.raises(InputError, match="no EncodeState"):
+        EncodeState.from_tensors({})
+
+
+def test_state_keeps_its_size(vae):
+    state = DecodeState()
+    vae.decode_stream(draw(1, 16, 2, 2, 2), state)
+    sizes = set()
+    for block in range(20):
+        vae.decode_stream(draw(1, 16, 3, 2, 2, seed=block), state)
+        sizes.add((state.nbytes, sum(cache.untyped_storage().nbytes() for cache in state.caches.values())))
+    assert len(sizes) == 1
+    held, stored = sizes.pop()
+    assert held == stored, "a cache is a view that keeps a larger tensor alive"
+
+
+def test_state_of_the_released_vae_holds_two_frames_per_convolution():
+    """On the meta device: real sizes, no numbers."""
+    vae, state = WanVAE(WAN_2_1, device="meta", dtype=torch.bfloat16), DecodeState()
+    height, width = 368, 688
+    video = vae.decode_stream(torch.empty(1, 16, 3, height // 8, width // 8, device="meta"), state)
+    assert video.shape == (1, 3, 9, height, width)
+    assert all(cache.shape[2] == 2 for cache in state.caches.values())
+    convolutions = [m for m in vae.decoder.modules() if isinstance(m, torch.nn.Conv3d) and m.kernel_size[0] == 3]
+    assert len(state.caches) == len(convolutions)
+    assert state.nbytes < 1.2e9
+    assert sum(parameter.numel() for parameter in vae.parameters()) == 126_892_531
+
+
+def test_another_size_in_a_running_stream_is_refused_and_harms_nothing(vae):
+    latents, state = draw(1, 16, 2, 2, 2), DecodeState()
+    expected = vae.decode(latents)
+    vae.decode_stream(latents[:, :, :1], state)
+    with pytest.raises(InputError, match=r"\(1, 2, 2\), now \(1, 2, 3\)"):
+        vae.decode_stream(draw(1, 16, 1, 2, 3), state)
+    assert torch.equal(vae.decode_stream(latents[:, :, 1:], state), expected[:, :, 1:])
+
+
+def test_state_left_half_way_is_not_used(vae):
+    state = DecodeState()
+    failing = make_vae(vae.config)
+    failing.decoder.head[2].weight = torch.nn.Parameter(torch.zeros(3, 5, 3, 3, 3))
+    with pytest.raises(RuntimeError):
+        failing.decode_stream(draw(1, 16, 1, 2, 2), state)
+    with pytest.raises(MachineError, match="fresh state"):
+        vae.decode_stream(draw(1, 16, 1, 2, 2), state)
+    with pytest.raises(MachineError, match="failed half way"):
+        state.tensors()
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 4, 16, 16), (1, 3, 0, 16, 16), (1, 3, 5, 16, 20), (1, 4, 5, 16, 16), (3, 5, 16, 16)]
+)
+def test_videos_that_cannot_be_encoded(vae, shape):
+    with pytest.raises(InputError, match="multiple of 4 at the start|have shape"):
+        vae.encode(torch.zeros(shape))
+
+
+def test_frames_that_do_not_fill_a_latent_are_refused(vae):
+    state = EncodeState()
+    vae.encode_stream(torch.zeros(1, 3, 1, 16, 16), state)
+    with pytest.raises(InputError, match="5 frames of 16x16: frames must be a multiple of 4,"):
+        vae.encode_stream(torch.zeros(1, 3, 5, 16, 16), state)
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 3, 2, 2), (16, 3, 2, 2), (1, 16, 0, 2, 2)])
+def test_latents_that_cannot_be_decoded(vae, shape):
+    with pytest.raises(InputError, match=r"decodes \[batch, 16, frames"):
+        vae.decode(torch.zeros(shape))
+
+
+def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual - expected).square().mean() / expected.square().mean()).sqrt().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_costs_a_few_roundings(vae, dtype):
+    half = load_wan_vae(vae.state_dict(), dtype=dtype)
+    assert half.dtype == dtype
+    latents, pixels = draw(1, 16, 3, 3, 3), draw(1, 3, 5, 24, 24)
+    for ours, exact in ((half.decode(latents), vae.decode(latents)), (half.encode(pixels), vae.encode(pixels))):
+        assert ours.dtype == torch.float32
+        assert relative_rms(ours, exact) <= 5 * torch.finfo(dtype).eps
+
+
+def test_norm_of_large_half_precision_values(vae):
+    """Squares beyond float16's range, sums beyond bfloat16's resolution."""
+    norm = vae.decoder.head[0]
+    x = draw(1, norm.gamma.shape[0], 1, 4, 4) * 2000
+    expected = norm(x)
+    assert torch.allclose(norm(x.half()), expected, rtol=2e-3, atol=2e-3)
+    lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    assert torch.allclose(x / lengths * norm.scale * norm.gamma, expected, atol=1e-5)
+
+
+def test_still_picture_settles_exactly_where_the_sizes_say():
+    torch.set_num_threads(1)
+    for config in (VaeConfig(dim=8, num_res_blocks=1), VaeConfig(dim=8, num_res_blocks=2)):
+        vae = make_vae(config)
+        picture, settles = draw(3, 8, 8), config.transient_latents
+        video = picture[None, :, None].expand(-1, -1, config.video_frames(settles + 3), -1, -1)
+        encoded = vae.encode(video)[0]
+        settled = settled_latent(vae, picture)
+        assert torch.allclose(encoded[:, settles:], settled.expand(-1, 3, -1, -1), rtol=0, atol=1e-6)
+        short = encode_still(vae, picture, settles + 3)
+        assert torch.allclose(short, encoded, rtol=0, atol=1e-6)
+        assert torch.equal(encode_still(vae, picture, 2, first_latent=1), encoded[:, 1:3])
+        assert torch.equal(encode_still(vae, picture, 19, first_latent=73), settled.expand(-1, 19, -1, -1))
+    assert WAN_2_1.transient_latents == 28
+
+
+def test_still_picture_of_a_wrong_size(vae):
+    with pytest.raises(InputError, match="20x16; width and height must be multiples of 8"):
+        encode_still(vae, torch.zeros(3, 16, 20), 2)
+    with pytest.raises(InputError, match=r"shape \[1, 3, 16, 16\]"):
+        encode_still(vae, torch.zeros(1, 3, 16, 16), 2)
+    with pytest.raises(InputError, match="latent_frames is 0"):
+        encode_still(vae, torch.zeros(3, 16, 16), 0)
+
+
+def test_loading_copies_nothing(vae):
+    weights = vae.state_dict()
+    loaded = load_wan_vae(weights)
+    assert loaded.config == vae.config
+    assert all(value.data_ptr() == weights[name].data_ptr() for name, value in loaded.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_vae_with_48_latent_channels(vae):
+    weights = WanVAE(VaeConfig(dim=8, num_res_blocks=1, z_dim=48)).state_dict()
+    with pytest.raises(CheckpointError, match="48 latent channels instead of 16.*of another shape: .*Wan2.1_VAE.pth"):
+        load_wan_vae(weights)
+
+
+def test_weights_of_other_models_are_named():
+    wan_2_2 = {
+        "conv2.weight": torch.zeros(48, 48, 1, 1, 1),
+        "encoder.conv1.weight": torch.zeros(160, 12, 3, 3, 3),
+        "decoder.upsamples.0.upsamples.0.residual.2.weight": torch.zeros(1),
+    }
+    with pytest.raises(CheckpointError, match="look like the Wan 2.2 VAE.*missing: .*wan_2.1_vae.safetensors"):
+        load_wan_vae(wan_2_2)
+    with pytest.raises(CheckpointError, match="picture VAE of the Stable Diffusion.*1 unexpected: decoder.mid"):
+        load_wan_vae({"decoder.mid.block_1.norm1.weight": torch.zeros(4)})
+    with pytest.raises(CheckpointError, match="not a complete Wan 2.1 VAE. 194 missing: .*, .*, .*, .*, .*, \\.\\.\\."):
+        load_wan_vae({})
+
+
+def test_an_incomplete_vae_names_what_it_lacks(vae):
+    weights = vae.state_dict()
+    del weights["decoder.head.2.bias"]
+    weights["extra"] = torch.zeros(1)
+    weights["conv1.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError) as caught:
+        load_wan_vae(weights)
+    text = str(caught.value)
+    assert "1 missing: decoder.head.2.bias;" in text
+    assert "1 unexpected: extra;" in text
+    assert "1 of another shape: conv1.bias [3] instead of [32]." in text
+
+
+def test_weights_in_a_dtype_that_cannot_compute(vae):
+    weights = {name: value.to(torch.float8_e4m3fn) for name, value in vae.state_dict().items()}
+    with pytest.raises(CheckpointError, match="float8_e4m3fn; it computes in"):
+        load_wan_vae(weights)
+    assert load_wan_vae(weights, dtype=torch.float32).dtype == torch.float32
+
+
+def test_gradients_reach_every_weight():
+    """The demo's VAE is trained with this model."""
+    trained = WanVAE(VaeConfig(dim=4, num_res_blocks=1))
+    pixels = draw(1, 3, 9, 16, 16)
+    (trained.decode(trained.encode(pixels)) - pixels).square().mean().backward()
+    unreached = [n for n, p in trained.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert unreached == []
