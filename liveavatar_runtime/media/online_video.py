@@ -11,7 +11,7 @@ from torch import Tensor
 from ..audio.features import AvatarAudio
 from ..planning.duration import samples_for_frames
 from ..sampling.latent_stream import LatentStream
-from .images import to_uint8_frames
+from .images import to_float_frames, to_uint8_frames
 from .video import VideoWriter
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def write_online(
         first, video.frames = video.frames, video.frames + pixels.shape[1]
         writer.write_frames(to_uint8_frames(pixels))
         writer.write_audio(sound_of_frames(audio, stream.plan.fps, first + skipped, video.frames + skipped))
-        video.last_frame = _to_picture(pixels[:, -1:])[0]
+        video.last_frame = to_float_frames(pixels[:, -1:])[0]
         if keep_frames:
-            video.kept.append(_to_picture(pixels))
+            video.kept.append(to_float_frames(pixels))
         if on_frames is not None:
             on_frames(video.frames, total)
 
@@ -67,8 +67,3 @@ def write_online(
 def sound_of_frames(audio: AvatarAudio, fps: Fraction, first: int, end: int) -> Tensor:
     """Waveform [C, S] of video frames [first, end); shorter where the track is over."""
     return audio.waveform[:, slice(*(samples_for_frames(frame, fps, audio.sample_rate) for frame in (first, end)))]
-
-
-def _to_picture(pixels: Tensor) -> Tensor:
-    """[3, T, H, W] in -1..1 -> [T, H, W, 3] in 0..1."""
-    return (pixels.permute(1, 2, 3, 0) + 1) / 2

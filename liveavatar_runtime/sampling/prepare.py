@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from ..vae import WanVAE
 
 
-STILL_LATENTS = 92
-"""Latents of the still video the original makes of a picture (365 frames)."""
 PRIMING_LATENTS = 7
-"""Latents of it that a streaming decoder is given before the first block, as in the original."""
+"""Latents of the motion history that a streaming decoder is given before the first block.
+
+The original's streaming program takes the first 7 of the still video, where the VAE's encoder has not settled yet.
+The last 7 cost the same and come much closer to what its offline program decodes after all 92 of them.
+"""
+HISTORY_START = 73
+"""First latent of the motion history: the original takes the last 19 of the 92 that 365 still frames give."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,21 @@ def clamp_clips(plan: ClipPlan, audio: "AvatarAudio") -> tuple[ClipPlan, tuple[s
     return plan.clamped_to(available), (note,)
 
 
-def encode_picture(vae: "WanVAE", picture: Tensor, plan: ClipPlan, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """picture [H, W, C] 0..1 -> latents of it as a still video, [16, 92, h, w] in the model's space, float32 on CPU."""
+def encode_picture(
+    vae: "WanVAE", picture: Tensor, plan: ClipPlan, motion_latents: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """picture [H, W, C] 0..1 -> reference [16, 1, h, w], motion history [16, n, h, w] in the model's space.
+
+    Float32 on the CPU. The reference is the second latent of the picture as a still video.
+    """
     from ..media.images import fit_picture
     from ..vae import encode_still, to_model_space
 
-    fitted = fit_picture(picture, plan.height, plan.width)
-    return to_model_space(encode_still(vae, fitted.to(device=device, dtype=dtype), STILL_LATENTS).float()).cpu()
+    fitted = fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype)
+    with torch.inference_mode():
+        reference = encode_still(vae, fitted, 1, first_latent=1)
+        history = encode_still(vae, fitted, motion_latents, first_latent=HISTORY_START)
+    return to_model_space(reference.float()).cpu(), to_model_space(history.float()).cpu()
 
 
 def prepare(
@@ -89,12 +101,12 @@ def prepare(
     check_audio(audio, config)
     check_text(text, config)
     plan, notes = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), audio)
-    still = encode_picture(vae, picture, plan, device, dtype)
+    reference, history = encode_picture(vae, picture, plan, config.motion_frames[1], device, dtype)
     conditions = Conditions(
         text=text.float().cpu(),
-        reference=still[:, 1:2],
-        motion=still[:, -config.motion_frames[1] :],
+        reference=reference,
+        motion=history,
         audio=AlignedAudio(audio, plan.fps),
         actor_masks=actor_masks,
     )
-    return Prepared(conditions, still[:, :PRIMING_LATENTS], plan, notes)
+    return Prepared(conditions, history[:, -PRIMING_LATENTS:], plan, notes)

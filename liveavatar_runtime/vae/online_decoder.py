@@ -1,0 +1,46 @@
+"""Latent blocks to video frames, one block at a time, with the decoder's state carried along."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .config import from_model_space
+from .model import WanVAE
+from .state import DecodeState
+
+VideoStart = Literal["hold", "trim"]
+VIDEO_STARTS: tuple[VideoStart, ...] = ("hold", "trim")
+START_FRAMES = 3
+"""Frames at the very start that the decoder cannot know: they lie between the still history and the first latent."""
+
+
+class OnlineDecoder:
+    """Decodes a video's blocks in order; memory does not grow with their number.
+
+    `priming` [16, n, h, w]: latents of the still picture, in the model's space. `start`: "hold" shows the fourth frame
+    in place of the first three, so that picture and sound have the same length; "trim" leaves the three out.
+    """
+
+    def __init__(
+        self, vae: WanVAE, priming: Tensor, start: VideoStart, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._vae, self._start, self._device, self._dtype = vae, start, device, dtype
+        self._state = DecodeState()
+        self._at_start = True
+        self._decode(priming)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """latents [16, 3, h, w] in the model's space -> pixels float32 [3, frames, H, W] in -1..1, on the CPU."""
+        pixels = self._decode(latents)
+        if self._at_start:
+            self._at_start = False
+            usable = pixels[:, START_FRAMES:]
+            held = [usable[:, :1].expand(-1, START_FRAMES, -1, -1)] if self._start == "hold" else []
+            pixels = torch.cat([*held, usable], dim=1)
+        return pixels
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        raw = from_model_space(latents.float())[None].to(device=self._device, dtype=self._dtype)
+        with torch.inference_mode():
+            return self._vae.decode_stream(raw, self._state)[0].float().clamp(-1, 1).cpu()
