@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..planning.duration import feature_position
+from ..planning.duration import bucket_count, bucket_index
 from .waveform import resample
 
 
@@ -60,13 +60,17 @@ class AvatarAudio:
         after the end of an actor's track are zero. Only the asked frames are computed, and a frame's values don't
         depend on which others are asked for.
         """
-        frames = range(first_frame, first_frame + num_frames)
+        if first_frame < 0 or num_frames < 0:
+            raise ValueError(f"frames [{first_frame}, {first_frame + num_frames}) are not a range of video frames")
+        indices = [bucket_index(frame, fps) for frame in range(first_frame, first_frame + num_frames)]
         lengths = self.lengths or (self.features.shape[2],) * self.actors
-        actors = [
-            interpolate(track, [feature_position(frame, fps, length) for frame in frames])
-            for track, length in zip(self.features, lengths, strict=True)
-        ]
-        return torch.stack(actors)
+        actors, layers, _, width = self.features.shape
+        aligned = torch.zeros(actors, layers, width, num_frames)
+        for track, length, result in zip(self.features, lengths, aligned, strict=True):
+            buckets = bucket_count(length)
+            heard = [index for index in indices if index < buckets]
+            result[..., : len(heard)] = interpolate(track[:, :length], heard, buckets).transpose(1, 2)
+        return aligned
 
     @staticmethod
     def stack(tracks: Sequence["AvatarAudio"]) -> "AvatarAudio":
@@ -96,19 +100,15 @@ class AvatarAudio:
         return AvatarAudio(features, _mix(tracks), tracks[0].sample_rate, tuple(lengths))
 
 
-def interpolate(track: Tensor, positions: list[Fraction | None]) -> Tensor:
-    """Values of `track` [L, T, D] at fractional `positions`, zero for None: [L, D, len(positions)] float32."""
-    heard = [i for i, position in enumerate(positions) if position is not None]
-    exact = [position for position in positions if position is not None]
-    low = [position.numerator // position.denominator for position in exact]
-    weights = torch.tensor([float(position - base) for position, base in zip(exact, low, strict=True)])
+def interpolate(track: Tensor, indices: list[int], count: int) -> Tensor:
+    """Entries `indices` of `track` [L, T, D] stretched to `count` frames, ends on ends: [L, n, D] float32."""
     last = track.shape[1] - 1
-    before = track[:, low].float()
-    after = track[:, [min(base + 1, last) for base in low]].float()
-    weights = weights[None, :, None]
-    aligned = torch.zeros(track.shape[0], track.shape[2], len(positions))
-    aligned[:, :, heard] = (before * (1 - weights) + after * weights).transpose(1, 2)
-    return aligned
+    # In float32 as torch.nn.functional.interpolate does it, so that tracks of any length equal the original's.
+    step = torch.tensor(float(last)) / max(count - 1, 1)
+    positions = step * torch.tensor(indices, dtype=torch.int64)
+    low = positions.long().clamp(max=last)
+    weights = (positions - low)[None, :, None]
+    return track[:, low].float() * (1 - weights) + track[:, (low + 1).clamp(max=last)].float() * weights
 
 
 def _mix(tracks: Sequence[AvatarAudio]) -> Tensor:

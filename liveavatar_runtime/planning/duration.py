@@ -143,19 +143,6 @@ def bucket_index(frame: int, fps: Fraction) -> int:
     return round(frame * BUCKET_RATE / fps)
 
 
-def feature_position(frame: int, fps: Fraction, feature_frames: int) -> Fraction | None:
-    """Where video frame `frame` reads a track of `feature_frames` 50 Hz frames: a position in [0, feature_frames - 1].
-
-    Buckets and feature frames are stretched so that first meets first and last meets last (`align_corners`).
-    None when the track has ended.
-    """
-    buckets = bucket_count(feature_frames)
-    index = bucket_index(frame, fps)
-    if index >= buckets:
-        return None
-    return Fraction(index * (feature_frames - 1), max(buckets - 1, 1))
-
-
 def format_duration(seconds: Fraction) -> str:
     """Seconds for people, to a hundredth: "7.5 s", "2 min 30 s", "2 h 46 min 40 s"."""
     hundredths = math.floor(seconds * 100 + Fraction(1, 2))

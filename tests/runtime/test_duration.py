@@ -10,12 +10,12 @@ from liveavatar_runtime.planning.duration import (
     FRAMES_PER_BLOCK,
     blocks_per_clip,
     bucket_count,
+    bucket_index,
     check_infer_frames,
     check_num_clip,
     clips_for_duration,
     duration,
     encoder_frames,
-    feature_position,
     format_duration,
     parse_fps,
     parse_seconds,
@@ -131,20 +131,13 @@ def test_encoder_frames_are_those_of_the_convolutions():
         assert encoder_frames(samples) == length
 
 
-def test_feature_positions_span_the_track_in_order():
-    fps = parse_fps(23.976)
-    positions = [feature_position(frame, fps, 205) for frame in range(120)]
-    heard = [position for position in positions if position is not None]
-    assert heard[0] == 0 and heard == sorted(heard) and heard[-1] <= 204
-    assert positions[len(heard) :] == [None] * (len(positions) - len(heard))
-    last_bucket_frame = bucket_count(205) - 1
-    assert feature_position(last_bucket_frame, Fraction(30), 205) == 204
-    assert feature_position(last_bucket_frame + 1, Fraction(30), 205) is None
-
-
-@pytest.mark.parametrize("frames", [0, 1])
-def test_too_short_a_track_has_no_features(frames: int):
-    assert feature_position(0, Fraction(16), frames) is None
+def test_buckets_follow_the_frames():
+    assert [bucket_index(frame, Fraction(16)) for frame in range(10)] == [0, 2, 4, 6, 8, 9, 11, 13, 15, 17]
+    assert [bucket_index(frame, Fraction(24)) for frame in (2, 6, 10, 14)] == [2, 8, 12, 18]
+    for fps in RATES:
+        for frame in (0, 1, 11, 1_000_003):
+            assert abs(bucket_index(frame, fps) - frame * 30 / fps) <= Fraction(1, 2)
+    assert (bucket_count(0), bucket_count(1), bucket_count(205), bucket_count(500)) == (0, 0, 122, 300)
 
 
 @pytest.mark.parametrize(
