@@ -17,6 +17,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from torch import Tensor
 
+from ..liveavatar_runtime.dit.attention import sdpa
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.sampling.block_loop import Evaluation
 from ..liveavatar_runtime.sampling.plan import ClipPlan
@@ -134,7 +135,13 @@ def operations() -> Any:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """ComfyUI's choice of attention backend over [B, H, L, D]."""
+    """ComfyUI's choice of attention backend over [B, H, L, D].
+
+    Its default for the CPU saves memory at the price of speed and of equality with other executors, so there it is
+    PyTorch's own.
+    """
+    if q.device.type == "cpu":
+        return sdpa(q, k, v)
     return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True)
 
 
