@@ -13,7 +13,7 @@ ordinary MP4 with its index in front.
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -111,10 +111,11 @@ class VideoWriter:
         self.frames_written = 0
         self._metadata = dict(metadata or {})
         self._closed = False
+        self._whole_bytes = 0
+        self._container: Any = None
         self._sound: SoundTrack | None = None
-        with _writing(self.path):
-            self._container = _open_growing(self.path, self.fps, self._metadata)
         try:
+            self._container = _open_growing(self.path, self.fps, self._metadata)
             self._picture = self._add_picture(settings, crf, keyframe_interval)
             if sample_rate is not None:
                 self._sound = SoundTrack(self._container, sample_rate, channels)
@@ -173,7 +174,7 @@ class VideoWriter:
         self._encode(self._picture, [None])
         if self._sound is not None:
             self._encode(self._sound.stream, [*self._sound.rest(), None])
-        with _writing(self.path):
+        with self._writing():
             self._container.close()
         _move_index_to_front(self.path, self._metadata)
 
@@ -192,9 +193,30 @@ class VideoWriter:
 
     def _encode(self, stream: Any, frames: list[Any]) -> None:
         """Encode frames of picture or sound and write the packets; None among them ends the stream."""
-        with _writing(self.path):
+        with self._writing():
             for frame in frames:
                 self._container.mux(stream.encode(frame))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """When the disk refuses, ends the file behind the last whole fragment and raises MachineError."""
+        from av.error import FFmpegError
+
+        try:
+            yield
+        except FFmpegError as error:
+            self._closed = True
+            with suppress(FFmpegError):
+                self._container.close()
+            if self._whole_bytes:
+                os.truncate(self.path, self._whole_bytes)
+            else:
+                self.path.unlink(missing_ok=True)
+            raise MachineError(
+                f"{self.path} could not be written any further: {error}. It plays up to there. Free some space on the "
+                f"disk, then run again."
+            ) from error
+        self._whole_bytes = self.path.stat().st_size
 
     def _check_open(self) -> None:
         if self._closed:
@@ -203,7 +225,8 @@ class VideoWriter:
     def _discard(self) -> None:
         """Close and remove a file that has no frames."""
         self._closed = True
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
         if self.path.is_file():
             self.path.unlink()
 
@@ -276,26 +299,13 @@ def _move_index_to_front(path: Path, metadata: Mapping[str, str]) -> None:
         log.warning("%s stays a fragmented MP4 (complete and playable, its index in pieces): %s", path.name, error)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turns FFmpeg's errors into a MachineError about this file."""
-    from av.error import FFmpegError
-
-    try:
-        yield
-    except FFmpegError as error:
-        raise MachineError(
-            f"{path} could not be written: {error}. What was written before stays playable. Check the free space and "
-            f"the rights of the folder, then run again."
-        ) from error
-
-
 def _why_not_open(path: Path, encoder: str, error: Exception) -> str:
     import av
 
     known = ("libx264", "libopenh264", "h264_nvenc", "h264_videotoolbox", "h264_mf", "libx265", "libsvtav1", "aac")
     available = ", ".join(name for name in known if name in av.codecs_available) or "none that is known"
     return (
-        f"{path.name} cannot be written with the encoder {encoder}: {error}. This PyAV has the encoders {available}. "
-        f"When it is missing, install PyAV's own wheel (pip install --force-reinstall av)."
+        f"{path} cannot be written with the encoder {encoder}: {error}. Check that the folder exists and is writable. "
+        f"This PyAV has the encoders {available}; when {encoder} is missing, install PyAV's own wheel (pip install "
+        f"--force-reinstall av)."
     )

@@ -12,7 +12,7 @@ def test_padding_mode_is_the_original(golden):
     for name, about in sizes.items():
         picture, expected = tensors[f"{name}.image"], tensors[f"{name}.out_u8"]
         area = int(name.rpartition("area")[2])
-        height, width = fit_size(*picture.shape[:2], area, enlarge=False)
+        height, width = fit_size(picture.shape[0], picture.shape[1], area, enlarge=False)
         assert [height, width] == about["generated_size"] == list(expected.shape[1:])
         ours = fit_picture(picture.float() / 255, height, width, mode="pad")
         assert ours.dtype == torch.float32
