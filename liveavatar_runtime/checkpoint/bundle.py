@@ -1,0 +1,70 @@
+"""A model folder in the official layout: which file in it is what."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .detect import config_beside
+
+MODEL_PATTERN = "diffusion_pytorch_model*.safetensors*"
+VAE_NAMES = ("Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth")
+TEXT_ENCODER_NAMES = (
+    "umt5/model.safetensors",
+    "models_t5_umt5-xxl-enc-bf16.safetensors",
+    "models_t5_umt5-xxl-enc-bf16.pth",
+)
+TEXT_CONFIG_NAMES = ("umt5/config.json",)
+TOKENIZER_NAMES = ("umt5/spiece.model", "google/umt5-xxl/spiece.model")
+LORA_NAMES = ("liveavatar.safetensors",)
+AUDIO_ENCODER_PATTERN = "wav2vec2*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Paths of one model folder; None for what the folder does not hold.
+
+    `model` and `wav2vec2` are folders that `open_checkpoint` reads; `text_config` exists beside text encoders in
+    Hugging Face names (`umt5/`), not beside the official archive.
+    """
+
+    folder: Path
+    config: Path
+    model: Path
+    vae: Path | None
+    text_encoder: Path | None
+    text_config: Path | None
+    tokenizer: Path | None
+    wav2vec2: Path | None
+    lora: Path | None
+
+
+def is_bundle(folder: str | Path) -> bool:
+    """Whether the folder holds an S2V transformer in the official layout (its weights are not read)."""
+    folder = Path(folder)
+    return folder.is_dir() and any(folder.glob(MODEL_PATTERN)) and config_beside(folder) is not None
+
+
+def find_bundle(folder: str | Path) -> Bundle:
+    """Paths of the folder's parts. Raises CheckpointError when the transformer or its config is not there."""
+    folder = Path(folder)
+    if not is_bundle(folder):
+        raise CheckpointError(
+            f"{folder} is not a Live Avatar model folder; it must hold config.json (model_type s2v) and "
+            f"{MODEL_PATTERN}, as the official Wan2.2-S2V-14B folder does"
+        )
+    text_encoder = _existing(folder, TEXT_ENCODER_NAMES)
+    return Bundle(
+        folder=folder,
+        config=folder / "config.json",
+        model=folder,
+        vae=_existing(folder, VAE_NAMES),
+        text_encoder=text_encoder,
+        text_config=_existing(folder, TEXT_CONFIG_NAMES),
+        tokenizer=_existing(folder, TOKENIZER_NAMES),
+        wav2vec2=next((path for path in sorted(folder.glob(AUDIO_ENCODER_PATTERN)) if path.is_dir()), None),
+        lora=_existing(folder, LORA_NAMES),
+    )
+
+
+def _existing(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,0 +1,223 @@
+"""Which architecture a weight file holds: told by names and shapes, completed by a config, never by the file name."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import WAN_S2V_14B, AvatarConfig
+from ..errors import CheckpointError, InputError
+from .safetensors_io import Checkpoint, read_json
+
+Shapes = dict[str, tuple[int, ...]]
+
+HEAD_DIM = 128
+"""Head size of every published Wan model; assumed when no config says otherwise."""
+
+RIGHT_FILE = (
+    "A Live Avatar model is Wan2.2-S2V-14B: the official folder, or one file such as "
+    "wan2.2_s2v_14B_bf16.safetensors or wan2.2_s2v_14B_fp8_scaled.safetensors."
+)
+# Tensors that only this architecture has, together.
+S2V_NAMES = (
+    "head.modulation",
+    "casual_audio_encoder.weights",
+    "frame_packer.proj.weight",
+    "trainable_cond_mask.weight",
+)
+# Entries that quantised files add beside a layer's weight.
+QUANTISATION_ENDINGS = (
+    ".scale_weight", ".scale_input", ".comfy_quant", ".weight_scale", ".weight_scale_2", ".input_scale",
+    ".pre_quant_scale",
+)  # fmt: skip
+QUANTISATION_NAMES = {"scaled_fp8"}
+
+# (a part of a tensor name, what a file with such a name is), most specific first.
+SIGNATURES = (
+    (".lora_A.", "a LoRA, to be given as LoRA beside the model"),
+    (".lora_down.", "a LoRA, to be given as LoRA beside the model"),
+    ("decoder.upsamples.0.upsamples.", "the Wan 2.2 VAE"),
+    ("decoder.middle.0.residual.", "the Wan 2.1 VAE, to be given as VAE"),
+    ("encoder.block.0.layer.0.SelfAttention.", "a T5 text encoder, to be given as CLIP"),
+    ("token_embedding.weight", "a T5 text encoder, to be given as CLIP"),
+    ("text_model.encoder.layers.", "a CLIP text encoder"),
+    ("feature_extractor.conv_layers.", "a wav2vec2 audio encoder, to be given as audio encoder"),
+    ("model.encoder.embed_positions.", "a Whisper audio encoder"),
+    ("audio_proj.audio_proj_glob_1.", "Wan HuMo"),
+    ("face_adapter.fuser_blocks.", "Wan Animate"),
+    ("vace_patch_embedding.", "Wan VACE"),
+    ("img_emb.proj.", "Wan image-to-video"),
+    ("head.modulation", "another Wan model (text-to-video or image-to-video) without the audio parts"),
+    ("input_blocks.0.0.", "a Stable Diffusion UNet"),
+    ("double_blocks.0.", "Flux or Hunyuan"),
+    ("down_blocks.0.", "a Stable Diffusion model in diffusers names"),
+    ("joint_blocks.0.", "Stable Diffusion 3"),
+)
+
+
+def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None) -> AvatarConfig:
+    """Architecture of a Wan2.2-S2V checkpoint (prefix already removed).
+
+    `declared` is the content of a `config.json`; without it the "config" entry of the safetensors header is used, if
+    there is one. It supplies what shapes cannot tell (num_heads, audio_inject_layers, text_len, eps); for files
+    without either, the 14B model's values apply when the file has its number of layers.
+    Raises CheckpointError for another architecture, for incomplete weights and when config and weights disagree.
+    """
+    shapes = checkpoint.shapes
+    if any(name not in shapes for name in S2V_NAMES):
+        raise CheckpointError(
+            f"{checkpoint.path} is not a Live Avatar model: it looks like {describe_contents(shapes)}. {RIGHT_FILE}"
+        )
+    declared = header_config(checkpoint) if declared is None else declared
+    measured = _measure(checkpoint.path, shapes)
+    assumed = _assumed(checkpoint.path, measured, declared)
+    known = {field.name for field in fields(AvatarConfig)}
+    conflicts = [
+        f"{key} is {_plain(declared[key])} in the config and {_plain(value)} in the weights"
+        for key, value in measured.items()
+        if key in known and key in declared and _plain(declared[key]) != _plain(value)
+    ]
+    if conflicts:
+        raise CheckpointError(
+            f"{checkpoint.path} and its config do not belong together: {'; '.join(conflicts)}. "
+            "Use the config.json of this model's own folder, or none."
+        )
+    try:
+        config = AvatarConfig.from_dict({**assumed, **declared, **{k: v for k, v in measured.items() if k in known}})
+    except InputError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
+    check_names(checkpoint.path, shapes, expected_shapes(config))
+    return config
+
+
+def header_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The "transformer" table of the safetensors header's "config" entry, as ComfyUI's core reads it; {} without."""
+    if "config" not in checkpoint.metadata:
+        return {}
+    try:
+        config = json.loads(checkpoint.metadata["config"]).get("transformer", {})
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.path}: the config in its header is not a JSON object: {error}") from error
+    return config
+
+
+def config_beside(path: Path) -> dict[str, Any] | None:
+    """Content of the `config.json` in the folder (or beside the file), None when there is none for an S2V model."""
+    candidate = (path if path.is_dir() else path.parent) / "config.json"
+    if not candidate.is_file():
+        return None
+    content = read_json(candidate)
+    return content if content.get("model_type") == "s2v" else None
+
+
+def expected_shapes(config: AvatarConfig) -> Shapes:
+    """Every weight name and shape of the architecture."""
+    from ..dit.model import CausalWanS2V
+
+    model = CausalWanS2V(config, device=torch.device("meta"))
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_names(path: Path, shapes: Shapes, expected: Shapes) -> None:
+    """Raises CheckpointError unless the file has exactly the expected tensors; quantisation entries may be added."""
+    packed = {name.removesuffix(".comfy_quant") for name in shapes if name.endswith(".comfy_quant")}
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected and not _is_quantisation(name)]
+    misshaped = [
+        f"{name} is {list(shapes[name])}, not {list(expected[name])}"
+        for name in expected
+        if name in shapes and shapes[name] != expected[name] and name.removesuffix(".weight") not in packed
+    ]
+    problems = [
+        _listing(kind, names)
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit the model: {'. '.join(problems)}. {RIGHT_FILE}")
+
+
+def describe_contents(names: Iterable[str]) -> str:
+    """What a weight file looks like, in words for a message."""
+    names = list(names)
+    for part, what in SIGNATURES:
+        if any(part in name for name in names):
+            return what
+    if not names:
+        return "an empty file"
+    return f"an unknown model of {len(names)} tensors ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
+
+def _measure(path: Path, shapes: Shapes) -> dict[str, Any]:
+    """What the shapes tell; `injectors` is the number of audio injection layers, not which."""
+    needed = {
+        "patch": "patch_embedding.weight",
+        "head": "head.head.weight",
+        "ffn": "blocks.0.ffn.0.weight",
+        "time": "time_embedding.0.weight",
+        "text": "text_embedding.0.weight",
+        "mix": "casual_audio_encoder.weights",
+        "local": "casual_audio_encoder.encoder.conv1_local.conv.weight",
+        "global": "casual_audio_encoder.encoder.conv1_global.conv.weight",
+        "pose": "cond_encoder.weight",
+    }
+    missing = [name for name in needed.values() if name not in shapes]
+    if missing:
+        raise CheckpointError(f"{path} is incomplete: {_listing('missing', missing)}. {RIGHT_FILE}")
+    size = {key: shapes[name] for key, name in needed.items()}
+    patch_size = size["patch"][2:]
+    return {
+        "dim": size["patch"][0],
+        "in_dim": size["patch"][1],
+        "patch_size": patch_size,
+        "out_dim": size["head"][0] // math.prod(patch_size),
+        "ffn_dim": size["ffn"][0],
+        "freq_dim": size["time"][1],
+        "text_dim": size["text"][1],
+        "audio_layers": size["mix"][1],
+        "audio_dim": size["local"][1],
+        "num_audio_token": size["local"][0] // size["global"][0],
+        "cond_dim": size["pose"][1],
+        "num_layers": _count(shapes, "blocks."),
+        "injectors": _count(shapes, "audio_injector.injector."),
+    }
+
+
+def _assumed(path: Path, measured: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
+    """Values for what neither shapes nor config tell."""
+    like_14b = measured["num_layers"] == WAN_S2V_14B.num_layers
+    assumed: dict[str, Any] = {"num_heads": max(1, measured["dim"] // HEAD_DIM)}
+    if like_14b:
+        assumed["audio_inject_layers"] = WAN_S2V_14B.audio_inject_layers
+    layers = declared.get("audio_inject_layers", assumed.get("audio_inject_layers"))
+    if layers is None:
+        raise CheckpointError(
+            f"{path} has {measured['num_layers']} layers and {measured['injectors']} audio injectors, but its names do "
+            "not tell after which layers those sit. Put the model's config.json beside the file."
+        )
+    if len(layers) != measured["injectors"]:
+        raise CheckpointError(
+            f"{path} has {measured['injectors']} audio injectors; its config lists {len(layers)} layers for them "
+            f"({list(layers)}). Use the config.json of this model's own folder, or none."
+        )
+    return assumed
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
+
+
+def _is_quantisation(name: str) -> bool:
+    return name in QUANTISATION_NAMES or name.endswith(QUANTISATION_ENDINGS)
+
+
+def _listing(kind: str, names: list[str]) -> str:
+    return f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

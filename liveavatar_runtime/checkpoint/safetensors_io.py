@@ -1,0 +1,178 @@
+"""Opening weight files: safetensors, sharded folders and PyTorch archives, memory-mapped, with readable refusals."""
+
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+"""What ComfyUI's own files put in front of the transformer's names."""
+
+TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".ckpt"}
+# In the order of trust: an index names every shard, a single file is complete by itself.
+FOLDER_ENTRIES = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
+# First bytes of what people most often have under a .safetensors name, and what it is.
+FOREIGN_STARTS = (
+    (b"GGUF", "a GGUF file"),
+    (b"PK\x03\x04", "a PyTorch or zip archive; rename it to .pth if it holds weights"),
+    (b"\x80", "a Python pickle; rename it to .pth if it holds weights"),
+    (b"version https://git-lfs", "a git-lfs pointer; fetch the real file with `git lfs pull`"),
+    (b"<", "a web page, saved instead of the file it links to"),
+)
+LARGEST_HEADER = 100 * 2**20
+AGAIN = "Download or copy the file again and compare its size with the source."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of one model: `tensors` as named by the model itself, `metadata` of the safetensors header (strings)."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Weights of a file or of a folder in the official layout, with ComfyUI's model prefix removed.
+
+    Tensors are memory-mapped views on the CPU in the file's dtype: nothing is read before it is used.
+    Raises CheckpointError when there is no such file, or it is truncated, of another format or unsafe.
+    """
+    tensors, metadata = read_tensors(path)
+    return Checkpoint(Path(path), without_model_prefix(tensors), metadata)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata)."""
+    path = Path(path)
+    if path.is_dir():
+        path = _entry_of_folder(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give a weight file or a folder that holds one")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        return _read_torch(path), {}
+    return _read_safetensors(path)
+
+
+def without_model_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Only the transformer's tensors, under its own names; everything as it is when no name has a prefix."""
+    for prefix in MODEL_PREFIXES:
+        kept = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        if kept:
+            return kept
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises CheckpointError when it is something else."""
+    with _readable(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; it must be an object. {AGAIN}")
+    return content
+
+
+def _entry_of_folder(folder: Path) -> Path:
+    for name in FOLDER_ENTRIES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} holds no weights; it must hold one of: {', '.join(FOLDER_ENTRIES)}")
+
+
+def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError(f"{index} has no weight_map, so it does not tell which file holds which tensor. {AGAIN}")
+    names = sorted(set(where.values()))
+    # A shard is a file beside its index; an absolute or climbing name would open files of somebody else's choice.
+    absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{index.parent} lacks {len(absent)} of the {len(names)} files its index names: {_first(absent)}. "
+            "Finish the download of the folder."
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors |= _read_safetensors(index.parent / name)[0]
+    lost = [name for name in where if name not in tensors]
+    if lost:
+        raise CheckpointError(
+            f"{index.parent}: {len(lost)} tensors named by {index.name} are in none of its files: {_first(lost)}. "
+            "The files are of different versions; download the folder again."
+        )
+    return tensors, {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    _check_header(path)
+    with _readable(path), safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _check_header(path: Path) -> None:
+    """Refuses what is not a complete safetensors file, saying what it is instead."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(32)
+        for magic, what in FOREIGN_STARTS:
+            if start.startswith(magic) and start[8:9] != b"{":
+                raise CheckpointError(f"{path} is not a safetensors file but {what}")
+        length = struct.unpack("<Q", start[:8])[0] if size > 8 else 0
+        if start[8:9] != b"{" or length > LARGEST_HEADER:
+            raise CheckpointError(f"{path} ({size:,} bytes) does not start as a safetensors file does. {AGAIN}")
+        if size < 8 + length:
+            raise CheckpointError(f"{path} is truncated: it ends after {size:,} bytes, inside its header. {AGAIN}")
+        file.seek(8)
+        with _readable(path):
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    needed = 8 + length + max(ends, default=0)
+    if size < needed:
+        raise CheckpointError(f"{path} is truncated: it has {size:,} bytes, its header describes {needed:,}. {AGAIN}")
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    # weights_only never runs code of the file; only the zip format can be mapped.
+    with _readable(path):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} that is not a table of tensors by name")
+    return content
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as weights: {reason}. {AGAIN}") from error
+
+
+def _first(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
