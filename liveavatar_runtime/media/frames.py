@@ -117,7 +117,8 @@ def read_frame(path: str | Path, index: int | Literal["last"]) -> np.ndarray:
                 break
         if found is None or (index != "last" and position != index):
             raise InputError(f"{path} has no frame {index}; its last one is frame {position}.")
-        return found.to_ndarray(format="rgb24")
+        # Naming the range makes every PyAV since 14 use the file's colour matrix; older ones assume BT.601 otherwise.
+        return found.reformat(format="rgb24", dst_color_range="JPEG").to_ndarray()
 
 
 @contextmanager

@@ -147,7 +147,7 @@ class VideoWriter:
             )
         for picture in pictures:
             rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = rgb.reformat(format=self._picture.pix_fmt, dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
+            frame = rgb.reformat(format=self._picture.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = self.frames_written, 1 / self.fps
             self._encode(self._picture, [frame])
             self.frames_written += 1

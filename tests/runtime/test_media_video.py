@@ -238,11 +238,10 @@ def test_colours_come_back_as_they_were(tmp_path):
         frame = list(file.decode(video=0))[-1]
     assert (int(frame.colorspace), int(frame.color_range)) == (1, 1)
     luma = frame.to_ndarray(format="yuv420p")[:64]
-    pictures = [frame.to_ndarray(format="rgb24"), read_frame(tmp_path / "a.mp4", "last")]
+    picture = read_frame(tmp_path / "a.mp4", "last")
     for number, colour in enumerate(colours):
         inside = slice(number * 32 + 8, number * 32 + 24)
-        for picture in pictures:
-            assert np.abs(picture[16:48, inside].astype(int) - colour).max() <= 4, colour
+        assert np.abs(picture[16:48, inside].astype(int) - colour).max() <= 4, colour
         expected = 16 + 219 * np.dot((0.2126, 0.7152, 0.0722), colour) / 255
         assert abs(luma[16:48, inside].mean() - expected) < 1.5, colour
 
