@@ -118,12 +118,12 @@ class ComfyServer:
         return "\n".join(text.splitlines()[-lines:])
 
     def failed_imports(self) -> str:
-        """What the log says about node files that could not be imported, tracebacks first; "" when all could be."""
+        """What the log says about node files that could not be imported, with the reason; "" when all could be."""
         text = self.log_text(10_000)
         if "IMPORT FAILED" not in text:
             return ""
-        first = text.find("Traceback")
-        return text[max(first, 0) : text.find("\n", text.rfind("IMPORT FAILED"))]
+        starts = [text.find(mark) for mark in ("Traceback", "Error while calling", "Cannot import", "IMPORT FAILED")]
+        return text[min(start for start in starts if start >= 0) : text.find("\n", text.rfind("IMPORT FAILED"))]
 
     @property
     def running(self) -> bool:

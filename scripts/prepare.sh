@@ -41,7 +41,7 @@ step() {
         sleep 0.5
         if ((SECONDS - started >= shown + 10)); then
             shown=$((SECONDS - started))
-            say "    $shown s: $(tail -n 1 "$LOG" | cut -c 1-100)"
+            say "    $shown s: $(grep -v -e '^WARNING' -e '^ *$' "$LOG" | tail -n 1 | cut -c 1-100)"
         fi
     done
     wait "$child" || status=$?

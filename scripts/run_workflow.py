@@ -13,9 +13,8 @@ from typing import Any
 
 from comfy_client import ComfyError, Event, Prompt, RunResult, node_title
 from comfy_server import ROOT, ComfyServer, make_base, port_is_free
-from comfy_workflow import WorkflowError, nodes_of, set_input, to_prompt
+from comfy_workflow import WorkflowError, set_input, to_prompt
 
-DEMO = ROOT / "demo"
 DEFAULT_WORKFLOW = ROOT / "workflows" / "short_clip.json"
 DEFAULT_PORT = 8188
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
@@ -95,10 +94,6 @@ def apply_options(prompt: Prompt, options: argparse.Namespace, input_folder: Pat
         if file:
             shutil.copyfile(file, input_folder / file.name)
             set_input(prompt, class_type, name, file.name)
-        for node_id in nodes_of(prompt, class_type):
-            wanted = str(prompt[node_id]["inputs"].get(name))
-            if (DEMO / wanted).is_file() and not (input_folder / wanted).is_file():
-                shutil.copyfile(DEMO / wanted, input_folder / wanted)
     for option, class_type, name in VALUE_OPTIONS:
         if getattr(options, option) is not None:
             set_input(prompt, class_type, name, getattr(options, option))

@@ -1,0 +1,38 @@
+"""Prompts made from the workflow files, for the tests that drive the server without a browser."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_server import ComfyServer
+from prompt_builder import PromptBuilder
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+# Widgets that several nodes of a workflow have and that must agree.
+SHARED = {"infer_frames", "fps"}
+
+
+@pytest.fixture(scope="session")
+def object_info(server: ComfyServer) -> dict[str, Any]:
+    """The server's description of all nodes."""
+    return server.client.object_info()
+
+
+@pytest.fixture
+def short_clip(object_info: dict[str, Any]) -> Callable[..., PromptBuilder]:
+    """short_clip(num_clip=1, width=64, ...): the short clip workflow with inputs of Clip Scheduler replaced.
+
+    A number of clips replaces the link that makes it follow the voice; infer_frames and fps are set on all nodes.
+    """
+    workflow = json.loads((WORKFLOWS / "short_clip.json").read_text())
+
+    def build(**inputs: Any) -> PromptBuilder:
+        prompt = PromptBuilder(workflow, object_info)
+        prompt.set("LiveAvatar_ClipScheduler", **inputs)
+        for node in prompt.nodes.values():
+            node["inputs"].update({k: v for k, v in inputs.items() if k in SHARED and k in node["inputs"]})
+        return prompt
+
+    return build
