@@ -111,6 +111,7 @@ class VideoWriter:
         self.frames_written = 0
         self._metadata = dict(metadata or {})
         self._closed = False
+        self._is_new = not self.path.exists()
         self._whole_bytes = 0
         self._container: Any = None
         self._sound: SoundTrack | None = None
@@ -223,12 +224,12 @@ class VideoWriter:
             raise InputError(f"{self.path.name} is closed; nothing can be appended to it.")
 
     def _discard(self) -> None:
-        """Close and remove a file that has no frames."""
+        """Close, and remove the file, which has no frames, unless it was there before."""
         self._closed = True
         if self._container is not None:
             self._container.close()
-        if self.path.is_file():
-            self.path.unlink()
+        if self._is_new:
+            self.path.unlink(missing_ok=True)
 
 
 def _check_size(width: int, height: int) -> None:

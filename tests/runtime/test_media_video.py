@@ -289,6 +289,14 @@ def test_encoder_that_does_not_open(tmp_path, monkeypatch, broken):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_was_there_survives_an_encoder_that_does_not_open(tmp_path, monkeypatch):
+    monkeypatch.setitem(CODECS, "broken", VideoCodec("no_such_encoder", "yuv420p", (0, 51), 18))
+    (tmp_path / "a.mp4").write_bytes(b"something else")
+    with pytest.raises(MachineError, match="no_such_encoder"):
+        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="broken")
+    assert (tmp_path / "a.mp4").read_bytes() == b"something else"
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(MachineError, match="No such file"):
         VideoWriter(tmp_path / "missing" / "a.mp4", WIDTH, HEIGHT, Fraction(16))
