@@ -1,0 +1,123 @@
+"""Translations and help pages against the schemas that ComfyUI reads from the pack, loaded as ComfyUI loads it."""
+
+import asyncio
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCALES = ("en", "zh")
+Table = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def schemas(comfy) -> dict[str, Any]:
+    """Node id -> io.Schema."""
+    name = str(ROOT).replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec and spec.loader
+    pack = importlib.util.module_from_spec(spec)
+    sys.modules[name] = pack
+    spec.loader.exec_module(pack)
+    # Not on_load(): that would also put the demo's files into ComfyUI's input folder.
+    sys.modules[f"{name}.nodes.comfy_bridge"].register_folders()
+
+    async def nodes() -> list[Any]:
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    found = [node.GET_SCHEMA() for node in asyncio.run(nodes())]
+    return {schema.node_id: schema for schema in found}
+
+
+def locale(language: str, file: str = "nodeDefs.json") -> Table:
+    return json.loads((ROOT / "locales" / language / file).read_text(encoding="utf-8"))
+
+
+def schema_texts(schema: Any) -> Table:
+    """The English entry that belongs to a schema."""
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {i.id: {"name": i.display_name or i.id, "tooltip": i.tooltip} for i in schema.inputs},
+        "outputs": {
+            str(index): {"name": output.display_name or output.id, "tooltip": output.tooltip}
+            for index, output in enumerate(schema.outputs)
+        },
+    }
+
+
+def structure(value: Any) -> Any:
+    """The keys of a table, all the way down."""
+    return {key: structure(child) for key, child in value.items()} if isinstance(value, dict) else ""
+
+
+def texts(value: Any) -> list[str]:
+    return [text for child in value.values() for text in texts(child)] if isinstance(value, dict) else [value]
+
+
+def test_english_is_what_the_schemas_say(schemas):
+    assert locale("en") == {node_id: schema_texts(schema) for node_id, schema in schemas.items()}
+
+
+def test_chinese_has_every_entry_of_the_schemas(schemas):
+    assert structure(locale("zh")) == structure(locale("en"))
+
+
+def test_categories_are_translated(schemas):
+    categories = {schema.category for schema in schemas.values()}
+    for language in LOCALES:
+        assert set(locale(language, "main.json")["nodeCategories"]) == categories
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_texts_are_whole_and_safe(language):
+    """No text is empty, and none has the characters that vue-i18n reads as placeholders, links or plurals."""
+    for text in texts(locale(language)) + texts(locale(language, "main.json")):
+        assert text.strip() == text and text
+        assert not re.search(r"[{}@|$]", text), text
+
+
+def test_chinese_is_chinese():
+    for node_id, entry in locale("zh").items():
+        slots = [*entry["inputs"].values(), *entry["outputs"].values()]
+        for text in (entry["display_name"], entry["description"], *(slot["tooltip"] for slot in slots)):
+            assert re.search("[\u4e00-\u9fff]", text) or text == "Wan 2.1 VAE。", (node_id, text)
+
+
+def test_help_pages_name_every_input_and_output(schemas):
+    """`web/docs/<NodeId>.md` is what the front end shows in every language that has no page of its own."""
+    for node_id, schema in schemas.items():
+        english = (ROOT / "web/docs" / f"{node_id}.md").read_text(encoding="utf-8")
+        chinese = (ROOT / "web/docs" / node_id / "zh.md").read_text(encoding="utf-8")
+        entry = locale("zh")[node_id]
+        assert english.startswith(f"# {schema.display_name}\n")
+        assert chinese.startswith(f"# {entry['display_name']}\n")
+        ids = [slot.id for slot in schema.inputs] + [slot.display_name or slot.id for slot in schema.outputs]
+        missing = [name for page in (english, chinese) for name in ids if f"`{name}`" not in page]
+        names = [slot["name"] for part in ("inputs", "outputs") for slot in entry[part].values()]
+        missing += [name for name in names if name not in chinese]
+        assert not missing, f"the help pages of {node_id} do not name {missing}"
+
+
+def test_no_help_page_is_left_over(schemas):
+    pages = {
+        path.relative_to(ROOT / "web/docs").parts[0].removesuffix(".md") for path in (ROOT / "web/docs").rglob("*.md")
+    }
+    assert pages == set(schemas)
+
+
+def test_comfyui_reads_the_translations(comfy, monkeypatch, tmp_path):
+    """Its own reading of the locales folder, from a custom_nodes folder that holds nothing but this pack."""
+    import folder_paths
+    from app.custom_node_manager import CustomNodeManager
+
+    (tmp_path / "ComfyUI-LiveAvatar").symlink_to(ROOT, target_is_directory=True)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([str(tmp_path)], set()))
+    served = CustomNodeManager().build_translations()
+    for language in LOCALES:
+        assert served[language] == {**locale(language, "main.json"), "nodeDefs": locale(language)}
