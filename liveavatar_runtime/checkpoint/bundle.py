@@ -39,15 +39,15 @@ class Bundle:
 
 
 def is_bundle(folder: str | Path) -> bool:
-    """Whether the folder holds an S2V transformer in the official layout (its weights are not read)."""
+    """Whether the folder has the official layout; only names are looked at, so listing folders is cheap."""
     folder = Path(folder)
-    return folder.is_dir() and any(folder.glob(MODEL_PATTERN)) and config_beside(folder) is not None
+    return (folder / "config.json").is_file() and any(folder.glob(MODEL_PATTERN))
 
 
 def find_bundle(folder: str | Path) -> Bundle:
-    """Paths of the folder's parts. Raises CheckpointError when the transformer or its config is not there."""
+    """Paths of the folder's parts. Raises CheckpointError when it holds no S2V transformer or no config of one."""
     folder = Path(folder)
-    if not is_bundle(folder):
+    if not is_bundle(folder) or config_beside(folder) is None:
         raise CheckpointError(
             f"{folder} is not a Live Avatar model folder; it must hold config.json (model_type s2v) and "
             f"{MODEL_PATTERN}, as the official Wan2.2-S2V-14B folder does"

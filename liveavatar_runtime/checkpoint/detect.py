@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -208,7 +209,9 @@ def _assumed(path: Path, measured: dict[str, Any], declared: dict[str, Any]) -> 
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
+    """Length of a numbered list of modules; a gap in it shows as missing tensors later."""
+    numbers = [int(name[len(prefix) :].split(".", 1)[0]) for name in shapes if re.match(rf"{prefix}\d+\.", name)]
+    return max(numbers, default=-1) + 1
 
 
 def _is_quantisation(name: str) -> bool:

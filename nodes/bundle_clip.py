@@ -1,0 +1,132 @@
+"""The text encoder of a bundle as ComfyUI's own CLIP object, at the bundle's sizes."""
+
+from typing import Any
+
+import comfy.sd
+import comfy.supported_models_base
+import comfy.text_encoders.t5
+import comfy.utils
+import folder_paths
+import torch
+from comfy import sd1_clip
+from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+from torch import Tensor
+
+from ..liveavatar_runtime.checkpoint.bundle import Bundle
+from ..liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+from ..liveavatar_runtime.errors import CheckpointError
+
+# Core's signatures only admit the class of their default, which is CLIP's, not T5's.
+T5: Any = comfy.text_encoders.t5.T5
+SENTENCE_PIECE: Any = SPieceTokenizer
+
+CLIP_NAME = "umt5xxl"
+"""Name under which Wan's text encoder lists its tokens in ComfyUI; other nodes look for it."""
+MIN_TOKENS = 512
+PAD, END = 0, 1
+MODEL_PART = f"{CLIP_NAME}.transformer."
+
+
+def load_bundle_clip(bundle: Bundle) -> comfy.sd.CLIP | None:
+    """A CLIP whose conditioning is [1, max(512, tokens), d_model] in float32, rows of padding zero, pooled None.
+
+    None when the bundle has no text encoder of its own in ComfyUI's names (the official archive is not).
+    Raises CheckpointError when weights, config and tokenizer do not belong together.
+    """
+    if bundle.text_encoder is None or bundle.text_config is None or bundle.tokenizer is None:
+        return None
+    config = read_json(bundle.text_config)
+    weights, _ = read_tensors(bundle.text_encoder)
+    dtype = weights["shared.weight"].dtype if "shared.weight" in weights else None
+    spiece = torch.frombuffer(bytearray(bundle.tokenizer.read_bytes()), dtype=torch.uint8)
+    clip = comfy.sd.CLIP(
+        _target(config, dtype),
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        tokenizer_data={"spiece_model": spiece},
+        parameters=comfy.utils.calculate_parameters(weights),
+    )
+    _check(bundle, clip, weights)
+    clip.load_sd(weights)
+    return clip
+
+
+def _target(config: dict[str, Any], stored: torch.dtype | None) -> comfy.supported_models_base.ClipTarget:
+    """Core's classes for Wan's text encoder with `config` for the sizes; weights are kept in `stored`."""
+
+    class TextModel(sd1_clip.SDClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None) -> None:
+            super().__init__(
+                device=device,
+                dtype=dtype,
+                textmodel_json_config=dict(config),
+                special_tokens={"end": END, "pad": PAD},
+                model_class=T5,
+                enable_attention_masks=True,
+                zero_out_masked=True,
+                model_options=model_options or {},
+            )
+
+    text_model: Any = TextModel
+
+    class TextEncoder(sd1_clip.SD1ClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None) -> None:
+            super().__init__(
+                device=device,
+                dtype=stored or dtype,
+                name=CLIP_NAME,
+                clip_model=text_model,
+                model_options=model_options or {},
+            )
+
+    class Tokens(sd1_clip.SDTokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None) -> None:
+            data = tokenizer_data or {}
+            super().__init__(
+                data["spiece_model"],
+                tokenizer_class=SENTENCE_PIECE,
+                embedding_directory=embedding_directory,
+                embedding_size=config["d_model"],
+                embedding_key=CLIP_NAME,
+                has_start_token=False,
+                pad_with_end=False,
+                pad_to_max_length=False,
+                pad_token=PAD,
+                min_length=MIN_TOKENS,
+                max_length=10**8,
+                tokenizer_data=data,
+            )
+
+        def state_dict(self) -> dict[str, Tensor]:
+            return {"spiece_model": self.tokenizer.serialize_model()}
+
+    class Tokenizer(sd1_clip.SD1Tokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None) -> None:
+            super().__init__(
+                embedding_directory=embedding_directory,
+                tokenizer_data=tokenizer_data or {},
+                name=CLIP_NAME,
+                tokenizer=Tokens,
+            )
+
+    return comfy.supported_models_base.ClipTarget(Tokenizer, TextEncoder)
+
+
+def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> None:
+    """Core loads what fits and leaves the rest uninitialised; here everything must fit."""
+    expected = {
+        name.removeprefix(MODEL_PART): tuple(value.shape)
+        for name, value in clip.cond_stage_model.state_dict().items()
+        if name.startswith(MODEL_PART)
+    }
+    odd = [name for name in expected if name not in weights or tuple(weights[name].shape) != expected[name]]
+    if odd:
+        raise CheckpointError(
+            f"{bundle.text_encoder} does not fit {bundle.text_config}: {len(odd)} of {len(expected)} weights are "
+            f"missing or of another shape ({', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''}). Download the folder again."
+        )
+    pieces = len(getattr(clip.tokenizer, CLIP_NAME).inv_vocab)
+    if pieces > weights["shared.weight"].shape[0]:
+        raise CheckpointError(
+            f"{bundle.tokenizer} has {pieces} pieces, {bundle.text_encoder} only "
+            f"{weights['shared.weight'].shape[0]}. They are of different models; download the folder again."
+        )
