@@ -1,4 +1,4 @@
-"""Draws the pack's icon, assets/icon.png: a portrait with the sound that makes it talk. `python scripts/draw_icon.py`."""
+"""`python scripts/draw_icon.py` draws the pack's icon, assets/icon.png: a portrait and the sound that makes it talk."""
 
 from pathlib import Path
 
