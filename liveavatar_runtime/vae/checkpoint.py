@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import CheckpointError
+from . import operations as vae_operations
 from .config import LATENT_CHANNELS, infer_config
 from .model import WanVAE
 
@@ -30,7 +31,7 @@ def load_wan_vae(
     state_dict: Mapping[str, Tensor],
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    operations: Any = nn,
+    operations: Any = vae_operations,
 ) -> WanVAE:
     """A frozen WanVAE with the weights of `Wan2.1_VAE.pth`, its safetensors form or a ComfyUI `VAE.get_sd()`.
 

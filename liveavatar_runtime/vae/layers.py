@@ -1,6 +1,6 @@
 """Layers of the Wan 2.1 VAE. Tensors are [B, C, T, H, W]; time is causal, its past comes from a `History`.
 
-`operations` is a namespace with Conv2d and Conv3d, by default torch.nn.
+`operations` is a namespace with Conv2d and Conv3d, by default `vae.operations`.
 """
 
 from typing import Any

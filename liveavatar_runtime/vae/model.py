@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from . import operations as vae_operations
 from .config import VaeConfig
 from .layers import PAST_FRAMES, AttentionBlock, Downsample, ResidualBlock, RMSNorm, Upsample
 from .state import DecodeState, EncodeState, History
@@ -101,7 +102,7 @@ class WanVAE(nn.Module):
     """Pixels are [B, 3, T, H, W] in -1..1, latents [B, 16, t, h, w] raw (not normalised: see `to_model_space`).
 
     Inputs may be of any dtype and on any device: each chunk is moved to the weights. Outputs are float32 on the
-    weights' device. `operations` is a namespace with Conv2d and Conv3d, by default torch.nn.
+    weights' device. `operations` is a namespace with Conv2d and Conv3d, by default `vae.operations`.
 
         state = DecodeState()
         for block in blocks:                          # 3 latent frames each
@@ -111,7 +112,7 @@ class WanVAE(nn.Module):
     def __init__(
         self,
         config: VaeConfig,
-        operations: Any = nn,
+        operations: Any = vae_operations,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -103,7 +103,8 @@ def test_comfy_operations_build_the_same_model(ours):
 
     vae = load_wan_vae(ours.state_dict(), operations=comfy.ops.manual_cast)
     latents = torch.randn(1, 16, 2, 3, 3, generator=torch.Generator().manual_seed(8))
-    assert torch.equal(vae.decode(latents), ours.decode(latents))
+    # Their convolution is another kernel than ours on the CPU.
+    assert difference(vae.decode(latents), ours.decode(latents)) <= ATOL
 
 
 def test_latent_spaces(comfy):

@@ -43,7 +43,7 @@ class Golden:
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     return Golden(Path(os.environ.get("LIVEAVATAR_GOLDEN", DEFAULT)))
 
 
