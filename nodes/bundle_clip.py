@@ -120,9 +120,10 @@ def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> N
     }
     odd = [name for name in expected if name not in weights or tuple(weights[name].shape) != expected[name]]
     if odd:
+        shown = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
         raise CheckpointError(
             f"{bundle.text_encoder} does not fit {bundle.text_config}: {len(odd)} of {len(expected)} weights are "
-            f"missing or of another shape ({', '.join(odd[:5])}{', ...' if len(odd) > 5 else ''}). Download the folder again."
+            f"missing or of another shape ({shown}). Download the folder again."
         )
     pieces = len(getattr(clip.tokenizer, CLIP_NAME).inv_vocab)
     if pieces > weights["shared.weight"].shape[0]:
