@@ -65,7 +65,9 @@ class AvatarConfig:
             raise InputError(f"dim {self.dim} must be a multiple of 4: the audio encoder works at dim / 4")
         outside = [layer for layer in self.audio_inject_layers if not 0 <= layer < self.num_layers]
         if outside:
-            raise InputError(f"audio_inject_layers {outside} do not exist; the model has layers 0..{self.num_layers - 1}")
+            raise InputError(
+                f"audio_inject_layers {outside} do not exist; the model has layers 0..{self.num_layers - 1}"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -82,7 +84,9 @@ class AvatarConfig:
             if given != needed:
                 raise InputError(f"config key {key} is {given!r}; Live Avatar models have {needed!r}")
         known = {field.name for field in fields(cls)}
-        kept = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known}
+        kept: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
+        }
         missing = sorted({"dim", "ffn_dim", "num_heads", "num_layers", "audio_inject_layers"} - kept.keys())
         if missing:
             raise InputError(f"the model config lacks {', '.join(missing)}; take the config.json of the model's folder")

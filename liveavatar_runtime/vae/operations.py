@@ -12,5 +12,6 @@ class Conv3d(nn.Conv3d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if input.device.type == "cpu" and input.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
+            padding = [int(side) for side in self.padding]
+            return torch.mkldnn_convolution(input, weight, bias, padding, self.stride, self.dilation, self.groups)
         return super()._conv_forward(input, weight, bias)
