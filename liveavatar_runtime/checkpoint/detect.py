@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ S2V_NAMES = (
     "frame_packer.proj.weight",
     "trainable_cond_mask.weight",
 )
+# Measurements that an incomplete file gets wrong; `injectors` is none of the config's fields.
+COUNTED = {"num_layers", "injectors"}
 # Entries that quantised files add beside a layer's weight.
 QUANTISATION_ENDINGS = (
     ".scale_weight", ".scale_input", ".comfy_quant", ".weight_scale", ".weight_scale_2", ".input_scale",
@@ -64,8 +65,8 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     """Architecture of a Wan2.2-S2V checkpoint (prefix already removed).
 
     `declared` is the content of a `config.json`; without it the "config" entry of the safetensors header is used, if
-    there is one. It supplies what shapes cannot tell (num_heads, audio_inject_layers, text_len, eps); for files
-    without either, the 14B model's values apply when the file has its number of layers.
+    there is one. It supplies what shapes cannot tell (num_heads, audio_inject_layers, text_len, eps); for files of
+    the 14B model's width without either, that model's values apply.
     Raises CheckpointError for another architecture, for incomplete weights and when config and weights disagree.
     """
     shapes = checkpoint.shapes
@@ -76,11 +77,11 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     declared = header_config(checkpoint) if declared is None else declared
     measured = _measure(checkpoint.path, shapes)
     assumed = _assumed(checkpoint.path, measured, declared)
-    known = {field.name for field in fields(AvatarConfig)}
+    sizes = {key: value for key, value in measured.items() if key not in COUNTED}
     conflicts = [
         f"{key} is {_plain(declared[key])} in the config and {_plain(value)} in the weights"
-        for key, value in measured.items()
-        if key in known and key in declared and _plain(declared[key]) != _plain(value)
+        for key, value in sizes.items()
+        if key in declared and _plain(declared[key]) != _plain(value)
     ]
     if conflicts:
         raise CheckpointError(
@@ -88,7 +89,7 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
             "Use the config.json of this model's own folder, or none."
         )
     try:
-        config = AvatarConfig.from_dict({**assumed, **declared, **{k: v for k, v in measured.items() if k in known}})
+        config = AvatarConfig.from_dict({**assumed, **declared, **sizes})
     except InputError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
     check_names(checkpoint.path, shapes, expected_shapes(config))
@@ -97,13 +98,14 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
 
 def header_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The "transformer" table of the safetensors header's "config" entry, as ComfyUI's core reads it; {} without."""
-    if "config" not in checkpoint.metadata:
-        return {}
     try:
-        config = json.loads(checkpoint.metadata["config"]).get("transformer", {})
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise CheckpointError(f"{checkpoint.path}: the config in its header is not a JSON object: {error}") from error
-    return config
+        config = json.loads(checkpoint.metadata.get("config", "{}"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{checkpoint.path}: the config in its header is not JSON: {error}") from error
+    table = config.get("transformer", {}) if isinstance(config, dict) else None
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{checkpoint.path}: the config in its header is not an object with the model's sizes")
+    return table
 
 
 def config_beside(path: Path) -> dict[str, Any] | None:
@@ -189,21 +191,23 @@ def _measure(path: Path, shapes: Shapes) -> dict[str, Any]:
 
 
 def _assumed(path: Path, measured: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
-    """Values for what neither shapes nor config tell."""
-    like_14b = measured["num_layers"] == WAN_S2V_14B.num_layers
-    assumed: dict[str, Any] = {"num_heads": max(1, measured["dim"] // HEAD_DIM)}
-    if like_14b:
+    """Values for what neither shapes nor config tell.
+
+    Layers may be missing from an incomplete file, so their number is first the config's, then that of the 14B model
+    for files of its width, and only then what the file has.
+    """
+    assumed: dict[str, Any] = {
+        "num_heads": max(1, measured["dim"] // HEAD_DIM),
+        "num_layers": measured["num_layers"],
+    }
+    if measured["dim"] == WAN_S2V_14B.dim:
+        assumed["num_layers"] = WAN_S2V_14B.num_layers
         assumed["audio_inject_layers"] = WAN_S2V_14B.audio_inject_layers
     layers = declared.get("audio_inject_layers", assumed.get("audio_inject_layers"))
-    if layers is None:
+    if not isinstance(layers, (list, tuple)):
         raise CheckpointError(
-            f"{path} has {measured['num_layers']} layers and {measured['injectors']} audio injectors, but its names do "
-            "not tell after which layers those sit. Put the model's config.json beside the file."
-        )
-    if len(layers) != measured["injectors"]:
-        raise CheckpointError(
-            f"{path} has {measured['injectors']} audio injectors; its config lists {len(layers)} layers for them "
-            f"({list(layers)}). Use the config.json of this model's own folder, or none."
+            f"{path} has {measured['num_layers']} layers and {measured['injectors']} audio injectors, but neither its "
+            "names nor a config tell after which layers those sit. Put the model's config.json beside the file."
         )
     return assumed
 

@@ -132,7 +132,7 @@ class WanVAE(nn.Module):
         return self.conv1.weight.dtype
 
     @property
-    def device(self) -> torch.device:
+    def weights_device(self) -> torch.device:
         return self.conv1.weight.device
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class WanVAE(nn.Module):
         batch, frames = pixels.shape[0], pixels.shape[2]
         height, width = (side // self.config.spatial_stride for side in pixels.shape[3:])
         shape = (batch, self.config.z_dim, first + frames // stride, height, width)
-        latents = torch.empty(shape, device=self.device, dtype=torch.float32)
+        latents = torch.empty(shape, device=self.weights_device, dtype=torch.float32)
         start = 0
         for index in range(latents.shape[2]):
             stop = start + (1 if state.fresh else stride)
@@ -161,7 +161,7 @@ class WanVAE(nn.Module):
 
     def encode_chunk(self, pixels: Tensor, history: History) -> Tensor:
         """One latent frame's worth of pixels, sizes unchecked -> [B, 16, 1, H/8, W/8] in the weights' dtype."""
-        moments = self.conv1(self.encoder(pixels.to(self.device, self.dtype), history))
+        moments = self.conv1(self.encoder(pixels.to(self.weights_device, self.dtype), history))
         return moments[:, : self.config.z_dim]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -178,12 +178,12 @@ class WanVAE(nn.Module):
         stride, scale = self.config.temporal_stride, self.config.spatial_stride
         frames = self.config.video_frames(count) if state.fresh else count * stride
         shape = (batch, PICTURE_CHANNELS, frames, height * scale, width * scale)
-        pixels = torch.empty(shape, device=self.device, dtype=torch.float32)
+        pixels = torch.empty(shape, device=self.weights_device, dtype=torch.float32)
         start = 0
         for index in range(count):
             stop = start + (1 if state.fresh else stride)
             with state.chunk((batch, height, width)):
-                z = self.conv2(latents[:, :, index : index + 1].to(self.device, self.dtype))
+                z = self.conv2(latents[:, :, index : index + 1].to(self.weights_device, self.dtype))
                 pixels[:, :, start:stop] = self.decoder(z, state)
             start = stop
         return pixels
