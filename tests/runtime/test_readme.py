@@ -1,0 +1,91 @@
+"""What the README, the changelog and docs/ claim, where a program can tell whether it is true."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.media.images import fit_size
+from liveavatar_runtime.planning.memory import cache_bytes
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+ANY = "…"
+"""Stands for names and numbers in quoted messages."""
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Cells of the table rows under a heading, without header and rule."""
+    section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def messages() -> list[str]:
+    """Every text constant of the pack; what an f-string fills in is `…`."""
+    found = []
+    for path in [*(ROOT / "liveavatar_runtime").rglob("*.py"), *(ROOT / "nodes").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(str(v.value) if isinstance(v, ast.Constant) else ANY for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_the_repository_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_quoted_messages_are_the_codes_own():
+    texts = messages()
+    quoted = [re.match("`([^`]+)`(.*)", row[0]) for row in rows("Troubleshooting")[1:]]
+    ours = [match[1] for match in quoted if match and "from CLIP Text Encode" not in match[2]]
+    assert len(ours) > 10
+    for quote in ours:
+        pattern = ".*".join(re.escape(part) for part in quote.split(ANY)).replace("12", f"(12|{ANY})")
+        assert any(re.search(pattern, text, re.DOTALL) for text in texts), quote
+
+
+def test_sizes_and_their_memory():
+    table = [row for row in rows("Settings that matter") if re.match(r"\d+x\d+$", row[0])]
+    assert len(table) >= 5
+    for size, tokens, caches in table:
+        width, height = map(int, size.split("x"))
+        plan = ClipPlan(width=width, height=height, keep_aspect=False)
+        assert int(tokens) == plan.grid[0] * plan.grid[1]
+        expected = cache_bytes(WAN_S2V_14B, plan, torch.bfloat16) / 2**30
+        assert caches == f"{expected:.1f} GiB"
+
+
+def test_sizes_for_aspects():
+    sentence = re.search(
+        r"With (\d+)x(\d+) as area a 16:9 .* becomes (\d+x\d+), .* (\d+x\d+), a 9:16 one (\d+x\d+)", README
+    )
+    assert sentence
+    width, height, *claimed = sentence.groups()
+    fitted = [fit_size(rows, columns, int(width) * int(height)) for columns, rows in ((16, 9), (1, 1), (9, 16))]
+    assert [f"{columns}x{rows}" for rows, columns in fitted] == claimed
+
+
+def test_every_option_of_the_demo_is_explained():
+    command = [sys.executable, ROOT / "scripts/run_workflow.py", "--help"]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"^  (--[a-z-]+)", usage, re.MULTILINE))
+    assert options == {row[0].strip("`").split()[0] for row in rows("First video") if row[0].startswith("`--")}
+
+
+def test_every_node_is_in_the_table():
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "nodes").glob("*.py"))
+    names = set(re.findall(r'node_id="[^"]*",\s*display_name="([^"]+)"', sources))
+    assert names == {row[0].strip("*") for row in rows("Nodes")[1:] if row[0].startswith("**")}
