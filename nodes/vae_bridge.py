@@ -30,7 +30,8 @@ def streaming_vae(vae: Any) -> StreamingVAE:
     if vae not in _BY_VAE:
         from ..liveavatar_runtime.vae import load_wan_vae
 
+        tensors = bridge.tensors_of_vae(vae)
         device, offload, dtype = bridge.vae_settings(vae)
-        module = load_wan_vae(bridge.tensors_of_vae(vae), dtype=dtype)
+        module = load_wan_vae(tensors, dtype=dtype)
         _BY_VAE[vae] = StreamingVAE(bridge.patcher_for(module, device, offload), dtype)
     return _BY_VAE[vae]

@@ -20,7 +20,7 @@ def object_info(server: ComfyServer) -> dict[str, Any]:
     return server.client.object_info()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def short_clip(object_info: dict[str, Any]) -> Callable[..., PromptBuilder]:
     """short_clip(num_clip=1, width=64, ...): the short clip workflow with inputs of Clip Scheduler replaced.
 
