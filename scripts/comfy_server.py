@@ -113,9 +113,9 @@ class ComfyServer:
         return True
 
     def log_text(self, lines: int = 60) -> str:
-        """The last lines of the log, without colours."""
+        """The last lines of the log, without colours; long lines are cut."""
         text = COLOUR.sub("", self.log.read_text(errors="replace"))
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(line[:400] for line in text.splitlines()[-lines:])
 
     def failed_imports(self) -> str:
         """What the log says about node files that could not be imported, with the reason; "" when all could be."""

@@ -116,7 +116,8 @@ class Progress:
 
     def show(self, seconds: float, node_id: str, percent: float) -> None:
         step = int(percent) if self.live else int(percent) // 10 * 10
-        if self.shown.get(node_id, -1) >= step:
+        # Less than before is news too: a node that handed over a lazy stream works again when it is read.
+        if self.shown.get(node_id) == step:
             return
         self.shown[node_id] = step
         self.line(seconds, node_id, f"{step:3d} %", "\n" if step >= 100 or not self.live else "")
