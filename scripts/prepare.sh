@@ -24,7 +24,7 @@ say() { printf '%s\n' "$*" >&2; }
 fail() {
     printf '\nerror: %s\n' "$1" >&2
     shift
-    printf '       %s\n' "$@" >&2
+    (($# == 0)) || printf '       %s\n' "$@" >&2
     exit 1
 }
 
@@ -105,9 +105,11 @@ unpack_comfyui() {
 find_comfyui() {
     local download="$WORK/download" got
     if [[ -n ${COMFYUI_PATH:-} ]]; then
-        COMFYUI="$(cd "$COMFYUI_PATH" 2>/dev/null && pwd)" || fail "COMFYUI_PATH=$COMFYUI_PATH is not a folder."
+        COMFYUI="$(cd "$COMFYUI_PATH" 2>/dev/null && pwd)" || fail "COMFYUI_PATH=$COMFYUI_PATH is not a folder." \
+            "Name the folder that has ComfyUI's main.py in it, or unset it: then one is fetched."
         [[ -f "$COMFYUI/main.py" && -d "$COMFYUI/comfy" ]] ||
-            fail "COMFYUI_PATH=$COMFYUI has no main.py and comfy/ in it: it is not a ComfyUI folder."
+            fail "COMFYUI_PATH=$COMFYUI has no main.py and comfy/ in it: it is not a ComfyUI folder." \
+                "Name the folder that has ComfyUI's main.py in it, or unset it: then one is fetched."
         return
     fi
     COMFYUI="$WORK/ComfyUI"
@@ -169,14 +171,16 @@ use_own_python() {
         fail "$COMFYUI_PYTHON cannot import torch, torchaudio and aiohttp, so it is not the Python of a ComfyUI that runs." \
             "Name the right one: COMFYUI_PYTHON=/path/to/python."
     missing=$("$COMFYUI_PYTHON" - "$ROOT/requirements.txt" <<'PY'
+import importlib.metadata
 import importlib.util
 import re
 import sys
 
-MODULES = {"opencv-python": "cv2"}
+installed = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
 for line in open(sys.argv[1]):
     name = re.split(r"[<>=#\s]", line, maxsplit=1)[0]
-    if name and importlib.util.find_spec(MODULES.get(name, name)) is None:
+    module = {"opencv-python": "cv2"}.get(name, name)  # OpenCV comes in several packages of one module.
+    if name and name.lower() not in installed and importlib.util.find_spec(module) is None:
         print(line.strip())
 PY
     )

@@ -50,7 +50,7 @@ class ComfyPage:
         server.client.post("/api/settings", settings)
         self.context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
 
@@ -63,7 +63,7 @@ class ComfyPage:
         """Loads the page and waits until the canvas is there and a node type is registered."""
         self.page.goto(f"{self.server.url}/{query}")
         ready = "(type) => Boolean(window.app?.canvas && window.LiteGraph?.registered_node_types[type])"
-        self.page.wait_for_function(ready, arg=node_type, timeout=60_000)
+        self.page.wait_for_function(ready, arg=node_type, timeout=120_000)
         # The first graph is loaded after the types are registered; later it would replace what a test loads.
         self.page.wait_for_function("() => window.app.extensionManager?.workflow?.activeWorkflow != null")
         self.page.evaluate(WATCH, WATCHED)
