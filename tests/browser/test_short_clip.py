@@ -1,0 +1,71 @@
+"""The short clip workflow as a user meets it: opened from the template browser, run, watched."""
+
+import pytest
+from comfy_page import RENDERERS as ALL_RENDERERS
+
+RENDERERS = list(ALL_RENDERERS)
+SAMPLER, DECODE = "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
+
+
+@pytest.fixture
+def template(open_page):
+    page = open_page(node_type=SAMPLER)
+    page.open_template("short_clip")
+    return page
+
+
+def test_opens_runs_and_plays(template):
+    assert not template.missing_types()
+    template.fit_view()
+    template.screenshot("short_clip-opened")
+    sampler, decode = template.node_id(SAMPLER), template.node_id(DECODE)
+    # One short clip is enough here; the widget of a linked input is set on the node the link comes from.
+    (scheduler,) = template.node_ids("LiveAvatar_ClipScheduler")
+    template.page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('num_clip')", int(scheduler))
+    # A seed of its own for each renderer: the server would not sample again what it has in its cache.
+    seed = 100 + RENDERERS.index(template.renderer)
+    for name, value in (("num_clip", 2), ("infer_frames", 24), ("width", 128), ("height", 128), ("seed", seed)):
+        template.set_widget(scheduler, name, value)
+    template.press_run()
+    template.wait_for_event("b_preview_with_metadata", sampler)
+    template.screenshot("short_clip-sampling")
+    template.wait_until_done()
+    assert not [event for event in template.events("b_preview_with_metadata") if event["displayNodeId"] != sampler]
+    states = [event["nodes"] for event in template.events("progress_state")]
+    assert any(0 < state[sampler]["value"] < state[sampler]["max"] == 16 for state in states if sampler in state)
+    assert any(0 < state[decode]["value"] < state[decode]["max"] == 48 for state in states if decode in state)
+    template.show_node(decode)
+    facts = template.play(template.video(decode))
+    assert (facts["width"], facts["height"]) == (128, 128)
+    assert facts["duration"] == pytest.approx(48 / 16, abs=0.1)
+    template.screenshot("short_clip-video")
+    template.fit_view()
+    template.screenshot("short_clip-done")
+    assert not template.errors
+
+
+@pytest.mark.parametrize("renderer", ["classic"], indirect=True)
+def test_a_wrong_widget_value_is_explained(template):
+    template.set_widget(template.node_id(DECODE), "filename_prefix", "../outside")
+    template.press_run()
+    template.page.get_by_text("rejected the value for filename_prefix").wait_for()
+    template.page.get_by_text("View details").click()
+    template.page.get_by_text("leaves the output folder").first.wait_for()
+    template.screenshot("wrong-prefix")
+
+
+@pytest.mark.parametrize("renderer", ["classic"], indirect=True)
+def test_the_written_video_restores_its_workflow_when_dropped(template, server):
+    (scheduler,) = template.node_ids("LiveAvatar_ClipScheduler")
+    template.page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('num_clip')", int(scheduler))
+    for name, value in (("num_clip", 1), ("infer_frames", 12), ("width", 64), ("height", 64), ("seed", 1234)):
+        template.set_widget(scheduler, name, value)
+    template.set_widget(template.node_id(DECODE), "filename_prefix", "dropped")
+    template.press_run()
+    template.wait_until_done()
+    (written,) = server.output.glob("dropped_*.mp4")
+    template.clear()
+    template.drop_file(written, "video/mp4")
+    template.page.wait_for_function("(t) => app.graph.nodes.some(n => n.type === t)", arg=SAMPLER)
+    assert template.widgets(template.node_id("LiveAvatar_ClipScheduler"))["seed"] == 1234
+    assert not template.missing_types()
