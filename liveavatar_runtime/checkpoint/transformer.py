@@ -9,9 +9,12 @@ from torch import nn
 
 from ..dit.attention import AttentionKernel, sdpa
 from ..dit.model import CausalWanS2V
+from ..errors import CheckpointError
 from .detect import config_beside, detect_config
 from .lora import merge_lora, open_lora
 from .safetensors_io import open_checkpoint
+
+PLAIN_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def load_transformer(
@@ -29,6 +32,7 @@ def load_transformer(
     checkpoint = open_checkpoint(path)
     config = detect_config(checkpoint, config_beside(path))
     tensors = checkpoint.tensors
+    _check_plain(path, tensors)
     for lora_path, strength in loras:
         tensors = {**tensors, **merge_lora(tensors, open_lora(lora_path), strength).tensors}
     if dtype is not None:
@@ -36,3 +40,14 @@ def load_transformer(
     model = CausalWanS2V(config, operations=operations, device="meta", attention=attention)
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _check_plain(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Quantised weights need layers of their own; until they are there, such files are refused with a reason."""
+    quantised = [name for name, tensor in tensors.items() if tensor.dtype not in PLAIN_DTYPES]
+    extra = [name for name in tensors if name.endswith(("scale_weight", "scale_input", "scaled_fp8", "comfy_quant"))]
+    if quantised or extra:
+        raise CheckpointError(
+            f"{path} is quantised ({len(quantised)} tensors such as {(quantised or extra)[0]}); this loader takes "
+            "bf16, fp16 and fp32 weights. Use wan2.2_s2v_14B_bf16.safetensors or the official folder."
+        )

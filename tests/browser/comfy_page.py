@@ -184,12 +184,15 @@ class ComfyPage:
         """The video element that shows a node's result."""
         if self.renderer == "nodes2":
             return self.element(node).locator("video")
-        # The classic renderer puts the elements of all nodes into one layer; the node's widget knows its own.
+        # The classic renderer puts the elements of all nodes into one layer; the node's widget knows its own, once
+        # the result has been loaded.
         mark = """(id) => {
-            for (const widget of app.graph.getNodeById(id).widgets ?? [])
-                for (const video of widget.element?.querySelectorAll?.('video') ?? []) video.dataset.ofNode = id;
+            const widgets = app.graph.getNodeById(id).widgets ?? [];
+            const videos = widgets.flatMap(w => [...(w.element?.querySelectorAll?.('video') ?? [])]);
+            for (const video of videos) video.dataset.ofNode = id;
+            return videos.length > 0;
         }"""
-        self.page.evaluate(mark, int(node))
+        self.page.wait_for_function(mark, arg=int(node))
         return self.page.locator(f'video[data-of-node="{node}"]')
 
     def play(self, video: Locator, seconds: float = 0.5, timeout: float = 20.0) -> dict[str, float]:

@@ -50,6 +50,7 @@ def test_a_wrong_widget_value_is_explained(template):
     template.press_run()
     template.page.get_by_text("rejected the value for filename_prefix").wait_for()
     template.page.get_by_text("View details").click()
+    template.page.get_by_role("button", name="Info for Online VAE Decode").click()
     template.page.get_by_text("leaves the output folder").first.wait_for()
     template.screenshot("wrong-prefix")
 

@@ -1,7 +1,7 @@
 """Repeats a golden rollout with the runtime's own block loop."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.sampling.block_loop import Evaluation, sample_blocks
+from liveavatar_runtime.sampling.block_loop import BlockSampler, Evaluation, sample_blocks
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan, SinkPolicy
 from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
+BASE = "dit_rollout.safetensors"
 INPUTS = "dit_rollout_inputs.safetensors"
 
 
@@ -87,3 +88,19 @@ def run(model: CausalWanS2V, plan: ClipPlan, conditions: Conditions) -> Trace:
     for block in sample_blocks(model, plan, conditions, torch.float32, torch.device("cpu"), after_step):
         trace.clip_latents.setdefault(block.clip, []).append(block.latents)
     return trace
+
+
+def single_velocity(golden: Any, model: CausalWanS2V, pose: Tensor | None) -> Tensor:
+    """The one forward of dit_single, with the time step and distance its description names."""
+    stored = golden.tensors("dit_single.safetensors")
+    meaning = golden.about("dit_single.safetensors")["meaning"]
+    distance, timestep = int(number_in(meaning, "relative_dist")), number_in(meaning, "t")
+    plan = replace(plan_of(golden, BASE), steps=1)
+    sampler = BlockSampler.start(model, plan, conditions_of(golden), torch.float32, torch.device("cpu"))
+    video = model.video_context(sampler.conditions.text, [timestep], model.layers, torch.float32, torch.device("cpu"))
+    frames = stored["x"].shape[1]
+    audio = sampler.conditions.audio.frames(0, 4 * frames)
+    context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, torch.device("cpu"))
+    hidden = model.embed(stored["x"][None], pose)
+    hidden = model.run_layers(hidden, video, context, 0, sampler.cache, distance)
+    return model.velocity(hidden, video, context, 0)[0]

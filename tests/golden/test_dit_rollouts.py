@@ -4,14 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollout import TOLERANCE, conditions_of, number_in, plan_of, run
+from rollout import BASE, TOLERANCE, conditions_of, plan_of, run, single_velocity
 
 from liveavatar_runtime.dit.kv_cache import KVCache
 from liveavatar_runtime.sampling.block_loop import BlockSampler, sample_blocks
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.schedule import flow_matching_schedule
-
-BASE = "dit_rollout.safetensors"
 
 
 def check(trace, stored: dict[str, torch.Tensor]) -> None:
@@ -111,22 +109,6 @@ def test_kv_caches(golden, base_sampler):
                 torch.testing.assert_close(ours, stored[name], atol=1e-5, rtol=0)
                 moments.discard(moment)
     assert not moments
-
-
-def single_velocity(golden, model, pose: torch.Tensor | None) -> torch.Tensor:
-    """The one forward of dit_single, with the time step and distance its description names."""
-    stored = golden.tensors("dit_single.safetensors")
-    meaning = golden.about("dit_single.safetensors")["meaning"]
-    distance, timestep = int(number_in(meaning, "relative_dist")), number_in(meaning, "t")
-    plan = replace(plan_of(golden, BASE), steps=1)
-    sampler = BlockSampler.start(model, plan, conditions_of(golden), torch.float32, torch.device("cpu"))
-    video = model.video_context(sampler.conditions.text, [timestep], model.layers, torch.float32, torch.device("cpu"))
-    frames = stored["x"].shape[1]
-    audio = sampler.conditions.audio.frames(0, 4 * frames)
-    context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, torch.device("cpu"))
-    hidden = model.embed(stored["x"][None], pose)
-    hidden = model.run_layers(hidden, video, context, 0, sampler.cache, distance)
-    return model.velocity(hidden, video, context, 0)[0]
 
 
 @pytest.mark.parametrize("with_pose", [True, False])

@@ -4,8 +4,7 @@ import re
 
 import pytest
 import torch
-from rollout import TOLERANCE
-from test_dit_rollouts import single_velocity
+from rollout import TOLERANCE, single_velocity
 
 from liveavatar_runtime.checkpoint.lora import MergedLora, merge_lora
 from liveavatar_runtime.dit.model import CausalWanS2V

@@ -1,6 +1,7 @@
 """Bad input through the server: a readable message, before work starts, and nothing half-written."""
 
 import re
+import struct
 import wave
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def refused(server, prompt, match: str, node: str) -> None:
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> str:
-    """samples [S] or [S, 2] in -1..1 as 16 bit PCM."""
+    """samples [S, channels] in -1..1 as 16 bit PCM."""
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
+        file.setnchannels(samples.shape[1])
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
@@ -51,15 +52,15 @@ def tone(seconds: float, rate: int) -> np.ndarray:
 
 def test_empty_audio(server, short_clip):
     prompt = short_clip(**SMALL)
-    prompt.nodes["empty"] = {"class_type": "EmptyAudio", "inputs": {"duration": 0.0, "sample_rate": 16000, "channels": 1}}
+    prompt.add("empty", "EmptyAudio", duration=0.0, sample_rate=16000, channels=1)
     prompt.set("LiveAvatar_AudioEncode", audio=["empty", 0])
     refused(server, prompt, "no (audio )?samples|empty", "LiveAvatar_AudioEncode")
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (8000, 1), (48000, 2), (16000, 1)])
 def test_every_usual_sound_works(server, short_clip, rate, channels):
-    samples = tone(1.5, rate)
-    name = write_wav(server.input / f"tone{rate}.wav", np.stack([samples] * channels, 1) if channels > 1 else samples, rate)
+    samples = np.stack([tone(1.5, rate)] * channels, axis=1)
+    name = write_wav(server.input / f"tone{rate}.wav", samples, rate)
     prompt = short_clip(**SMALL)
     prompt.set("LoadAudio", audio=name)
     result = server.client.run(prompt.nodes)
@@ -67,6 +68,16 @@ def test_every_usual_sound_works(server, short_clip, rate, channels):
     saved = result.outputs[prompt.id("LiveAvatar_OnlineVAEDecode")]["images"][0]
     facts = probe(server.output / saved["subfolder"] / saved["filename"])
     assert facts.frames == 12 and facts.audio_codec == "aac"
+
+
+def test_sound_with_values_that_are_not_numbers(server, short_clip):
+    samples = tone(2.0, 16000).astype("<f4")
+    samples[24000] = np.nan
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + samples.nbytes, b"WAVE", b"fmt ", 16, 3, 1, 16000, 64000, 4, 32)
+    (server.input / "nan.wav").write_bytes(head + struct.pack("<4sI", b"data", samples.nbytes) + samples.tobytes())
+    prompt = short_clip(**SMALL)
+    prompt.set("LoadAudio", audio="nan.wav")
+    refused(server, prompt, r"1\.5", "LiveAvatar_AudioEncode")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +95,7 @@ def test_bad_plans(server, short_clip, change, match):
 
 
 def test_more_clips_than_the_sound_has(server, short_clip):
-    name = write_wav(server.input / "short.wav", tone(1.4, 16000), 16000)
+    name = write_wav(server.input / "short.wav", tone(1.4, 16000)[:, None], 16000)
     prompt = short_clip(**{**SMALL, "num_clip": 50})
     prompt.set("LoadAudio", audio=name)
     result = server.client.run(prompt.nodes)
@@ -146,7 +157,8 @@ def test_a_model_without_parts_says_what_to_connect(server, short_clip):
     (folder / "single.safetensors").write_bytes(source.read_bytes())
     prompt = short_clip(**SMALL)
     bundle = prompt.id("LiveAvatar_LoadAvatarModel")
-    prompt.add("single", "LiveAvatar_LoadAvatarModel", model="single.safetensors", lora="none", lora_strength=1.0, precision="auto")
+    widgets = {"model": "single.safetensors", "lora": "none", "lora_strength": 1.0, "precision": "auto"}
+    prompt.add("single", "LiveAvatar_LoadAvatarModel", **widgets)
     prompt.set("LiveAvatar_DiTSampler", model=["single", 0])
     server.client.run(prompt.nodes).raise_for_error()
     prompt.set("LiveAvatar_AudioEncode", audio_encoder=["single", 3])
