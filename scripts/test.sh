@@ -12,9 +12,10 @@ export CHROMIUM_PATH COMFYUI_PATH="$COMFYUI"
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}"
 
+failed=()
 run() {
     say "- $*"
-    "$VENV_PYTHON" -m "$@"
+    "$VENV_PYTHON" -m "$@" || failed+=("$*;")
 }
 
 if (($# == 0)); then
@@ -23,3 +24,4 @@ if (($# == 0)); then
     run pyright
 fi
 run pytest "$@"
+((${#failed[@]} == 0)) || fail "Not passed: ${failed[*]}"

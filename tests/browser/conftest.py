@@ -15,7 +15,8 @@ ARGUMENTS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-
 ARGUMENTS += " --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while Playwright runs, no other test could use asyncio.run.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium of this machine: CHROMIUM_PATH, which scripts/test.sh sets, or what is on PATH."""
     path = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
