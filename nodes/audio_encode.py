@@ -9,6 +9,7 @@ from torch import Tensor
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning import duration as time
 from . import comfy_bridge as bridge
+from .bundle_parts import BundleAudioEncoder
 from .types import CATEGORY, AudioSocket
 from .validation import verdict
 
@@ -92,4 +93,6 @@ def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str)
             progress.append(bridge.NodeProgress(node_id, total))
         progress[0].advance_to(done)
 
+    if isinstance(audio_encoder, BundleAudioEncoder):
+        return audio_encoder.encode_long(waveform, sample_rate, on_window)
     return encode_in_windows(all_layers, waveform, sample_rate, progress=on_window)

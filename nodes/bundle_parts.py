@@ -1,5 +1,6 @@
 """VAE and audio encoder of a bundle, as the objects that ComfyUI's own loaders give."""
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -10,6 +11,8 @@ from torch import Tensor
 from ..liveavatar_runtime.checkpoint.bundle import Bundle
 from ..liveavatar_runtime.errors import CheckpointError
 from . import comfy_bridge as bridge
+
+Progress = Callable[[int, int], None]
 
 
 def load_bundle_vae(bundle: Bundle) -> Any:
@@ -48,6 +51,11 @@ class BundleAudioEncoder:
         self.patcher = bridge.patcher_for(
             module, management.text_encoder_device(), management.text_encoder_offload_device()
         )
+
+    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Progress) -> Tensor:
+        """waveform [C, S] -> all hidden states [layers + 1, frames, width] on the CPU, at one level."""
+        bridge.load_on_device(self.patcher)
+        return self.module.encode_long(waveform, sample_rate, progress=progress)
 
     def encode_audio(self, audio: Tensor, sample_rate: int) -> dict[str, Any]:
         """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""

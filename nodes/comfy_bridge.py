@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,12 @@ def patcher_for(module: torch.nn.Module, load_device: torch.device, offload_devi
     return comfy.model_patcher.CoreModelPatcher(module, load_device=load_device, offload_device=offload_device)
 
 
-def load_on_device(patcher: Any, working_bytes: int = 0) -> torch.device:
-    """Bring a model to its device, with so much memory free beside it; returns the device."""
-    comfy.model_management.load_models_gpu([patcher], memory_required=working_bytes)
+def load_on_device(patcher: Any, working_bytes: int = 0, beside: Sequence[Any] = ()) -> torch.device:
+    """Bring a model to its device, with so much memory free for the work; returns the device.
+
+    The models of `beside` are needed at the same time, so they are not evicted to make room.
+    """
+    comfy.model_management.load_models_gpu([patcher, *beside], memory_required=working_bytes)
     return patcher.load_device
 
 

@@ -11,7 +11,7 @@ from ..liveavatar_runtime.sampling.latent_stream import LatentStream
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
-from .vae_bridge import streaming_vae
+from .vae_bridge import StreamingVAE, streaming_vae
 
 
 class DiTSampler(io.ComfyNode):
@@ -56,7 +56,7 @@ class DiTSampler(io.ComfyNode):
         bridge.show_text(node_id, "\n".join(filter(None, (size, note, *prepared.notes))))
 
         def start(first_block: int) -> Iterator[LatentBlock]:
-            return sample(model, prepared.conditions, final, first_block, node_id)
+            return sample(model, streaming, prepared.conditions, final, first_block, node_id)
 
         return io.NodeOutput(AvatarLatents(LatentStream(final, prepared.priming, start), avatar_audio))
 
@@ -72,12 +72,15 @@ def prompt_of(conditioning: Any) -> Any:
 
 
 def sample(
-    model: AvatarModel, conditions: Any, plan: ClipPlan, first_block: int, node_id: str
+    model: AvatarModel, vae: StreamingVAE, conditions: Any, plan: ClipPlan, first_block: int, node_id: str
 ) -> Iterator[LatentBlock]:
     """Blocks from number `first_block` on; loads the model when the first one is asked for."""
     from ..liveavatar_runtime.parallel.local import LocalExecutor
-    from ..liveavatar_runtime.planning.memory import working_bytes
+    from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
-    device = bridge.load_on_device(model.patcher, working_bytes(model.config, plan, model.dtype))
+    # The blocks are decoded while the next ones are sampled.
+    decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
+    needed = working_bytes(model.config, plan, model.dtype) + decoding
+    device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
     executor = LocalExecutor(model.patcher.model, device, model.dtype)
     yield from executor.run(conditions, plan, first_block, bridge.SamplingProgress(node_id, plan))

@@ -75,10 +75,12 @@ class KVCache:
         self.values[layer][:, : shape.sink_tokens] = unrotated.v
         self._placed_frame = [None] * shape.steps
 
+    def reference_is_at(self, step: int, frame: int) -> bool:
+        """Whether `place_reference` would change nothing."""
+        return self._placed_frame[step] == frame
+
     def place_reference(self, step: int, frame: int, factors: RopeFactors) -> None:
-        """Turn the reference keys of every layer to RoPE frame `frame` for one step; nothing if they are there."""
-        if self._placed_frame[step] == frame:
-            return
+        """Turn the reference keys of every layer to RoPE frame `frame` for one step."""
         for layer in self.layers:
             self.keys[layer][step, : self.shape.reference_tokens] = apply_rope(self.reference_keys[layer][0], factors)
         self._placed_frame[step] = frame

@@ -174,9 +174,10 @@ class CausalWanS2V(nn.Module):
 
     def embed(self, latents: Tensor, pose: Tensor | None = None) -> Tensor:
         """Noisy latents [B, 16, F, h, w] (pose latents alike, none = zeros) -> hidden [B, tokens, dim]."""
-        pose = torch.zeros_like(latents[:, : self.config.cond_dim]) if pose is None else pose
-        hidden = embed_patches(self.patch_embedding, latents) + embed_patches(self.cond_encoder, pose)
-        return hidden + self._kind(NOISY, hidden)
+        hidden = embed_patches(self.patch_embedding, latents)
+        # Of a pose of zeros the encoder's bias is left, which the original adds too.
+        pose_tokens = self.cond_encoder.bias.to(hidden) if pose is None else embed_patches(self.cond_encoder, pose)
+        return hidden + pose_tokens + self._kind(NOISY, hidden)
 
     def embed_sink(self, reference: Tensor, motion: Tensor) -> Tensor:
         """Reference latent [B, 16, 1, h, w], motion latents [B, 16, 19, h, w] -> sink tokens [B, N, dim]."""
@@ -198,8 +199,9 @@ class CausalWanS2V(nn.Module):
     ) -> Tensor:
         """The cache's range of layers on noisy tokens [1, tokens, dim]; writes this block's slot of step `step`."""
         frame = reference_frame(block.start_frame, relative_distance)
-        factors = reference_rope(self.config.head_dim, block.grid, frame).to(hidden.device)
-        cache.place_reference(step, frame, factors)
+        if not cache.reference_is_at(step, frame):
+            factors = reference_rope(self.config.head_dim, block.grid, frame).to(hidden.device)
+            cache.place_reference(step, frame, factors)
         head_dim, kernel = self.config.head_dim, self.attention
         for number in cache.layers:
             attention = BlockAttention(number, head_dim, kernel, block.rope, cache, step, block.block)

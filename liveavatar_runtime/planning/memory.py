@@ -11,6 +11,7 @@ from .duration import LATENT_FRAMES_PER_BLOCK
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
+    from ..vae.config import VaeConfig
 
 
 def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
@@ -47,3 +48,11 @@ def text_bytes(config: AvatarConfig, dtype: torch.dtype) -> int:
 def working_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
     """All of it: caches, prompt, activations."""
     return cache_bytes(config, plan, dtype) + text_bytes(config, dtype) + activation_bytes(config, plan, dtype)
+
+
+def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
+    """State of the streaming decoder and the peak of one block beside it.
+
+    Both are about 25 * dim values for each pixel of a frame (1.14 GiB each for the released VAE at 688x368 in bf16).
+    """
+    return 2 * 25 * vae.dim * plan.width * plan.height * dtype.itemsize
