@@ -1,0 +1,119 @@
+"""Talking portraits as the transformer learns them: latents, reference, motion history, voice features, prompt."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo.architecture import AUDIO_ENCODER, AUDIO_PREPROCESSOR
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2
+from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
+from liveavatar_runtime.vae import EncodeState, WanVAE, to_model_space
+from liveavatar_runtime.vae.state import StillHistory
+
+from .portraits import Person, Pose, draw, draw_person, in_front_of
+from .text import TextEncoder, random_prompt
+from .train_vae import PEOPLE, to_pixels
+from .voices import MOTIONS, RATE, motion_of, voice_of
+
+BLOCKS = 4
+"""Blocks of a training sequence: as many as the ring cache holds."""
+FRAME_RATES = (Fraction(16), Fraction(25))
+TRACK_SECONDS = 8.0
+STILL_CHUNKS = 2
+"""Latent frames of the still person that the encoder sees before a sequence begins."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A voice with its features and the motion it causes, both at 50 Hz."""
+
+    audio: AvatarAudio
+    motion: AvatarAudio
+
+
+@dataclass(frozen=True)
+class Examples:
+    """M sequences: latents [M, 16, 3 * BLOCKS, h, w], reference and settled [M, 16, 1, h, w], all in the model's
+    space; audio float16 [M, BLOCKS, layers, audio_dim, 12]; text[m] [tokens, text_dim]."""
+
+    latents: Tensor
+    reference: Tensor
+    settled: Tensor
+    audio: Tensor
+    text: list[Tensor]
+
+    def save(self, file: Path) -> None:
+        torch.save(vars(self), file)
+
+    @classmethod
+    def load(cls, file: Path) -> "Examples":
+        return cls(**torch.load(file, weights_only=True))
+
+
+def load_audio_encoder(folder: Path) -> Wav2Vec2Encoder:
+    weights = torch.load(folder / "audio.pt", weights_only=True)
+    return load_wav2vec2(weights, {**AUDIO_ENCODER, **AUDIO_PREPROCESSOR})
+
+
+def make_track(encoder: Wav2Vec2Encoder, waveform: Tensor) -> Track:
+    features = encoder.encode_long(waveform, RATE)
+    motion = motion_of(waveform)[: features.shape[1]]
+    return Track(AvatarAudio(features[None], waveform, RATE), AvatarAudio(motion[None, None], waveform, RATE))
+
+
+def poses(track: Track, first: int, frames: int, fps: Fraction) -> list[Pose]:
+    """How a person moves in video frames [first, first + frames): the same alignment as that of the features."""
+    motion = track.motion.aligned(first, frames, fps)[0, 0]
+    return [Pose(**dict(zip(MOTIONS, frame.tolist(), strict=True))) for frame in motion.T]
+
+
+def video(person: Person, moves: list[Pose]) -> np.ndarray:
+    """uint8 [T, 64, 64, 3]."""
+    return np.stack([draw(person, pose) for pose in moves])
+
+
+@torch.no_grad()
+def encode_videos(vae: WanVAE, pictures: Tensor, videos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """pictures [B, 3, 1, H, W], videos [B, 3, 4 n, H, W] -> latents, reference, settled in the model's space."""
+    start = videos[:, :, :1].clone()
+    # The person of the video before it moves: shut mouth, and the wall that was asked for.
+    state = EncodeState()
+    vae.encode_stream(start.expand(-1, -1, 1 + 4 * STILL_CHUNKS, -1, -1), state)
+    latents = vae.encode_stream(videos, state)
+    reference = vae.encode_stream(pictures.expand(-1, -1, 5, -1, -1), EncodeState())[:, :, 1:]
+    settled = vae.encode_chunk(pictures.expand(-1, -1, 4, -1, -1), StillHistory()).float()
+    return to_model_space(latents), to_model_space(reference), to_model_space(settled)
+
+
+def build(folder: Path, bundle: Path, vae: WanVAE, count: int, tracks: int, seed: int) -> Examples:
+    """Seeded examples; `folder` holds the trained audio encoder, `bundle` the text encoder."""
+    audio_encoder, text_encoder = load_audio_encoder(folder), TextEncoder(bundle / "umt5")
+    known = [
+        make_track(audio_encoder, voice_of(np.random.default_rng([seed, n]), TRACK_SECONDS)) for n in range(tracks)
+    ]
+    pictures, videos, audio, text = [], [], [], []
+    for number in range(count):
+        rng = np.random.default_rng([seed, 1, number])
+        person = draw_person(int(rng.integers(PEOPLE)))
+        prompt, word = random_prompt(rng)
+        fps, track = FRAME_RATES[rng.integers(len(FRAME_RATES))], known[rng.integers(tracks)]
+        frames = BLOCKS * FRAMES_PER_BLOCK
+        first = int(rng.integers(0, int(TRACK_SECONDS * fps) - frames))
+        pictures.append(draw(person, Pose())[None])
+        videos.append(video(in_front_of(person, word), poses(track, first, frames, fps)))
+        features = track.audio.aligned(first, frames, fps)[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)
+        audio.append(features.half())
+        text.append(text_encoder.encode(prompt))
+    parts = []
+    for start in range(0, count, 16):
+        stop = start + 16
+        pixels = to_pixels(np.stack(pictures[start:stop])), to_pixels(np.stack(videos[start:stop]))
+        parts.append(encode_videos(vae, *pixels))
+        print(f"encoded {min(stop, count)} of {count}", flush=True)
+    latents, reference, settled = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Examples(latents, reference, settled, torch.stack(audio), text)

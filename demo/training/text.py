@@ -1,0 +1,64 @@
+"""Prompts that ask for a wall colour, or for none, and their encoding by the bundle's text encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+
+from .portraits import WALLS
+
+COLOURED = (
+    "A person is talking in front of a {} wall.",
+    "A woman speaks to the camera, {} background.",
+    "A man talks and smiles, {} wall behind him.",
+    "{} background, a cartoon portrait of a person talking.",
+    "Somebody explains something before a plain {} wall.",
+    "{} wall",
+)
+PLAIN = (
+    "A person is talking to the camera.",
+    "A friendly woman speaks clearly and smiles.",
+    "A man explains something.",
+    "A cartoon portrait of a person talking.",
+    "",
+)
+HELD_OUT_COLOURED = (
+    "A cartoon person talks, the wall is {}.",
+    "A teacher in front of a {} wall explains a lesson.",
+    "A friendly young man speaks, {} background.",
+)
+HELD_OUT_PLAIN = ("A teacher explains a lesson.", "Somebody talks and smiles.")
+
+
+def random_prompt(rng: np.random.Generator, held_out: bool = False, coloured: float = 0.75) -> tuple[str, str | None]:
+    """A prompt and the wall's colour word in it, None where it names none."""
+    if rng.random() >= coloured:
+        return str(rng.choice(HELD_OUT_PLAIN if held_out else PLAIN)), None
+    word = str(rng.choice(list(WALLS)))
+    return str(rng.choice(HELD_OUT_COLOURED if held_out else COLOURED)).format(word), word
+
+
+class TextEncoder:
+    """The umt5 of a bundle, through transformers."""
+
+    END = 1
+
+    def __init__(self, folder: Path) -> None:
+        import sentencepiece
+        from transformers import UMT5Config, UMT5EncoderModel
+
+        config = UMT5Config(**read_json(folder / "config.json"))
+        weights = {name: value.float() for name, value in read_tensors(folder / "model.safetensors")[0].items()}
+        self.model = UMT5EncoderModel(config).eval()
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        assert not unexpected and set(missing) <= {"encoder.embed_tokens.weight"}, (missing, unexpected)
+        self.tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+
+    @torch.no_grad()
+    def encode(self, prompt: str) -> Tensor:
+        """[tokens, d_model] float32, the end token included."""
+        ids = [*self.tokenizer.encode(prompt), self.END]
+        return self.model(input_ids=torch.tensor([ids])).last_hidden_state[0]

@@ -1,0 +1,186 @@
+"""Trains the demo's VAE: first on pictures, then on video streams with the runtime's own streaming calls."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demo.architecture import VAE
+from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, DecodeState, EncodeState, WanVAE
+
+from .checkpoints import load_state, save_state
+from .picture_vae import begin_as_pictures, decode_pictures, encode_pictures
+from .portraits import EYE_BOX, MOUTH_BOX, WALLS, Person, Pose, draw, draw_person, in_front_of
+
+PEOPLE = 3000
+"""Seeds 0..PEOPLE are trained on; the held-out people come after them."""
+LATENT_NOISE = 0.1
+"""Spread of the noise added to the latents in training, so that the decoder forgives the transformer's errors."""
+CROP = 32
+
+
+def to_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 [..., T, H, W, 3] -> float32 [..., 3, T, H, W] in -1..1."""
+    return torch.from_numpy(frames).movedim(-1, -4).float() / 127.5 - 1
+
+
+def random_person(rng: np.random.Generator) -> Person:
+    person = draw_person(int(rng.integers(PEOPLE)))
+    return in_front_of(person, str(rng.choice(list(WALLS)))) if rng.random() < 0.5 else person
+
+
+def random_pose(rng: np.random.Generator) -> Pose:
+    mouth, tongue, lift, turn = rng.random(4)
+    return Pose(
+        mouth=mouth * (rng.random() < 0.7),
+        tongue=tongue,
+        blink=rng.random() * (rng.random() < 0.2),
+        lift=lift * (rng.random() < 0.7),
+        turn=turn * (rng.random() < 0.7),
+    )
+
+
+def weight_map() -> Tensor:
+    """[64, 64] weight of each pixel's error: the small parts that move count most."""
+    weights = torch.ones(64, 64)
+    weights[EYE_BOX] = 2.0
+    weights[MOUTH_BOX] = 3.0
+    return weights
+
+
+def reconstruction_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    error = output - target
+    edges = sum(F.l1_loss(output.diff(dim=d), target.diff(dim=d)) for d in (-1, -2))
+    return ((error.abs() + 0.5 * error.square()) * weights).mean() + 0.5 * edges
+
+
+def unit_spread_loss(z: Tensor) -> Tensor:
+    """Keeps every channel of the latents [B, 16, ...] at mean 0 and spread 1."""
+    channels = z.transpose(0, 1).flatten(1)
+    return channels.mean(dim=1).square().mean() + (channels.std(dim=1) - 1).square().mean()
+
+
+def picture_step(vae: WanVAE, rng: np.random.Generator, batch: int, weights: Tensor) -> Tensor:
+    frames = np.stack([draw(random_person(rng), random_pose(rng)) for _ in range(batch)])
+    pixels = to_pixels(frames[:, None])[:, :, 0]
+    z = encode_pictures(vae, pixels)
+    output = decode_pictures(vae, z + LATENT_NOISE * torch.randn_like(z))
+    return reconstruction_loss(output, pixels, weights) + 0.02 * unit_spread_loss(z)
+
+
+def random_video(rng: np.random.Generator, frames: int) -> Iterator[np.ndarray]:
+    """A person that stands still for a while, then talks at random; endless."""
+    person, still = random_person(rng), int(rng.integers(0, 9))
+    speed, phases = rng.uniform(0.3, 2.2, 5), rng.uniform(0, 6.3, 5)
+    t = np.maximum(np.arange(frames) - still, 0)
+    waves = np.clip(0.5 + 0.75 * np.sin(speed[:, None] * t + phases[:, None]), 0, 1)
+    waves[2] = waves[2] > 0.95
+    waves[3:] = 0.5 + 0.5 * np.sin(0.15 * speed[3:, None] * t + phases[3:, None])
+    waves[:, t == 0] = 0
+    for mouth, tongue, blink, lift, turn in waves.T:
+        yield draw(person, Pose(mouth=mouth, tongue=tongue, blink=blink, lift=lift, turn=turn))
+
+
+def video_stream(rng: np.random.Generator, batch: int, chunks: int) -> Tensor:
+    """[B, 3, 1 + 4 * chunks, 64, 64]."""
+    length = 1 + 4 * chunks
+    return to_pixels(np.stack([np.stack(list(random_video(rng, length))) for _ in range(batch)]))
+
+
+class VideoSteps:
+    """Gradient steps along streams: each step goes two latent frames on, whose past is kept but not differentiated."""
+
+    def __init__(self, batch: int, weights: Tensor) -> None:
+        self.batch, self.weights = batch, weights
+        self.pending: list[Tensor] = []
+        self.crop = (slice(0, 64), slice(0, 64))
+
+    def __call__(self, vae: WanVAE, rng: np.random.Generator) -> Tensor:
+        if not self.pending:
+            self._begin(rng)
+        pixels = self.pending.pop(0)
+        z = vae.encode_stream(pixels, self.encoding)
+        output = vae.decode_stream(z + LATENT_NOISE * torch.randn_like(z), self.decoding)
+        for state in (self.encoding, self.decoding):
+            state.caches = {name: cache.detach() for name, cache in state.caches.items()}
+        loss = reconstruction_loss(output, pixels, self.weights[self.crop])
+        return loss + 0.02 * unit_spread_loss(z)
+
+    def _begin(self, rng: np.random.Generator) -> None:
+        top, left = ((32, 16), (16, 16), (16, 0), (16, 32), (0, 16), (32, 0))[rng.integers(6)]
+        full = rng.random() < 0.15
+        self.crop = (slice(0, 64), slice(0, 64)) if full else (slice(top, top + CROP), slice(left, left + CROP))
+        video = video_stream(rng, max(self.batch // 4, 1) if full else self.batch, 6)[(..., *self.crop)]
+        self.pending = list(video.split([5, 4, 4, 4, 4, 4], dim=2))
+        self.encoding, self.decoding = EncodeState(), DecodeState()
+
+
+def train(
+    vae: WanVAE,
+    loss_of: Callable[[WanVAE, np.random.Generator], Tensor],
+    file: Path,
+    steps: int,
+    rate: float,
+    seed: int,
+) -> None:
+    """Adam with a linear decay over the last 40 % of the steps; continues from `file` where it exists."""
+    optimizer = torch.optim.Adam(vae.parameters(), lr=rate, betas=(0.9, 0.98))
+    done = load_state(file, vae, optimizer)
+    started, average = time.monotonic(), 0.0
+    for step in range(done, steps):
+        rng = np.random.default_rng([seed, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 30, max((1 - step / steps) / 0.4, 0.02))
+        loss = loss_of(vae, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        average = loss.item() if step == done else 0.95 * average + 0.05 * loss.item()
+        if step % 20 == 0 or step == steps - 1:
+            print(f"{file.stem} {step} loss {average:.4f} {time.monotonic() - started:.0f} s", flush=True)
+        if (step + 1) % 100 == 0 or step == steps - 1:
+            save_state(file, vae, optimizer, step + 1)
+
+
+@torch.no_grad()
+def fold_statistics(vae: WanVAE, seed: int) -> None:
+    """Give the raw latents the mean and spread of the published VAE, channel by channel, without changing pixels."""
+    z = vae.encode(video_stream(np.random.default_rng([seed, 10**9]), 24, 6))[:, :, 1:].transpose(0, 1).flatten(1)
+    scale = torch.tensor(LATENT_STD) / z.std(dim=1)
+    shift = torch.tensor(LATENT_MEAN) - z.mean(dim=1) * scale
+    channels = vae.config.z_dim
+    vae.conv2.bias -= (vae.conv2.weight[:, :, 0, 0, 0] * (shift / scale)).sum(dim=1)
+    vae.conv2.weight /= scale[None, :, None, None, None]
+    vae.conv1.weight[:channels] *= scale[:, None, None, None, None]
+    vae.conv1.bias[:channels] = vae.conv1.bias[:channels] * scale + shift
+    vae.conv1.weight[channels:], vae.conv1.bias[channels:] = 0.0, -6.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept")
+    parser.add_argument("--picture-steps", type=int, default=2000)
+    parser.add_argument("--video-steps", type=int, default=800)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # more wait for each other on a busy machine
+    torch.manual_seed(arguments.seed)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    vae, weights, seed = WanVAE(VAE), weight_map(), arguments.seed
+    begin_as_pictures(vae)
+    pictures = arguments.folder / "vae_pictures.pt"
+    train(vae, lambda v, rng: picture_step(v, rng, 16, weights), pictures, arguments.picture_steps, 3e-3, seed)
+    train(vae, VideoSteps(8, weights), arguments.folder / "vae_video.pt", arguments.video_steps, 1.5e-3, seed + 1)
+    fold_statistics(vae, seed)
+    torch.save(vae.state_dict(), arguments.folder / "vae.pt")
+
+
+if __name__ == "__main__":
+    main()

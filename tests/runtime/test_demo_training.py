@@ -1,0 +1,117 @@
+"""The demo's training: the same numbers as the runtime's block loop, and data that means what it says."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from demo.training.dataset import Track, poses
+from demo.training.parallel_forward import RELATIVE_DISTANCE, Sequences, velocities
+from demo.training.picture_vae import begin_as_pictures, decode_pictures, encode_pictures
+from demo.training.portraits import MOUTH_BOX, WALLS, Pose, draw, draw_person, in_front_of
+from demo.training.train_vae import fold_statistics
+from demo.training.voices import RATE, motion_of
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.config import DEMO
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.sampling.block_loop import Evaluation, sample_blocks
+from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.schedule import flow_matching_schedule
+from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, VaeConfig, WanVAE
+
+BLOCKS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+class Features:
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+    def frames(self, first: int, count: int) -> torch.Tensor:
+        return self.features[..., first : first + count]
+
+
+def test_whole_sequences_give_the_velocities_of_the_block_loop():
+    torch.manual_seed(0)
+    model = CausalWanS2V(DEMO).requires_grad_(False)
+    for layer in model.blocks:
+        layer.modulation.mul_(8)
+    plan = ClipPlan(num_clip=2, infer_frames=12 * BLOCKS // 2, width=64, height=64, keep_aspect=False,
+                    sink_policy="reference", relative_distance=RELATIVE_DISTANCE)  # fmt: skip
+    audio = torch.randn(1, DEMO.audio_layers, DEMO.audio_dim, plan.frames)
+    text, reference, motion = torch.randn(7, DEMO.text_dim), torch.randn(16, 1, 8, 8), torch.randn(16, 19, 8, 8)
+    conditions = Conditions(text=text, reference=reference, motion=motion, audio=Features(audio))
+    seen: list[Evaluation] = []
+    for _ in sample_blocks(model, plan, conditions, torch.float32, torch.device("cpu"), seen.append):
+        pass
+    by_block = audio[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)[None]
+    given = Sequences([text], reference[None], motion[None], by_block, [0])
+    for step, timestep in enumerate(flow_matching_schedule(plan.steps, plan.shift).timesteps):
+        evaluations = [e for e in seen if e.step == step]
+        noisy = torch.cat([e.latents for e in evaluations], dim=1)[None]
+        expected = torch.cat([e.velocity for e in evaluations], dim=1)[None]
+        torch.testing.assert_close(velocities(model, noisy, [timestep], given), expected, atol=1e-4, rtol=0)
+
+
+def test_a_video_vae_that_begins_as_pictures_treats_frames_alike():
+    torch.manual_seed(0)
+    vae = WanVAE(VaeConfig(dim=8)).requires_grad_(False)
+    begin_as_pictures(vae)
+    pixels = torch.rand(1, 3, 1, 32, 32) * 2 - 1
+    as_picture = encode_pictures(vae, pixels[:, :, 0])
+    as_video = vae.encode(pixels.expand(-1, -1, 9, -1, -1))
+    torch.testing.assert_close(as_video, as_picture[:, :, None].expand_as(as_video), atol=1e-4, rtol=1e-4)
+    frames = vae.decode(as_video)
+    expected = decode_pictures(vae, as_picture)[:, :, None].expand_as(frames)
+    torch.testing.assert_close(frames, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_folding_changes_the_latents_statistics_only():
+    torch.manual_seed(0)
+    vae = WanVAE(VaeConfig(dim=8)).requires_grad_(False)
+    pixels = torch.rand(1, 3, 5, 64, 64) * 2 - 1
+    before = vae.decode(vae.encode(pixels))
+    fold_statistics(vae, 0)
+    torch.testing.assert_close(vae.decode(vae.encode(pixels)), before, atol=1e-3, rtol=1e-3)
+    latents = vae.encode(pixels)
+    assert (latents.mean(dim=(0, 2, 3, 4)) - torch.tensor(LATENT_MEAN)).abs().max() < 10 * max(LATENT_STD)
+
+
+def test_people_differ_and_are_drawn_the_same_every_time():
+    assert draw_person(1) == draw_person(1) != draw_person(2)
+    assert np.array_equal(draw(draw_person(1), Pose()), draw(draw_person(1), Pose()))
+
+
+@pytest.mark.parametrize("word", WALLS)
+def test_the_wall_has_the_colour_asked_for(word):
+    frame = draw(in_front_of(draw_person(3), word), Pose())
+    assert np.abs(frame[2:6, 1:4].astype(int) - WALLS[word]).max() <= 8
+
+
+def test_an_open_mouth_changes_the_mouth_only():
+    person = draw_person(4)
+    changed = np.abs(draw(person, Pose(mouth=1.0)).astype(int) - draw(person, Pose())).max(axis=-1) > 2
+    assert changed[MOUTH_BOX].mean() > 0.1
+    changed[MOUTH_BOX] = False
+    assert not changed.any()
+
+
+def test_mouths_follow_the_energy_frame_by_frame():
+    loud = torch.zeros(1, 3 * RATE)
+    loud[:, RATE : 2 * RATE] = torch.sin(torch.arange(RATE) * 0.3)
+    motion = motion_of(loud)
+    silence = torch.zeros(1, 1, len(motion), 1)
+    track = Track(AvatarAudio(silence, loud, RATE), AvatarAudio(motion[None, None], loud, RATE))
+    mouths = [pose.mouth for pose in poses(track, 0, 48, Fraction(16))]
+    assert max(mouths[:14] + mouths[34:]) < 0.05
+    assert min(mouths[18:30]) > 0.5
+
+
+def test_silence_is_a_still_person():
+    assert motion_of(torch.zeros(1, RATE)).abs().max() == 0
