@@ -82,5 +82,5 @@ def sample(
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype) + decoding
     device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
-    executor = LocalExecutor(model.patcher.model, device, model.dtype)
+    executor = LocalExecutor(model.transformer(bridge.attention), device, model.dtype)
     yield from executor.run(conditions, plan, first_block, bridge.SamplingProgress(node_id, plan))

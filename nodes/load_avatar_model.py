@@ -8,7 +8,8 @@ from comfy_api.latest import io
 
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
-from .types import CATEGORY, AvatarModel, ModelSocket
+from .core_model import adopt, load_with_core, with_lora
+from .types import CATEGORY, ModelSocket
 
 BUNDLE_MARK = "/"
 """End of a bundle's name in the list, so that it differs from a file's."""
@@ -18,6 +19,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
 }
 
 
@@ -55,6 +57,11 @@ class LoadAvatarModel(io.ComfyNode):
                     advanced=True,
                     tooltip="Number format of the weights; auto keeps the file's where the device can compute in it.",
                 ),
+                io.Model.Input(
+                    "base_model",
+                    optional=True,
+                    tooltip="A Wan2.2-S2V model of another loader (GGUF, LoRA, ...), used instead of the file.",
+                ),
             ],
             outputs=[
                 ModelSocket.Output("model", display_name="model", tooltip="The transformer, for DiT Sampler."),
@@ -67,32 +74,30 @@ class LoadAvatarModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: str, lora: str, lora_strength: float, precision: str = AUTO) -> io.NodeOutput:
-        if not model.endswith(BUNDLE_MARK):
-            path = bridge.model_path("diffusion_models", model)
-            return io.NodeOutput(load(path, chosen_loras(lora, None, lora_strength), precision), None, None, None)
+    def execute(
+        cls, model: str, lora: str, lora_strength: float, precision: str = AUTO, base_model: Any = None
+    ) -> io.NodeOutput:
         from ..liveavatar_runtime.checkpoint.bundle import find_bundle
         from .bundle_clip import load_bundle_clip
 
-        bundle = find_bundle(bridge.bundle_folders()[model.removesuffix(BUNDLE_MARK)])
-        avatar = load(bundle.model, chosen_loras(lora, bundle.lora, lora_strength), precision)
-        clip, vae = load_bundle_clip(bundle), load_bundle_vae(bundle)
-        return io.NodeOutput(avatar, clip, vae, load_bundle_audio_encoder(bundle))
+        name = model.removesuffix(BUNDLE_MARK)
+        bundle = find_bundle(bridge.bundle_folders()[name]) if model.endswith(BUNDLE_MARK) else None
+        loras = chosen_loras(lora, bundle and bundle.lora, lora_strength)
+        if base_model is None:
+            path = bundle.model if bundle else bridge.model_path("diffusion_models", model)
+            base_model = load_with_core(path, loras, PRECISIONS[precision])
+        else:
+            for path, strength in loras:
+                base_model = with_lora(base_model, path, strength)
+        avatar = adopt(base_model)
+        if bundle is None:
+            return io.NodeOutput(avatar, None, None, None)
+        return io.NodeOutput(
+            avatar, load_bundle_clip(bundle), load_bundle_vae(bundle), load_bundle_audio_encoder(bundle)
+        )
 
 
 def chosen_loras(name: str, own: Path | None, strength: float) -> list[tuple[Path, float]]:
     """LoRA files to merge, with strengths."""
     path = own if name == AUTO else None if name == NONE else bridge.model_path("loras", name)
     return [] if path is None else [(path, strength)]
-
-
-def load(path: Path, loras: list[tuple[Path, float]], precision: str) -> AvatarModel:
-    """The transformer under ComfyUI's memory management."""
-    from ..liveavatar_runtime.checkpoint.transformer import load_transformer
-
-    module: Any = load_transformer(
-        path, loras, PRECISIONS[precision], operations=bridge.operations(), attention=bridge.attention
-    )
-    device, offload = bridge.diffusion_devices()
-    dtype = bridge.compute_dtype(module.patch_embedding.weight.dtype, device)
-    return AvatarModel(bridge.patcher_for(module, device, offload), module.config, dtype)

@@ -7,17 +7,23 @@ import torch
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.config import AvatarConfig
+from ..liveavatar_runtime.dit.attention import AttentionKernel
+from ..liveavatar_runtime.dit.model import CausalWanS2V
 
 CATEGORY = "LiveAvatar"
 
 
 @dataclass(frozen=True, eq=False)
 class AvatarModel:
-    """A loaded transformer: ComfyUI's patcher around a CausalWanS2V, and the dtype it computes in."""
+    """A loaded transformer: ComfyUI's patcher of its S2V model, its sizes, and the dtype it computes in."""
 
     patcher: Any
     config: AvatarConfig
     dtype: torch.dtype
+
+    def transformer(self, attention: AttentionKernel) -> CausalWanS2V:
+        """The runtime's transformer over the modules that the patcher holds now."""
+        return CausalWanS2V.adopt(self.patcher.get_model_object("diffusion_model"), self.config, attention)
 
 
 ModelSocket = io.Custom("LIVEAVATAR_MODEL")

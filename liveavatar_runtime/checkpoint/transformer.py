@@ -33,10 +33,11 @@ def load_transformer(
     config = detect_config(checkpoint, config_beside(path))
     tensors = checkpoint.tensors
     _check_plain(path, tensors)
-    for lora_path, strength in loras:
-        tensors = {**tensors, **merge_lora(tensors, open_lora(lora_path), strength).tensors}
+    # Before merging, so that a LoRA is not rounded to a coarser format than the one asked for.
     if dtype is not None:
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    for lora_path, strength in loras:
+        tensors = {**tensors, **merge_lora(tensors, open_lora(lora_path), strength).tensors}
     model = CausalWanS2V(config, operations=operations, device="meta", attention=attention)
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)

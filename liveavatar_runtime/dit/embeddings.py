@@ -32,17 +32,25 @@ def embed_time(model: Any, timestep: float, freq_dim: int, device: torch.device)
     return TimeModulation(layers, x[:, None])
 
 
+def casts_weights(layer: Any) -> bool:
+    """Whether a layer brings its weights to the input's dtype by itself, as ComfyUI's operations can."""
+    names = ("comfy_cast_weights", "weight_function", "bias_function")
+    return any(bool(getattr(layer, name, False)) for name in names)
+
+
 def linear_float32(layer: Any, x: Tensor) -> Tensor:
-    """A Linear in float32 whatever its weights' dtype; injected operations cast their weights by themselves."""
-    if type(layer) is nn.Linear and layer.weight.dtype != torch.float32:
-        bias = None if layer.bias is None else layer.bias.float()
-        return F.linear(x.float(), layer.weight.float(), bias)
-    return layer(x.float())
+    """A Linear in float32 whatever its weights' dtype."""
+    if casts_weights(layer) or layer.weight.dtype == torch.float32:
+        return layer(x.float())
+    bias = None if layer.bias is None else layer.bias.float()
+    return F.linear(x.float(), layer.weight.float(), bias)
 
 
 def embed_patches(conv: Any, latents: Tensor) -> Tensor:
-    """latents [B, 16, F, h, w] -> tokens [B, F * h / 2 * w / 2, dim] in (frame, row, column) order."""
-    return conv(latents).flatten(2).transpose(1, 2)
+    """latents [B, 16, F, h, w] -> tokens [B, F * h / 2 * w / 2, dim] in (frame, row, column) order, in their dtype."""
+    # An adopted model can keep this layer in float32 among half precision ones.
+    source = latents if casts_weights(conv) else latents.to(conv.weight.dtype)
+    return conv(source).to(latents.dtype).flatten(2).transpose(1, 2)
 
 
 def unpatchify(tokens: Tensor, frames: int, grid: tuple[int, int], patch: tuple[int, int, int]) -> Tensor:

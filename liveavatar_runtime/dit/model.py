@@ -37,6 +37,21 @@ from .rope import (
     reference_rope,
 )
 
+SUBMODULES = (
+    "patch_embedding",
+    "cond_encoder",
+    "trainable_cond_mask",
+    "text_embedding",
+    "time_embedding",
+    "time_projection",
+    "blocks",
+    "head",
+    "casual_audio_encoder",
+    "audio_injector",
+    "frame_packer",
+)
+"""What a module tree must have to be adopted."""
+
 # Rows of trainable_cond_mask: what kind of token it is.
 NOISY, REFERENCE, MOTION = 0, 1, 2
 
@@ -102,6 +117,19 @@ class CausalWanS2V(nn.Module):
         self.casual_audio_encoder = CausalAudioEncoder(config, operations, **factory)
         self.audio_injector = AudioInjector(config, operations, **factory)
         self.frame_packer = FramePacker(config, operations, **factory)
+
+    @classmethod
+    def adopt(cls, tree: nn.Module, config: AvatarConfig, attention: AttentionKernel = sdpa) -> "CausalWanS2V":
+        """The transformer over another program's module tree that has the original's names.
+
+        The modules are shared, so whatever their owner does with the weights (moving, patching, quantising) counts.
+        """
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.config, model.attention = config, attention
+        for name in SUBMODULES:
+            model.add_module(name, tree.get_submodule(name))
+        return model
 
     @property
     def layers(self) -> range:

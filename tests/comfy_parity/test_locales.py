@@ -1,10 +1,8 @@
 """Translations and help pages against the schemas that ComfyUI reads from the pack, loaded as ComfyUI loads it."""
 
 import asyncio
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,8 @@ Table = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def schemas(comfy) -> dict[str, Any]:
+def schemas(pack) -> dict[str, Any]:
     """Node id -> io.Schema."""
-    name = str(ROOT).replace(".", "_x_")
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    assert spec and spec.loader
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[name] = pack
-    spec.loader.exec_module(pack)
-    # Not on_load(): that would also put the demo's files into ComfyUI's input folder.
-    sys.modules[f"{name}.nodes.comfy_bridge"].register_folders()
 
     async def nodes() -> list[Any]:
         return await (await pack.comfy_entrypoint()).get_node_list()

@@ -7,7 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from comfy_server import ROOT
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from liveavatar_runtime.media.frames import probe, read_frame
 
@@ -188,3 +190,39 @@ def test_duration_calc_both_ways(server):
     assert run(solve_for="duration", num_clip=50, duration=0.0, **common) == ["50", "150.0"]
     assert run(solve_for="num_clip", num_clip=1, duration=150.0, **common) == ["50", "150.0"]
     assert run(solve_for="num_clip", num_clip=1, duration=150.01, **common) == ["51", "153.0"]
+
+
+def test_a_model_of_native_loaders_with_a_native_lora(server, short_clip):
+    """Load Diffusion Model -> Load LoRA (model only) -> base_model, sampled on core's own modules."""
+    folder = server.base / "models"
+    for name in ("diffusion_models", "loras"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    source = ROOT / "demo" / "liveavatar-demo" / "diffusion_pytorch_model.safetensors"
+    (folder / "diffusion_models" / "native.safetensors").write_bytes(source.read_bytes())
+    factors = {"lora_down": (4, 128), "lora_up": (128, 4)}
+    rng = np.random.default_rng(0)
+    lora = {
+        f"diffusion_model.blocks.0.self_attn.v.{name}.weight": rng.normal(size=shape).astype(np.float32)
+        for name, shape in factors.items()
+    }
+    save_file(lora, folder / "loras" / "native-lora.safetensors")
+    prompt = short_clip(num_clip=1, infer_frames=12, width=64, height=64, seed=9)
+    sampler = prompt.id("LiveAvatar_DiTSampler")
+    prompt.add("collect", "LiveAvatar_CollectLatents", latents=[sampler, 0])
+    prompt.add("save", "SaveLatent", samples=["collect", 0], filename_prefix="plain")
+    server.client.run(prompt.nodes).raise_for_error()
+    prompt.add("unet", "UNETLoader", unet_name="native.safetensors", weight_dtype="default")
+    widgets = {"lora_name": "native-lora.safetensors", "strength_model": 1.0}
+    prompt.add("lora", "LoraLoaderModelOnly", model=["unet", 0], **widgets)
+
+    def latents(prefix: str, model: str) -> np.ndarray:
+        prompt.set("LiveAvatar_LoadAvatarModel", base_model=[model, 0])
+        prompt.nodes["save"]["inputs"]["filename_prefix"] = prefix
+        server.client.run(prompt.nodes).raise_for_error()
+        (file,) = server.output.glob(f"{prefix}_*.latent")
+        return load_file(file)["latent_tensor"]
+
+    (file,) = server.output.glob("plain_*.latent")
+    plain = load_file(file)["latent_tensor"]
+    assert np.abs(latents("native", "unet") - plain).max() <= 1e-5
+    assert np.abs(latents("patched", "lora") - plain).max() > 1e-3
