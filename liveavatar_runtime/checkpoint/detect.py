@@ -19,7 +19,8 @@ HEAD_DIM = 128
 """Head size of every published Wan model; assumed when no config says otherwise."""
 
 RIGHT_FILE = (
-    "A Live Avatar model is Wan2.2-S2V-14B: the official folder, or one file such as wan2.2_s2v_14B_bf16.safetensors."
+    "A Live Avatar model is Wan2.2-S2V-14B: the official folder, or one file such as "
+    "wan2.2_s2v_14B_bf16.safetensors or wan2.2_s2v_14B_fp8_scaled.safetensors."
 )
 # Tensors that only this architecture has, together.
 S2V_NAMES = (
