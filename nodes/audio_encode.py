@@ -10,6 +10,7 @@ from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning import duration as time
 from . import comfy_bridge as bridge
 from .bundle_parts import BundleAudioEncoder
+from .time_inputs import fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
 from .validation import verdict
 
@@ -30,22 +31,8 @@ class AudioEncode(io.ComfyNode):
                     "audio_encoder", tooltip="wav2vec2 of Load Avatar Model or of Load Audio Encoder."
                 ),
                 io.Audio.Input("audio", tooltip="The voice; any sample rate, mono or stereo."),
-                io.Int.Input(
-                    "infer_frames",
-                    default=48,
-                    min=time.FRAMES_PER_BLOCK,
-                    max=960,
-                    step=time.FRAMES_PER_BLOCK,
-                    tooltip="Video frames of a clip; only counts for the num_clip output.",
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=16.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.001,
-                    tooltip="Video frames a second; only counts for the num_clip output.",
-                ),
+                infer_frames_input("Video frames of a clip; only counts for the num_clip output."),
+                fps_input("Video frames a second; only counts for the num_clip output."),
             ],
             outputs=[
                 AudioSocket.Output("avatar_audio", display_name="avatar_audio", tooltip="The encoded voice."),

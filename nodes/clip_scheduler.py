@@ -12,6 +12,7 @@ from ..liveavatar_runtime.sampling.plan import (
     ClipPlan,
 )
 from . import comfy_bridge as bridge
+from .time_inputs import fps_input, infer_frames_input, num_clip_input
 from .types import CATEGORY, PlanSocket
 from .validation import verdict
 
@@ -28,29 +29,9 @@ class ClipScheduler(io.ComfyNode):
             description="Plans the video: its clips, frame rate, size, seed and sampling steps.",
             search_aliases=["live avatar plan", "segments"],
             inputs=[
-                io.Int.Input(
-                    "num_clip",
-                    default=10,
-                    min=1,
-                    max=1_000_000,
-                    tooltip="Number of clips; never more than the voice fills.",
-                ),
-                io.Int.Input(
-                    "infer_frames",
-                    default=48,
-                    min=time.FRAMES_PER_BLOCK,
-                    max=960,
-                    step=time.FRAMES_PER_BLOCK,
-                    tooltip="Video frames of a clip, a multiple of 12.",
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=16.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.001,
-                    tooltip="Video frames a second; 16 is the default, the model's 1.1 release was tuned at 25.",
-                ),
+                num_clip_input("Number of clips; never more than the voice fills."),
+                infer_frames_input("Video frames of a clip, a multiple of 12."),
+                fps_input("Video frames a second; 16 is the default, the model's 1.1 release was tuned at 25."),
                 io.Int.Input(
                     "width",
                     default=688,

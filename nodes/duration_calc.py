@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..liveavatar_runtime.planning import duration as time
 from . import comfy_bridge as bridge
+from .time_inputs import fps_input, infer_frames_input, num_clip_input
 from .types import CATEGORY
 from .validation import verdict
 
@@ -28,22 +29,9 @@ class DurationCalc(io.ComfyNode):
                     default=DURATION,
                     tooltip="What to compute: the duration of num_clip clips, or the clips that cover a duration.",
                 ),
-                io.Int.Input(
-                    "num_clip",
-                    default=10,
-                    min=1,
-                    max=1_000_000,
-                    tooltip="Number of clips; used when solving for the duration.",
-                ),
-                io.Int.Input(
-                    "infer_frames",
-                    default=48,
-                    min=time.FRAMES_PER_BLOCK,
-                    max=960,
-                    step=time.FRAMES_PER_BLOCK,
-                    tooltip="Video frames of a clip, a multiple of 12.",
-                ),
-                io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=0.001, tooltip="Video frames a second."),
+                num_clip_input("Number of clips; used when solving for the duration."),
+                infer_frames_input("Video frames of a clip, a multiple of 12."),
+                fps_input("Video frames a second."),
                 io.Float.Input(
                     "duration",
                     default=10.0,

@@ -28,6 +28,8 @@ _NTSC_FAMILY = tuple(Fraction(nominal * 1000, 1001) for nominal in (24, 30, 48, 
 # 23.98 is how a widget with two decimals shows 24000/1001.
 _NTSC_TOLERANCE = Fraction(1, 200)
 _FPS_DENOMINATOR = 10_000
+# Above every usual sample rate, so that the length of a sound stays exact.
+_SECONDS_DENOMINATOR = 1_000_000
 
 
 def _to_fraction(value: float | int | str | Fraction, what: str) -> Fraction:
@@ -67,11 +69,15 @@ def parse_fps(value: float | int | str | Fraction) -> Fraction:
 
 
 def parse_seconds(value: float | int | str | Fraction) -> Fraction:
-    """A length of time in seconds as the exact fraction of what was typed. Raises InputError when it is negative."""
+    """A length of time in seconds as an exact fraction. Raises InputError when it is negative.
+
+    A number that came over a FLOAT socket, such as 13.333333333333334, means the simple fraction it stands for: taken
+    by its digits it would be a hair longer than 5 clips, and a sixth, empty one would be made.
+    """
     seconds = _to_fraction(value, "duration")
     if seconds < 0:
         raise InputError(f"duration is {value} seconds; it cannot be negative. Give 0 or more.")
-    return seconds
+    return seconds.limit_denominator(_SECONDS_DENOMINATOR)
 
 
 def check_infer_frames(infer_frames: int) -> int:

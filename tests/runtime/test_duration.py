@@ -155,3 +155,11 @@ def test_buckets_follow_the_frames():
 )
 def test_duration_for_people(seconds: Fraction, text: str):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("fps", ["16", "18", "25", "23.976", "29.97", "30", "7"])
+def test_a_duration_sent_as_a_float_gives_its_clips_back(fps):
+    rate = parse_fps(fps)
+    for clips in range(1, 400):
+        seconds = float(duration(clips, 48, rate))
+        assert clips_for_duration(parse_seconds(seconds), 48, rate) == clips
