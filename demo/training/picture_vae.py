@@ -4,6 +4,8 @@ Only the last time tap of each convolution is used (the others start at zero), s
 weights treats frames one by one: `begin_as_pictures` sets that up, and training on video continues from there.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,12 +16,14 @@ from liveavatar_runtime.vae.layers import AttentionBlock, Downsample, ResidualBl
 
 def begin_as_pictures(vae: WanVAE) -> None:
     """First weights: every time tap but the last is zero; a pair of frames shares its last frame's features."""
+    module: Any
     for module in vae.modules():
         if isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             nn.init.kaiming_uniform_(module.weight[:, :, 2], a=1.0)
             module.weight.data[:, :, :2] = 0
         if isinstance(module, ResidualBlock):
-            module.residual[6].weight.data *= 0.3
+            last: Any = module.residual[6]
+            last.weight.data *= 0.3
         if isinstance(module, (Downsample, Upsample)) and module.temporal:
             channels = module.time_conv.in_channels
             copies = module.time_conv.out_channels // channels
@@ -39,7 +43,7 @@ def decode_pictures(vae: WanVAE, latents: Tensor) -> Tensor:
     return _coder(vae.decoder, _conv(vae.conv2, latents))
 
 
-def _coder(coder: nn.Module, x: Tensor) -> Tensor:
+def _coder(coder: Any, x: Tensor) -> Tensor:
     x = _conv(coder.conv1, x)
     for stack in coder.stacks():
         for layer in stack:
@@ -47,7 +51,7 @@ def _coder(coder: nn.Module, x: Tensor) -> Tensor:
     return _conv(coder.head[2], F.silu(_norm(coder.head[0], x)))
 
 
-def _layer(layer: nn.Module, x: Tensor) -> Tensor:
+def _layer(layer: Any, x: Tensor) -> Tensor:
     if isinstance(layer, ResidualBlock):
         y = _conv(layer.residual[2], F.silu(_norm(layer.residual[0], x)))
         y = _conv(layer.residual[6], F.silu(_norm(layer.residual[3], y)))
@@ -58,10 +62,10 @@ def _layer(layer: nn.Module, x: Tensor) -> Tensor:
     return layer.resample(x)
 
 
-def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+def _conv(conv: Any, x: Tensor) -> Tensor:
     weight = conv.weight[:, :, -1].contiguous(memory_format=torch.channels_last)
     return F.conv2d(x, weight, conv.bias, padding=weight.shape[-1] // 2)
 
 
-def _norm(norm: nn.Module, x: Tensor) -> Tensor:
+def _norm(norm: Any, x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-12) * norm.gamma.flatten()[:, None, None]

@@ -36,6 +36,7 @@ def begin(model: CausalWanS2V) -> None:
         model.trainable_cond_mask.weight.mul_(0.5)
         nn.init.zeros_(model.head.head.weight)
         nn.init.zeros_(model.head.head.bias)
+        layer: Any
         for layer in model.blocks:
             layer.modulation[:, [2, 5]] += 0.7
             for name in ("q", "k"):

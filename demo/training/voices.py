@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import tempfile
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,9 @@ MOTIONS = ("mouth", "tongue", "blink", "lift", "turn")
 """Rows of a motion track, named as in `portraits.Pose`."""
 
 
-def sentence(rng: np.random.Generator, words: list[str]) -> str:
+def sentence(rng: np.random.Generator, words: Sequence[str]) -> str:
     """Random words with pauses between groups of them."""
-    groups = [" ".join(rng.choice(words, int(rng.integers(2, 6)))) for _ in range(int(rng.integers(2, 4)))]
+    groups = [" ".join(rng.choice(list(words), int(rng.integers(2, 6)))) for _ in range(int(rng.integers(2, 4)))]
     return ". ".join(groups) + "."
 
 

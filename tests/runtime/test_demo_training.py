@@ -1,6 +1,7 @@
 """The demo's training: the same numbers as the runtime's block loop, and data that means what it says."""
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ class Features:
 def test_whole_sequences_give_the_velocities_of_the_block_loop():
     torch.manual_seed(0)
     model = CausalWanS2V(DEMO).requires_grad_(False)
+    layer: Any
     for layer in model.blocks:
         layer.modulation.mul_(8)
     plan = ClipPlan(num_clip=2, infer_frames=12 * BLOCKS // 2, width=64, height=64, keep_aspect=False,
