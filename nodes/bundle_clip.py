@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..liveavatar_runtime.checkpoint.bundle import Bundle
 from ..liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+from ..liveavatar_runtime.checkpoint.umt5 import hugging_face_names, infer_config, is_archive
 from ..liveavatar_runtime.errors import CheckpointError
 
 # Core's signatures only admit the class of their default, which is CLIP's, not T5's.
@@ -30,13 +31,15 @@ MODEL_PART = f"{CLIP_NAME}.transformer."
 def load_bundle_clip(bundle: Bundle) -> comfy.sd.CLIP | None:
     """A CLIP whose conditioning is [1, max(512, tokens), d_model] in float32, rows of padding zero, pooled None.
 
-    None when the bundle has no text encoder of its own in ComfyUI's names (the official archive is not).
+    None when the bundle has no text encoder or tokenizer of its own.
     Raises CheckpointError when weights, config and tokenizer do not belong together.
     """
-    if bundle.text_encoder is None or bundle.text_config is None or bundle.tokenizer is None:
+    if bundle.text_encoder is None or bundle.tokenizer is None:
         return None
-    config = read_json(bundle.text_config)
     weights, _ = read_tensors(bundle.text_encoder)
+    if is_archive(weights):
+        weights = hugging_face_names(weights)
+    config = read_json(bundle.text_config) if bundle.text_config else infer_config(weights)
     dtype = weights["shared.weight"].dtype if "shared.weight" in weights else None
     spiece = torch.frombuffer(bytearray(bundle.tokenizer.read_bytes()), dtype=torch.uint8)
     clip = comfy.sd.CLIP(
@@ -122,8 +125,8 @@ def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> N
     if odd:
         shown = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
         raise CheckpointError(
-            f"{bundle.text_encoder} does not fit {bundle.text_config}: {len(odd)} of {len(expected)} weights are "
-            f"missing or of another shape ({shown}). Download the folder again."
+            f"{bundle.text_encoder} does not fit {bundle.text_config or 'its own sizes'}: {len(odd)} of {len(expected)} "
+            f"weights are missing or of another shape ({shown}). Download the folder again."
         )
     pieces = len(getattr(clip.tokenizer, CLIP_NAME).inv_vocab)
     if pieces > weights["shared.weight"].shape[0]:
