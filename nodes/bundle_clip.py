@@ -125,8 +125,8 @@ def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> N
     if odd:
         shown = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
         raise CheckpointError(
-            f"{bundle.text_encoder} does not fit {bundle.text_config or 'its own sizes'}: {len(odd)} of {len(expected)} "
-            f"weights are missing or of another shape ({shown}). Download the folder again."
+            f"{bundle.text_encoder} does not fit {bundle.text_config or 'its own sizes'}: {len(odd)} of "
+            f"{len(expected)} weights are missing or of another shape ({shown}). Download the folder again."
         )
     pieces = len(getattr(clip.tokenizer, CLIP_NAME).inv_vocab)
     if pieces > weights["shared.weight"].shape[0]:

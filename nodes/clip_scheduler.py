@@ -10,6 +10,7 @@ from ..liveavatar_runtime.sampling.plan import (
     SIDE_MULTIPLE,
     SINK_POLICIES,
     ClipPlan,
+    check_distance,
 )
 from . import comfy_bridge as bridge
 from .time_inputs import fps_input, infer_frames_input, num_clip_input
@@ -85,14 +86,23 @@ class ClipScheduler(io.ComfyNode):
                     tooltip=f"Latent frames from a block to the reference picture, {MIN_DISTANCE} to {MAX_DISTANCE}; "
                     "0 draws it anew for every step, from the seed.",
                 ),
+                io.Int.Input(
+                    "window_blocks",
+                    default=4,
+                    min=1,
+                    max=8,
+                    advanced=True,
+                    tooltip="Blocks the model looks back over; 4 is what it knows, fewer need less memory.",
+                ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
-        return verdict((time.check_infer_frames, infer_frames))
+    def validate_inputs(cls, infer_frames: int | None = None, relative_distance: int | None = None) -> bool | str:
+        # 0 stands for a draw.
+        return verdict((time.check_infer_frames, infer_frames), (check_distance, relative_distance or None))
 
     @classmethod
     def execute(
@@ -108,6 +118,7 @@ class ClipScheduler(io.ComfyNode):
         shift: float = 3.0,
         sink_policy: str = "adaptive",
         relative_distance: int = 17,
+        window_blocks: int = 4,
     ) -> io.NodeOutput:
         plan = ClipPlan(
             num_clip=num_clip,
@@ -121,6 +132,7 @@ class ClipScheduler(io.ComfyNode):
             shift=shift,
             sink_policy=sink_policy,  # pyright: ignore[reportArgumentType] (checked by ClipPlan)
             relative_distance=relative_distance or None,
+            window_blocks=window_blocks,
         )
         bridge.show_text(cls.hidden.unique_id, summary(plan))
         return io.NodeOutput(plan)

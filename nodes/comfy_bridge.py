@@ -118,6 +118,12 @@ def load_on_device(patcher: Any, working_bytes: int = 0, beside: Sequence[Any] =
     return patcher.load_device
 
 
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory that a device has in all."""
+    total: Any = comfy.model_management.get_total_memory(device)
+    return int(total)
+
+
 def diffusion_devices() -> tuple[torch.device, torch.device]:
     """Where a diffusion model computes, and where it waits."""
     management = comfy.model_management

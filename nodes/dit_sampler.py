@@ -42,9 +42,12 @@ class DiTSampler(io.ComfyNode):
         cls, model: AvatarModel, positive: Any, vae: Any, image: Any, avatar_audio: Any, plan: ClipPlan
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import first_picture
+        from ..liveavatar_runtime.planning.memory import check_fits
         from ..liveavatar_runtime.sampling.prepare import prepare
 
         picture, note = first_picture(image)
+        plan = plan.fitted_to(picture.shape[0], picture.shape[1])
+        check_fits(model.config, plan, model.dtype, bridge.device_memory(model.patcher.load_device))
         streaming = streaming_vae(vae)
         module, device = streaming.on_device()
         prepared = prepare(

@@ -1,5 +1,6 @@
 """Memory that sampling needs beside the weights, predicted from the plan."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from ..config import AvatarConfig
 from ..dit.frame_packer import packed_token_count
 from ..dit.kv_cache import CacheShape
+from ..errors import MachineError
 from .duration import LATENT_FRAMES_PER_BLOCK
 
 if TYPE_CHECKING:
@@ -56,3 +58,34 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
     Both are about 25 * dim values for each pixel of a frame (1.14 GiB each for the released VAE at 688x368 in bf16).
     """
     return 2 * 25 * vae.dim * plan.width * plan.height * dtype.itemsize
+
+
+# Sizes of the same kind from large to small, as (width, height).
+SMALLER_SIZES = ((688, 368), (672, 352), (384, 256))
+
+
+def check_fits(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, available: int) -> None:
+    """Raises MachineError when sampling needs more than `available` bytes beside the weights; says what would help."""
+    needed = working_bytes(config, plan, dtype)
+    if needed <= available:
+        return
+    ways = [f"{name}: {_gib(working_bytes(config, changed, dtype))}" for name, changed in _cheaper(plan)]
+    raise MachineError(
+        f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_gib(needed)} beside the weights, the "
+        f"device has {_gib(available)}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler."
+    )
+
+
+def _cheaper(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:
+    """Plans with one setting lowered, by the name of the change."""
+    sizes = [size for size in SMALLER_SIZES if size[0] * size[1] < plan.width * plan.height]
+    ways = [(f"{w}x{h}", replace(plan, width=w, height=h, keep_aspect=False)) for w, h in sizes]
+    if plan.steps > 3:
+        ways.append(("3 steps", replace(plan, steps=3)))
+    if plan.window_blocks > 2:
+        ways.append(("window_blocks 2", replace(plan, window_blocks=2)))
+    return ways
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -30,6 +30,16 @@ SinkPolicy = Literal["adaptive", "reference"]
 SINK_POLICIES: tuple[SinkPolicy, ...] = ("adaptive", "reference")
 
 
+def check_distance(distance: int) -> int:
+    """`distance` itself. Raises InputError outside the range the model was trained with."""
+    if not MIN_DISTANCE <= distance <= MAX_DISTANCE:
+        raise InputError(
+            f"relative_distance is {distance}; allowed are {MIN_DISTANCE} to {MAX_DISTANCE} latent frames, "
+            "or 0 in the node for a draw at every step"
+        )
+    return distance
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
     """The work of one video.
@@ -62,6 +72,8 @@ class ClipPlan:
             raise InputError(f"steps is {self.steps}; allowed are 1 to 100. The model is distilled for 4.")
         if self.sink_policy not in SINK_POLICIES:
             raise InputError(f"sink_policy is {self.sink_policy!r}; allowed are {', '.join(SINK_POLICIES)}")
+        if isinstance(self.relative_distance, int):
+            check_distance(self.relative_distance)
         if self.window_blocks < 1:
             raise InputError(f"window_blocks is {self.window_blocks}; use at least 1 (4 is what the model knows)")
 

@@ -88,10 +88,16 @@ def test_sound_with_values_that_are_not_numbers(server, short_clip):
         ({"fps": 0.0}, r"fps|smaller than min"),
         ({"steps": 0}, r"smaller than min"),
         ({"width": 16}, r"smaller than min"),
+        ({"relative_distance": 2}, r"relative_distance is 2; allowed are 4 to 30"),
     ],
 )
 def test_bad_plans(server, short_clip, change, match):
     refused(server, short_clip(**{**SMALL, **change}), match, "LiveAvatar_ClipScheduler")
+
+
+def test_more_memory_than_the_machine_has_is_refused_before_work(server, short_clip):
+    prompt = short_clip(**{**SMALL, "width": 2048, "height": 2048, "steps": 100})
+    refused(server, prompt, r"needs [\d.]+ GiB.*384x256: [\d.]+ GiB.*3 steps", "LiveAvatar_DiTSampler")
 
 
 def test_more_clips_than_the_sound_has(server, short_clip):
