@@ -51,8 +51,11 @@ class Examples:
         torch.save(vars(self), file)
 
     @classmethod
-    def load(cls, file: Path) -> "Examples":
-        return cls(**torch.load(file, weights_only=True))
+    def load(cls, files: list[Path]) -> "Examples":
+        """All examples of several files."""
+        parts = [torch.load(file, weights_only=True) for file in files]
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "text"}
+        return cls(**joined, text=[prompt for part in parts for prompt in part["text"]])
 
 
 def load_audio_encoder(folder: Path) -> Wav2Vec2Encoder:

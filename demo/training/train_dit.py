@@ -1,7 +1,9 @@
 """Trains the demo's transformer: flow matching on sequences of blocks, later from its own half-denoised latents."""
 
 import argparse
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,8 @@ def loss_of(model: CausalWanS2V, examples: Examples, rng: np.random.Generator, o
     noise = torch.randn_like(latents)
     if rng.random() < own_share:
         schedule = SCHEDULES[int(rng.random() < 0.2)]
-        step = int(rng.integers(1, schedule.steps)) if rng.random() < 0.3 else schedule.steps - 2
+        # Not the last one: it moves the latents too little to mend anything.
+        step = int(rng.integers(1, schedule.steps - 1)) if rng.random() < 0.3 else schedule.steps - 2
         noisy = rolled_out(model, noise, given, schedule, step)
         sigmas = torch.full((BATCH,), schedule.sigmas[step])
     else:
@@ -156,28 +159,38 @@ def train(model: CausalWanS2V, examples: Examples, file: Path, steps: int, rate:
             save_state(file, model, both, step + 1)
 
 
+def build_part(file: Path, bundle: Path, count: int, tracks: int, seed: int) -> None:
+    """Examples of one seed, unless they are there already."""
+    if file.exists():
+        return
+    torch.set_num_threads(1)
+    vae = WanVAE(VAE)
+    vae.load_state_dict(torch.load(file.parent / "vae.pt", weights_only=True))
+    build(file.parent, bundle, vae, count, tracks, seed).save(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept; holds vae.pt, audio.pt")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose text encoder is used")
     parser.add_argument("--examples", type=int, default=320)
-    parser.add_argument("--tracks", type=int, default=60)
+    parser.add_argument("--tracks", type=int, default=60, help="voices, each used by several examples")
+    parser.add_argument("--parts", type=int, default=2, help="processes that make examples")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    stored = arguments.folder / "examples.pt"
-    if not stored.exists():
-        vae = WanVAE(VAE)
-        vae.load_state_dict(torch.load(arguments.folder / "vae.pt", weights_only=True))
-        build(arguments.folder, arguments.bundle, vae, arguments.examples, arguments.tracks, arguments.seed).save(
-            stored
-        )
+    files = [arguments.folder / f"examples_{part}.pt" for part in range(arguments.parts)]
+    shares = arguments.examples // len(files), arguments.tracks // len(files)
+    with ProcessPoolExecutor(len(files), multiprocessing.get_context("spawn")) as workers:
+        parts = [workers.submit(build_part, file, arguments.bundle, *shares, seed) for seed, file in enumerate(files)]
+        for part in parts:
+            part.result()
     torch.manual_seed(arguments.seed)
     model = CausalWanS2V(TRANSFORMER)
     begin(model)
-    train(model, Examples.load(stored), arguments.folder / "dit.pt", arguments.steps, arguments.rate, arguments.seed)
+    train(model, Examples.load(files), arguments.folder / "dit.pt", arguments.steps, arguments.rate, arguments.seed)
 
 
 if __name__ == "__main__":
