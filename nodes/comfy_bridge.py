@@ -10,7 +10,6 @@ from typing import Any
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
@@ -122,26 +121,6 @@ def device_memory(device: torch.device) -> int:
     """Bytes of memory that a device has in all."""
     total: Any = comfy.model_management.get_total_memory(device)
     return int(total)
-
-
-def diffusion_devices() -> tuple[torch.device, torch.device]:
-    """Where a diffusion model computes, and where it waits."""
-    management = comfy.model_management
-    return management.get_torch_device(), management.unet_offload_device()
-
-
-def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype to compute in for weights stored as `stored`: theirs, where the device can do it."""
-    if comfy.model_management.is_device_cpu(device):
-        return torch.float32
-    if stored == torch.bfloat16 and not comfy.model_management.should_use_bf16(device):
-        return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
-    return stored
-
-
-def operations() -> Any:
-    """Layer classes that cast their weights to the input's dtype and device, so that partial loading works."""
-    return comfy.ops.manual_cast
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
