@@ -24,8 +24,8 @@ def mouth_opening(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def frame_energy(waveform: np.ndarray, rate: int, fps: float, frames: int) -> np.ndarray:
-    """[T]: root mean square of the 80 ms around each frame's time; silence after the end."""
-    half = int(0.04 * rate)
+    """[T]: root mean square of the 160 ms around each frame's time; silence after the end."""
+    half = int(0.08 * rate)
     squares = np.concatenate([[0.0], np.cumsum(np.pad(waveform.astype(np.float64) ** 2, half))])
     starts = (np.arange(frames) / fps * rate).astype(int)
     ends = np.minimum(starts + 2 * half, len(squares) - 1)

@@ -88,7 +88,7 @@ def motion_of(waveform: Tensor) -> Tensor:
     """
     samples = (waveform - waveform.mean()) / torch.sqrt(waveform.var(correction=0) + 1e-7)
     frames = samples[0].unfold(0, ENCODER_MIN_SAMPLES, ENCODER_FRAME_SAMPLES)
-    energy = _smooth(frames.square().mean(dim=1).sqrt(), 0.03)
+    energy = _smooth(frames.square().mean(dim=1).sqrt(), 0.05)
     mouth = ((energy - 0.1) / 1.5).clamp(0, 1)
     spectrum = torch.fft.rfft(frames * torch.hann_window(ENCODER_MIN_SAMPLES)).abs()
     frequency = torch.linspace(0, RATE / 2, spectrum.shape[1])
