@@ -1,6 +1,7 @@
 """A stream of latent blocks to a video file with sound, written while it is made."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -53,15 +54,18 @@ def write_online(
     leading frames are not in the picture, so their sound is left out as well.
     """
     total = stream.plan.frames - skipped
-    for pixels in (decoder.decode(block.latents) for block in stream):
-        first, video.frames = video.frames, video.frames + pixels.shape[1]
-        writer.write_frames(to_uint8_frames(pixels))
-        writer.write_audio(sound_of_frames(audio, stream.plan.fps, first + skipped, video.frames + skipped))
-        video.last_frame = to_float_frames(pixels[:, -1:])[0]
-        if keep_frames:
-            video.kept.append(to_float_frames(pixels))
-        if on_frames is not None:
-            on_frames(video.frames, total)
+    # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
+    with closing(iter(stream)) as blocks:
+        for block in blocks:
+            pixels = decoder.decode(block.latents)
+            first, video.frames = video.frames, video.frames + pixels.shape[1]
+            writer.write_frames(to_uint8_frames(pixels))
+            writer.write_audio(sound_of_frames(audio, stream.plan.fps, first + skipped, video.frames + skipped))
+            video.last_frame = to_float_frames(pixels[:, -1:])[0]
+            if keep_frames:
+                video.kept.append(to_float_frames(pixels))
+            if on_frames is not None:
+                on_frames(video.frames, total)
 
 
 def sound_of_frames(audio: AvatarAudio, fps: Fraction, first: int, end: int) -> Tensor:

@@ -1,6 +1,6 @@
 """LatentStream: the lazy, re-iterable result of sampling, block by block."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from torch import Tensor
 
@@ -31,19 +31,17 @@ class LatentStream:
         """Number of blocks that need no sampling any more."""
         return len(self._finished)
 
-    def __iter__(self) -> Iterator[LatentBlock]:
-        for index in range(len(self)):
-            if index == len(self._finished):
-                self._finished.append(self._sample_next())
-            yield self._finished[index]
-        self._running = None
+    def __iter__(self) -> Generator[LatentBlock, None, None]:
+        try:
+            for index in range(len(self)):
+                if index == len(self._finished):
+                    self._finished.append(self._sample_next())
+                yield self._finished[index]
+        finally:
+            # Sampling holds the caches, most of a card's memory: let go of them however the iteration ends.
+            self._running = None
 
     def _sample_next(self) -> LatentBlock:
         if self._running is None:
             self._running = self._start(len(self._finished))
-        try:
-            return next(self._running)
-        except BaseException:
-            # A generator that raised is used up; the next iteration must start a fresh one.
-            self._running = None
-            raise
+        return next(self._running)
