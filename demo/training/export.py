@@ -28,7 +28,8 @@ def export(folder: Path, base: Path, output: Path) -> None:
     transformer = torch.load(folder / "dit.pt", weights_only=True)["model"]
     metadata = {"config": core_config(TRANSFORMER)}
     write_weights(output / "diffusion_pytorch_model.safetensors", half(transformer, torch.bfloat16), metadata)
-    vae = torch.load(folder / "vae.pt", weights_only=True)
+    refined = folder / "vae_refined.pt"
+    vae = torch.load(refined if refined.exists() else folder / "vae.pt", weights_only=True)
     write_weights(output / "Wan2.1_VAE.safetensors", half(vae, torch.float16))
     write_json(output / "wav2vec2" / "config.json", AUDIO_ENCODER)
     write_json(output / "wav2vec2" / "preprocessor_config.json", AUDIO_PREPROCESSOR)

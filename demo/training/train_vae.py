@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.architecture import VAE
-from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, DecodeState, EncodeState, WanVAE
+from liveavatar_runtime.vae import (
+    LATENT_MEAN,
+    LATENT_STD,
+    DecodeState,
+    EncodeState,
+    WanVAE,
+    from_model_space,
+    to_model_space,
+)
 from liveavatar_runtime.vae.layers import Downsample, Upsample
 
 from .checkpoints import load_state, save_state
@@ -194,16 +202,40 @@ def fold_statistics(vae: WanVAE, seed: int) -> None:
     vae.conv1.weight[channels:], vae.conv1.bias[channels:] = 0.0, -6.0
 
 
+def decoder_step(vae: WanVAE, rng: np.random.Generator, batch: int, weights: Tensor) -> Tensor:
+    """As `picture_step`, with latents as they are given to the transformer, and an encoder that stays as it is."""
+    frames = np.stack([draw(random_person(rng), random_pose(rng)) for _ in range(batch)])
+    pixels = to_pixels(frames[:, None])
+    with torch.no_grad():
+        z = to_model_space(encode_pictures(vae, pixels[:, :, 0])[:, :, None])
+        z = from_model_space(z + LATENT_NOISE * torch.randn_like(z))[:, :, 0]
+    return reconstruction_loss(decode_pictures(vae, z), pixels[:, :, 0], weights)
+
+
+def refine_decoder(folder: Path, steps: int, seed: int) -> None:
+    """Goes on with the decoder of a finished VAE, which may happen while the transformer learns its latents."""
+    vae, weights = WanVAE(VAE), weight_map()
+    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
+    vae.encoder.requires_grad_(False)
+    vae.conv1.requires_grad_(False)
+    train(vae, lambda v, rng: decoder_step(v, rng, 16, weights), folder / "vae_decoder.pt", steps, 2e-3, seed + 2)
+    torch.save(vae.state_dict(), folder / "vae_refined.pt")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept")
     parser.add_argument("--picture-steps", type=int, default=1100)
     parser.add_argument("--video-steps", type=int, default=0)
+    parser.add_argument("--decoder-steps", type=int, default=0, help="go on with the decoder of vae.pt instead")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # more wait for each other on a busy machine
     torch.manual_seed(arguments.seed)
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.decoder_steps:
+        refine_decoder(arguments.folder, arguments.decoder_steps, arguments.seed)
+        return
     vae, weights, seed = WanVAE(VAE), weight_map(), arguments.seed
     begin_as_pictures(vae)
     pictures = arguments.folder / "vae_pictures.pt"
