@@ -58,9 +58,10 @@ def write_online(
     with closing(iter(stream)) as blocks:
         for block in blocks:
             pixels = decoder.decode(block.latents)
-            first, video.frames = video.frames, video.frames + pixels.shape[1]
+            end = video.frames + pixels.shape[1]
             writer.write_frames(to_uint8_frames(pixels))
-            writer.write_audio(sound_of_frames(audio, stream.plan.fps, first + skipped, video.frames + skipped))
+            writer.write_audio(sound_of_frames(audio, stream.plan.fps, video.frames + skipped, end + skipped))
+            video.frames = end
             video.last_frame = to_float_frames(pixels[:, -1:])[0]
             if keep_frames:
                 video.kept.append(to_float_frames(pixels))
