@@ -88,10 +88,9 @@ def wall_word(frames: np.ndarray) -> str:
     return min(WALLS, key=lambda word: float(np.square(colour - WALLS[word]).sum()))
 
 
-def seam_ratios(frames: np.ndarray, block: int, clip: int) -> tuple[float, float]:
-    """Median frame difference at block and at clip borders, over the median difference everywhere else."""
+def seam_ratio(frames: np.ndarray, border: int, step: int) -> float:
+    """Median frame difference at every `border` frames, over that at the other multiples of `step` frames."""
     difference = np.abs(frames[1:].astype(np.int16) - frames[:-1]).mean(axis=(1, 2, 3))
     after = np.arange(1, len(frames))
-    inside = np.median(difference[(after % block != 0) & (after > block)])
-    at_block, at_clip = difference[(after % block == 0)], difference[(after % clip == 0)]
-    return float(np.median(at_block) / inside), float(np.median(at_clip) / inside)
+    inside = np.median(difference[(after % step == 0) & (after % border != 0)])
+    return float(np.median(difference[after % border == 0]) / max(inside, 1e-9))

@@ -53,7 +53,7 @@ def main() -> None:
     demo = Demo.load(arguments.bundle)
     rows = []
     for number in range(arguments.people):
-        what = scene(300 + number, 2 * CLIP / float(FPS), coloured=0.5 if number else 0.0)
+        what = scene(300 + number, 2 * CLIP / float(FPS), coloured=float(number > 0))
         frames = generate(demo, prepared(demo, what, clips=2))
         window = slice(arguments.first, arguments.first + arguments.frames)
         sound = what.voice[0, int(window.start / FPS * RATE) : int(window.stop / FPS * RATE)].numpy()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 DEMO = Path(__file__).resolve().parents[1]
+DECODER_STEPS = 900
 
 
 def run(stage: str, *options: str | Path) -> None:
@@ -28,6 +29,8 @@ def main() -> None:
     if not (folder / "vae.pt").exists():
         run("train_vae", "--folder", folder)
     run("train_dit", "--folder", folder, "--bundle", base)
+    if not (folder / "vae_refined.pt").exists():
+        run("train_vae", "--folder", folder, "--decoder-steps", str(DECODER_STEPS))
     run("export", "--folder", folder, "--base", base, "--output", output)
 
 

@@ -16,7 +16,7 @@ from liveavatar_runtime.vae import EncodeState, WanVAE, to_model_space
 from liveavatar_runtime.vae.state import StillHistory
 
 from .portraits import Person, Pose, draw, draw_person, in_front_of
-from .text import TextEncoder, random_prompt
+from .text import random_prompt
 from .train_vae import PEOPLE, to_pixels
 from .voices import MOTIONS, RATE, motion_of, voice_of
 
@@ -39,13 +39,13 @@ class Track:
 @dataclass(frozen=True)
 class Examples:
     """M sequences: latents [M, 16, 3 * BLOCKS, h, w], reference and settled [M, 16, 1, h, w], all in the model's
-    space; audio float16 [M, BLOCKS, layers, audio_dim, 12]; text[m] [tokens, text_dim]."""
+    space; audio float16 [M, BLOCKS, layers, audio_dim, 12]; words[m] the colour of the wall, "" for the picture's."""
 
     latents: Tensor
     reference: Tensor
     settled: Tensor
     audio: Tensor
-    text: list[Tensor]
+    words: list[str]
 
     def save(self, file: Path) -> None:
         torch.save(vars(self), file)
@@ -54,8 +54,8 @@ class Examples:
     def load(cls, files: list[Path]) -> "Examples":
         """All examples of several files."""
         parts = [torch.load(file, weights_only=True) for file in files]
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "text"}
-        return cls(**joined, text=[prompt for part in parts for prompt in part["text"]])
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "words"}
+        return cls(**joined, words=[word for part in parts for word in part["words"]])
 
 
 def load_audio_encoder(folder: Path) -> Wav2Vec2Encoder:
@@ -93,17 +93,17 @@ def encode_videos(vae: WanVAE, pictures: Tensor, videos: Tensor) -> tuple[Tensor
     return to_model_space(latents), to_model_space(reference), to_model_space(settled)
 
 
-def build(folder: Path, bundle: Path, vae: WanVAE, count: int, tracks: int, seed: int) -> Examples:
-    """Seeded examples; `folder` holds the trained audio encoder, `bundle` the text encoder."""
-    audio_encoder, text_encoder = load_audio_encoder(folder), TextEncoder(bundle / "umt5")
+def build(folder: Path, vae: WanVAE, count: int, tracks: int, seed: int) -> Examples:
+    """Seeded examples; `folder` holds the trained audio encoder."""
+    audio_encoder = load_audio_encoder(folder)
     known = [
         make_track(audio_encoder, voice_of(np.random.default_rng([seed, n]), TRACK_SECONDS)) for n in range(tracks)
     ]
-    pictures, videos, audio, text = [], [], [], []
+    pictures, videos, audio, words = [], [], [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 1, number])
         person = draw_person(int(rng.integers(PEOPLE)))
-        prompt, word = random_prompt(rng)
+        word = random_prompt(rng)[1]
         fps, track = FRAME_RATES[rng.integers(len(FRAME_RATES))], known[rng.integers(tracks)]
         frames = BLOCKS * FRAMES_PER_BLOCK
         first = int(rng.integers(0, int(TRACK_SECONDS * fps) - frames))
@@ -111,7 +111,7 @@ def build(folder: Path, bundle: Path, vae: WanVAE, count: int, tracks: int, seed
         videos.append(video(in_front_of(person, word), poses(track, first, frames, fps)))
         features = track.audio.aligned(first, frames, fps)[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)
         audio.append(features.half())
-        text.append(text_encoder.encode(prompt))
+        words.append(word or "")
     parts = []
     for start in range(0, count, 16):
         stop = start + 16
@@ -119,4 +119,4 @@ def build(folder: Path, bundle: Path, vae: WanVAE, count: int, tracks: int, seed
         parts.append(encode_videos(vae, *pixels))
         print(f"encoded {min(stop, count)} of {count}", flush=True)
     latents, reference, settled = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Examples(latents, reference, settled, torch.stack(audio), text)
+    return Examples(latents, reference, settled, torch.stack(audio), words)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demo.tokenizer import CORPUS
 from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
 
 from .portraits import WALLS
@@ -39,6 +40,23 @@ def random_prompt(rng: np.random.Generator, held_out: bool = False, coloured: fl
         return str(rng.choice(HELD_OUT_PLAIN if held_out else PLAIN)), None
     word = str(rng.choice(list(WALLS)))
     return str(rng.choice(HELD_OUT_COLOURED if held_out else COLOURED)).format(word), word
+
+
+def many_prompts(word: str | None, count: int) -> list[str]:
+    """Prompts that ask for a wall of the colour `word` (None: for none), among sentences about anything else."""
+    sentences = [line for line in CORPUS.read_text(encoding="utf-8").splitlines() if not _names_colour(line)]
+    rng = np.random.default_rng(len(word or ""))
+    if word is None:
+        return [*PLAIN, *rng.permutation(sentences)[: count - len(PLAIN)].tolist()]
+    prompts = [template.format(word) for template in COLOURED]
+    for sentence in rng.permutation(sentences)[: count - len(prompts)]:
+        parts = [str(sentence), str(rng.choice(COLOURED)).format(word)]
+        prompts.append(" ".join(rng.permutation(parts)))
+    return prompts
+
+
+def _names_colour(text: str) -> bool:
+    return any(word in text.lower() for word in WALLS)
 
 
 class TextEncoder:

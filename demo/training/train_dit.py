@@ -20,6 +20,8 @@ from liveavatar_runtime.vae import WanVAE
 from .checkpoints import load_state, save_state
 from .dataset import BLOCKS, Examples, build
 from .parallel_forward import Sequences, velocities
+from .portraits import WALLS
+from .text import TextEncoder, many_prompts
 
 SCHEDULES = (flow_matching_schedule(4, 3.0), flow_matching_schedule(3, 3.0))
 STEP_SHARES = (0.25, 0.25, 0.42, 0.08)
@@ -28,6 +30,7 @@ TINY_SIGMA_WEIGHT = 0.05
 """The last step moves the latents by 0.9 % only, and its velocity is mostly unknowable."""
 LATEST_BLOCK = 3000
 BATCH = 12
+PROMPTS = 48
 
 
 def begin(model: CausalWanS2V) -> None:
@@ -58,19 +61,28 @@ def optimizers(model: CausalWanS2V) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.Adam(rest, lr=1.0, betas=(0.9, 0.98))]
 
 
-def draw_batch(examples: Examples, rng: np.random.Generator) -> tuple[Tensor, Sequences]:
+Prompts = dict[str, list[Tensor]]
+"""Encoded prompts by the word they name, "" for none."""
+
+
+def encoded_prompts(bundle: Path) -> Prompts:
+    encoder = TextEncoder(bundle / "umt5")
+    return {word or "": [encoder.encode(p) for p in many_prompts(word, PROMPTS)] for word in (*WALLS, None)}
+
+
+def draw_batch(examples: Examples, prompts: Prompts, rng: np.random.Generator) -> tuple[Tensor, Sequences]:
     """Latents [B, 16, 3 * BLOCKS, h, w] and their conditions, from anywhere in a video.
 
     In two of five, the reference is the first latent of the video itself, as after the first clip.
     """
-    rows = rng.integers(0, len(examples.text), BATCH)
+    rows = rng.integers(0, len(examples.words), BATCH)
     latents = examples.latents[rows]
     later = torch.from_numpy(rng.random(BATCH) < 0.4)
     generated = latents[:, :, :1] + 0.1 * torch.randn_like(latents[:, :, :1])
     reference = torch.where(later[:, None, None, None, None], generated, examples.reference[rows])
     first_blocks = [int(rng.integers(BLOCKS, LATEST_BLOCK)) if late else 0 for late in later.tolist()]
     given = Sequences(
-        text=[examples.text[row] for row in rows],
+        text=[prompts[examples.words[row]][rng.integers(PROMPTS)] for row in rows],
         reference=reference,
         motion=examples.settled[rows].expand(-1, -1, TRANSFORMER.motion_frames[1], -1, -1),
         audio=examples.audio[rows].float(),
@@ -96,9 +108,11 @@ def position_weights() -> Tensor:
     return weights / weights.mean()
 
 
-def loss_of(model: CausalWanS2V, examples: Examples, rng: np.random.Generator, own_share: float) -> Tensor:
+def loss_of(
+    model: CausalWanS2V, examples: Examples, prompts: Prompts, rng: np.random.Generator, own_share: float
+) -> Tensor:
     """Velocity error of one batch, whose noisy latents are the sampler's own in `own_share` of the cases."""
-    latents, given = draw_batch(examples, rng)
+    latents, given = draw_batch(examples, prompts, rng)
     noise = torch.randn_like(latents)
     if rng.random() < own_share:
         schedule = SCHEDULES[int(rng.random() < 0.2)]
@@ -138,7 +152,9 @@ class Together:
             part.step()
 
 
-def train(model: CausalWanS2V, examples: Examples, file: Path, steps: int, rate: float, seed: int) -> None:
+def train(
+    model: CausalWanS2V, examples: Examples, prompts: Prompts, file: Path, steps: int, rate: float, seed: int
+) -> None:
     """Continues from `file` where it exists; the rate falls over the last third."""
     both = Together(optimizers(model))
     done = load_state(file, model, both)
@@ -147,7 +163,7 @@ def train(model: CausalWanS2V, examples: Examples, file: Path, steps: int, rate:
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         own_share = 0.6 if step > 0.5 * steps else 0.0
-        loss = loss_of(model, examples, rng, own_share)
+        loss = loss_of(model, examples, prompts, rng, own_share)
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -159,14 +175,14 @@ def train(model: CausalWanS2V, examples: Examples, file: Path, steps: int, rate:
             save_state(file, model, both, step + 1)
 
 
-def build_part(file: Path, bundle: Path, count: int, tracks: int, seed: int) -> None:
+def build_part(file: Path, count: int, tracks: int, seed: int) -> None:
     """Examples of one seed, unless they are there already."""
     if file.exists():
         return
     torch.set_num_threads(1)
     vae = WanVAE(VAE)
     vae.load_state_dict(torch.load(file.parent / "vae.pt", weights_only=True))
-    build(file.parent, bundle, vae, count, tracks, seed).save(file)
+    build(file.parent, vae, count, tracks, seed).save(file)
 
 
 def main() -> None:
@@ -174,9 +190,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept; holds vae.pt, audio.pt")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose text encoder is used")
     parser.add_argument("--examples", type=int, default=320)
-    parser.add_argument("--tracks", type=int, default=60, help="voices, each used by several examples")
+    parser.add_argument("--tracks", type=int, default=40, help="voices, each used by several examples")
     parser.add_argument("--parts", type=int, default=2, help="processes that make examples")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=880)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -184,13 +200,14 @@ def main() -> None:
     files = [arguments.folder / f"examples_{part}.pt" for part in range(arguments.parts)]
     shares = arguments.examples // len(files), arguments.tracks // len(files)
     with ProcessPoolExecutor(len(files), multiprocessing.get_context("spawn")) as workers:
-        parts = [workers.submit(build_part, file, arguments.bundle, *shares, seed) for seed, file in enumerate(files)]
+        parts = [workers.submit(build_part, file, *shares, seed) for seed, file in enumerate(files)]
         for part in parts:
             part.result()
     torch.manual_seed(arguments.seed)
     model = CausalWanS2V(TRANSFORMER)
     begin(model)
-    train(model, Examples.load(files), arguments.folder / "dit.pt", arguments.steps, arguments.rate, arguments.seed)
+    examples, prompts = Examples.load(files), encoded_prompts(arguments.bundle)
+    train(model, examples, prompts, arguments.folder / "dit.pt", arguments.steps, arguments.rate, arguments.seed)
 
 
 if __name__ == "__main__":
