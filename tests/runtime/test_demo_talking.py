@@ -12,7 +12,7 @@ from demo.training.portraits import Pose, draw, draw_person
 from demo.training.train_vae import PEOPLE
 from demo.training.voices import RATE
 
-BUNDLE = Path(__file__).parents[2] / "demo" / "liveavatar-talking"
+BUNDLE = Path(__file__).parents[2] / "demo" / "liveavatar-demo"
 LARGEST_BUNDLES = 20 * 2**20
 
 
