@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..config import AvatarConfig
 from .attention import KeysValues
+from .frame_packer import packed_token_count
 from .rope import RopeFactors, apply_rope
 
 
@@ -26,6 +28,22 @@ class CacheShape:
     motion_tokens: int
     heads: int
     head_dim: int
+
+    @classmethod
+    def of(
+        cls, config: AvatarConfig, grid: tuple[int, int], steps: int, window_blocks: int, block_frames: int
+    ) -> "CacheShape":
+        """Sizes for a model and a patch grid (rows, columns); `block_frames` latent frames a block."""
+        rows, columns = grid
+        return cls(
+            steps=steps,
+            window_blocks=window_blocks,
+            block_tokens=block_frames * rows * columns,
+            reference_tokens=rows * columns,
+            motion_tokens=packed_token_count(grid),
+            heads=config.num_heads,
+            head_dim=config.head_dim,
+        )
 
     @property
     def sink_tokens(self) -> int:

@@ -25,7 +25,7 @@ from .audio import (
 )
 from .block import BlockAttention, SelfAttention, SinkAttention, TransformerLayer, run_layer
 from .embeddings import HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
-from .frame_packer import FramePacker, pack_motion, packed_token_count
+from .frame_packer import FramePacker, pack_motion
 from .kv_cache import CacheShape, KVCache
 from .rope import (
     REFERENCE_FRAME,
@@ -137,16 +137,7 @@ class CausalWanS2V(nn.Module):
 
     def cache_shape(self, grid: tuple[int, int], steps: int, window_blocks: int, block_frames: int) -> CacheShape:
         """Sizes of the cache for a patch grid (rows, columns)."""
-        rows, columns = grid
-        return CacheShape(
-            steps=steps,
-            window_blocks=window_blocks,
-            block_tokens=block_frames * rows * columns,
-            reference_tokens=rows * columns,
-            motion_tokens=packed_token_count(grid),
-            heads=self.config.num_heads,
-            head_dim=self.config.head_dim,
-        )
+        return CacheShape.of(self.config, grid, steps, window_blocks, block_frames)
 
     def video_context(
         self, text: Tensor, timesteps: Sequence[float], layers: range, dtype: torch.dtype, device: torch.device

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config import AvatarConfig
-from ..dit.frame_packer import packed_token_count
 from ..dit.kv_cache import CacheShape
 from ..errors import MachineError
 from .duration import LATENT_FRAMES_PER_BLOCK
@@ -18,16 +17,7 @@ if TYPE_CHECKING:
 
 def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
     """Size of the key/value caches of all layers and steps."""
-    rows, columns = plan.grid
-    shape = CacheShape(
-        steps=plan.steps,
-        window_blocks=plan.window_blocks,
-        block_tokens=LATENT_FRAMES_PER_BLOCK * rows * columns,
-        reference_tokens=rows * columns,
-        motion_tokens=packed_token_count(plan.grid),
-        heads=config.num_heads,
-        head_dim=config.head_dim,
-    )
+    shape = CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
     return shape.bytes(config.num_layers, dtype.itemsize)
 
 
