@@ -6,8 +6,9 @@ stages of `path(s)` one after the other. It may begin when
 1. (b, s - 1) has left the last stage of its path, for its latents are the input, and
 2. at every stage (b - 1, s) has passed, for its keys and values are attended to.
 
-With the adaptive sink, block K = `renew_at` (the first of clip 1) sees another reference picture: the first latent
-frame of block 0. So a third kind of work, `sink`, passes all stages once after block 0 is finished and before (K, 0).
+Before its blocks, and again wherever another reference picture comes into force (with the adaptive sink at the first
+block of clip 1, from the first latent frame of block 0), a third kind of work passes all stages: `sink` prefills the
+sink that the blocks from then on use. It needs the block that the picture is taken from to be finished.
 
 A *tick* is the time of one evaluation at one stage. Ticks prove that an order exists which keeps every stage busy; at
 run time a stage does its operations in that order and waits for their inputs, so unequal stages and slow links only
@@ -15,12 +16,15 @@ stretch it. Since the order never asks for what comes later, nothing can deadloc
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..sampling.plan import ClipPlan
 
 OperationKind = Literal["evaluate", "sink"]
 
@@ -43,17 +47,23 @@ class StagePart:
     steps: range
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Span:
-    """The blocks [first, stop) of a run; `renew_at`: block that gets the new sink, None when no block does.
+    """The blocks [first, stop) of a run.
 
-    `awaits_first_block`: whether that sink is made from a block of this run (block 0), or is known beforehand.
+    `sinks`: first block that uses a sink -> block that its picture is taken from, None for the given picture.
     """
 
     first: int
     stop: int
-    renew_at: int | None = None
-    awaits_first_block: bool = True
+    sinks: Mapping[int, int | None]
+
+    @classmethod
+    def of(cls, plan: "ClipPlan", first: int) -> "Span":
+        """From block `first` to the end of the plan."""
+        sources = {block: plan.sink_source(block) for block in range(first, plan.num_blocks)}
+        changes = {b: s for b, s in sources.items() if b == first or s != sources[b - 1]}
+        return cls(first, plan.num_blocks, changes)
 
 
 class PipelineSchedule(Protocol):
@@ -94,11 +104,11 @@ class LayerSchedule:
     T(b, s) - T(b, s - 1) = d >= N, when (b, s - 1) has left the last stage (d - N ticks are left for the way back to
     stage 0), and T(b, s) - T(b - 1, s) = S >= 1 at every stage.
 
-    *The sink's renewal* takes m block slots, S ticks each, in which no new block begins: blocks from K on count as
-    b + m. Since S * m is 0 mod S, the residues still tell the steps apart, and within a step the blocks stay apart.
-    The renewal itself takes the tick of step 0 in the last of these slots, S * (K + m - 1), and m >= 1 is the
-    smallest with S * (K + m - 1) >= d * (S - 1) + N, when block 0 has left the last stage. Evaluations of blocks
-    before K that are still under way then use the old sink of their steps.
+    *Sinks* take block slots of S ticks in which no block begins: with slot(b) >= b the place of block b among them,
+    the formula is T(b, s) = S * slot(b) + d * s. A sink for block K enters stage 0 at S * slot, in the slot just
+    before that of block K. The residues mod S still tell the steps apart, and within a step the slots. If the picture
+    is taken from block q, empty slots stand before it until S * slot >= S * slot(q) + d * (S - 1) + N, when block q has
+    left the last stage. Blocks before K that are still under way then use the sink they began with.
     """
 
     layers: tuple[range, ...]
@@ -129,25 +139,14 @@ class LayerSchedule:
         """From a block's begin at stage 0 to its end at the last stage."""
         return self.stride * (self.steps - 1) + len(self.layers)
 
-    def gap_blocks(self, span: Span) -> int:
-        """m: block slots that the renewal of the sink takes."""
-        if span.renew_at is None:
-            return 0
-        if not span.awaits_first_block:
-            return 1
-        return max(1, math.ceil(self._block_ticks / self.steps) - (span.renew_at - span.first) + 1)
-
     def operations(self, stage: int, span: Span) -> Iterator[Operation]:
-        steps, gap = self.steps, self.gap_blocks(span)
-        slots = span.stop - span.first + gap
+        steps, slots = self.steps, block_slots(span, self.blocks_in_flight())
         step_of = {self.stride * step % steps: step for step in range(steps)}
-        for tick in range(steps * (slots - 1) + self.stride * (steps - 1) + 1):
+        for tick in range(steps * (len(slots) - 1) + self.stride * (steps - 1) + 1):
             step = step_of[tick % steps]
             slot = (tick - self.stride * step) // steps
-            if 0 <= slot < slots:
-                work = in_slot(slot, step, span, gap)
-                if work is not None:
-                    yield Operation(tick + stage, *work)
+            if 0 <= slot < len(slots):
+                yield from in_slot(slots[slot], tick + stage, step)
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,8 @@ class TimestepSchedule:
     block at P * (b + r + 1), after tick P * (b + r) + P - 1; and block b - 1 was there P ticks before. A block
     finishes every P ticks: with as many stages as steps, all stages are always busy.
 
-    *The sink's renewal*: every stage prefills its own sink, in a free block slot before block K; blocks from K on
-    count as b + m. Stage 0 can do so at P * (K + m - 1) >= P * R, when block 0 has left the last stage.
+    *Sinks* take block slots of P ticks, as in `LayerSchedule`; every stage prefills its own. A block q in slot(q) has
+    left the last stage R slots later.
     """
 
     num_layers: int
@@ -189,34 +188,41 @@ class TimestepSchedule:
     def blocks_in_flight(self) -> int:
         return len(self.step_ranges)
 
-    def gap_blocks(self, span: Span) -> int:
-        """m: block slots that the renewal of the sink takes."""
-        if span.renew_at is None:
-            return 0
-        if not span.awaits_first_block:
-            return 1
-        return max(1, len(self.step_ranges) - (span.renew_at - span.first) + 1)
-
     def operations(self, stage: int, span: Span) -> Iterator[Operation]:
-        own, gap = self.step_ranges[stage], self.gap_blocks(span)
-        period = max(map(len, self.step_ranges))
-        for slot in range(span.stop - span.first + gap):
-            for index, step in enumerate(own):
-                work = in_slot(slot, index, span, gap)
-                if work is not None:
-                    kind, block, _ = work
-                    yield Operation(period * (slot + stage) + index, kind, block, step if kind == "evaluate" else 0)
+        own, period = self.step_ranges[stage], max(map(len, self.step_ranges))
+        for number, slot in enumerate(block_slots(span, self.blocks_in_flight())):
+            for tick, step in enumerate(own, start=period * (number + stage)):
+                # A stage's sink takes its first tick, whatever steps it owns.
+                yield from in_slot(slot, tick, 0 if slot.kind == "sink" and step == own[0] else step)
 
 
-def in_slot(slot: int, step: int, span: Span, gap: int) -> tuple[OperationKind, int, int] | None:
-    """(kind, block, step) of what is done in a block slot: nothing in the gap but the renewal, which ends it."""
-    block = span.first + slot
-    if span.renew_at is None or block < span.renew_at:
-        return "evaluate", block, step
-    if block >= span.renew_at + gap:
-        return "evaluate", block - gap, step
-    renews = step == 0 and block == span.renew_at + gap - 1
-    return ("sink", span.renew_at, 0) if renews else None
+@dataclass(frozen=True)
+class Slot:
+    """The time from one block's begin to the next one's: of a block, of the sink for a block, or empty."""
+
+    kind: OperationKind | None
+    block: int = 0
+
+
+def block_slots(span: Span, blocks_in_flight: int) -> list[Slot]:
+    """What begins in each slot; a block is finished `blocks_in_flight` slots after its own."""
+    slots: list[Slot] = []
+    slot_of: dict[int, int] = {}
+    for block in range(span.first, span.stop):
+        if block in span.sinks:
+            source = span.sinks[block]
+            ready = slot_of[source] + blocks_in_flight if source in slot_of else 0
+            slots += [Slot(None)] * (ready - len(slots))
+            slots.append(Slot("sink", block))
+        slot_of[block] = len(slots)
+        slots.append(Slot("evaluate", block))
+    return slots
+
+
+def in_slot(slot: Slot, tick: int, step: int) -> Iterator[Operation]:
+    """The work of one step in a slot: a sink is made once, at step 0."""
+    if slot.kind == "evaluate" or (slot.kind == "sink" and step == 0):
+        yield Operation(tick, slot.kind, slot.block, step)
 
 
 def split_steps(steps: int, devices: int) -> tuple[range, ...]:
