@@ -5,16 +5,15 @@
         for frames in blocks:
             video.write_frames(frames)       # uint8 [T, H, W, 3]
 
-While it grows the file is a fragmented MP4: a fragment of a few frames with their sound is on the disk as soon as it
-is encoded, and nothing is kept in memory for the end. `close` copies it, without encoding anything again, into an
-ordinary MP4 with its index in front.
+While it grows the file is a fragmented MP4, or Matroska (WebM) with short clusters: a few frames with their sound are
+on the disk as soon as they are encoded, and nothing is kept in memory for the end. `close` copies an MP4, without
+encoding anything again, into an ordinary one with its index in front; Matroska gets its index and length.
 """
 
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,8 @@ import torch
 
 from ..errors import InputError, MachineError
 from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
+from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
+from .copying import copied_stream
 from .sound import SoundTrack, check_sound
 
 if TYPE_CHECKING:
@@ -32,47 +33,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A block of 12 frames is readable when the next one has been written: the frames a fragment waits for and those the
-# encoder holds back (its lookahead, and one) stay below 12.
-FRAGMENT_FRAMES = 4
-LOOKAHEAD_FRAMES = 4
 # FFmpeg's number of the BT.709 primaries, transfer curve and matrix.
 BT709 = 1
-# FFmpeg's number of the range 16..235.
-LIMITED_RANGE = 1
-
-
-@dataclass(frozen=True)
-class VideoCodec:
-    """How one codec is written. A lower crf is better and bigger; both ends of the range are allowed."""
-
-    encoder: str
-    pixel_format: str
-    crf_range: tuple[int, int]
-    default_crf: int
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-CODECS: dict[str, VideoCodec] = {
-    "h264": VideoCodec(
-        encoder="libx264",
-        pixel_format="yuv420p",
-        crf_range=(0, 51),
-        default_crf=18,
-        # Without B-frames the first picture has time 0 in every player and no frame waits for a later block. Sliced
-        # threads, because a thread for each frame would hold back as many frames.
-        options={
-            "bf": "0",
-            "rc-lookahead": str(LOOKAHEAD_FRAMES),
-            "threads": "4",
-            "x264-params": "sync-lookahead=0:sliced-threads=1",
-        },
-    ),
-}
+# FFmpeg's numbers of the ranges 16..235 and 0..255, and of the matrix that leaves RGB as it is.
+LIMITED_RANGE, FULL_RANGE = 1, 2
+RGB_MATRIX = 0
+# Pictures by bits of a value, and what PyAV calls them.
+PICTURE_TYPES = {8: (np.uint8, "rgb24"), 10: (np.uint16, "rgb48le")}
 
 
 class VideoWriter:
-    """Appends frames and sound to one MP4 file.
+    """Appends frames and sound to one video file.
 
     Sound may be given ahead of the picture; it waits and is written up to the end of the frames written so far.
     `close` ends it with the picture: what is missing is silence, what is too long is dropped. Leaving the `with`
@@ -80,8 +51,8 @@ class VideoWriter:
     written; a file without frames is removed.
 
     path: the file to write; its folder exists. width, height: even pixels. fps: exact. sample_rate: of the sound
-    given, None for a silent file. channels: 1 or 2. codec: a name in `CODECS`. crf: None for the codec's default.
-    metadata: texts to store by name, such as ComfyUI's "prompt" and "workflow" (JSON). keyframe_interval: frames.
+    given, None for a silent file. channels: 1 or 2. codec, pixel_format, crf: as `video_format` takes them. metadata:
+    texts to store by name, such as ComfyUI's "prompt" and "workflow" (JSON). keyframe_interval: frames.
 
     Raises InputError for values that cannot be written, MachineError when this machine cannot encode or write.
     """
@@ -98,12 +69,12 @@ class VideoWriter:
         crf: int | None = None,
         metadata: Mapping[str, str] | None = None,
         keyframe_interval: int = 48,
+        pixel_format: str = AUTO,
     ) -> None:
-        from av.codec.codec import UnknownCodecError
         from av.error import FFmpegError
 
         _check_size(width, height)
-        settings, crf = _resolve_codec(codec, crf)
+        self.format = video_format(codec, pixel_format, crf)
         if sample_rate is not None:
             check_sound(sample_rate, channels)
         self.path = Path(path)
@@ -111,48 +82,68 @@ class VideoWriter:
         self.frames_written = 0
         self._metadata = dict(metadata or {})
         self._closed = False
-        self._is_new = not self.path.exists()
+        self._is_new = not self.path.exists() or not self.path.stat().st_size
         self._whole_bytes = 0
         self._container: Any = None
         self._sound: SoundTrack | None = None
         try:
-            self._container = _open_growing(self.path, self.fps, self._metadata)
-            self._picture = self._add_picture(settings, crf, keyframe_interval)
+            kind = self.format.codec.kind
+            self._container = _open_growing(self.path, kind, self.fps, self._metadata)
+            self._picture = self._add_picture(self.format, keyframe_interval)
             if sample_rate is not None:
-                self._sound = SoundTrack(self._container, sample_rate, channels)
+                self._sound = SoundTrack(self._container, sample_rate, channels, kind.sound)
             self._container.start_encoding()
-        except (FFmpegError, UnknownCodecError) as error:
+        except FFmpegError as error:
             self._discard()
-            raise MachineError(_why_not_open(self.path, settings.encoder, error)) from error
+            raise MachineError(_why_not_open(self.path, self.format.codec.encoder, error)) from error
 
-    def _add_picture(self, settings: VideoCodec, crf: int, keyframe_interval: int) -> Any:
-        stream: Any = self._container.add_stream(settings.encoder, rate=self.fps)
-        stream.width, stream.height, stream.pix_fmt = self.width, self.height, settings.pixel_format
-        stream.options = {"crf": str(crf), **settings.options}
+    @property
+    def bits(self) -> int:
+        """Of a value in the file: 8 or 10."""
+        return self.format.pixels.bits
+
+    def _add_picture(self, chosen: VideoFormat, keyframe_interval: int) -> Any:
+        # SVT-AV1 describes itself on the console; only its errors are news.
+        os.environ.setdefault("SVT_LOG", "1")
+        stream: Any = self._container.add_stream(chosen.codec.encoder, rate=self.fps)
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, chosen.pixels.name
+        stream.options = chosen.encoder_options
         context = stream.codec_context
+        if chosen.codec.tag is not None:
+            context.codec_tag = chosen.codec.tag
         context.gop_size = keyframe_interval
-        context.color_range = LIMITED_RANGE
-        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = FULL_RANGE if chosen.pixels.is_rgb else LIMITED_RANGE
+        context.color_primaries = context.color_trc = BT709
+        context.colorspace = RGB_MATRIX if chosen.pixels.is_rgb else BT709
         return stream
 
     def write_frames(self, frames: torch.Tensor | np.ndarray) -> None:
-        """Append pictures, uint8 [T, H, W, 3]; the sound given so far follows up to their end."""
-        import av
-
+        """Append pictures [T, H, W, 3], uint8, or uint16 (0..65535) in a file of 10 bits; the sound given so far
+        follows up to their end."""
         self._check_open()
         pictures = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (self.height, self.width, 3):
+        accepted, source = PICTURE_TYPES[self.bits]
+        if pictures.dtype != accepted or pictures.ndim != 4 or pictures.shape[1:] != (self.height, self.width, 3):
             raise InputError(
-                f"The frames are {pictures.dtype} {list(pictures.shape)}; this file takes uint8 "
+                f"The frames are {pictures.dtype} {list(pictures.shape)}; this file takes {np.dtype(accepted)} "
                 f"[frames, {self.height}, {self.width}, 3]."
             )
         for picture in pictures:
-            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = rgb.reformat(format=self._picture.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
-            frame.pts, frame.time_base = self.frames_written, 1 / self.fps
-            self._encode(self._picture, [frame])
+            self._encode(self._picture, [self._converted(np.ascontiguousarray(picture), source)])
             self.frames_written += 1
         self._write_sound()
+
+    def _converted(self, picture: np.ndarray, source: str) -> Any:
+        import av
+
+        rgb = av.VideoFrame.from_ndarray(picture, format=source)
+        name = self.format.pixels.name
+        if self.format.pixels.is_rgb:
+            frame = rgb.reformat(format=name)
+        else:
+            frame = rgb.reformat(format=name, dst_colorspace="ITU709", dst_color_range="MPEG")
+        frame.pts, frame.time_base = self.frames_written, 1 / self.fps
+        return frame
 
     def write_audio(self, waveform: torch.Tensor | np.ndarray) -> None:
         """Append sound, float [C, S] in -1..1 (else clipped), at the writer's sample rate; it may run ahead."""
@@ -177,7 +168,8 @@ class VideoWriter:
             self._encode(self._sound.stream, [*self._sound.rest(), None])
         with self._writing():
             self._container.close()
-        _move_index_to_front(self.path, self._metadata)
+        if self.format.codec.kind is MP4:
+            _move_index_to_front(self.path, self._metadata)
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -240,36 +232,12 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _resolve_codec(codec: str, crf: int | None) -> tuple[VideoCodec, int]:
-    if codec not in CODECS:
-        raise InputError(f"The video codec is {codec!r}; available are {', '.join(CODECS)}.")
-    settings = CODECS[codec]
-    low, high = settings.crf_range
-    crf = settings.default_crf if crf is None else crf
-    if not low <= crf <= high:
-        raise InputError(
-            f"crf is {crf}; {codec} takes {low} (best, biggest) to {high}. {settings.default_crf} is the default."
-        )
-    return settings, crf
-
-
-def _open_growing(path: Path, fps: Fraction, metadata: Mapping[str, str]) -> "OutputContainer":
-    """A fragmented MP4 whose fragments reach the disk one by one.
-
-    `max_interleave_delta`: pictures wait for their sound, but not long, because the sound may be over.
-    `delay_moov`: the edit list that hides the AAC priming, so that sound and picture start together, needs the first
-    packets. `use_metadata_tags`: keep metadata of any name.
-    """
+def _open_growing(path: Path, kind: FileKind, fps: Fraction, metadata: Mapping[str, str]) -> "OutputContainer":
+    """A file whose pieces reach the disk one by one."""
     import av
 
-    frame_us = 1_000_000 / fps
-    options = {
-        "movflags": "delay_moov+default_base_moof+frag_keyframe+use_metadata_tags",
-        "frag_duration": str(int((FRAGMENT_FRAMES - Fraction(1, 2)) * frame_us)),
-        "max_interleave_delta": str(int(FRAMES_PER_BLOCK * frame_us)),
-        "flush_packets": "1",
-    }
-    container = av.open(str(path), "w", format="mp4", options=options)
+    options = kind.growing_options(fps, FRAMES_PER_BLOCK)
+    container = av.open(str(path), "w", format=kind.muxer, options=options)
     container.metadata.update(metadata)
     return container
 
@@ -285,11 +253,11 @@ def _move_index_to_front(path: Path, metadata: Mapping[str, str]) -> None:
     from av.error import FFmpegError
 
     copy = path.with_name(f"{path.name}.tmp")
-    options = {"movflags": "faststart+use_metadata_tags"}
+    options = MP4.finished_options()
     try:
-        with av.open(str(path)) as source, av.open(str(copy), "w", format="mp4", options=options) as target:
+        with av.open(str(path)) as source, av.open(str(copy), "w", format=MP4.muxer, options=options) as target:
             target.metadata.update(metadata)
-            streams = [target.add_stream_from_template(stream) for stream in source.streams]
+            streams = [copied_stream(target, stream) for stream in source.streams]
             for packet in source.demux():
                 if packet.size:
                     packet.stream = streams[packet.stream_index]
@@ -301,12 +269,7 @@ def _move_index_to_front(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _why_not_open(path: Path, encoder: str, error: Exception) -> str:
-    import av
-
-    known = ("libx264", "libopenh264", "h264_nvenc", "h264_videotoolbox", "h264_mf", "libx265", "libsvtav1", "aac")
-    available = ", ".join(name for name in known if name in av.codecs_available) or "none that is known"
     return (
         f"{path} cannot be written with the encoder {encoder}: {error}. Check that the folder exists and is writable. "
-        f"This PyAV has the encoders {available}; when {encoder} is missing, install PyAV's own wheel (pip install "
-        f"--force-reinstall av)."
+        f"If it is, install PyAV's own wheel (pip install --force-reinstall av)."
     )

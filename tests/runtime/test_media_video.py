@@ -1,11 +1,8 @@
 """Video files: frame for frame, sound on the picture, readable while they grow, whatever ends them."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,48 +10,15 @@ import av
 import numpy as np
 import pytest
 import torch
+from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, run_python, tone
 
 from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.media.codecs import CODECS, FRAGMENT_FRAMES, MP4, VideoCodec
 from liveavatar_runtime.media.frames import probe, read_frame
-from liveavatar_runtime.media.video import CODECS, FRAGMENT_FRAMES, VideoCodec, VideoWriter
+from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 
-HEIGHT, WIDTH, RATE = 48, 64, 16000
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]
-REPOSITORY = Path(__file__).parents[2]
-
-
-def numbered_frames(first: int, count: int) -> torch.Tensor:
-    """uint8 [count, H, W, 3]; each frame's brightness tells its number, modulo 40."""
-    levels = torch.tensor([20 + 5 * (n % 40) for n in range(first, first + count)], dtype=torch.uint8)
-    return levels[:, None, None, None].expand(count, HEIGHT, WIDTH, 3)
-
-
-def number_of(picture: np.ndarray) -> int:
-    return round((float(picture.mean()) - 20) / 5)
-
-
-def tone(samples: int, first: int = 0, channels: int = 1, rate: int = RATE) -> torch.Tensor:
-    time = torch.arange(first, first + samples, dtype=torch.float64) / rate
-    return (0.5 * torch.sin(2 * torch.pi * 440 * time)).float().expand(channels, -1)
-
-
-def decoded(path: Path) -> tuple[list[np.ndarray], list[Fraction]]:
-    with av.open(str(path)) as file:
-        frames = list(file.decode(file.streams.video[0]))
-    return [frame.to_ndarray(format="rgb24") for frame in frames], [frame.pts * frame.time_base for frame in frames]
-
-
-def decoded_sound(path: Path) -> tuple[np.ndarray, int, Fraction]:
-    """Samples [C, S], their rate, and the time of the first one."""
-    with av.open(str(path)) as file:
-        frames = list(file.decode(file.streams.audio[0]))
-    assert all(b.pts - a.pts == a.samples for a, b in zip(frames, frames[1:], strict=False))
-    return (
-        np.concatenate([f.to_ndarray() for f in frames], 1),
-        frames[0].sample_rate,
-        frames[0].pts * frames[0].time_base,
-    )
 
 
 def write(path: Path, blocks: int, fps: Fraction, rate: int | None = RATE, channels: int = 1, **options) -> None:
@@ -175,15 +139,17 @@ def test_file_of_a_killed_process_plays(tmp_path):
     program = f"""
 import os, signal, sys
 from fractions import Fraction
-from tests.runtime.test_media_video import *
+from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.media.video import VideoWriter
+from media_files import *
 video = VideoWriter({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, metadata={{"workflow": '{{"nodes": []}}'}})
 video.write_audio(tone(10 * RATE))
 for block in range(6):
     video.write_frames(numbered_frames(block * 12, 12))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, env=os.environ, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    done = run_python(program)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     pictures, times = decoded(path)
     assert len(pictures) >= 5 * FRAMES_PER_BLOCK and times == [Fraction(n, 16) for n in range(len(times))]
     heard, heard_rate, start = decoded_sound(path)
@@ -280,21 +246,34 @@ def test_wrong_frames_and_wrong_sound_are_refused_and_the_rest_is_kept(tmp_path)
     video.close()
 
 
-@pytest.mark.parametrize("broken", [{"encoder": "no_such_encoder"}, {"options": {"preset": "no_such_preset"}}])
-def test_encoder_that_does_not_open(tmp_path, monkeypatch, broken):
-    settings = {"encoder": "libx264", "pixel_format": "yuv420p", "crf_range": (0, 51), "default_crf": 18} | broken
-    monkeypatch.setitem(CODECS, "broken", VideoCodec(**settings))
+BROKEN = {"encoder": "libx264", "kind": MP4, "pixel_formats": ("yuv420p",), "crf_range": (0, 51)}
+
+
+@pytest.fixture
+def broken_codec(monkeypatch):
+    """A codec whose encoder refuses its options."""
+    monkeypatch.setitem(CODECS, "broken", VideoCodec(**BROKEN, options={"preset": "no_such_preset"}))
+    return "broken"
+
+
+def test_encoder_that_does_not_open(tmp_path, broken_codec):
     with pytest.raises(MachineError, match="libx264"):
-        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="broken")
+        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec=broken_codec)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_was_there_survives_an_encoder_that_does_not_open(tmp_path, monkeypatch):
-    monkeypatch.setitem(CODECS, "broken", VideoCodec("no_such_encoder", "yuv420p", (0, 51), 18))
+def test_a_file_that_was_there_survives_an_encoder_that_does_not_open(tmp_path, broken_codec):
     (tmp_path / "a.mp4").write_bytes(b"something else")
-    with pytest.raises(MachineError, match="no_such_encoder"):
-        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="broken")
+    with pytest.raises(MachineError, match="libx264"):
+        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec=broken_codec)
     assert (tmp_path / "a.mp4").read_bytes() == b"something else"
+
+
+def test_an_encoder_that_is_missing_is_refused_before_the_file_exists(tmp_path, monkeypatch):
+    monkeypatch.setitem(CODECS, "missing", VideoCodec(**{**BROKEN, "encoder": "no_such_encoder"}))
+    with pytest.raises(InputError, match="no encoder no_such_encoder.*can write h264"):
+        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="missing")
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_folder(tmp_path):
@@ -307,7 +286,9 @@ def test_full_disk_is_a_machine_error_and_leaves_what_fitted(tmp_path):
     program = f"""
 import resource, signal
 from fractions import Fraction
-from tests.runtime.test_media_video import *
+from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.media.video import VideoWriter
+from media_files import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
 noise = torch.randint(0, 255, (12, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -319,7 +300,7 @@ try:
 except MachineError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    done = run_python(program)
     assert done.returncode == 0, done.stderr
     assert "could not be written any further" in done.stdout and "Free some space" in done.stdout
     pictures, times = decoded(tmp_path / "a.mp4")

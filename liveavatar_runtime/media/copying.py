@@ -1,0 +1,23 @@
+"""Copying encoded streams from file to file."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
+
+def copied_stream(target: "OutputContainer", template: Any) -> Any:
+    """A stream of `target` that takes the packets of `template`, a stream of an open file."""
+    from av.codec.codec import Codec, UnknownCodecError
+
+    # PyAV looks for the encoder named like the decoder; AV1's have different names (libdav1d, libsvtav1).
+    try:
+        Codec(template.codec_context.codec.name, "w")
+        opaque = None
+    except UnknownCodecError:
+        opaque = True
+    stream: Any = target.add_stream_from_template(template, opaque=opaque)
+    if template.codec_context.codec_tag == "hvc1":
+        # Without it FFmpeg writes "hev1", which Apple's players refuse.
+        stream.codec_context.codec_tag = "hvc1"
+    return stream
