@@ -103,9 +103,7 @@ def generate(
     """Frames uint8 [T, 64, 64, 3] of the blocks that `shown` chooses (the others are sampled, not decoded)."""
     model = load_transformer(demo.bundle.model, dtype=dtype)
     executor = LocalExecutor(model, CPU, dtype)
-    stream = LatentStream(
-        ready.plan, ready.priming, lambda first: executor.run(ready.conditions, ready.plan, first_block=first)
-    )
+    stream = LatentStream(ready.plan, ready.priming, lambda _: executor.run(ready.conditions, ready.plan))
     decoder = OnlineDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32)
     parts = [decoder.decode(block.latents) for block in stream if shown(block.index)]
     pixels = torch.cat(parts, dim=1).permute(1, 2, 3, 0)

@@ -86,4 +86,5 @@ def sample(
     needed = working_bytes(model.config, plan, model.dtype) + decoding
     device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
     executor = LocalExecutor(model.transformer(bridge.attention), device, model.dtype)
-    yield from executor.run(conditions, plan, first_block, bridge.SamplingProgress(node_id, plan))
+    blocks = executor.run(conditions, plan, after_step=bridge.SamplingProgress(node_id, plan))
+    yield from (block for block in blocks if block.index >= first_block)

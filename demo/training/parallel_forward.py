@@ -15,7 +15,7 @@ from torch import Tensor
 
 from liveavatar_runtime.dit.attention import (
     KeysValues,
-    attend,
+    attention,
     project_keys_values,
     project_queries,
     sdpa,
@@ -79,7 +79,7 @@ class TrainedSink(SelfAttention):
         own = project_keys_values(modules, x, self.head_dim)
         rotated = apply_rope(own.k, self.rope)
         self.kept[self.layer] = (own, rotated)
-        return attend(modules, queries, KeysValues(rotated, own.v), sdpa)
+        return modules.o(attention(queries, KeysValues(rotated, own.v), sdpa))
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], giv
     reference = _stack([_reference_factors(head_dim, grid, start, blocks) for start in starts])
     hidden = model.embed(latents)
     for number in model.layers:
-        attention = ParallelBlocks(number, head_dim, kernel, rope, NO_CACHE, sink[number], reference)
-        hidden = model.blocks[number](hidden, modulation, text[number], attention)
+        self_attention = ParallelBlocks(number, head_dim, kernel, rope, NO_CACHE, sink[number], reference)
+        hidden = model.blocks[number](hidden, modulation, text[number], self_attention)
         if number in config.audio_inject_layers:
             index = config.audio_inject_layers.index(number)
             injection = prepare_injection(model.audio_injector, index, voice, head_dim)

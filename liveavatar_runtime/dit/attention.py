@@ -52,11 +52,13 @@ def project_keys_values(modules: Any, x: Tensor, head_dim: int) -> KeysValues:
     return KeysValues(split_heads(modules.norm_k(modules.k(x)), head_dim), split_heads(modules.v(x), head_dim))
 
 
-def attend(modules: Any, queries: Tensor, context: KeysValues, kernel: AttentionKernel) -> Tensor:
-    """queries [B, Lq, heads, head_dim] over the context -> output projection [B, Lq, dim]."""
+def attention(queries: Tensor, context: KeysValues, kernel: AttentionKernel) -> Tensor:
+    """queries [B, Lq, heads, head_dim] over the context -> [B, Lq, dim], before the output projection."""
     out = kernel(queries.transpose(1, 2), context.k.transpose(1, 2), context.v.transpose(1, 2))
-    return modules.o(out.transpose(1, 2).flatten(2))
+    return out.transpose(1, 2).flatten(2)
 
 
 def cross_attention(modules: Any, x: Tensor, context: KeysValues, head_dim: int, kernel: AttentionKernel) -> Tensor:
-    return attend(modules, project_queries(modules, x, head_dim), context, kernel)
+    """x [B, Lq, dim] over a context of B or 1 rows -> output projection [B, Lq, dim]."""
+    keys, values = (t.expand(len(x), -1, -1, -1) for t in (context.k, context.v))
+    return modules.o(attention(project_queries(modules, x, head_dim), KeysValues(keys, values), kernel))

@@ -5,6 +5,7 @@ convolutions to one global and four local tokens a latent frame (a fifth, learne
 noisy tokens of that latent frame, whose LayerNorm is modulated by the global token ("attn_norm").
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +139,17 @@ def prepare_injection(injector: Any, index: int, tokens: AudioTokens, head_dim: 
     return Injection(shift, scale, project_keys_values(injector.injector[index], local, head_dim))
 
 
+def join_injections(injections: Sequence[Injection]) -> Injection:
+    """Those of several blocks as one batch."""
+    if len(injections) == 1:
+        return injections[0]
+    return Injection(
+        torch.cat([i.shift for i in injections]),
+        torch.cat([i.scale for i in injections]),
+        KeysValues(torch.cat([i.context.k for i in injections]), torch.cat([i.context.v for i in injections])),
+    )
+
+
 def inject_audio(
     injector: Any,
     index: int,
@@ -148,15 +160,17 @@ def inject_audio(
     head_dim: int,
     kernel: AttentionKernel,
 ) -> Tensor:
-    """Add the voice to the noisy tokens, hidden [1, frames * tokens, dim].
+    """Add the voice to the noisy tokens, hidden [B, frames * tokens, dim]; `injection` is that of B blocks.
 
     `actor_masks` [actors, frames, tokens, 1] weights every actor's residual; None with one actor.
     """
-    actors = injection.shift.shape[0] // frames
-    by_frame = hidden.unflatten(1, (frames, -1)).expand(actors, -1, -1, -1).flatten(0, 1)
+    batch, actors = len(hidden), injection.shift.shape[0] // (frames * len(hidden))
+    by_frame = hidden.unflatten(1, (1, frames, -1)).expand(-1, actors, -1, -1, -1).flatten(0, 2)
     normed = injector.injector_adain_layers[index].norm(by_frame) * (1 + injection.scale) + injection.shift
     residual = cross_attention(injector.injector[index], normed, injection.context, head_dim, kernel)
-    residual = residual.unflatten(0, (actors, frames))
+    residual = residual.unflatten(0, (batch, actors, frames))
     if actor_masks is not None:
-        residual = (residual * actor_masks).sum(dim=0, keepdim=True)
+        residual = residual * actor_masks
+    # One actor needs no sum.
+    residual = residual[:, 0] if actors == 1 else residual.sum(dim=1)
     return hidden + residual.flatten(1, 2)

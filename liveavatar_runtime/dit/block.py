@@ -3,6 +3,7 @@
 Arithmetic follows the original: modulation, gates and residual adds in float32, matrix products in the model's dtype.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,12 @@ from .attention import (
     AttentionKernel,
     AttentionModules,
     KeysValues,
-    attend,
+    attention,
     cross_attention,
     project_keys_values,
     project_queries,
 )
-from .kv_cache import KVCache
+from .kv_cache import CacheUse, KVCache, Sink
 from .rope import RopeFactors, apply_rope
 
 
@@ -41,13 +42,13 @@ class TransformerLayer(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, dim, **factory) / dim**0.5)
 
-    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, attention: "SelfAttention") -> Tensor:
-        return run_layer(self, hidden, modulation, text, attention)
+    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, self_attention: "SelfAttention") -> Tensor:
+        return run_layer(self, hidden, modulation, text, self_attention)
 
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """How self-attention of one evaluation works; `layer` counts as in the whole model."""
+    """How self-attention of a batch of evaluations works; `layer` counts as in the whole model."""
 
     layer: int
     head_dim: int
@@ -55,46 +56,55 @@ class SelfAttention:
     rope: RopeFactors
     cache: KVCache
 
-    def keys_values(self, own: KeysValues) -> KeysValues:
+    def contexts(self, own: KeysValues) -> Iterator[KeysValues]:
+        """What each row of the batch attends to, from the batch's own keys (not rotated) and values."""
         raise NotImplementedError
 
     def __call__(self, modules: Any, x: Tensor) -> Tensor:
         queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
-        context = self.keys_values(project_keys_values(modules, x, self.head_dim))
-        return attend(modules, queries, context, self.kernel)
+        own = project_keys_values(modules, x, self.head_dim)
+        # Rows have caches of their own, of different lengths at first; the projections, which read the weights, are
+        # computed for all rows at once.
+        rows = zip(queries.split(1), self.contexts(own), strict=True)
+        attended = [attention(row, context, self.kernel) for row, context in rows]
+        return modules.o(attended[0] if len(attended) == 1 else torch.cat(attended))
 
 
 @dataclass(frozen=True)
 class BlockAttention(SelfAttention):
-    """Noisy tokens of block `block` at step `step`: attend to the sink and to the ring, their own slot included."""
+    """Noisy tokens of blocks at steps, one row each: attend to the sink and to the ring, their own slot included."""
 
-    step: int
-    block: int
+    uses: Sequence[CacheUse]
 
-    def keys_values(self, own: KeysValues) -> KeysValues:
-        rotated = KeysValues(apply_rope(own.k, self.rope), own.v)
-        return self.cache.write_block(self.layer, self.step, self.block, rotated)
+    def contexts(self, own: KeysValues) -> Iterator[KeysValues]:
+        keys = apply_rope(own.k, self.rope)
+        for use, k, v in zip(self.uses, keys.split(1), own.v.split(1), strict=True):
+            yield self.cache.attend(self.layer, use, KeysValues(k, v))
 
 
 @dataclass(frozen=True)
 class SinkAttention(SelfAttention):
     """Sink tokens: attend to each other; their keys and values are kept."""
 
-    def keys_values(self, own: KeysValues) -> KeysValues:
+    sink: Sink
+
+    def contexts(self, own: KeysValues) -> Iterator[KeysValues]:
         rotated = apply_rope(own.k, self.rope)
-        self.cache.store_sink(self.layer, own, rotated)
-        return KeysValues(rotated, own.v)
+        self.cache.keep_sink(self.sink, self.layer, own, rotated)
+        yield KeysValues(rotated, own.v)
 
 
-def run_layer(layer: Any, hidden: Tensor, modulation: Tensor, text: KeysValues, attention: SelfAttention) -> Tensor:
-    """hidden [B, L, dim]; modulation float32 [B, 6, dim] (one time step for all tokens) -> hidden [B, L, dim]."""
+def run_layer(
+    layer: Any, hidden: Tensor, modulation: Tensor, text: KeysValues, self_attention: SelfAttention
+) -> Tensor:
+    """hidden [B, L, dim]; modulation float32 [B, 6, dim]; text keys/values [1, ...] -> hidden [B, L, dim]."""
     dtype = hidden.dtype
     own = layer.modulation.to(device=modulation.device, dtype=torch.float32)
     shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn = (own + modulation).split(1, dim=1)
     x = _modulate(layer.norm1(hidden), shift_sa, scale_sa).to(dtype)
-    residual = hidden + attention(layer.self_attn, x) * gate_sa
+    residual = hidden + self_attention(layer.self_attn, x) * gate_sa
     x = layer.norm3(residual.to(dtype))
-    residual = residual + cross_attention(layer.cross_attn, x, text, attention.head_dim, attention.kernel)
+    residual = residual + cross_attention(layer.cross_attn, x, text, self_attention.head_dim, self_attention.kernel)
     x = _modulate(layer.norm2(residual), shift_ffn, scale_ffn).to(dtype)
     return (residual + layer.ffn(x) * gate_ffn).to(dtype)
 

@@ -2,16 +2,22 @@
 
 Every denoising step has its own ring, because its keys come from inputs of its own noise level. The sink (reference
 picture and packed motion) stands in front of the ring, so that attention reads one contiguous slice and nothing is
-concatenated. Cached keys are rotated, except a second copy of the reference keys: the reference moves along with the
-video, so its keys are turned anew from the unrotated copy whenever its position changes.
+concatenated. Cached keys are rotated, except those of the reference in the `Sink`: the reference moves along with the
+video, so its keys are turned anew from the unrotated ones whenever its position changes.
+
+Blocks can be under way at several steps at once, so a new sink comes into force step by step: `begin` puts it in place
+when the first block that uses it reaches the step.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..config import AvatarConfig
+from ..errors import InputError
 from .attention import KeysValues
 from .frame_packer import packed_token_count
 from .rope import RopeFactors, apply_rope
@@ -58,54 +64,204 @@ class CacheShape:
         start = self.sink_tokens + (block % self.window_blocks) * self.block_tokens
         return slice(start, start + self.block_tokens)
 
-    def valid_tokens(self, block: int) -> int:
-        """Tokens that block number `block` attends to: the sink and what of the ring has been written."""
-        return self.sink_tokens + min(block + 1, self.window_blocks) * self.block_tokens
+    def valid_tokens(self, block: int, first_block: int = 0) -> int:
+        """Tokens that block number `block` attends to: the sink and what of the ring has been written.
+
+        `first_block`: the block that the ring began with, a multiple of `window_blocks`.
+        """
+        return self.sink_tokens + min(block - first_block + 1, self.window_blocks) * self.block_tokens
+
+    def kept_blocks(self, block: int, first_block: int = 0) -> range:
+        """Blocks of the ring that block `block + 1` and later ones read: it overwrites the oldest one first."""
+        return range(max(first_block, block - self.window_blocks + 2), block + 1)
+
+    def warm_up_start(self, block: int) -> int:
+        """Where to begin when block `block` shall find a full ring: at least one ring before, at the first slot."""
+        return max(0, (block - self.window_blocks) // self.window_blocks * self.window_blocks)
 
     def bytes(self, layers: int, element_size: int) -> int:
         """Size of the cache of so many layers, the unrotated reference keys included."""
         tokens = 2 * self.steps * self.tokens + self.reference_tokens
         return layers * tokens * self.heads * self.head_dim * element_size
 
+    def ring_bytes(self, layers: int, element_size: int) -> int:
+        """Size of what `KVCache.ring` gives of all steps, at most."""
+        tokens = 2 * self.steps * (self.window_blocks - 1) * self.block_tokens
+        return layers * tokens * self.heads * self.head_dim * element_size
 
-class KVCache:
-    """Caches of a range of layers, for every step.
 
-    `keys[layer]`, `values[layer]`: [steps, sink + ring tokens, heads, head_dim]; `reference_keys[layer]`:
-    [1, reference tokens, heads, head_dim], not rotated. Layers are counted as in the whole model.
+@dataclass(frozen=True, eq=False)
+class Sink:
+    """Keys and values of the sink in the layers of one cache, for all its steps.
+
+    `reference_keys[layer]` [reference tokens, heads, head_dim], not rotated; `motion_keys[layer]` [motion tokens, ...],
+    rotated; `values[layer]` [sink tokens, ...]. A cache that holds a copy for every step empties the last two then.
     """
 
-    def __init__(self, shape: CacheShape, layers: range, dtype: torch.dtype, device: torch.device | str) -> None:
-        self.shape = shape
-        self.layers = layers
-        size = (shape.steps, shape.tokens, shape.heads, shape.head_dim)
-        reference_size = (1, shape.reference_tokens, shape.heads, shape.head_dim)
+    reference_keys: dict[int, Tensor] = field(default_factory=dict)
+    motion_keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReferencePosition:
+    """RoPE frame of the reference picture and the factors that turn its keys there."""
+
+    frame: int
+    factors: RopeFactors
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """What one evaluation wants of the cache: its step, its block, the sink in force and where the reference is."""
+
+    step: int
+    block: int
+    sink: Sink
+    reference: ReferencePosition
+
+
+class KVCache(Protocol):
+    """Caches of a range of layers and of steps. Layers and steps are counted as in the whole model and schedule."""
+
+    @property
+    def shape(self) -> CacheShape: ...
+
+    @property
+    def layers(self) -> range: ...
+
+    @property
+    def steps(self) -> range: ...
+
+    def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
+        """Put one layer's sink, [1, sink tokens, heads, head_dim] each, where this cache wants it."""
+        ...
+
+    def begin(self, uses: Sequence[CacheUse]) -> None:
+        """Before evaluations that go through the layers together: in each layer, `attend` follows in this order."""
+        ...
+
+    def attend(self, layer: int, use: CacheUse, own: KeysValues) -> KeysValues:
+        """Keep a block's rotated keys and values [1, tokens, heads, head_dim]; returns all that it attends to.
+
+        The returned tensors are valid until the next call.
+        """
+        ...
+
+    def ring(self, step: int, block: int) -> dict[str, Tensor]:
+        """Copies on the CPU of what blocks after `block` need of one step's ring.
+
+        `step.<s>.layer.<l>.keys` and `.values`: [blocks * tokens, heads, head_dim], oldest block first. The block after
+        `block` may have begun this step already, no later one.
+        """
+        ...
+
+    def load_ring(self, step: int, block: int, tensors: Mapping[str, Tensor]) -> None:
+        """Continue after block `block` from what `ring` gave. Raises InputError when it does not fit."""
+        ...
+
+    def start_at(self, block: int) -> None:
+        """Begin with an empty ring at block `block`, a multiple of `window_blocks`."""
+        ...
+
+
+def ring_name(step: int, layer: int, kind: str) -> str:
+    return f"step.{step}.layer.{layer}.{kind}"
+
+
+def check_ring(name: str, tensors: Mapping[str, Tensor], shape: CacheShape, blocks: range) -> Tensor:
+    """The tensor of that name. Raises InputError unless it holds these blocks."""
+    expected = (len(blocks) * shape.block_tokens, shape.heads, shape.head_dim)
+    tensor = tensors.get(name)
+    if tensor is None or tuple(tensor.shape) != expected:
+        given = "missing" if tensor is None else tuple(tensor.shape)
+        raise InputError(f"the saved ring is of another plan: {name} is {given}, expected {expected}")
+    return tensor
+
+
+class ResidentCache:
+    """KVCache on the device of the model and in its dtype: attention reads the cache itself.
+
+    `keys[layer]`, `values[layer]`: [steps, sink + ring tokens, heads, head_dim].
+    """
+
+    def __init__(
+        self,
+        shape: CacheShape,
+        layers: range,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        steps: range | None = None,
+    ) -> None:
+        self.shape, self.layers = shape, layers
+        self.steps = range(shape.steps) if steps is None else steps
+        size = (len(self.steps), shape.tokens, shape.heads, shape.head_dim)
         self.keys = {layer: torch.zeros(size, dtype=dtype, device=device) for layer in layers}
         self.values = {layer: torch.zeros(size, dtype=dtype, device=device) for layer in layers}
-        self.reference_keys = {layer: torch.zeros(reference_size, dtype=dtype, device=device) for layer in layers}
-        self._placed_frame: list[int | None] = [None] * shape.steps
+        self._first_block = 0
+        self._placed: dict[int, tuple[Sink, int]] = {}
 
-    def store_sink(self, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
-        """Keep the sink's keys and values of one layer, [1, sink tokens, heads, head_dim] each, for all steps."""
-        shape = self.shape
-        self.reference_keys[layer].copy_(unrotated.k[:, : shape.reference_tokens])
-        self.keys[layer][:, : shape.sink_tokens] = rotated_keys
-        self.values[layer][:, : shape.sink_tokens] = unrotated.v
-        self._placed_frame = [None] * shape.steps
+    def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
+        reference = self.shape.reference_tokens
+        sink.reference_keys[layer] = unrotated.k[0, :reference].clone()
+        sink.motion_keys[layer] = rotated_keys[0, reference:].clone()
+        sink.values[layer] = unrotated.v[0].clone()
 
-    def reference_is_at(self, step: int, frame: int) -> bool:
-        """Whether `place_reference` would change nothing."""
-        return self._placed_frame[step] == frame
+    def begin(self, uses: Sequence[CacheUse]) -> None:
+        for use in uses:
+            sink, frame = self._placed.get(use.step, (None, None))
+            if sink is not use.sink:
+                self._place_motion_and_values(use)
+            if sink is not use.sink or frame != use.reference.frame:
+                self._place_reference(use)
+            self._placed[use.step] = (use.sink, use.reference.frame)
+            if sink is not use.sink:
+                self._forget_copied(use.sink)
 
-    def place_reference(self, step: int, frame: int, factors: RopeFactors) -> None:
-        """Turn the reference keys of every layer to RoPE frame `frame` for one step."""
+    def _place_motion_and_values(self, use: CacheUse) -> None:
+        row, shape = self.steps.index(use.step), self.shape
         for layer in self.layers:
-            self.keys[layer][step, : self.shape.reference_tokens] = apply_rope(self.reference_keys[layer][0], factors)
-        self._placed_frame[step] = frame
+            self.keys[layer][row, shape.reference_tokens : shape.sink_tokens] = use.sink.motion_keys[layer]
+            self.values[layer][row, : shape.sink_tokens] = use.sink.values[layer]
 
-    def write_block(self, layer: int, step: int, block: int, own: KeysValues) -> KeysValues:
-        """Write a block's rotated keys and values into its slot; returns views of all that it attends to."""
-        slot, valid = self.shape.slot(block), self.shape.valid_tokens(block)
-        keys, values = self.keys[layer], self.values[layer]
-        keys[step, slot], values[step, slot] = own.k[0], own.v[0]
-        return KeysValues(keys[step : step + 1, :valid], values[step : step + 1, :valid])
+    def _place_reference(self, use: CacheUse) -> None:
+        row, tokens = self.steps.index(use.step), self.shape.reference_tokens
+        for layer in self.layers:
+            self.keys[layer][row, :tokens] = apply_rope(use.sink.reference_keys[layer], use.reference.factors)
+
+    def _forget_copied(self, sink: Sink) -> None:
+        """Once every step has its copy only the reference keys are needed: they are turned again and again."""
+        placed = self._placed
+        if all(step in placed and placed[step][0] is sink for step in self.steps):
+            sink.motion_keys.clear()
+            sink.values.clear()
+
+    def attend(self, layer: int, use: CacheUse, own: KeysValues) -> KeysValues:
+        slot = self.shape.slot(use.block)
+        valid = self.shape.valid_tokens(use.block, self._first_block)
+        keys, values, row = self.keys[layer], self.values[layer], self.steps.index(use.step)
+        keys[row, slot], values[row, slot] = own.k[0], own.v[0]
+        return KeysValues(keys[row : row + 1, :valid], values[row : row + 1, :valid])
+
+    def ring(self, step: int, block: int) -> dict[str, Tensor]:
+        row, slots = self.steps.index(step), self._slots(block)
+        return {
+            ring_name(step, layer, kind): torch.cat([tensors[layer][row, slot] for slot in slots]).cpu()
+            for kind, tensors in (("keys", self.keys), ("values", self.values))
+            for layer in self.layers
+            if slots
+        }
+
+    def load_ring(self, step: int, block: int, tensors: Mapping[str, Tensor]) -> None:
+        row, blocks = self.steps.index(step), self.shape.kept_blocks(block, self._first_block)
+        for kind, own in (("keys", self.keys), ("values", self.values)):
+            for layer in self.layers if blocks else ():
+                saved = check_ring(ring_name(step, layer, kind), tensors, self.shape, blocks)
+                for slot, part in zip(self._slots(block), saved.split(self.shape.block_tokens), strict=True):
+                    own[layer][row, slot] = part.to(own[layer])
+
+    def _slots(self, block: int) -> list[slice]:
+        return [self.shape.slot(kept) for kept in self.shape.kept_blocks(block, self._first_block)]
+
+    def start_at(self, block: int) -> None:
+        self._first_block = block

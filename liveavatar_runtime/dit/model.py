@@ -21,12 +21,13 @@ from .audio import (
     Injection,
     encode_block_audio,
     inject_audio,
+    join_injections,
     prepare_injection,
 )
 from .block import BlockAttention, SelfAttention, SinkAttention, TransformerLayer, run_layer
 from .embeddings import HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
 from .frame_packer import FramePacker, pack_motion
-from .kv_cache import CacheShape, KVCache
+from .kv_cache import CacheShape, CacheUse, KVCache, ReferencePosition, Sink
 from .rope import (
     REFERENCE_FRAME,
     RopeFactors,
@@ -35,6 +36,7 @@ from .rope import (
     motion_rope,
     reference_frame,
     reference_rope,
+    stack_factors,
 )
 
 SUBMODULES = (
@@ -76,6 +78,16 @@ class BlockContext:
     rope: RopeFactors
     injections: dict[int, Injection]
     actor_masks: Tensor | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation of a batch: a block at a step, the sink that is in force, and the distance to the reference."""
+
+    block: BlockContext
+    step: int
+    sink: Sink
+    distance: int
 
 
 class CausalWanS2V(nn.Module):
@@ -207,39 +219,47 @@ class CausalWanS2V(nn.Module):
     def _kind(self, row: int, like: Tensor) -> Tensor:
         return self.trainable_cond_mask.weight[row].to(like)
 
-    def run_layers(
-        self,
-        hidden: Tensor,
-        video: VideoContext,
-        block: BlockContext,
-        step: int,
-        cache: KVCache,
-        relative_distance: int,
-    ) -> Tensor:
-        """The cache's range of layers on noisy tokens [1, tokens, dim]; writes this block's slot of step `step`."""
-        frame = reference_frame(block.start_frame, relative_distance)
-        if not cache.reference_is_at(step, frame):
-            factors = reference_rope(self.config.head_dim, block.grid, frame).to(hidden.device)
-            cache.place_reference(step, frame, factors)
+    def run_layers(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row], cache: KVCache) -> Tensor:
+        """The cache's range of layers on noisy tokens [rows, tokens, dim]; writes each block's slot of its step.
+
+        Rows are of different steps. All of them go through a layer together, so its weights are read once.
+        """
         head_dim, kernel = self.config.head_dim, self.attention
+        uses = [self._cache_use(row, hidden.device) for row in rows]
+        cache.begin(uses)
+        rope = stack_factors([row.block.rope for row in rows])
+        modulation = _together([video.steps[row.step].layers for row in rows])
         for number in cache.layers:
-            attention = BlockAttention(number, head_dim, kernel, block.rope, cache, step, block.block)
-            hidden = self._layer(number, hidden, video.steps[step].layers, video, attention)
-            if number in block.injections:
-                index = self.config.audio_inject_layers.index(number)
-                injection, masks = block.injections[number], block.actor_masks
-                hidden = inject_audio(
-                    self.audio_injector, index, hidden, injection, masks, block.frames, head_dim, kernel
-                )
+            attention = BlockAttention(number, head_dim, kernel, rope, cache, uses)
+            hidden = self._layer(number, hidden, modulation, video, attention)
+            hidden = self._inject(number, hidden, [row.block for row in rows])
         return hidden
 
-    def run_sink_layers(self, hidden: Tensor, video: VideoContext, grid: tuple[int, int], cache: KVCache) -> Tensor:
-        """The cache's range of layers on sink tokens, which fills the front of the cache for all steps."""
+    def _cache_use(self, row: Row, device: torch.device) -> CacheUse:
+        frame = reference_frame(row.block.start_frame, row.distance)
+        factors = reference_rope(self.config.head_dim, row.block.grid, frame).to(device)
+        return CacheUse(row.step, row.block.block, row.sink, ReferencePosition(frame, factors))
+
+    def _inject(self, number: int, hidden: Tensor, blocks: Sequence[BlockContext]) -> Tensor:
+        """The voice after layer `number`, if it is one of the injection layers."""
+        if number not in blocks[0].injections:
+            return hidden
+        index = self.config.audio_inject_layers.index(number)
+        injection = join_injections([block.injections[number] for block in blocks])
+        masks, frames = blocks[0].actor_masks, blocks[0].frames
+        return inject_audio(
+            self.audio_injector, index, hidden, injection, masks, frames, self.config.head_dim, self.attention
+        )
+
+    def run_sink_layers(
+        self, hidden: Tensor, video: VideoContext, grid: tuple[int, int], cache: KVCache, sink: Sink
+    ) -> Tensor:
+        """The cache's range of layers on sink tokens, which fills `sink` for these layers and all steps."""
         head_dim = self.config.head_dim
         rope = join_factors(reference_rope(head_dim, grid, REFERENCE_FRAME), motion_rope(head_dim, grid))
         rope = rope.to(hidden.device)
         for number in cache.layers:
-            attention = SinkAttention(number, head_dim, self.attention, rope, cache)
+            attention = SinkAttention(number, head_dim, self.attention, rope, cache, sink)
             hidden = self._layer(number, hidden, video.clean.layers, video, attention)
         return hidden
 
@@ -252,7 +272,12 @@ class CausalWanS2V(nn.Module):
             return layer(hidden, modulation, video.text[number], attention)
         return run_layer(layer, hidden, modulation, video.text[number], attention)
 
-    def velocity(self, hidden: Tensor, video: VideoContext, block: BlockContext, step: int) -> Tensor:
-        """hidden [B, tokens, dim] after the last layer -> velocity, float32 [B, 16, frames, h, w]."""
-        tokens = run_head(self.head, hidden, video.steps[step].head)
+    def velocity(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row]) -> Tensor:
+        """hidden [rows, tokens, dim] after the last layer -> velocity, float32 [rows, 16, frames, h, w]."""
+        tokens = run_head(self.head, hidden, _together([video.steps[row.step].head for row in rows]))
+        block = rows[0].block
         return unpatchify(tokens, block.frames, block.grid, self.config.patch_size)
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))

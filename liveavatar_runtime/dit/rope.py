@@ -4,6 +4,7 @@ Source: Wan 2.2 S2V and Live Avatar (arXiv 2512.04677). A head of d channels is 
 (x[2j], x[2j+1]); the first d/2 - 2*(d/6) pairs turn with the frame index, d/6 with the row, d/6 with the column.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ REFERENCE_FRAME = 30
 
 @dataclass(frozen=True)
 class RopeFactors:
-    """cos and sin of the rotation angles, each float32 [tokens, 1, head_dim / 2]; the 1 broadcasts over heads."""
+    """cos and sin of the rotation angles, each float32 [(batch,) tokens, 1, head_dim / 2]; the 1 is for the heads."""
 
     cos: Tensor
     sin: Tensor
@@ -57,6 +58,13 @@ def _frequencies(pairs: int) -> Tensor:
 
 def join_factors(*parts: RopeFactors) -> RopeFactors:
     return RopeFactors(torch.cat([p.cos for p in parts]), torch.cat([p.sin for p in parts]))
+
+
+def stack_factors(rows: Sequence[RopeFactors]) -> RopeFactors:
+    """Factors of a batch whose rows stand at different positions."""
+    if len(rows) == 1:
+        return rows[0]
+    return RopeFactors(torch.stack([r.cos for r in rows]), torch.stack([r.sin for r in rows]))
 
 
 def block_rope(head_dim: int, grid: tuple[int, int], start_frame: int, num_frames: int) -> RopeFactors:

@@ -1,27 +1,40 @@
-"""Executor `local`: the whole model on one device, one evaluation at a time."""
+"""Executor `local`: the whole model on one device."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
-from ..sampling.block_loop import AfterStep, LatentBlock, sample_blocks
+from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, BlockRun, BlockSampler, KeepRings, MakeCache, RunStart
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """`dtype` is that of hidden states and caches; latents between the steps are always float32."""
+    """`dtype` is that of hidden states and caches; latents between the steps are always float32.
+
+    `batched`: as many blocks as there are steps go through the model together, so that its weights are read, or
+    streamed from RAM, once a block instead of once a step.
+    """
 
     model: CausalWanS2V
     device: torch.device
     dtype: torch.dtype
+    make_cache: MakeCache = ResidentCache
+    batched: bool = False
 
     def run(
-        self, conditions: Conditions, plan: ClipPlan, first_block: int = 0, after_step: AfterStep | None = None
-    ) -> Iterator[LatentBlock]:
-        blocks = sample_blocks(self.model, plan, conditions, self.dtype, self.device, after_step)
-        # The caches of a later block exist only after those before it, so these are sampled again, not kept.
-        return (block for block in blocks if block.index >= first_block)
+        self,
+        conditions: Conditions,
+        plan: ClipPlan,
+        start: RunStart = FROM_THE_BEGINNING,
+        after_step: AfterStep | None = None,
+        keep_rings: KeepRings | None = None,
+    ) -> BlockRun:
+        def sampler() -> BlockSampler:
+            return BlockSampler.start(self.model, plan, conditions, self.dtype, self.device, self.make_cache)
+
+        at_once = plan.steps if self.batched else 1
+        return BlockRun(sampler, plan, start, at_once, after_step, keep_rings)

@@ -21,6 +21,12 @@ def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> i
     return shape.bytes(config.num_layers, dtype.itemsize)
 
 
+def ring_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
+    """Size of the state that sampling can be continued from (`LatentBlock.rings`), at most."""
+    shape = CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
+    return shape.ring_bytes(config.num_layers, dtype.itemsize)
+
+
 def activation_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
     """Peak of one evaluation's intermediate tensors.
 

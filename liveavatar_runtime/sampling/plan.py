@@ -152,6 +152,11 @@ class ClipPlan:
         first = (block % self.blocks_per_clip) * LATENT_FRAMES_PER_BLOCK
         return self.clip_noise(self.clip_of(block))[:, first : first + LATENT_FRAMES_PER_BLOCK]
 
-    def renews_sink(self, block: int) -> bool:
-        """Whether the sink is made anew, from the first generated latent frame, just before this block."""
-        return self.sink_policy == "adaptive" and block == self.blocks_per_clip
+    def sink_source(self, block: int) -> int | None:
+        """The block whose first latent frame is the sink's reference while `block` is sampled; None: the picture."""
+        return 0 if self.sink_policy == "adaptive" and block >= self.blocks_per_clip else None
+
+    def sink_sources(self, first_block: int = 0) -> set[int]:
+        """Blocks whose first latent frame the sink is made from while the blocks from `first_block` on are sampled."""
+        sources = {self.sink_source(block) for block in range(first_block, self.num_blocks)}
+        return {source for source in sources if source is not None}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.dit.model import CausalWanS2V, Row
 from liveavatar_runtime.sampling.block_loop import BlockSampler, Evaluation, sample_blocks
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan, SinkPolicy
@@ -102,5 +102,6 @@ def single_velocity(golden: Any, model: CausalWanS2V, pose: Tensor | None) -> Te
     audio = sampler.conditions.audio.frames(0, 4 * frames)
     context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, torch.device("cpu"))
     hidden = model.embed(stored["x"][None], pose)
-    hidden = model.run_layers(hidden, video, context, 0, sampler.cache, distance)
-    return model.velocity(hidden, video, context, 0)[0]
+    row = Row(context, 0, sampler.make_sink(sampler.conditions.reference), distance)
+    hidden = model.run_layers(hidden, video, [row], sampler.cache)
+    return model.velocity(hidden, video, [row])[0]

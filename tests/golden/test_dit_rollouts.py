@@ -6,7 +6,8 @@ import pytest
 import torch
 from rollout import BASE, TOLERANCE, conditions_of, plan_of, run, single_velocity
 
-from liveavatar_runtime.dit.kv_cache import KVCache
+from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
+from liveavatar_runtime.dit.model import Row
 from liveavatar_runtime.sampling.block_loop import BlockSampler, sample_blocks
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.schedule import flow_matching_schedule
@@ -78,29 +79,32 @@ def base_sampler(golden, golden_dit) -> BlockSampler:
         return BlockSampler.start(golden_dit, plan, conditions, torch.float32, torch.device("cpu"))
 
 
-def ring(cache: KVCache, tensors: dict[int, torch.Tensor], layer: int, step: int, tokens: int) -> torch.Tensor:
+def ring(cache: ResidentCache, tensors: dict[int, torch.Tensor], layer: int, step: int, tokens: int) -> torch.Tensor:
     front = cache.shape.sink_tokens
     return tensors[layer][step : step + 1, front : front + tokens]
 
 
 def test_kv_caches(golden, base_sampler):
     stored, cache = golden.tensors("kv_cache.safetensors"), base_sampler.cache
+    with torch.inference_mode():
+        sink = base_sampler.make_sink(base_sampler.conditions.reference)
     layers = {int(name[len("layer") :].split(".")[0]) for name in stored if name.startswith("layer")}
     assert layers
     for layer in layers:
         assert stored[f"layer{layer}.cond_end"].item() == cache.shape.sink_tokens
         reference = cache.shape.reference_tokens
         torch.testing.assert_close(
-            cache.reference_keys[layer], stored[f"layer{layer}.cond_k"][:, :reference], atol=1e-5, rtol=0
+            sink.reference_keys[layer][None], stored[f"layer{layer}.cond_k"][:, :reference], atol=1e-5, rtol=0
         )
-        values = cache.values[layer][:1, : cache.shape.sink_tokens]
-        torch.testing.assert_close(values, stored[f"layer{layer}.cond_v"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(sink.values[layer][None], stored[f"layer{layer}.cond_v"], atol=1e-5, rtol=0)
     # Names are after_c{clip}b{block}s{step}.layer{n}.{k|v}; the first step's ring is written once a block.
     moments = {name.split(".")[0] for name in stored if name.startswith("after_")}
     plan = base_sampler.plan
     with torch.inference_mode():
         for block in range(plan.num_blocks):
-            base_sampler.sample_block(block)
+            flight = base_sampler.begin_block(block, sink)
+            for _ in range(plan.steps):
+                base_sampler.advance([flight])
             moment = f"after_c{plan.clip_of(block)}b{block % plan.blocks_per_clip}s0"
             for name in (n for n in stored if n.startswith(f"{moment}.")):
                 layer, kind = int(name.split(".")[1][len("layer") :]), name.split(".")[2]
@@ -126,17 +130,19 @@ def test_layer_ranges_give_the_same_result(golden, golden_dit):
     whole = BlockSampler.start(golden_dit, plan, conditions, dtype, device)
     half = golden_dit.config.num_layers // 2
     stages = [range(half), range(half, golden_dit.config.num_layers)]
-    caches = [KVCache(whole.cache.shape, layers, dtype, device) for layers in stages]
-    sink = golden_dit.embed_sink(conditions.reference[None], conditions.motion[None])
-    for cache in caches:
-        sink = golden_dit.run_sink_layers(sink, whole.video, plan.grid, cache)
+    caches = [ResidentCache(whole.cache.shape, layers, dtype, device) for layers in stages]
+    sinks = [Sink() for _ in caches]
+    tokens = golden_dit.embed_sink(conditions.reference[None], conditions.motion[None])
+    for cache, sink in zip(caches, sinks, strict=True):
+        tokens = golden_dit.run_sink_layers(tokens, whole.video, plan.grid, cache, sink)
     audio = conditions.audio.frames(0, 12)
     noise = plan.block_noise(0)[None]
     context = golden_dit.block_context(0, 3, plan.grid, audio, golden_dit.layers, dtype, device)
-    expected = golden_dit.run_layers(golden_dit.embed(noise), whole.video, context, 0, whole.cache, 17)
+    row = Row(context, 0, whole.make_sink(conditions.reference), 17)
+    expected = golden_dit.run_layers(golden_dit.embed(noise), whole.video, [row], whole.cache)
     hidden = golden_dit.embed(noise)
-    for cache in caches:
-        hidden = golden_dit.run_layers(hidden, whole.video, context, 0, cache, 17)
+    for cache, sink in zip(caches, sinks, strict=True):
+        hidden = golden_dit.run_layers(hidden, whole.video, [Row(context, 0, sink, 17)], cache)
     assert torch.equal(hidden, expected)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B
-from liveavatar_runtime.dit.kv_cache import KVCache
+from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.planning.memory import cache_bytes, check_fits, working_bytes
@@ -26,9 +26,10 @@ def test_ring_of_one_step_is_what_the_model_needs():
 def test_the_predicted_cache_is_the_allocated_one(window_blocks):
     plan = ClipPlan(width=128, height=64, keep_aspect=False, steps=3, window_blocks=window_blocks)
     shape = CausalWanS2V(DEMO, device="meta").cache_shape(plan.grid, plan.steps, plan.window_blocks, 3)
-    cache = KVCache(shape, range(DEMO.num_layers), torch.float32, "cpu")
-    tensors = [*cache.keys.values(), *cache.values.values(), *cache.reference_keys.values()]
-    assert cache_bytes(DEMO, plan, torch.float32) == sum(tensor.nbytes for tensor in tensors)
+    cache = ResidentCache(shape, range(DEMO.num_layers), torch.float32, "cpu")
+    tensors = [*cache.keys.values(), *cache.values.values()]
+    reference_keys = shape.reference_tokens * DEMO.dim * DEMO.num_layers * torch.float32.itemsize
+    assert cache_bytes(DEMO, plan, torch.float32) == sum(tensor.nbytes for tensor in tensors) + reference_keys
 
 
 def test_the_length_needs_no_memory():
