@@ -11,6 +11,7 @@ import torch
 
 from ..config import WAN_S2V_14B, AvatarConfig
 from ..errors import CheckpointError, InputError
+from .quantised import is_quantisation_entry, weight_shapes
 from .safetensors_io import Checkpoint, read_json
 
 Shapes = dict[str, tuple[int, ...]]
@@ -31,12 +32,6 @@ S2V_NAMES = (
 )
 # Measurements that an incomplete file gets wrong; `injectors` is none of the config's fields.
 COUNTED = {"num_layers", "injectors"}
-# Entries that quantised files add beside a layer's weight.
-QUANTISATION_ENDINGS = (
-    ".scale_weight", ".scale_input", ".comfy_quant", ".weight_scale", ".weight_scale_2", ".input_scale",
-    ".pre_quant_scale",
-)  # fmt: skip
-QUANTISATION_NAMES = {"scaled_fp8"}
 
 # (a part of a tensor name, what a file with such a name is), most specific first.
 SIGNATURES = (
@@ -69,7 +64,7 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     the 14B model's width without either, that model's values apply.
     Raises CheckpointError for another architecture, for incomplete weights and when config and weights disagree.
     """
-    shapes = checkpoint.shapes
+    shapes = weight_shapes(checkpoint)
     if any(name not in shapes for name in S2V_NAMES):
         raise CheckpointError(
             f"{checkpoint.path} is not a Live Avatar model: it looks like {describe_contents(shapes)}. {RIGHT_FILE}"
@@ -127,13 +122,12 @@ def expected_shapes(config: AvatarConfig) -> Shapes:
 
 def check_names(path: Path, shapes: Shapes, expected: Shapes) -> None:
     """Raises CheckpointError unless the file has exactly the expected tensors; quantisation entries may be added."""
-    packed = {name.removesuffix(".comfy_quant") for name in shapes if name.endswith(".comfy_quant")}
     missing = [name for name in expected if name not in shapes]
-    unexpected = [name for name in shapes if name not in expected and not _is_quantisation(name)]
+    unexpected = [name for name in shapes if name not in expected and not is_quantisation_entry(name)]
     misshaped = [
         f"{name} is {list(shapes[name])}, not {list(expected[name])}"
         for name in expected
-        if name in shapes and shapes[name] != expected[name] and name.removesuffix(".weight") not in packed
+        if name in shapes and shapes[name] != expected[name]
     ]
     problems = [
         _listing(kind, names)
@@ -216,10 +210,6 @@ def _count(shapes: Shapes, prefix: str) -> int:
     """Length of a numbered list of modules; a gap in it shows as missing tensors later."""
     numbers = [int(name[len(prefix) :].split(".", 1)[0]) for name in shapes if re.match(rf"{prefix}\d+\.", name)]
     return max(numbers, default=-1) + 1
-
-
-def _is_quantisation(name: str) -> bool:
-    return name in QUANTISATION_NAMES or name.endswith(QUANTISATION_ENDINGS)
 
 
 def _listing(kind: str, names: list[str]) -> str:

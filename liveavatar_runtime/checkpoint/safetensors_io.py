@@ -1,10 +1,10 @@
-"""Opening weight files: safetensors, sharded folders and PyTorch archives, memory-mapped, with readable refusals."""
+"""Opening weight files: safetensors, sharded folders, PyTorch archives, GGUF; mapped, with readable refusals."""
 
 import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,10 @@ from ..errors import CheckpointError
 MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """What ComfyUI's own files put in front of the transformer's names."""
 
+QUANTISATION_HEADER = "_quantization_metadata"
+"""Header entry in which ComfyUI notes the format of each quantised layer."""
+
+GGUF_SUFFIX = ".gguf"
 TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".ckpt"}
 # In the order of trust: an index names every shard, a single file is complete by itself.
 FOLDER_ENTRIES = (
@@ -30,65 +34,95 @@ FOLDER_ENTRIES = (
 )
 # First bytes of what people most often have under a .safetensors name, and what it is.
 FOREIGN_STARTS = (
-    (b"GGUF", "a GGUF file"),
+    (b"GGUF", "a GGUF file; rename it to .gguf"),
     (b"PK\x03\x04", "a PyTorch or zip archive; rename it to .pth if it holds weights"),
     (b"\x80", "a Python pickle; rename it to .pth if it holds weights"),
     (b"version https://git-lfs", "a git-lfs pointer; fetch the real file with `git lfs pull`"),
     (b"<", "a web page, saved instead of the file it links to"),
 )
+DAMAGED = (
+    SafetensorError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RuntimeError,
+    EOFError, MemoryError, pickle.UnpicklingError,
+)  # fmt: skip
 LARGEST_HEADER = 100 * 2**20
 AGAIN = "Download or copy the file again and compare its size with the source."
 
 
+Reader = Callable[[Path], tuple[dict[str, Tensor], dict[str, str]]]
+"""Gives the tensors and the header's texts of a complete safetensors file."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one model: `tensors` as named by the model itself, `metadata` of the safetensors header (strings)."""
+    """Weights of one model: `tensors` as named by the model itself, `metadata` of the file's header (strings)."""
 
     path: Path
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        """Shapes as stored, without unpacking anything."""
+        known = getattr(self.tensors, "shapes", None)
+        return dict(known) if known is not None else {name: tuple(t.shape) for name, t in self.tensors.items()}
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, reader: Reader | None = None) -> Checkpoint:
     """Weights of a file or of a folder in the official layout, with ComfyUI's model prefix removed.
 
-    Tensors are memory-mapped views on the CPU in the file's dtype: nothing is read before it is used.
+    Tensors are memory-mapped views on the CPU in the file's dtype: nothing is read before it is used. Those of GGUF
+    files are unpacked at every access. `reader` replaces the reading of safetensors files.
     Raises CheckpointError when there is no such file, or it is truncated, of another format or unsafe.
     """
-    tensors, metadata = read_tensors(path)
-    return Checkpoint(Path(path), without_model_prefix(tensors), metadata)
+    path = Path(path)
+    if path.suffix.lower() == GGUF_SUFFIX and path.is_file():
+        from .gguf_io import open_gguf
+
+        packed, metadata = open_gguf(path)
+        _, names = _names_without_prefix(packed)
+        return Checkpoint(path, packed.renamed(names), metadata)
+    tensors, metadata = read_tensors(path, reader)
+    prefix, names = _names_without_prefix(tensors)
+    with readable(path):
+        metadata = _relocated(metadata, prefix)
+    return Checkpoint(path, {new: tensors[old] for new, old in names.items()}, metadata)
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata)."""
+def read_tensors(path: str | Path, reader: Reader | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata); no GGUF."""
     path = Path(path)
     if path.is_dir():
         path = _entry_of_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give a weight file or a folder that holds one")
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
+        return _read_shards(path, reader or _mapped)
     if path.suffix.lower() in TORCH_SUFFIXES:
         return _read_torch(path), {}
-    return _read_safetensors(path)
+    return _read_safetensors(path, reader or _mapped)
 
 
-def without_model_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Only the transformer's tensors, under its own names; everything as it is when no name has a prefix."""
+def _names_without_prefix(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, str]]:
+    """The prefix of the transformer's tensors, and their own names with the file's; all of them when none has one."""
     for prefix in MODEL_PREFIXES:
-        kept = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        if kept:
-            return kept
-    return tensors
+        names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
+        if names:
+            return prefix, names
+    return "", {name: name for name in tensors}
+
+
+def _relocated(header: dict[str, str], prefix: str) -> dict[str, str]:
+    """The header after `prefix` was removed from the tensors' names."""
+    if QUANTISATION_HEADER not in header:
+        return header
+    content = json.loads(header[QUANTISATION_HEADER])
+    layers = {name.removeprefix(prefix): how for name, how in content.get("layers", {}).items()}
+    return {**header, QUANTISATION_HEADER: json.dumps({**content, "layers": layers})}
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises CheckpointError when it is something else."""
-    with _readable(path):
+    with readable(path):
         content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; it must be an object. {AGAIN}")
@@ -102,7 +136,7 @@ def _entry_of_folder(folder: Path) -> Path:
     raise CheckpointError(f"{folder} holds no weights; it must hold one of: {', '.join(FOLDER_ENTRIES)}")
 
 
-def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_shards(index: Path, reader: Reader) -> tuple[dict[str, Tensor], dict[str, str]]:
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise CheckpointError(f"{index} has no weight_map, so it does not tell which file holds which tensor. {AGAIN}")
@@ -116,7 +150,7 @@ def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     tensors: dict[str, Tensor] = {}
     for name in names:
-        tensors |= _read_safetensors(index.parent / name)[0]
+        tensors |= _read_safetensors(index.parent / name, reader)[0]
     lost = [name for name in where if name not in tensors]
     if lost:
         raise CheckpointError(
@@ -126,9 +160,14 @@ def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path, reader: Reader) -> tuple[dict[str, Tensor], dict[str, str]]:
     _check_header(path)
-    with _readable(path), safe_open(path, framework="pt", device="cpu") as file:
+    with readable(path):
+        return reader(path)
+
+
+def _mapped(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt", device="cpu") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
@@ -146,7 +185,7 @@ def _check_header(path: Path) -> None:
         if size < 8 + length:
             raise CheckpointError(f"{path} is truncated: it ends after {size:,} bytes, inside its header. {AGAIN}")
         file.seek(8)
-        with _readable(path):
+        with readable(path):
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     needed = 8 + length + max(ends, default=0)
@@ -156,7 +195,7 @@ def _check_header(path: Path) -> None:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     # weights_only never runs code of the file; only the zip format can be mapped.
-    with _readable(path):
+    with readable(path):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -166,10 +205,11 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turns what readers raise for a damaged file into a CheckpointError."""
     try:
         yield
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as weights: {reason}. {AGAIN}") from error
 

@@ -35,9 +35,12 @@ ODD = AvatarConfig(
 
 
 def checkpoint(config: AvatarConfig, metadata: Any = None, **changes: Any) -> Checkpoint:
-    """Weights of the right shapes without memory; a change of None takes a tensor away, a shape replaces or adds it."""
-    shapes = {**expected_shapes(config), **changes}
+    """Weights of the right shapes without memory; a change of None takes a tensor away, a shape or tensor replaces or
+    adds one."""
+    given = {name: value for name, value in changes.items() if isinstance(value, torch.Tensor)}
+    shapes = {**expected_shapes(config), **{name: value for name, value in changes.items() if name not in given}}
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items() if shape is not None}
+    tensors |= given
     return Checkpoint(Path("somewhere.safetensors"), tensors, metadata or {})
 
 
@@ -74,22 +77,44 @@ def test_config_json_wins_over_the_header():
     assert detect_config(checkpoint(ODD, header)).text_len == 77
 
 
+def quantisation(how: str) -> torch.Tensor:
+    """Content of a `comfy_quant` entry."""
+    return torch.tensor(list(json.dumps({"format": how}).encode()), dtype=torch.uint8)
+
+
 def test_entries_of_quantised_files_are_no_surprise():
     extra = {
         "scaled_fp8": (2,),
         "blocks.0.ffn.0.scale_weight": (),
         "blocks.0.ffn.0.scale_input": (),
-        "blocks.1.self_attn.q.comfy_quant": (30,),
+        "blocks.1.self_attn.q.comfy_quant": quantisation("float8_e4m3fn"),
         "blocks.1.self_attn.q.weight_scale": (1,),
     }
     assert detect_config(checkpoint(DEMO, **extra), DEMO.to_dict()) == DEMO
 
 
-def test_packed_weights_may_have_another_shape():
-    halved = {"blocks.1.self_attn.q.weight": (DEMO.dim, DEMO.dim // 2)}
-    assert "1 of another shape" in refusal(checkpoint(DEMO, **halved), DEMO.to_dict())
-    marked = {**halved, "blocks.1.self_attn.q.comfy_quant": (30,)}
-    assert detect_config(checkpoint(DEMO, **marked), DEMO.to_dict()) == DEMO
+def test_two_4_bit_values_share_a_byte():
+    """Also in the layers whose shapes tell the architecture."""
+    halved = {
+        "blocks.1.self_attn.q.weight": (DEMO.dim, DEMO.dim // 2),
+        "text_embedding.0.weight": (DEMO.dim, DEMO.text_dim // 2),
+    }
+    assert "do not belong together: text_dim" in refusal(checkpoint(DEMO, **halved), DEMO.to_dict())
+    entries = {name.replace("weight", "comfy_quant"): quantisation("nvfp4") for name in halved}
+    assert detect_config(checkpoint(DEMO, **halved, **entries), DEMO.to_dict()) == DEMO
+    layers = {name.removesuffix(".weight"): {"format": "nvfp4"} for name in halved}
+    header = {"_quantization_metadata": json.dumps({"layers": layers})}
+    assert detect_config(checkpoint(DEMO, header, **halved), DEMO.to_dict()) == DEMO
+
+
+@pytest.mark.parametrize(
+    ("entry", "header"),
+    [(torch.tensor([1, 2], dtype=torch.uint8), {}), (None, {"_quantization_metadata": "{"})],
+    ids=["entry", "header"],
+)
+def test_damaged_quantisation_entries(entry, header):
+    extra = {} if entry is None else {"blocks.1.self_attn.q.comfy_quant": entry}
+    assert "cannot be read as weights" in refusal(checkpoint(DEMO, header, **extra), DEMO.to_dict())
 
 
 def test_layers_without_config_cannot_be_guessed():
