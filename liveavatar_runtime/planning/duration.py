@@ -123,6 +123,27 @@ def clips_for_duration(seconds: Fraction, infer_frames: int, fps: Fraction) -> i
     return max(1, math.ceil(seconds * fps / check_infer_frames(infer_frames)))
 
 
+def segment_clips(num_clip: int, segment_clips: int, segment_index: int) -> range:
+    """Clips of one segment of a video that is cut every `segment_clips` clips (0: not cut); the last may be shorter.
+
+    Raises InputError when there is no such segment.
+    """
+    if segment_clips < 0 or segment_index < 0:
+        raise InputError(
+            f"segment_clips is {segment_clips} and segment_index {segment_index}; neither can be negative. "
+            "Use 0 for one video without segments."
+        )
+    length = segment_clips or check_num_clip(num_clip)
+    segments = -(-num_clip // length)
+    if segment_index >= segments:
+        allowed = f"0 to {segments - 1}" if segments > 1 else "only 0"
+        raise InputError(
+            f"segment_index is {segment_index}; {num_clip} clips in segments of {length} make {segments}, "
+            f"so allowed is {allowed}. Lower segment_index, or raise num_clip (a voice must fill it)."
+        )
+    return range(segment_index * length, min(num_clip, (segment_index + 1) * length))
+
+
 def samples_for_frames(num_frames: int, fps: Fraction, sample_rate: int) -> int:
     """Audio samples that belong to frames [0, num_frames): the exact time of the end, rounded to a sample.
 

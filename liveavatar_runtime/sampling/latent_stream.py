@@ -1,47 +1,275 @@
-"""LatentStream: the lazy, re-iterable result of sampling, block by block."""
+"""LatentStream: the lazy, re-iterable result of sampling, block by block, kept on the disk clip by clip."""
 
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from .block_loop import LatentBlock
-from .plan import ClipPlan
+from ..errors import MachineError
+from ..planning.duration import LATENT_FRAMES_PER_BLOCK
+from .block_loop import KeepRings, LatentBlock, RunStart
+from .plan import ClipPlan, Segment
+from .resume import Resumption, StateSettings, clip_shape, resumption
+from .spool import Spool, State, same
+
+WAIT_SECONDS = 0.2
+
+
+class Run(Protocol):
+    """What `Executor.run` gives."""
+
+    def __next__(self) -> LatentBlock: ...
+
+    def rings(self) -> dict[str, Tensor] | None: ...
+
+    def close(self) -> None: ...
+
+
+StartRun = Callable[[ClipPlan, RunStart, KeepRings], Run]
+"""Begin sampling a plan at a start, keeping the rings where told: `Executor.run` with its conditions."""
+
+
+@dataclass
+class ClipInWork:
+    """The clip that a run is making: its finished blocks, and what could not be written of it, if anything."""
+
+    clip: int
+    parts: list[Tensor]
+    rings: dict[str, Tensor] | None = None
 
 
 class LatentStream:
-    """Finished blocks are kept and replayed; the rest is sampled when it is asked for.
+    """Blocks of a plan's segment; finished clips come from the spool, the rest is sampled when it is asked for.
 
-    `start(first)` begins sampling and yields the blocks from number `first` on; `priming` [16, n, h, w] is what
-    a streaming decoder is given before the first block. An error or an interruption loses no finished block.
+    `history` [16, n, h, w]: latents of the still picture before the video, in the model's space. Without a spool one in
+    a temporary folder is used. `say(text)` tells the user what happens; `stop_if_interrupted` is called while waiting
+    for another prompt and may raise. Nothing grows with the number of clips. An error, an interruption or a crash
+    loses no finished clip, and none is sampled twice where the state after it could be kept.
     """
 
-    def __init__(self, plan: ClipPlan, priming: Tensor, start: Callable[[int], Iterator[LatentBlock]]) -> None:
-        self.plan = plan
-        self.priming = priming
-        self._start = start
-        self._finished: list[LatentBlock] = []
-        self._running: Iterator[LatentBlock] | None = None
+    def __init__(
+        self,
+        plan: ClipPlan,
+        history: Tensor,
+        start_run: StartRun,
+        spool: Spool | None = None,
+        states: StateSettings | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        stop_if_interrupted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.plan, self.history, self.spool = plan, history, spool or Spool.temporary()
+        self._start_run, self._states = start_run, states or StateSettings()
+        self._say, self._stop_if_interrupted = say, stop_if_interrupted
+        self._shape = clip_shape(plan)
+        self._run: Run | None = None
+        self._work: ClipInWork | None = None
+        self._unwritten: ClipInWork | None = None
+        self._read: tuple[int, Tensor] | None = None
+        self._readers = 0
+        self._target = 0
+
+    @property
+    def segment(self) -> Segment:
+        """The clips, blocks and frames of the video that this stream gives."""
+        return self.plan.segment
 
     def __len__(self) -> int:
         """Number of blocks, finished or not."""
-        return self.plan.num_blocks
+        return len(self.segment.blocks)
 
     @property
     def finished(self) -> int:
-        """Number of blocks that need no sampling any more."""
-        return len(self._finished)
+        """Number of this stream's clips that need no sampling any more."""
+        return sum(self.spool.has_clip(clip) for clip in self.segment.clips)
 
     def __iter__(self) -> Generator[LatentBlock, None, None]:
-        try:
-            for index in range(len(self)):
-                if index == len(self._finished):
-                    self._finished.append(self._sample_next())
-                yield self._finished[index]
-        finally:
-            # Sampling holds the caches, most of a card's memory: let go of them however the iteration ends.
-            self._running = None
+        return self._blocks(self.segment.blocks)
 
-    def _sample_next(self) -> LatentBlock:
-        if self._running is None:
-            self._running = self._start(len(self._finished))
-        return next(self._running)
+    def priming(self, past_latents: int) -> Tensor:
+        """What a streaming decoder is given before this stream's first block: [16, n, h, w].
+
+        For the start of the video that is the history; for a later segment the `past_latents` latents before it, with
+        the history in front if they are fewer. Clips before the segment that are missing are sampled first.
+        """
+        first = self.segment.blocks.start
+        count = min(first, -(-past_latents // LATENT_FRAMES_PER_BLOCK))
+        # The run stays: the segment itself is read next.
+        before = [block.latents for block in self._blocks(range(first - count, first), keep_run=True)]
+        return torch.cat([self.history, *before] if count == first else before, dim=1)
+
+    def close(self) -> None:
+        """Let go of the caches and of the lock; an iteration that ends does it too."""
+        self._stop()
+
+    def _blocks(self, numbers: range, keep_run: bool = False) -> Generator[LatentBlock, None, None]:
+        self._readers += 1
+        whole = False
+        try:
+            for number in numbers:
+                yield self._block(number)
+            whole = True
+        finally:
+            self._readers -= 1
+            # Sampling holds the caches, most of a card's memory: let go of them however the iteration ends.
+            if not self._readers and not (whole and keep_run):
+                self._stop()
+
+    def _block(self, number: int) -> LatentBlock:
+        """A block that is in work, on the disk, or sampled now."""
+        clip, offset = divmod(number, self.plan.blocks_per_clip)
+        while True:
+            if self._work is not None and self._work.clip == clip and offset < len(self._work.parts):
+                return LatentBlock(number, clip, self._work.parts[offset])
+            latents = self._stored(clip)
+            if latents is not None:
+                start = offset * LATENT_FRAMES_PER_BLOCK
+                return LatentBlock(number, clip, latents[:, start : start + LATENT_FRAMES_PER_BLOCK].clone())
+            self._sample_towards(clip)
+
+    def _stored(self, clip: int) -> Tensor | None:
+        """Latents of a finished clip; None when it is to be sampled."""
+        if self._read is None or self._read[0] != clip:
+            self._read = None
+            existed = self.spool.has_clip(clip)
+            latents = self.spool.read_clip(clip)
+            if latents is None or not same(latents, self._shape):
+                if existed:
+                    self._say(f"Clip {clip} was damaged on the disk and is made again")
+                return None
+            self._read = clip, latents
+            self.spool.touch()
+        return self._read[1]
+
+    def _sample_towards(self, clip: int) -> None:
+        """One more block on the way to a clip, or the beginning of that way."""
+        if self._run is None or not self._is_on_the_way(clip):
+            self._stop()
+            if self._lock_or_find(clip):
+                self._write_unwritten()
+                if not self.spool.has_clip(clip):
+                    self._begin(self._first_missing(clip))
+        else:
+            self._sample_block(self._run)
+
+    def _is_on_the_way(self, clip: int) -> bool:
+        """Whether the run comes to a clip without making others again that it need not make."""
+        work = self._work
+        if work is None or work.clip > clip:
+            return False
+        return clip in (self._target, work.clip, work.clip + 1) or not self.spool.has_clip(work.clip + 1)
+
+    def _lock_or_find(self, clip: int) -> bool:
+        """Wait for the right to sample; False when the clip has been made by another prompt meanwhile."""
+        waiting = False
+        while not self.spool.try_lock():
+            if self.spool.has_clip(clip):
+                return False
+            if not waiting:
+                waiting = True
+                self._say(f"Another prompt is making this video: waiting for its clip {clip}")
+            self._stop_if_interrupted()
+            time.sleep(WAIT_SECONDS)
+        return not self.spool.has_clip(clip)
+
+    def _first_missing(self, clip: int) -> int:
+        return next((number for number in range(clip) if not self.spool.has_clip(number)), clip)
+
+    def _begin(self, clip: int) -> None:
+        """Start a run that makes `clip`; all clips before it are there."""
+        plan = self.plan
+        found = resumption(plan, self.spool, clip)
+        if not found.exact:
+            self.spool.begin_anew_at(found.start.first_block // plan.blocks_per_clip, plan.blocks_per_clip)
+        if clip or found.parts:
+            self._say(resume_note(plan, clip, found))
+
+        def keep_rings(block: int) -> bool:
+            return self._states.wanted_after(plan, block)
+
+        self._target = clip
+        self._work = ClipInWork(plan.clip_of(found.start.first_block), list(found.parts))
+        self._run = self._start_run(plan.until(self.segment.clips.stop), found.start, keep_rings)
+
+    def _sample_block(self, run: Run) -> None:
+        block, work = next(run), self._work
+        if work is None or work.clip != block.clip:
+            work = self._work = ClipInWork(block.clip, [])
+        work.parts.append(block.latents)
+        if len(work.parts) == self.plan.blocks_per_clip:
+            work.rings = block.rings
+            self._unwritten = work
+            self._write_unwritten()
+
+    def _write_unwritten(self) -> None:
+        """Write a finished clip and the state after it. What a full disk refused is written the next time."""
+        work = self._unwritten
+        if work is None:
+            return
+        next_block = (work.clip + 1) * self.plan.blocks_per_clip
+        needed = (self.segment.clips.stop - work.clip) * clip_bytes(self.plan)
+        # First the state: a clip without it would have to be sampled again to go on exactly.
+        if work.rings is not None:
+            self.spool.write_state(State(next_block, work.rings), needed + self._states.size)
+        if not self.spool.has_clip(work.clip):
+            self.spool.write_clip(work.clip, torch.cat(work.parts, dim=1), needed)
+        work.rings = self._unwritten = None
+        self._forget_states()
+
+    def _forget_states(self) -> None:
+        """Keep the newest state, and those at ends of segments as far as the budget reaches."""
+        blocks, segment_blocks = self.spool.states(), self.plan.segment_clips * self.plan.blocks_per_clip
+        left = self._states.budget - self._states.size
+        for block in reversed(blocks[:-1]):
+            left -= self._states.size
+            if not segment_blocks or block % segment_blocks or left < 0:
+                self.spool.remove_state(block)
+
+    def _stop(self) -> None:
+        """End the run, keeping its state where it was left; let go of the caches and of the lock."""
+        run, work = self._run, self._work
+        self._run = self._work = self._read = None
+        if run is not None:
+            if work is not None and self._unwritten is None:
+                self._keep_interrupted(run, work)
+            run.close()
+        if self.spool.locked:
+            self.spool.unlock()
+
+    def _keep_interrupted(self, run: Run, work: ClipInWork) -> None:
+        next_block = work.clip * self.plan.blocks_per_clip + len(work.parts)
+        at_end = next_block >= self.segment.blocks.stop
+        useless = at_end or self.spool.has_clip(self.plan.clip_of(next_block)) or next_block in self.spool.states()
+        if useless or not self._states.allowed:
+            return
+        rings = run.rings()
+        if rings is None:
+            return
+        whole = len(work.parts) in (0, self.plan.blocks_per_clip)
+        try:
+            self.spool.write_state(State(next_block, rings, None if whole else torch.cat(work.parts, dim=1)))
+        except MachineError as error:
+            self._say(f"The state of sampling could not be kept: {error}")
+        else:
+            self._forget_states()
+
+
+def clip_bytes(plan: ClipPlan) -> int:
+    """Size of one clip's latents on the disk."""
+    channels, frames, height, width = clip_shape(plan)
+    return 4 * channels * frames * height * width
+
+
+def resume_note(plan: ClipPlan, clip: int, found: Resumption) -> str:
+    """How sampling goes on, for the user."""
+    text = f"{clip} of {plan.num_clip} clips are finished: going on with clip {clip}"
+    if not found.exact:
+        text += (
+            ", after a warm-up of one ring length because no state was kept (state_budget); the picture may jump a "
+            "little there"
+        )
+    elif found.start.first_block < clip * plan.blocks_per_clip:
+        text += f", by way of clip {plan.clip_of(found.start.first_block)}, so that it becomes what it was"
+    return text

@@ -16,6 +16,7 @@ from ..planning.duration import (
     check_infer_frames,
     check_num_clip,
     duration,
+    segment_clips,
     video_frames,
 )
 
@@ -26,8 +27,8 @@ MAX_SIDE = 4096
 MIN_DISTANCE, MAX_DISTANCE = 4, 30
 """Latent frames between a block and the reference picture in RoPE time: the range the model was trained with."""
 
-SinkPolicy = Literal["adaptive", "reference"]
-SINK_POLICIES: tuple[SinkPolicy, ...] = ("adaptive", "reference")
+SinkPolicy = Literal["adaptive", "reference", "reanchor"]
+SINK_POLICIES: tuple[SinkPolicy, ...] = ("adaptive", "reference", "reanchor")
 
 
 def check_distance(distance: int) -> int:
@@ -40,6 +41,33 @@ def check_distance(distance: int) -> int:
     return distance
 
 
+@dataclass(frozen=True)
+class Segment:
+    """The part of a plan's video that is made now: whole clips."""
+
+    clips: range
+    infer_frames: int
+
+    @property
+    def blocks(self) -> range:
+        """Blocks, counted over the whole video."""
+        blocks_per_clip = self.infer_frames // FRAMES_PER_BLOCK
+        return range(self.clips.start * blocks_per_clip, self.clips.stop * blocks_per_clip)
+
+    @property
+    def first_frame(self) -> int:
+        """Frames of the whole video before this part."""
+        return self.clips.start * self.infer_frames
+
+    @property
+    def frames(self) -> int:
+        return video_frames(len(self.clips), self.infer_frames)
+
+    @property
+    def starts_video(self) -> bool:
+        return self.clips.start == 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
     """The work of one video.
@@ -48,7 +76,10 @@ class ClipPlan:
     the plan whose sides have that picture's aspect. `relative_distance`: latent frames from a block to the reference
     picture; an int for every evaluation, a tuple that is gone through cyclically by evaluation, None for a draw
     seeded by (seed, block, step). `window_blocks`: blocks the ring cache holds. `sink_policy`: "adaptive" replaces
-    the reference picture by the first generated latent frame after clip 0, "reference" keeps it.
+    the reference picture by the first generated latent frame after clip 0, "reference" keeps it, "reanchor" replaces
+    it as adaptive does and again after every `reanchor_clips` clips, by the newest clip's first latent frame.
+    `segment_clips`, `segment_index`: which part of the video is made now (0 and 0: all). They change no latents: all
+    other fields describe the whole video.
     """
 
     num_clip: int = 10
@@ -63,6 +94,9 @@ class ClipPlan:
     sink_policy: SinkPolicy = "adaptive"
     relative_distance: int | tuple[int, ...] | None = 17
     window_blocks: int = 4
+    segment_clips: int = 0
+    segment_index: int = 0
+    reanchor_clips: int = 10
 
     def __post_init__(self) -> None:
         check_num_clip(self.num_clip)
@@ -76,6 +110,9 @@ class ClipPlan:
             check_distance(self.relative_distance)
         if self.window_blocks < 1:
             raise InputError(f"window_blocks is {self.window_blocks}; use at least 1 (4 is what the model knows)")
+        if self.reanchor_clips < 1:
+            raise InputError(f"reanchor_clips is {self.reanchor_clips}; use at least 1")
+        segment_clips(self.num_clip, self.segment_clips, self.segment_index)
 
     def _check_size(self) -> None:
         for name, side in (("width", self.width), ("height", self.height)):
@@ -96,6 +133,15 @@ class ClipPlan:
     def clamped_to(self, audio_clips: int) -> "ClipPlan":
         """The plan with no more clips than the sound fills."""
         return replace(self, num_clip=min(self.num_clip, audio_clips))
+
+    def until(self, clip: int) -> "ClipPlan":
+        """The plan that ends before a clip; its latents are the beginning of this plan's."""
+        return replace(self, num_clip=clip, segment_clips=0, segment_index=0)
+
+    @property
+    def segment(self) -> Segment:
+        """The part that is made now."""
+        return Segment(segment_clips(self.num_clip, self.segment_clips, self.segment_index), self.infer_frames)
 
     @property
     def frames(self) -> int:
@@ -154,7 +200,12 @@ class ClipPlan:
 
     def sink_source(self, block: int) -> int | None:
         """The block whose first latent frame is the sink's reference while `block` is sampled; None: the picture."""
-        return 0 if self.sink_policy == "adaptive" and block >= self.blocks_per_clip else None
+        clip = self.clip_of(block)
+        if self.sink_policy == "reference" or clip == 0:
+            return None
+        if self.sink_policy == "adaptive":
+            return 0
+        return (clip - 1) // self.reanchor_clips * self.reanchor_clips * self.blocks_per_clip
 
     def sink_sources(self, first_block: int = 0) -> set[int]:
         """Blocks whose first latent frame the sink is made from while the blocks from `first_block` on are sampled."""

@@ -56,6 +56,20 @@ class VaeConfig:
                 transient = max(1, (transient + 3) // 2)
         return transient + 2 * block + convolution
 
+    @property
+    def decoder_past_latents(self) -> int:
+        """Latent frames that a decoder must be given before one, so that it decodes as if all had been given.
+
+        The first of them is decoded as the start of a video, which no later frame may still feel.
+        """
+        convolution, block = 2, 4
+        past = convolution
+        for stage in range(len(self.dim_mult)):
+            past += block * (self.num_res_blocks + 1)
+            if stage < len(self.temporal_downsample) and self.temporal_downsample[stage]:
+                past = (past + 1) // 2 + convolution
+        return past + 2 * block + convolution + 1
+
     def latent_frames(self, frames: int) -> int:
         """Latent frames of a video of 1 + k * temporal_stride frames."""
         return 1 + (frames - 1) // self.temporal_stride
