@@ -3,7 +3,8 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ log = logging.getLogger("LiveAvatar")
 
 BUNDLE_FOLDER = "liveavatar"
 """Model folder of whole models (bundles): models/liveavatar, and the pack's own demo/."""
+GGUF_FILES = "unet_gguf"
+"""Files of the diffusion model folders that ComfyUI itself does not list."""
 PACK_ROOT = Path(__file__).parents[1]
 
 
@@ -33,6 +36,9 @@ def register_folders() -> None:
     """Make `models/liveavatar` and the embedded demo model known to ComfyUI."""
     folder_paths.add_model_folder_path(BUNDLE_FOLDER, str(Path(folder_paths.models_dir) / BUNDLE_FOLDER))
     folder_paths.add_model_folder_path(BUNDLE_FOLDER, str(PACK_ROOT / "demo"))
+    # Under the key that ComfyUI-GGUF uses too, for the same files.
+    files = folder_paths.folder_names_and_paths["diffusion_models"][0], {".gguf"}
+    folder_paths.folder_names_and_paths.setdefault(GGUF_FILES, files)
 
 
 DEMO_INPUTS = {"portrait.png": "liveavatar_portrait.png", "voice.wav": "liveavatar_voice.wav"}
@@ -60,7 +66,11 @@ def bundle_folders() -> dict[str, Path]:
 
 
 def model_files() -> list[str]:
-    return folder_paths.get_filename_list("diffusion_models")
+    return folder_paths.get_filename_list("diffusion_models") + folder_paths.get_filename_list(GGUF_FILES)
+
+
+def diffusion_model_path(name: str) -> Path:
+    return model_path(GGUF_FILES if name.lower().endswith(".gguf") else "diffusion_models", name)
 
 
 def lora_files() -> list[str]:
@@ -72,13 +82,32 @@ def model_path(folder: str, name: str) -> Path:
 
 
 def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[Path, str, str]:
-    """Path, file name and subfolder of the next free file for a prefix; its folder exists afterwards."""
+    """Path, file name and subfolder of the next free file for a prefix, which now exists, empty.
+
+    Making it is what takes the number: of two runs at the same time each gets its own.
+    """
     check_output_prefix(prefix)
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         prefix, folder_paths.get_output_directory(), width, height
     )
-    file = f"{name}_{counter:05}_.{extension}"
-    return Path(folder) / file, file, subfolder
+    while True:
+        file = f"{name}_{counter:05}_.{extension}"
+        path = Path(folder) / file
+        try:
+            path.touch(exist_ok=False)
+            return path, file, subfolder
+        except FileExistsError:
+            counter += 1
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Removes a file of `output_file` if nothing has been written to it at the end."""
+    try:
+        yield
+    finally:
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
 
 
 def check_output_prefix(prefix: str) -> None:
@@ -123,6 +152,12 @@ def device_memory(device: torch.device) -> int:
     return int(total)
 
 
+def free_ram() -> int:
+    """Bytes of system memory that are free."""
+    free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
+    return int(free)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """ComfyUI's choice of attention backend over [B, H, L, D].
 
@@ -132,6 +167,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu":
         return sdpa(q, k, v)
     return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True)
+
+
+def free_system_memory() -> int:
+    """Bytes of RAM that are free."""
+    free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
+    return int(free)
 
 
 def stop_if_interrupted() -> None:
@@ -162,6 +203,19 @@ class NodeProgress:
             get_progress_state().finish_progress(self._node_id)
 
 
+_BETWEEN_STEPS: list[Callable[[], None]] = []
+
+
+@contextmanager
+def between_steps(call: Callable[[], None]) -> Iterator[None]:
+    """Calls something after each sampling step, of whatever sampler is running; what it raises ends the sampling."""
+    _BETWEEN_STEPS.append(call)
+    try:
+        yield
+    finally:
+        _BETWEEN_STEPS.remove(call)
+
+
 class SamplingProgress:
     """Steps and previews of a stream, reported on the sampler's node."""
 
@@ -180,6 +234,8 @@ class SamplingProgress:
         last = evaluation.step == self._steps - 1
         preview = self._preview(evaluation.clean()) if last else None
         self._progress.advance_to(evaluation.block * self._steps + evaluation.step + 1, preview)
+        for call in tuple(_BETWEEN_STEPS):
+            call()
 
     def _preview(self, latents: Tensor) -> tuple[str, Any, int]:
         """A picture of the block's last latent frame, without a VAE."""

@@ -1,13 +1,21 @@
 """DiT Sampler: picture, voice, prompt and plan to a lazy stream of latent blocks."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.sampling.block_loop import LatentBlock
-from ..liveavatar_runtime.sampling.latent_stream import LatentStream
+from ..liveavatar_runtime.planning.memory import (
+    ON_DEVICE,
+    KVCacheChoice,
+    KVTypeChoice,
+    Machine,
+    Placement,
+    ScheduleChoice,
+    choose_placement,
+)
+from ..liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
+from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
@@ -32,6 +40,27 @@ class DiTSampler(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture of the avatar; the first one of a batch is used."),
                 AudioSocket.Input("avatar_audio", tooltip="The voice, from Audio Encode."),
                 PlanSocket.Input("plan", tooltip="From Clip Scheduler."),
+                io.Combo.Input(
+                    "kv_cache",
+                    options=list(get_args(KVCacheChoice)),
+                    default="auto",
+                    advanced=True,
+                    tooltip="Where the key/value caches are kept: on the device, or in RAM and brought layer by layer.",
+                ),
+                io.Combo.Input(
+                    "kv_dtype",
+                    options=list(get_args(KVTypeChoice)),
+                    default="auto",
+                    advanced=True,
+                    tooltip="What the caches are kept as; fp8 halves them and changes the result a little.",
+                ),
+                io.Combo.Input(
+                    "schedule",
+                    options=list(get_args(ScheduleChoice)),
+                    default="auto",
+                    advanced=True,
+                    tooltip="batched runs the blocks of all steps together, so weights are moved once a block.",
+                ),
             ],
             outputs=[LatentsSocket.Output("latents", display_name="latents", tooltip="Latent blocks, made on demand.")],
             hidden=[io.Hidden.unique_id],
@@ -39,16 +68,26 @@ class DiTSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: AvatarModel, positive: Any, vae: Any, image: Any, avatar_audio: Any, plan: ClipPlan
+        cls,
+        model: AvatarModel,
+        positive: Any,
+        vae: Any,
+        image: Any,
+        avatar_audio: Any,
+        plan: ClipPlan,
+        kv_cache: KVCacheChoice = "auto",
+        kv_dtype: KVTypeChoice = "auto",
+        schedule: ScheduleChoice = "auto",
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import first_picture
-        from ..liveavatar_runtime.planning.memory import check_fits
         from ..liveavatar_runtime.sampling.prepare import prepare
 
         picture, note = first_picture(image)
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
-        check_fits(model.config, plan, model.dtype, bridge.device_memory(model.patcher.load_device))
         streaming = streaming_vae(vae)
+        placement = choose_placement(
+            model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
+        )
         module, device = streaming.on_device()
         prepared = prepare(
             plan, model.config, picture, prompt_of(positive), avatar_audio, module, device, streaming.dtype
@@ -56,10 +95,11 @@ class DiTSampler(io.ComfyNode):
         node_id = cls.hidden.unique_id
         final = prepared.plan
         size = f"{final.width}x{final.height}, {final.num_clip} clips, {final.frames} frames"
-        bridge.show_text(node_id, "\n".join(filter(None, (size, note, *prepared.notes))))
+        memory = "" if placement == ON_DEVICE else str(placement)
+        bridge.show_text(node_id, "\n".join(filter(None, (size, memory, note, *prepared.notes))))
 
-        def start(first_block: int) -> Iterator[LatentBlock]:
-            return sample(model, streaming, prepared.conditions, final, first_block, node_id)
+        def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
+            return sample(model, streaming, prepared.conditions, part, placement, first, keep_rings, node_id)
 
         return io.NodeOutput(AvatarLatents(LatentStream(final, prepared.priming, start), avatar_audio))
 
@@ -74,17 +114,31 @@ def prompt_of(conditioning: Any) -> Any:
     return conditioning[0][0][0]
 
 
+def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine:
+    """Memory that there is; the blocks are decoded while the next ones are sampled, so the VAE needs its part."""
+    from ..liveavatar_runtime.planning.memory import decode_bytes
+
+    beside = vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
+    device = bridge.device_memory(model.patcher.load_device)
+    return Machine(device=device, ram=bridge.free_ram(), weights=model.patcher.model_size(), beside=beside)
+
+
 def sample(
-    model: AvatarModel, vae: StreamingVAE, conditions: Any, plan: ClipPlan, first_block: int, node_id: str
-) -> Iterator[LatentBlock]:
-    """Blocks from number `first_block` on; loads the model when the first one is asked for."""
+    model: AvatarModel,
+    vae: StreamingVAE,
+    conditions: Any,
+    plan: ClipPlan,
+    placement: Placement,
+    start: RunStart,
+    keep_rings: KeepRings,
+    node_id: str,
+) -> Run:
+    """Blocks from the start on; loads the model."""
     from ..liveavatar_runtime.parallel.local import LocalExecutor
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
-    # The blocks are decoded while the next ones are sampled.
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
-    needed = working_bytes(model.config, plan, model.dtype) + decoding
+    needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
     device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
-    executor = LocalExecutor(model.transformer(bridge.attention), device, model.dtype)
-    blocks = executor.run(conditions, plan, after_step=bridge.SamplingProgress(node_id, plan))
-    yield from (block for block in blocks if block.index >= first_block)
+    executor = LocalExecutor.placed(model.transformer(bridge.attention), device, model.dtype, placement)
+    return executor.run(conditions, plan, start, bridge.SamplingProgress(node_id, plan), keep_rings)

@@ -79,15 +79,13 @@ class CacheShape:
         """Where to begin when block `block` shall find a full ring: at least one ring before, at the first slot."""
         return max(0, (block - self.window_blocks) // self.window_blocks * self.window_blocks)
 
-    def bytes(self, layers: int, element_size: int) -> int:
-        """Size of the cache of so many layers, the unrotated reference keys included."""
-        tokens = 2 * self.steps * self.tokens + self.reference_tokens
-        return layers * tokens * self.heads * self.head_dim * element_size
+    @property
+    def ring_tokens(self) -> int:
+        return self.window_blocks * self.block_tokens
 
-    def ring_bytes(self, layers: int, element_size: int) -> int:
-        """Size of what `KVCache.ring` gives of all steps, at most."""
-        tokens = 2 * self.steps * (self.window_blocks - 1) * self.block_tokens
-        return layers * tokens * self.heads * self.head_dim * element_size
+    def values(self, tokens: int) -> int:
+        """Numbers that the keys and values of so many tokens are, in one layer."""
+        return 2 * tokens * self.heads * self.head_dim
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +167,9 @@ def ring_name(step: int, layer: int, kind: str) -> str:
     return f"step.{step}.layer.{layer}.{kind}"
 
 
-def check_ring(name: str, tensors: Mapping[str, Tensor], shape: CacheShape, blocks: range) -> Tensor:
-    """The tensor of that name. Raises InputError unless it holds these blocks."""
-    expected = (len(blocks) * shape.block_tokens, shape.heads, shape.head_dim)
+def check_ring(name: str, tensors: Mapping[str, Tensor], shape: CacheShape, blocks: range, width: int) -> Tensor:
+    """The tensor [blocks * tokens, heads, width] of that name. Raises InputError unless it holds these blocks."""
+    expected = (len(blocks) * shape.block_tokens, shape.heads, width)
     tensor = tensors.get(name)
     if tensor is None or tuple(tensor.shape) != expected:
         given = "missing" if tensor is None else tuple(tensor.shape)
@@ -256,7 +254,7 @@ class ResidentCache:
         row, blocks = self.steps.index(step), self.shape.kept_blocks(block, self._first_block)
         for kind, own in (("keys", self.keys), ("values", self.values)):
             for layer in self.layers if blocks else ():
-                saved = check_ring(ring_name(step, layer, kind), tensors, self.shape, blocks)
+                saved = check_ring(ring_name(step, layer, kind), tensors, self.shape, blocks, self.shape.head_dim)
                 for slot, part in zip(self._slots(block), saved.split(self.shape.block_tokens), strict=True):
                     own[layer][row, slot] = part.to(own[layer])
 

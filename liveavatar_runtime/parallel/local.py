@@ -1,11 +1,14 @@
 """Executor `local`: the whole model on one device."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
+from ..dit.staged_cache import StagedCache
+from ..planning.memory import Placement
 from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, BlockRun, BlockSampler, KeepRings, MakeCache, RunStart
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
@@ -24,6 +27,14 @@ class LocalExecutor:
     dtype: torch.dtype
     make_cache: MakeCache = ResidentCache
     batched: bool = False
+
+    @classmethod
+    def placed(
+        cls, model: CausalWanS2V, device: torch.device, dtype: torch.dtype, placement: Placement
+    ) -> "LocalExecutor":
+        """With the caches where the memory plan wants them."""
+        staged = partial(StagedCache, place=placement.kv_cache, stored=placement.kv_dtype)
+        return cls(model, device, dtype, ResidentCache if placement.resident else staged, placement.batched)
 
     def run(
         self,

@@ -1,12 +1,13 @@
 """Memory that sampling needs beside the weights, predicted from the plan."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from ..config import AvatarConfig
 from ..dit.kv_cache import CacheShape
+from ..dit.staged_cache import Place, StoredType
 from ..errors import MachineError
 from .duration import LATENT_FRAMES_PER_BLOCK
 
@@ -15,26 +16,97 @@ if TYPE_CHECKING:
     from ..vae.config import VaeConfig
 
 
-def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
-    """Size of the key/value caches of all layers and steps."""
-    shape = CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
-    return shape.bytes(config.num_layers, dtype.itemsize)
+FP8_BYTES, SCALE_BYTES = 1, 4
+"""Of one fp8 number, and of the scale of one token and head."""
+BUFFERS = 2
+"""Buffers of one layer's cache on the device when the cache is staged."""
+
+KVCacheChoice = Literal["auto", "device", "ram"]
+KVTypeChoice = Literal["auto", "model", "fp8"]
+ScheduleChoice = Literal["auto", "sequential", "batched"]
 
 
-def ring_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
+@dataclass(frozen=True)
+class Placement:
+    """Where the key/value caches are, what they are kept as, and whether the blocks of all steps run as one batch."""
+
+    kv_cache: Place = "device"
+    kv_dtype: StoredType = "model"
+    batched: bool = False
+
+    @property
+    def resident(self) -> bool:
+        """Whether attention reads the cache itself instead of a buffer."""
+        return self.kv_cache == "device" and self.kv_dtype == "model"
+
+    def __str__(self) -> str:
+        where = "on the device" if self.kv_cache == "device" else "in RAM"
+        kept = " as fp8" if self.kv_dtype == "fp8" else ""
+        return f"KV caches {where}{kept}, {'all steps in one batch' if self.batched else 'one step at a time'}"
+
+
+ON_DEVICE = Placement()
+
+
+def cache_shape(config: AvatarConfig, plan: "ClipPlan") -> CacheShape:
+    return CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
+
+
+def kept_bytes(shape: CacheShape, tokens: int, dtype: torch.dtype, stored: StoredType) -> int:
+    """Keys and values of so many tokens in one layer, as they are kept."""
+    values = shape.values(tokens)
+    if stored == "model":
+        return values * dtype.itemsize
+    return values * FP8_BYTES + values // shape.head_dim * SCALE_BYTES
+
+
+def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
+    """Size of the key/value caches of all layers and steps, wherever they are."""
+    shape = cache_shape(config, plan)
+    if placement.resident:
+        # Every step has a sink in front of its ring; the reference's keys are there once more, not rotated.
+        layer = shape.values(shape.steps * shape.tokens) + shape.values(shape.reference_tokens) // 2
+        return config.num_layers * layer * dtype.itemsize
+    ring = kept_bytes(shape, shape.steps * shape.ring_tokens, dtype, placement.kv_dtype)
+    return config.num_layers * (ring + shape.values(shape.sink_tokens) * dtype.itemsize)
+
+
+def staging_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
+    """Device memory beside the caches: buffers of a staged one; of a resident one, a new sink until it is copied."""
+    shape = cache_shape(config, plan)
+    if not placement.resident:
+        return BUFFERS * shape.values(shape.tokens) * dtype.itemsize
+    once = shape.values(shape.sink_tokens) - shape.values(shape.reference_tokens) // 2
+    return config.num_layers * once * dtype.itemsize
+
+
+def ring_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
     """Size of the state that sampling can be continued from (`LatentBlock.rings`), at most."""
-    shape = CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
-    return shape.ring_bytes(config.num_layers, dtype.itemsize)
+    shape = cache_shape(config, plan)
+    tokens = shape.steps * (shape.window_blocks - 1) * shape.block_tokens
+    return config.num_layers * kept_bytes(shape, tokens, dtype, placement.kv_dtype)
 
 
-def activation_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
-    """Peak of one evaluation's intermediate tensors.
+def cache_traffic(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> tuple[int, int]:
+    """Bytes that a staged cache fetches and writes for one block, once the ring is full."""
+    if placement.resident:
+        return 0, 0
+    shape = cache_shape(config, plan)
+    others = kept_bytes(shape, shape.ring_tokens - shape.block_tokens, dtype, placement.kv_dtype)
+    own = kept_bytes(shape, shape.block_tokens, dtype, placement.kv_dtype)
+    sink = shape.values(shape.sink_tokens) * dtype.itemsize
+    evaluations = config.num_layers * shape.steps
+    return evaluations * (sink + others), evaluations * own
+
+
+def activation_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, batched: bool = False) -> int:
+    """Peak of one evaluation's (or one batch's) intermediate tensors.
 
     The widest moment is the FFN: its hidden layer before and after the activation, beside the residual and the
     modulated input in float32 and in the model's dtype.
     """
     rows, columns = plan.grid
-    tokens = LATENT_FRAMES_PER_BLOCK * rows * columns
+    tokens = LATENT_FRAMES_PER_BLOCK * rows * columns * (plan.steps if batched else 1)
     return tokens * (2 * config.ffn_dim * dtype.itemsize + 3 * config.dim * 4 + 2 * config.dim * dtype.itemsize)
 
 
@@ -43,9 +115,20 @@ def text_bytes(config: AvatarConfig, dtype: torch.dtype) -> int:
     return 2 * config.num_layers * config.text_len * config.dim * dtype.itemsize
 
 
-def working_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype) -> int:
-    """All of it: caches, prompt, activations."""
-    return cache_bytes(config, plan, dtype) + text_bytes(config, dtype) + activation_bytes(config, plan, dtype)
+def working_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
+    """Device memory of all of it: caches that are there, buffers, prompt, activations."""
+    caches = cache_bytes(config, plan, dtype, placement) if placement.kv_cache == "device" else 0
+    return (
+        caches
+        + staging_bytes(config, plan, dtype, placement)
+        + text_bytes(config, dtype)
+        + activation_bytes(config, plan, dtype, placement.batched)
+    )
+
+
+def ram_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
+    """System memory that the caches need."""
+    return cache_bytes(config, plan, dtype, placement) if placement.kv_cache == "ram" else 0
 
 
 def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
@@ -60,16 +143,88 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
 SMALLER_SIZES = ((688, 368), (672, 352), (384, 256))
 
 
-def check_fits(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, available: int) -> None:
-    """Raises MachineError when sampling needs more than `available` bytes beside the weights; says what would help."""
-    needed = working_bytes(config, plan, dtype)
-    if needed <= available:
-        return
-    ways = [f"{name}: {_gib(working_bytes(config, changed, dtype))}" for name, changed in _cheaper(plan)]
-    raise MachineError(
-        f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_gib(needed)} beside the weights, the "
-        f"device has {_gib(available)}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler."
+@dataclass(frozen=True)
+class Machine:
+    """Bytes: of the device in all, of system memory that is free, of the model's weights, and what else must be on
+    the device while sampling (the VAE and its work)."""
+
+    device: int
+    ram: int
+    weights: int
+    beside: int = 0
+
+
+def choose_placement(
+    config: AvatarConfig,
+    plan: "ClipPlan",
+    dtype: torch.dtype,
+    machine: Machine,
+    kv_cache: KVCacheChoice = "auto",
+    kv_dtype: KVTypeChoice = "auto",
+    schedule: ScheduleChoice = "auto",
+) -> Placement:
+    """The placement that moves the fewest bytes between RAM and device for a block; of equals the plainest.
+
+    Weights that find no room beside the work are streamed: once for every step, or once a block when batched. "auto"
+    of `kv_dtype` is the model's, because fp8 changes the result. Raises MachineError when nothing fits, with what
+    each setting saves.
+    """
+    candidates = [
+        Placement(place, "fp8" if kv_dtype == "fp8" else "model", batched)
+        for place in _options(kv_cache, ("device", "ram"))
+        for batched in ([False, True] if schedule == "auto" else [schedule == "batched"])
+    ]
+    fitting = [c for c in candidates if _fits(config, plan, dtype, machine, c)]
+    if not fitting:
+        raise MachineError(_what_would_help(config, plan, dtype, machine, candidates))
+    return min(fitting, key=lambda c: moved_bytes(config, plan, dtype, machine, c))
+
+
+def moved_bytes(
+    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement
+) -> int:
+    """Bytes between RAM and device for one block: weights that are not resident, and the caches."""
+    room = machine.device - machine.beside - working_bytes(config, plan, dtype, placement)
+    streamed = max(0, machine.weights - max(0, room))
+    caches = sum(cache_traffic(config, plan, dtype, placement)) if placement.kv_cache == "ram" else 0
+    return streamed * (1 if placement.batched else plan.steps) + caches
+
+
+def _options(choice: str, every: tuple[Place, ...]) -> list[Place]:
+    return [option for option in every if choice in ("auto", option)]
+
+
+def _fits(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement) -> bool:
+    # Streamed weights need room for the layer that computes and the one that comes next.
+    streaming = min(machine.weights, 2 * machine.weights // config.num_layers)
+    on_device = working_bytes(config, plan, dtype, placement) + streaming + machine.beside
+    return on_device <= machine.device and ram_bytes(config, plan, dtype, placement) <= machine.ram
+
+
+def _what_would_help(
+    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, candidates: list[Placement]
+) -> str:
+    least = min(candidates, key=lambda c: working_bytes(config, plan, dtype, c))
+    ways = [f"{name}: {_needs(config, changed, dtype, least)}" for name, changed in _cheaper(plan)]
+    ways += [
+        f"{name}: {_needs(config, plan, dtype, changed)}"
+        for name, changed in (
+            ("kv_cache ram", replace(least, kv_cache="ram")),
+            ("kv_dtype fp8", replace(least, kv_dtype="fp8")),
+        )
+        if changed != least
+    ]
+    return (
+        f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_needs(config, plan, dtype, least)} beside "
+        f"the weights; there are {_gib(machine.device)} on the device and {_gib(machine.ram)} of free RAM. What it "
+        f"would be with one change - {'; '.join(ways)}. See Clip Scheduler (size, steps, window_blocks) and DiT "
+        "Sampler (kv_cache, kv_dtype)."
     )
+
+
+def _needs(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> str:
+    ram = ram_bytes(config, plan, dtype, placement)
+    return _gib(working_bytes(config, plan, dtype, placement)) + (f" + {_gib(ram)} of RAM" if ram else "")
 
 
 def _cheaper(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:

@@ -9,7 +9,15 @@ from liveavatar_runtime.config import DEMO, WAN_S2V_14B
 from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.planning.memory import cache_bytes, check_fits, working_bytes
+from liveavatar_runtime.planning.memory import (
+    Machine,
+    Placement,
+    cache_bytes,
+    choose_placement,
+    moved_bytes,
+    ram_bytes,
+    working_bytes,
+)
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 PLAN = ClipPlan(width=688, height=368, keep_aspect=False)
@@ -38,7 +46,53 @@ def test_the_length_needs_no_memory():
     )
 
 
-def test_a_card_that_is_too_small_is_told_what_helps():
-    with pytest.raises(MachineError, match=r"needs 4\d\.\d GiB.*has 24\.0 GiB.*384x256: 1\d\.\d GiB.*window_blocks 2"):
-        check_fits(WAN_S2V_14B, PLAN, torch.bfloat16, 24 * 2**30)
-    check_fits(WAN_S2V_14B, PLAN, torch.bfloat16, 80 * 2**30)
+GIB = 2**30
+WEIGHTS = {torch.bfloat16: int(30.35 * GIB), torch.float8_e4m3fn: int(15.3 * GIB)}
+
+
+def test_a_large_card_keeps_everything():
+    machine = Machine(device=96 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
+    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine) == Placement("device", "model", False)
+
+
+def test_a_24_gib_card_keeps_the_caches_in_ram_and_streams_weights_once_a_block():
+    machine = Machine(device=24 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
+    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    assert chosen == Placement("ram", "model", True)
+    assert ram_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) / GIB == pytest.approx(38.2, abs=0.5)
+    sequential = replace(chosen, batched=False)
+    assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) < moved_bytes(
+        WAN_S2V_14B, PLAN, torch.bfloat16, machine, sequential
+    )
+
+
+def test_fp8_weights_that_fit_are_not_batched():
+    machine = Machine(device=24 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.float8_e4m3fn], beside=2 * GIB)
+    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    assert chosen == Placement("ram", "model", False)
+    assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) > 0
+
+
+def test_wishes_are_kept():
+    machine = Machine(device=96 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16])
+    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine, "ram", "fp8", "batched")
+    assert chosen == Placement("ram", "fp8", True)
+
+
+def test_a_machine_that_is_too_small_is_told_what_helps():
+    machine = Machine(device=24 * GIB, ram=16 * GIB, weights=WEIGHTS[torch.bfloat16])
+    expected = (
+        r"688x368 in 4 steps needs .* beside the weights; there are 24.0 GiB on the device and 16.0 GiB of free RAM.*"
+        r"384x256: .* GiB.*window_blocks 2: .*kv_dtype fp8: .* GiB of RAM"
+    )
+    with pytest.raises(MachineError, match=expected):
+        choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    with pytest.raises(MachineError, match="kv_cache ram"):
+        choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine, kv_cache="device")
+    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, replace(machine, ram=22 * GIB), kv_dtype="fp8")
+
+
+def test_batching_needs_more_memory_for_activations():
+    batched = Placement(batched=True)
+    more = working_bytes(DEMO, PLAN, torch.float32, batched) - working_bytes(DEMO, PLAN, torch.float32)
+    assert more > 0

@@ -1,0 +1,257 @@
+"""KVCache that is kept elsewhere or smaller, and staged for attention layer by layer.
+
+The four per-step caches of the 14B model are 36 GiB at 688x368, more than most cards have. Here they stay in RAM, or on
+the device in fp8, and only what the next attention reads is brought into one of two buffers in the model's dtype. On
+CUDA a stream of its own fills one buffer while attention reads the other; only the slot that a block wrote goes back.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .attention import KeysValues
+from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
+from .rope import apply_rope
+
+Place = Literal["device", "ram"]
+StoredType = Literal["model", "fp8"]
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = torch.finfo(FP8).max
+
+
+class Store(Protocol):
+    """Keys or values of one layer, [steps, ring tokens, heads, head_dim], as they are kept."""
+
+    def parts(self, row: int) -> dict[str, Tensor]:
+        """The tensors [ring tokens, heads, ...] that one step is kept in, by the end of their name."""
+        ...
+
+    def write(self, row: int, tokens: slice, values: Tensor) -> int:
+        """Keep values [tokens, heads, head_dim]; returns the bytes that were moved."""
+        ...
+
+    def read(self, row: int, tokens: slice, into: Tensor) -> int:
+        """Fill `into` [tokens, heads, head_dim] in the model's dtype; returns the bytes that were moved."""
+        ...
+
+
+class PlainStore:
+    """In the model's dtype."""
+
+    def __init__(self, size: tuple[int, ...], dtype: torch.dtype, device: torch.device, pinned: bool) -> None:
+        self._kept = torch.zeros(size, dtype=dtype, device=device, pin_memory=pinned)
+
+    def parts(self, row: int) -> dict[str, Tensor]:
+        return {"": self._kept[row]}
+
+    def write(self, row: int, tokens: slice, values: Tensor) -> int:
+        self._kept[row, tokens].copy_(values, non_blocking=True)
+        return values.nbytes
+
+    def read(self, row: int, tokens: slice, into: Tensor) -> int:
+        into.copy_(self._kept[row, tokens], non_blocking=True)
+        return into.nbytes
+
+
+class Fp8Store:
+    """As float8_e4m3fn with a float32 scale for each token and head, so that one large value costs its head only."""
+
+    def __init__(self, size: tuple[int, ...], device: torch.device, pinned: bool) -> None:
+        self._kept = torch.zeros(size, dtype=torch.uint8, device=device, pin_memory=pinned)
+        self._scales = torch.zeros((*size[:-1], 1), dtype=torch.float32, device=device, pin_memory=pinned)
+
+    def parts(self, row: int) -> dict[str, Tensor]:
+        return {"": self._kept[row], ".scale": self._scales[row]}
+
+    def write(self, row: int, tokens: slice, values: Tensor) -> int:
+        scale = values.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / FP8_MAX
+        quantised = (values.float() / scale).to(FP8).view(torch.uint8)
+        self._kept[row, tokens].copy_(quantised, non_blocking=True)
+        self._scales[row, tokens].copy_(scale, non_blocking=True)
+        return quantised.nbytes + scale.nbytes
+
+    def read(self, row: int, tokens: slice, into: Tensor) -> int:
+        kept = self._kept[row, tokens].to(into.device, non_blocking=True)
+        scale = self._scales[row, tokens].to(into.device, non_blocking=True)
+        into.copy_(kept.view(FP8).float() * scale)
+        return kept.nbytes + scale.nbytes
+
+
+@dataclass
+class Traffic:
+    """Bytes that went between the store and the buffers."""
+
+    fetched: int = 0
+    written: int = 0
+
+
+class CopyStream:
+    """A CUDA stream for the copies, in step with the stream that computes; on other devices nothing overlaps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def after_compute(self, *tensors: Tensor) -> Any:
+        """Context whose work runs on the copy stream, after all that was queued for computing; it reads `tensors`."""
+        if self._stream is None:
+            return nullcontext()
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        for tensor in tensors:
+            tensor.record_stream(self._stream)
+        return torch.cuda.stream(self._stream)
+
+    def mark(self) -> Any:
+        """A point behind all copies so far, for `wait`."""
+        return None if self._stream is None else self._stream.record_event()
+
+    def wait(self, mark: Any) -> None:
+        """Computing goes on once the copies before `mark` are done."""
+        if mark is not None and self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_event(mark)
+
+    def finish(self) -> None:
+        """Wait until the store holds all that was written."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+
+class StagedCache:
+    """KVCache in RAM (`place` "ram") or on the device, in the model's dtype or fp8, staged through two buffers.
+
+    In the model's dtype attention reads exactly what it would read from a `ResidentCache`. The sink is kept once, not
+    for every step, and in the model's dtype. A block's own keys and values are exact in its own attention.
+    """
+
+    def __init__(
+        self,
+        shape: CacheShape,
+        layers: range,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        steps: range | None = None,
+        place: Place = "ram",
+        stored: StoredType = "model",
+    ) -> None:
+        self.shape, self.layers = shape, layers
+        self.steps = range(shape.steps) if steps is None else steps
+        self.traffic = Traffic()
+        device = torch.device(device)
+        self._home = torch.device("cpu") if place == "ram" else device
+        self._pinned = place == "ram" and device.type == "cuda"
+        ring = (len(self.steps), shape.window_blocks * shape.block_tokens, shape.heads, shape.head_dim)
+        self._keys = {layer: self._store(ring, dtype, stored) for layer in layers}
+        self._values = {layer: self._store(ring, dtype, stored) for layer in layers}
+        buffer = (2, 1, shape.tokens, shape.heads, shape.head_dim)
+        self._buffer_keys = torch.zeros(buffer, dtype=dtype, device=device)
+        self._buffer_values = torch.zeros(buffer, dtype=dtype, device=device)
+        self._copies = CopyStream(device)
+        self._first_block = 0
+        self._order: list[tuple[int, CacheUse]] = []
+        self._turn = 0
+        self._fetched: Any = None
+
+    def _store(self, size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> Store:
+        if stored == "fp8":
+            return Fp8Store(size, self._home, self._pinned)
+        return PlainStore(size, dtype, self._home, self._pinned)
+
+    def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
+        reference = self.shape.reference_tokens
+        sink.reference_keys[layer] = self._brought_home(unrotated.k[0, :reference])
+        sink.motion_keys[layer] = self._brought_home(rotated_keys[0, reference:])
+        sink.values[layer] = self._brought_home(unrotated.v[0])
+
+    def _brought_home(self, tensor: Tensor) -> Tensor:
+        kept = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._home, pin_memory=self._pinned)
+        return kept.copy_(tensor)
+
+    def begin(self, uses: Sequence[CacheUse]) -> None:
+        self._order = [(layer, use) for layer in self.layers for use in uses]
+        self._turn = 0
+        self._fetch()
+
+    def attend(self, layer: int, use: CacheUse, own: KeysValues) -> KeysValues:
+        assert self._order[self._turn] == (layer, use), "attention must follow the order that begin() was given"
+        keys, values = self._buffer_keys[self._turn % 2], self._buffer_values[self._turn % 2]
+        self._copies.wait(self._fetched)
+        self._turn += 1
+        self._fetch()
+        reference, slot = self.shape.reference_tokens, self.shape.slot(use.block)
+        keys[:, :reference] = apply_rope(keys[:, :reference], use.reference.factors)
+        keys[:, slot], values[:, slot] = own.k, own.v
+        self._write_back(layer, use, own)
+        valid = self.shape.valid_tokens(use.block, self._first_block)
+        return KeysValues(keys[:, :valid], values[:, :valid])
+
+    def _fetch(self) -> None:
+        """Bring what the next attention reads into the buffer that is free."""
+        if self._turn == len(self._order):
+            return
+        layer, use = self._order[self._turn]
+        keys, values = self._buffer_keys[self._turn % 2, 0], self._buffer_values[self._turn % 2, 0]
+        with self._copies.after_compute(keys, values):
+            self._fetch_sink(use.sink, layer, keys, values)
+            row, sink = self.steps.index(use.step), self.shape.sink_tokens
+            for span in self._spans(use.block):
+                into = slice(sink + span.start, sink + span.stop)
+                self.traffic.fetched += self._keys[layer].read(row, span, keys[into])
+                self.traffic.fetched += self._values[layer].read(row, span, values[into])
+        self._fetched = self._copies.mark()
+
+    def _fetch_sink(self, sink: Sink, layer: int, keys: Tensor, values: Tensor) -> None:
+        reference = self.shape.reference_tokens
+        for into, source in (
+            (keys[:reference], sink.reference_keys[layer]),
+            (keys[reference : self.shape.sink_tokens], sink.motion_keys[layer]),
+            (values[: self.shape.sink_tokens], sink.values[layer]),
+        ):
+            into.copy_(source, non_blocking=True)
+            self.traffic.fetched += source.nbytes
+
+    def _spans(self, block: int) -> list[slice]:
+        """Tokens of the ring that a block reads beside its own slot, which it overwrites."""
+        own = self._ring_slot(block)
+        valid = self.shape.valid_tokens(block, self._first_block) - self.shape.sink_tokens
+        spans = (slice(0, own.start), slice(own.stop, valid))
+        return [span for span in spans if span.stop > span.start]
+
+    def _ring_slot(self, block: int) -> slice:
+        slot = self.shape.slot(block)
+        return slice(slot.start - self.shape.sink_tokens, slot.stop - self.shape.sink_tokens)
+
+    def _write_back(self, layer: int, use: CacheUse, own: KeysValues) -> None:
+        row, slot = self.steps.index(use.step), self._ring_slot(use.block)
+        with self._copies.after_compute(own.k, own.v):
+            self.traffic.written += self._keys[layer].write(row, slot, own.k[0])
+            self.traffic.written += self._values[layer].write(row, slot, own.v[0])
+
+    def ring(self, step: int, block: int) -> dict[str, Tensor]:
+        self._copies.finish()
+        blocks = self.shape.kept_blocks(block, self._first_block)
+        return {
+            name: torch.cat([part[self._ring_slot(kept)] for kept in blocks]).cpu()
+            for name, part in self._parts(step)
+            if blocks
+        }
+
+    def load_ring(self, step: int, block: int, tensors: Mapping[str, Tensor]) -> None:
+        blocks = self.shape.kept_blocks(block, self._first_block)
+        for name, part in self._parts(step) if blocks else ():
+            saved = check_ring(name, tensors, self.shape, blocks, part.shape[-1])
+            for kept, values in zip(blocks, saved.split(self.shape.block_tokens), strict=True):
+                part[self._ring_slot(kept)] = values.to(part)
+
+    def _parts(self, step: int) -> Iterator[tuple[str, Tensor]]:
+        row = self.steps.index(step)
+        for kind, stores in (("keys", self._keys), ("values", self._values)):
+            for layer in self.layers:
+                for end, part in stores[layer].parts(row).items():
+                    yield ring_name(step, layer, kind) + end, part
+
+    def start_at(self, block: int) -> None:
+        self._first_block = block

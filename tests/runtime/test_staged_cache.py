@@ -1,0 +1,107 @@
+"""Caches in RAM and as fp8 against the resident one: the same latents, the predicted bytes."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from test_block_loop import CPU, PLAN, latents
+from test_block_loop import conditions as conditions
+from test_block_loop import executor as executor
+
+from liveavatar_runtime.config import DEMO
+from liveavatar_runtime.dit.staged_cache import FP8_MAX, Fp8Store, StagedCache
+from liveavatar_runtime.planning.memory import Placement, cache_bytes, cache_traffic, ring_bytes, staging_bytes
+from liveavatar_runtime.sampling.block_loop import BlockSampler, RunStart
+
+RAM = partial(StagedCache, place="ram")
+FP8 = partial(StagedCache, place="ram", stored="fp8")
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(("infer_frames", "window_blocks"), [(12, 4), (24, 1), (48, 3)])
+def test_a_cache_in_ram_gives_identical_latents(executor, conditions, infer_frames, window_blocks, batched):
+    plan = replace(PLAN, infer_frames=infer_frames, window_blocks=window_blocks)
+    executor = replace(executor, batched=batched)
+    resident = list(executor.run(conditions, plan))
+    staged = list(replace(executor, make_cache=RAM).run(conditions, plan))
+    assert torch.equal(latents(staged), latents(resident))
+
+
+def test_a_cache_in_fp8_comes_close(executor, conditions):
+    exact = latents(list(executor.run(conditions, PLAN)))
+    coarse = latents(list(replace(executor, make_cache=FP8).run(conditions, PLAN)))
+    assert not torch.equal(coarse, exact)
+    assert (coarse - exact).square().mean() < 1e-3 * exact.square().mean()
+
+
+@pytest.mark.parametrize("make_cache", [RAM, FP8], ids=["model", "fp8"])
+@pytest.mark.parametrize("first", [2, 5])
+def test_kept_rings_continue_exactly(executor, conditions, make_cache, first):
+    executor = replace(executor, make_cache=make_cache)
+    whole = list(executor.run(conditions, PLAN, keep_rings=lambda block: block == first - 1))
+    start = RunStart(first, {0: whole[0].latents[:, :1]}, whole[first - 1].rings)
+    assert torch.equal(latents(list(executor.run(conditions, PLAN, start))), latents(whole[first:]))
+
+
+@pytest.mark.parametrize("stored", ["model", "fp8"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_block_moves_the_predicted_bytes(executor, conditions, stored, batched):
+    """With a full ring; a batch moves the same, for four blocks at one step each."""
+    made: list[StagedCache] = []
+
+    def make_cache(*arguments) -> StagedCache:
+        made.append(StagedCache(*arguments, place="ram", stored=stored))
+        return made[-1]
+
+    plan = replace(PLAN, num_clip=6)
+    run = replace(executor, make_cache=make_cache, batched=batched).run(conditions, plan)
+    for _ in range(plan.window_blocks + 1):
+        next(run)
+    traffic = made[0].traffic
+    before = (traffic.fetched, traffic.written)
+    next(run)
+    moved = (traffic.fetched - before[0], traffic.written - before[1])
+    assert moved == cache_traffic(DEMO, plan, torch.float32, Placement("ram", stored, batched))
+
+
+@pytest.mark.parametrize("stored", ["model", "fp8"])
+def test_the_predicted_size_is_the_allocated_one(executor, conditions, stored):
+    make_cache = partial(StagedCache, place="ram", stored=stored)
+    sampler = BlockSampler.start(executor.model, PLAN, conditions, torch.float32, CPU, make_cache)
+    cache, placement = sampler.cache, Placement("ram", stored)
+    with torch.inference_mode():
+        sink = sampler.make_sink(conditions.reference)
+    assert isinstance(cache, StagedCache)
+    stores = [*cache._keys.values(), *cache._values.values()]
+    rings = sum(part.nbytes for store in stores for row in range(PLAN.steps) for part in store.parts(row).values())
+    kept = [*sink.reference_keys.values(), *sink.motion_keys.values(), *sink.values.values()]
+    assert rings + sum(t.nbytes for t in kept) == cache_bytes(DEMO, PLAN, torch.float32, placement)
+    buffers = cache._buffer_keys.nbytes + cache._buffer_values.nbytes
+    assert buffers == staging_bytes(DEMO, PLAN, torch.float32, placement)
+    full = {name: t for step in range(PLAN.steps) for name, t in cache.ring(step, 10).items()}
+    assert sum(t.nbytes for t in full.values()) == ring_bytes(DEMO, PLAN, torch.float32, placement)
+
+
+def test_fp8_keeps_large_values_and_small_ones_of_other_heads():
+    values = torch.randn(6, 2, 128, generator=torch.Generator().manual_seed(1)) * torch.tensor([1000.0, 0.01])[:, None]
+    store = Fp8Store((1, 6, 2, 128), CPU, pinned=False)
+    store.write(0, slice(0, 6), values)
+    back = torch.empty_like(values)
+    store.read(0, slice(0, 6), back)
+    # A mantissa of three bits: at most 1/16 of the value, or half of the smallest step near zero.
+    step = values.abs().amax(dim=-1, keepdim=True) / FP8_MAX * 2.0**-9
+    assert ((back - values).abs() <= values.abs() / 16 + step).all()
+
+
+def test_attention_out_of_order_is_noticed(executor, conditions):
+    sampler = BlockSampler.start(executor.model, PLAN, conditions, torch.float32, CPU, RAM)
+    with torch.inference_mode():
+        flight = sampler.begin_block(0, sampler.make_sink(conditions.reference))
+        sampler.advance([flight])
+    cache = sampler.cache
+    assert isinstance(cache, StagedCache)
+    layer, use = cache._order[1]
+    cache.begin([use])
+    with pytest.raises(AssertionError, match="order"):
+        cache.attend(layer, use, None)  # pyright: ignore[reportArgumentType]
