@@ -17,6 +17,7 @@ from ..config import AvatarConfig
 from .attention import AttentionKernel, KeysValues, project_keys_values, sdpa
 from .audio import (
     AudioInjector,
+    AudioTokens,
     CausalAudioEncoder,
     Injection,
     encode_block_audio,
@@ -24,7 +25,7 @@ from .audio import (
     join_injections,
     prepare_injection,
 )
-from .block import BlockAttention, SelfAttention, SinkAttention, TransformerLayer, run_layer
+from .block import BlockAttention, RunLayer, SelfAttention, SinkAttention, TransformerLayer, run_layer
 from .embeddings import HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
 from .frame_packer import FramePacker, pack_motion
 from .kv_cache import CacheShape, CacheUse, KVCache, ReferencePosition, Sink
@@ -106,8 +107,8 @@ class CausalWanS2V(nn.Module):
         attention: AttentionKernel = sdpa,
     ) -> None:
         super().__init__()
-        self.config = config
-        self.attention = attention
+        self.config, self.attention = config, attention
+        self.run_layer: RunLayer = run_layer
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         dim, patch = config.dim, config.patch_size
         self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
@@ -138,10 +139,14 @@ class CausalWanS2V(nn.Module):
         """
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model.config, model.attention = config, attention
+        model.config, model.attention, model.run_layer = config, attention, run_layer
         for name in SUBMODULES:
             model.add_module(name, tree.get_submodule(name))
         return model
+
+    def compile_layers(self, **options: Any) -> None:
+        """Run the layers through `torch.compile` (its options) from now on: one graph for all layers and blocks."""
+        self.run_layer = torch.compile(run_layer, **options)
 
     @property
     def layers(self) -> range:
@@ -155,18 +160,22 @@ class CausalWanS2V(nn.Module):
         self, text: Tensor, timesteps: Sequence[float], layers: range, dtype: torch.dtype, device: torch.device
     ) -> VideoContext:
         """text [L, text_dim]: rows past the model's text_len are cut, missing rows are zeros (and attended to)."""
-        return VideoContext(
-            text=self._text_context(text.to(device=device, dtype=dtype), layers),
-            steps=tuple(embed_time(self, t, self.config.freq_dim, device) for t in timesteps),
-            clean=embed_time(self, 0.0, self.config.freq_dim, device),
-        )
+        times = self.embed_times((*timesteps, 0.0), device)
+        return VideoContext(self.text_context(self.embed_text(text, dtype, device), layers), times[:-1], times[-1])
 
-    def _text_context(self, text: Tensor, layers: range) -> dict[int, KeysValues]:
-        padded = text.new_zeros(1, self.config.text_len, self.config.text_dim)
+    def embed_text(self, text: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """text [L, text_dim] -> [1, text_len, dim]."""
+        padded = torch.zeros(1, self.config.text_len, self.config.text_dim, dtype=dtype, device=device)
         rows = min(len(text), self.config.text_len)
-        padded[0, :rows] = text[:rows]
-        embedded = self.text_embedding(padded)
+        padded[0, :rows] = text[:rows].to(padded)
+        return self.text_embedding(padded)
+
+    def text_context(self, embedded: Tensor, layers: range) -> dict[int, KeysValues]:
+        """Keys and values of the embedded text for each layer."""
         return {n: project_keys_values(self.blocks[n].cross_attn, embedded, self.config.head_dim) for n in layers}
+
+    def embed_times(self, timesteps: Sequence[float], device: torch.device) -> tuple[TimeModulation, ...]:
+        return tuple(embed_time(self, timestep, self.config.freq_dim, device) for timestep in timesteps)
 
     def block_context(
         self,
@@ -183,24 +192,34 @@ class CausalWanS2V(nn.Module):
 
         audio [actors, layers, audio_dim, video frames of the block]; actor_masks [actors, frames, rows, columns].
         """
-        start_frame = block * frames
-        tokens = encode_block_audio(
-            self.casual_audio_encoder, audio.to(device=device, dtype=dtype), self.config.num_audio_token
-        )
-        inject_layers = {n: i for i, n in enumerate(self.config.audio_inject_layers) if n in layers}
-        if actor_masks is not None:
-            actor_masks = actor_masks.to(device=device, dtype=dtype).flatten(2).unsqueeze(-1)
+        masks = None if actor_masks is None else actor_masks.to(device=device, dtype=dtype)
+        return self.voiced_context(block, frames, grid, self.embed_audio(audio, dtype, device), layers, masks)
+
+    def embed_audio(self, audio: Tensor, dtype: torch.dtype, device: torch.device) -> AudioTokens:
+        """Features of a block's video frames [actors, layers, audio_dim, frames] -> its voice."""
+        moved = audio.to(device=device, dtype=dtype)
+        return encode_block_audio(self.casual_audio_encoder, moved, self.config.num_audio_token)
+
+    def voiced_context(
+        self,
+        block: int,
+        frames: int,
+        grid: tuple[int, int],
+        voice: AudioTokens,
+        layers: range,
+        actor_masks: Tensor | None,
+    ) -> BlockContext:
+        """As `block_context`, from an encoded voice; actor_masks on its device."""
+        start_frame, head_dim = block * frames, self.config.head_dim
+        numbers = {n: i for i, n in enumerate(self.config.audio_inject_layers) if n in layers}
         return BlockContext(
             block=block,
             frames=frames,
             start_frame=start_frame,
             grid=grid,
-            rope=block_rope(self.config.head_dim, grid, start_frame, frames).to(device),
-            injections={
-                n: prepare_injection(self.audio_injector, i, tokens, self.config.head_dim)
-                for n, i in inject_layers.items()
-            },
-            actor_masks=actor_masks,
+            rope=block_rope(head_dim, grid, start_frame, frames).to(voice.glob.device),
+            injections={n: prepare_injection(self.audio_injector, i, voice, head_dim) for n, i in numbers.items()},
+            actor_masks=None if actor_masks is None else actor_masks.flatten(2).unsqueeze(-1),
         )
 
     def embed(self, latents: Tensor, pose: Tensor | None = None) -> Tensor:
@@ -269,8 +288,8 @@ class CausalWanS2V(nn.Module):
         layer = self.blocks[number]
         # A layer of an adopted module tree has a forward of its own; ours must be called as a module, for hooks.
         if isinstance(layer, TransformerLayer):
-            return layer(hidden, modulation, video.text[number], attention)
-        return run_layer(layer, hidden, modulation, video.text[number], attention)
+            return layer(hidden, modulation, video.text[number], attention, self.run_layer)
+        return self.run_layer(layer, hidden, modulation, video.text[number], attention)
 
     def velocity(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row]) -> Tensor:
         """hidden [rows, tokens, dim] after the last layer -> velocity, float32 [rows, 16, frames, h, w]."""

@@ -1,0 +1,98 @@
+"""Executors `layer_pipeline` and `timestep_pipeline` on the devices of one machine, in this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..dit.kv_cache import ResidentCache
+from ..errors import InputError
+from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, KeepRings, RunStart
+from ..sampling.conditions import Conditions
+from ..sampling.plan import ClipPlan
+from .in_process import PipelineRun, StagePort, StageWorker
+from .schedule import LayerSchedule, PipelineSchedule, TimestepSchedule, check_layers, split_steps
+from .stage import MakeStageCache, Stage, StageTask
+from .stage_model import PlacedModel
+
+
+@dataclass(frozen=True)
+class LayerPipelineExecutor:
+    """Each place holds its range of layers (`stage_model.spread_layers`) and runs all steps of them."""
+
+    places: Sequence[PlacedModel]
+    layers: tuple[range, ...]
+    dtype: torch.dtype
+    make_cache: MakeStageCache = ResidentCache
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        if len(self.places) != len(self.layers):
+            raise InputError(f"{len(self.places)} places for {len(self.layers)} ranges of layers; give one for each")
+
+    def run(
+        self,
+        conditions: Conditions,
+        plan: ClipPlan,
+        start: RunStart = FROM_THE_BEGINNING,
+        after_step: AfterStep | None = None,
+        keep_rings: KeepRings | None = None,
+    ) -> PipelineRun:
+        schedule = LayerSchedule(self.layers, plan.steps)
+        task = make_task(schedule, conditions, plan, self.dtype, self.make_cache, start, after_step, keep_rings)
+        return run_stages(self.places, task, after_step)
+
+
+@dataclass(frozen=True)
+class TimestepPipelineExecutor:
+    """Each place holds the whole model and runs its share of the steps; places beyond the steps stay idle."""
+
+    places: Sequence[PlacedModel]
+    dtype: torch.dtype
+    make_cache: MakeStageCache = ResidentCache
+
+    def run(
+        self,
+        conditions: Conditions,
+        plan: ClipPlan,
+        start: RunStart = FROM_THE_BEGINNING,
+        after_step: AfterStep | None = None,
+        keep_rings: KeepRings | None = None,
+    ) -> PipelineRun:
+        steps = split_steps(plan.steps, len(self.places))
+        schedule = TimestepSchedule(self.places[0].model.config.num_layers, steps)
+        task = make_task(schedule, conditions, plan, self.dtype, self.make_cache, start, after_step, keep_rings)
+        return run_stages(self.places[: len(steps)], task, after_step)
+
+
+def make_task(
+    schedule: PipelineSchedule,
+    conditions: Conditions,
+    plan: ClipPlan,
+    dtype: torch.dtype,
+    make_cache: MakeStageCache,
+    start: RunStart,
+    after_step: AfterStep | None,
+    keep_rings: KeepRings | None,
+) -> StageTask:
+    return StageTask(
+        schedule=schedule,
+        plan=plan,
+        conditions=conditions,
+        dtype=dtype,
+        start=start,
+        keep_rings=keep_rings,
+        want_evaluations=after_step is not None,
+        make_cache=make_cache,
+    )
+
+
+def run_stages(places: Sequence[PlacedModel], task: StageTask, after_step: AfterStep | None) -> PipelineRun:
+    def worker(number: int, place: PlacedModel) -> StageWorker:
+        def work(port: StagePort) -> None:
+            Stage(number, place.model, place.device, task, port, port).run()
+
+        return StageWorker(place.device, work)
+
+    workers = [worker(number, place) for number, place in enumerate(places)]
+    return PipelineRun(workers, task.schedule, task.plan, task.start.first_block, after_step)

@@ -1,0 +1,66 @@
+"""A random transformer of few layers, with conditions and a plan, for tests that compare executors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+CONFIG = AvatarConfig(
+    dim=32,
+    ffn_dim=64,
+    num_heads=2,
+    num_layers=5,
+    audio_inject_layers=(0, 2, 4),
+    audio_dim=8,
+    text_dim=16,
+    text_len=8,
+    freq_dim=32,
+)
+PLAN = ClipPlan(num_clip=3, infer_frames=24, width=64, height=64, keep_aspect=False, relative_distance=None)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Voice features by frame from a seed, [actors, layers, audio_dim, frames]."""
+
+    config: AvatarConfig = CONFIG
+    actors: int = 1
+
+    def frames(self, first: int, count: int) -> Tensor:
+        size = (self.actors, self.config.audio_layers, self.config.audio_dim, 1)
+        seeds = (torch.Generator().manual_seed(first + number) for number in range(count))
+        return torch.cat([torch.randn(size, generator=seed) for seed in seeds], dim=-1)
+
+
+def random_model(config: AvatarConfig = CONFIG) -> CausalWanS2V:
+    generator = torch.Generator().manual_seed(3)
+    model = CausalWanS2V(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = (0.5 / max(1, parameter[0].numel())) ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    return model.eval().requires_grad_(False)
+
+
+def random_conditions(config: AvatarConfig = CONFIG, plan: ClipPlan = PLAN, actors: int = 1) -> Conditions:
+    generator = torch.Generator().manual_seed(4)
+    (height, width), (rows, columns) = plan.latent_size, plan.grid
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator)
+
+    masks = torch.zeros(actors, 3, rows, columns)
+    for actor, part in enumerate(masks.tensor_split(actors, dim=-1) if actors > 1 else ()):
+        masks[actor, ..., actor * part.shape[-1] : (actor + 1) * part.shape[-1]] = 1
+    return Conditions(
+        text=random(5, config.text_dim),
+        reference=random(16, 1, height, width),
+        motion=random(16, 19, height, width),
+        audio=Noise(config, actors),
+        actor_masks=masks if actors > 1 else None,
+    )
