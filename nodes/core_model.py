@@ -5,16 +5,24 @@ original's names.
 """
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import comfy.sd
+import comfy.utils
 import torch
+from torch import Tensor
 
 from ..liveavatar_runtime.config import AvatarConfig
 from ..liveavatar_runtime.errors import CheckpointError
 from .types import AvatarModel
+
+log = logging.getLogger("LiveAvatar")
+
+AS_IN_FILE = "as in file"
+PLAIN = (torch.bfloat16, torch.float16, torch.float32)
 
 # What core cannot tell from shapes and takes from the "config" entry of a file's metadata.
 DECLARED = (
@@ -30,42 +38,94 @@ DECLARED = (
 )
 
 
-def load_with_core(path: Path, loras: Sequence[tuple[Path, float]], dtype: torch.dtype | None) -> Any:
-    """A ModelPatcher of the transformer in a file or folder; `dtype` None lets core choose for the device.
+Progress = Callable[[int, int], None]
+"""Called with tensors done and tensors in all, where loading goes tensor by tensor."""
 
+
+def load_with_core(
+    path: Path,
+    loras: Sequence[tuple[Path, float]],
+    precision: torch.dtype | str | None,
+    progress: Progress | None = None,
+) -> Any:
+    """A ModelPatcher of the transformer in a file or folder, with LoRAs of (path, strength).
+
+    `precision` None lets core choose for the device, AS_IN_FILE keeps the stored format. Layers of quantised files
+    keep theirs in any case. GGUF files are unpacked, their own precision is bf16. `progress` is called for those only.
     Raises CheckpointError when the file is not a complete S2V model, or a LoRA does not fit it.
     """
-    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
-    from ..liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
-
-    checkpoint = open_checkpoint(path)
-    config = detect_config(checkpoint, config_beside(path)).to_dict()
-    declared = json.dumps({"transformer": {name: config[name] for name in DECLARED}})
-    options = {} if dtype is None else {"dtype": dtype}
-    patcher = comfy.sd.load_diffusion_model_state_dict(
-        dict(checkpoint.tensors), model_options=options, metadata={**checkpoint.metadata, "config": declared}
-    )
-    if patcher is None:
-        raise CheckpointError(
-            f"this ComfyUI does not know the model in {path}; it needs Wan2.2-S2V support, so update ComfyUI"
-        )
+    patcher = _load(path, precision, progress=progress)
     for lora, strength in loras:
         patcher = with_lora(patcher, lora, strength)
     return patcher
 
 
+def _load(
+    path: Path, precision: torch.dtype | str | None, disable_dynamic: bool = False, progress: Progress | None = None
+) -> Any:
+    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
+    from ..liveavatar_runtime.checkpoint.gguf_io import GgufTensors
+    from ..liveavatar_runtime.checkpoint.quantised import quantised_layers
+    from ..liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
+
+    checkpoint = open_checkpoint(path, _read_with_core)
+    config = detect_config(checkpoint, config_beside(path)).to_dict()
+    declared = json.dumps({"transformer": {name: config[name] for name in DECLARED}})
+    gguf = isinstance(checkpoint.tensors, GgufTensors)
+    tensors = _placeholders(checkpoint.shapes) if gguf else dict(checkpoint.tensors)
+    if precision == AS_IN_FILE:
+        precision = comfy.utils.weight_dtype(tensors)
+    if quantised_layers(checkpoint) and precision not in PLAIN:
+        precision = None
+    patcher: Any = comfy.sd.load_diffusion_model_state_dict(
+        tensors,
+        model_options={} if precision is None else {"dtype": precision},
+        metadata={**checkpoint.metadata, "config": declared},
+        disable_dynamic=disable_dynamic,
+    )
+    if patcher is None:
+        raise CheckpointError(
+            f"this ComfyUI does not know the model in {path}; it needs Wan2.2-S2V support, so update ComfyUI"
+        )
+    if gguf:
+        _fill(patcher.model.diffusion_model, checkpoint.tensors, progress)
+    # How core makes a second copy of the weights, for another device or for nodes that need plain ones.
+    patcher.cached_patcher_init = (_load, (path, precision))
+    return patcher
+
+
+def _read_with_core(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Core notes on the tensors where in the file they are, and streams them from there when it can."""
+    tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+    return tensors, metadata or {}
+
+
+def _placeholders(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors of these shapes that take no memory; a whole GGUF file unpacked beside the model would double it."""
+    zero = torch.zeros((), dtype=torch.bfloat16)
+    return {name: zero.expand(shape) for name, shape in shapes.items()}
+
+
+def _fill(tree: torch.nn.Module, tensors: Mapping[str, Tensor], progress: Progress | None) -> None:
+    for done, (name, parameter) in enumerate(tree.named_parameters(), start=1):
+        parameter.data = tensors[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
+        if progress:
+            progress(done, len(tensors))
+
+
 def with_lora(patcher: Any, path: Path, strength: float) -> Any:
-    """A clone of the patcher with the LoRA's patches. Raises CheckpointError when the LoRA matches nothing."""
-    from ..liveavatar_runtime.checkpoint.lora import comfy_lora, open_lora
+    """A clone of the patcher with the LoRA's patches; what does not fit is left out and logged.
+
+    Raises CheckpointError when nothing fits.
+    """
+    from ..liveavatar_runtime.checkpoint.detect import expected_shapes
+    from ..liveavatar_runtime.checkpoint.lora import LoraFile, comfy_lora, fitting, open_lora
 
     lora = open_lora(path)
-    patched: Any = comfy.sd.load_lora_for_models(patcher, None, comfy_lora(lora), strength, 0.0)[0]
-    before = sum(map(len, patcher.patches.values()))
-    if sum(map(len, patched.patches.values())) == before:
-        raise CheckpointError(
-            f"the LoRA {path} fits no layer of this model; use liveavatar.safetensors or another LoRA of Wan2.2-S2V-14B"
-        )
-    return patched
+    fits, others = fitting(lora, expected_shapes(adopt(patcher).config), path)
+    if others:
+        log.warning("LoRA %s: %d modules applied, %d do not fit: %s", path.name, len(fits), len(others), others[:5])
+    return comfy.sd.load_lora_for_models(patcher, None, comfy_lora(LoraFile(fits)), strength, 0.0)[0]
 
 
 def adopt(patcher: Any) -> AvatarModel:

@@ -131,15 +131,11 @@ def merge_lora(
     `read_adapters`. Raises CheckpointError when nothing matches, and for weights that are already quantised.
     """
     lora = lora if isinstance(lora, LoraFile) else read_adapters(lora, metadata, alpha)
-    by_kohya_name = {_kohya(name.removesuffix(".weight")): name for name in state_dict if name.endswith(".weight")}
+    fits, unmatched = fitting(lora, {name: tuple(tensor.shape) for name, tensor in state_dict.items()})
     tensors: dict[str, Tensor] = {}
-    matched, unmatched = [], list(lora.ignored)
-    for module, adapter in lora.adapters.items():
-        name = f"{module}.weight" if f"{module}.weight" in state_dict else by_kohya_name.get(module, "")
-        weight = state_dict.get(name)
-        if weight is None or tuple(weight.shape) != (adapter.up.shape[0], adapter.down.shape[1]):
-            unmatched.append(module)
-            continue
+    for module, adapter in fits.items():
+        name = f"{module}.weight"
+        weight = state_dict[name]
         if weight.dtype not in MERGEABLE:
             raise CheckpointError(
                 f"{name} is quantised ({str(weight.dtype).removeprefix('torch.')}); a LoRA can only be merged into "
@@ -147,10 +143,28 @@ def merge_lora(
             )
         change = adapter.up.float() @ adapter.down.float()
         tensors[name] = (weight.float() + (strength * adapter.scale) * change).to(weight.dtype)
-        matched.append(name.removesuffix(".weight"))
-    if not matched:
-        raise CheckpointError(_nothing_matches(lora, state_dict, unmatched))
-    return MergedLora(tensors, tuple(matched), tuple(unmatched))
+    return MergedLora(tensors, tuple(fits), tuple(unmatched))
+
+
+def fitting(
+    lora: LoraFile, shapes: Mapping[str, tuple[int, ...]], path: Path | str = "given"
+) -> tuple[dict[str, Adapter], list[str]]:
+    """The adapters by the model's own module names, and what in the file fits no weight in name or shape.
+
+    `shapes` are those of the model's weights. Raises CheckpointError, which names the file `path`, when nothing fits.
+    """
+    by_kohya_name = {_kohya(name.removesuffix(".weight")): name for name in shapes if name.endswith(".weight")}
+    fits: dict[str, Adapter] = {}
+    unmatched = list(lora.ignored)
+    for module, adapter in lora.adapters.items():
+        name = f"{module}.weight" if f"{module}.weight" in shapes else by_kohya_name.get(module, "")
+        if shapes.get(name) == (adapter.up.shape[0], adapter.down.shape[1]):
+            fits[name.removesuffix(".weight")] = adapter
+        else:
+            unmatched.append(module)
+    if not fits:
+        raise CheckpointError(_nothing_fits(lora, shapes, unmatched, path))
+    return fits, unmatched
 
 
 def comfy_lora(lora: LoraFile) -> dict[str, Tensor]:
@@ -197,18 +211,19 @@ def _kohya(module: str) -> str:
     return module.replace(".", "_")
 
 
-def _nothing_matches(lora: LoraFile, state_dict: Mapping[str, Tensor], unmatched: list[str]) -> str:
+def _nothing_fits(lora: LoraFile, shapes: Mapping[str, tuple[int, ...]], unmatched: list[str], path: Path | str) -> str:
     example = ""
     for module, adapter in lora.adapters.items():
-        weight = state_dict.get(f"{module}.weight")
-        if weight is not None:
+        shape = shapes.get(f"{module}.weight")
+        if shape is not None:
             example = (
                 f" {module} is made for a {adapter.up.shape[0]}x{adapter.down.shape[1]} layer, "
-                f"the model's is {'x'.join(map(str, weight.shape))}: the LoRA belongs to a model of another size."
+                f"the model's is {'x'.join(map(str, shape))}: the LoRA belongs to a model of another size."
             )
             break
     more = ", ..." if len(unmatched) > 5 else ""
     return (
-        f"none of the LoRA's {len(unmatched)} modules exists in this model ({', '.join(unmatched[:5])}{more})."
-        f"{example} Give a LoRA made for Wan2.2-S2V-14B, such as liveavatar.safetensors."
+        f"the LoRA {path} fits no layer of this model: none of its {len(unmatched)} modules exists in it in name and size "
+        f"({', '.join(unmatched[:5])}{more}).{example} "
+        "Use a LoRA made for Wan2.2-S2V-14B, such as liveavatar.safetensors."
     )

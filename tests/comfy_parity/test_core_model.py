@@ -5,60 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from core_latents import BUNDLE, MODEL_FILE, adopted, difference, header_of, latents, relative_difference
 from safetensors.torch import load_file, save_file
 
-from liveavatar_runtime.checkpoint.bundle import find_bundle
 from liveavatar_runtime.checkpoint.transformer import load_transformer
-from liveavatar_runtime.config import DEMO, AvatarConfig
-from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.sampling.block_loop import sample_blocks
-from liveavatar_runtime.sampling.conditions import Conditions
-from liveavatar_runtime.sampling.plan import ClipPlan
-
-ROOT = Path(__file__).parents[2]
-BUNDLE = find_bundle(ROOT / "demo" / "liveavatar-demo")
-MODEL_FILE = BUNDLE.folder / "diffusion_pytorch_model.safetensors"
-PLAN = ClipPlan(num_clip=2, infer_frames=24, width=64, height=64, keep_aspect=False)
-
-
-class Features:
-    def __init__(self, audio_dim: int) -> None:
-        generator = torch.Generator().manual_seed(3)
-        self.values = torch.randn(1, 25, audio_dim, PLAN.frames, generator=generator)
-
-    def frames(self, first: int, count: int) -> torch.Tensor:
-        return self.values[..., first : first + count]
-
-
-def latents(model: CausalWanS2V, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(4)
-    height, width = PLAN.latent_size
-    conditions = Conditions(
-        text=torch.randn(20, model.config.text_dim, generator=generator),
-        reference=torch.randn(16, 1, height, width, generator=generator),
-        motion=torch.randn(16, 19, height, width, generator=generator),
-        audio=Features(model.config.audio_dim),
-    )
-    blocks = sample_blocks(model, PLAN, conditions, dtype, torch.device("cpu"))
-    return torch.cat([block.latents for block in blocks], dim=1)
+from liveavatar_runtime.config import DEMO
 
 
 @pytest.fixture(scope="module")
 def expected() -> torch.Tensor:
     return latents(load_transformer(BUNDLE.model, dtype=torch.float32))
-
-
-def adopted(core_model, patcher) -> CausalWanS2V:
-    import comfy.model_management
-
-    comfy.model_management.load_models_gpu([patcher])
-    avatar = core_model.adopt(patcher)
-    config = AvatarConfig.from_dict(avatar.config.to_dict())
-    return CausalWanS2V.adopt(patcher.get_model_object("diffusion_model"), config)
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (a - b).abs().max().item()
 
 
 @pytest.mark.parametrize("source", ["folder", "file"])
@@ -81,8 +37,7 @@ def test_weights_in_half_precision_compute_near_the_same(core_model, expected):
     same = latents(adopted(core_model, core_model.load_with_core(MODEL_FILE, [], torch.bfloat16)))
     assert difference(same, expected) <= 1e-5
     fp8 = latents(adopted(core_model, core_model.load_with_core(MODEL_FILE, [], torch.float8_e4m3fn)))
-    relative = ((fp8 - expected).norm() / expected.norm()).item()
-    assert 1e-4 < relative < 0.2
+    assert 1e-4 < relative_difference(fp8, expected) < 0.2
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +92,7 @@ def fp8_scaled(tensors: dict[str, torch.Tensor], prefix: str = "") -> dict[str, 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_a_scaled_fp8_file_loads_with_its_scales(core_model, expected, tmp_path, prefix):
     file = tmp_path / "scaled.safetensors"
-    header = {"config": load_header(MODEL_FILE)["config"]}
+    header = {"config": header_of(MODEL_FILE)["config"]}
     save_file(fp8_scaled(load_file(MODEL_FILE), prefix), file, metadata=header)
     result = latents(adopted(core_model, core_model.load_with_core(file, [], None)))
-    relative = ((result - expected).norm() / expected.norm()).item()
-    assert 1e-4 < relative < 0.2
-
-
-def load_header(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return file.metadata()
+    assert 1e-4 < relative_difference(result, expected) < 0.2
