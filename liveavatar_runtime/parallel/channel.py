@@ -28,6 +28,9 @@ from torch import Tensor
 from ..errors import InputError, MachineError
 
 PROTOCOL, VERSION = "liveavatar-workers", 1
+LOOPBACK = "127.0.0.1"
+TOKEN_VARIABLE, SHORTEST_TOKEN = "LIVEAVATAR_WORKERS_TOKEN", 16
+"""Where a worker finds the token, if not in a file; and how many characters it must have."""
 HELLO_BYTES = 1024
 """Largest header before the token is proved; such a message has no tensors."""
 HEADER_BYTES = 4 * 2**20
@@ -45,6 +48,10 @@ DTYPES = {
 
 class ChannelError(MachineError):
     """The connection ended, or the other side does not speak the protocol or does not know the token."""
+
+
+class NobodyListens(ChannelError):
+    """No worker at the address."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def connect(host: str, port: int, token: str, timeout: float = HELLO_SECONDS) ->
     try:
         connection = socket.create_connection((host, port), timeout)
     except OSError as error:
-        raise ChannelError(f"no worker answers at {host}:{port}: {error}") from error
+        raise NobodyListens(f"no worker answers at {host}:{port}: {error}") from error
     channel = Channel(connection, timeout)
     try:
         _prove_and_check(channel, token)
@@ -200,7 +207,8 @@ def _dtype_name(tensor: Tensor) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    raw: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(raw)
 
 
 def _parse_header(text: bytes) -> tuple[dict[str, Any], list[tuple[str, torch.dtype, list[int]]]]:

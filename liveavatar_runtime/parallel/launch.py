@@ -1,0 +1,123 @@
+"""The launcher: starts the ranks of one machine with torch.distributed elastic, and ends with ComfyUI.
+
+It is a process of its own, so that elastic's signal handlers and children stay out of ComfyUI's. Standard input is a
+pipe from ComfyUI; when it ends, all processes end. Standard output carries one JSON object a line:
+{"event": "listening", "port"} and {"event": "failed", "ended": {rank: how}, "reports": [failures], "message"}.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from torch._C._distributed_c10d import Store
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from .channel import LOOPBACK
+from .parent import when_input_ends
+from .store import open_store, serve_store
+
+LISTENING_KEY = "listening"
+"""Where rank 0 puts its port into the store."""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="empty folder for this group; removed at the end")
+    parser.add_argument("program", nargs="+", help="arguments of Python that run a worker")
+    options = parser.parse_args(arguments)
+    report = _take_over_output()
+    when_input_ends(lambda: _end_all(options.folder))
+    # Only processes of this machine use the store, so it is not to be reached from elsewhere.
+    listening = socket.create_server((LOOPBACK, 0))
+    port = listening.getsockname()[1]
+    store = serve_store(listening.detach(), port)
+    threading.Thread(target=_report_listening, args=(port, report), daemon=True).start()
+    try:
+        _launch(options.ranks, options.folder, [*options.program, "--store-port", str(port)])
+    except ChildFailedError as error:
+        ended = {rank: _reason(failure) for rank, failure in error.failures.items()}
+        report({"event": "failed", "ended": ended, "reports": _reports(store), "message": ""})
+        return 1
+    except Exception as error:
+        report({"event": "failed", "ended": {}, "reports": [], "message": f"{type(error).__name__}: {error}"})
+        return 1
+    finally:
+        shutil.rmtree(options.folder, ignore_errors=True)
+    return 0
+
+
+def _launch(ranks: int, folder: Path, program: list[str]) -> None:
+    # Elastic's own store would listen on all interfaces; a file is enough for one launcher.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id="liveavatar",
+        rdzv_backend="c10d",
+        rdzv_endpoint=str(folder / "rendezvous"),
+        rdzv_configs={"store_type": "file"},
+        local_addr=LOOPBACK,
+        max_restarts=0,
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        shutdown_timeout=1,
+    )
+    elastic_launch(config, sys.executable)(*program)
+
+
+def _take_over_output() -> Any:
+    """What reports a JSON object to ComfyUI. Everything that is printed goes to standard error from now on."""
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    os.set_inheritable(pipe.fileno(), False)
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def report(event: dict[str, Any]) -> None:
+        with lock:
+            print(json.dumps(event), file=pipe)
+
+    return report
+
+
+def _report_listening(port: int, report: Any) -> None:
+    store = open_store(port)
+    store.wait([LISTENING_KEY], timedelta(days=1))
+    report({"event": "listening", "port": int(store.get(LISTENING_KEY))})
+
+
+def _reason(failure: Any) -> str:
+    """What elastic knows of a rank that ended."""
+    name = failure.signal_name()
+    return f"was killed ({name})" if name != "<N/A>" else f"exited with code {failure.exitcode}"
+
+
+def _reports(store: Store) -> list[dict[str, Any]]:
+    """What the ranks reported themselves before they ended."""
+    return [json.loads(store.get(f"failure/{n + 1}")) for n in range(store.add("failures", 0))]
+
+
+def _end_all(folder: Path) -> None:
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

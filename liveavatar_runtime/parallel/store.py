@@ -1,0 +1,18 @@
+"""The key-value server over which ranks find and watch each other."""
+
+from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed.rendezvous import rendezvous
+
+from .channel import LOOPBACK
+
+
+def serve_store(listening_fd: int, port: int) -> Store:
+    """A server on a socket that listens already."""
+    return TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening_fd)
+
+
+def open_store(port: int | None) -> Store:
+    """The launcher's server on this machine, or the one that torchrun tells of in the environment."""
+    if port is not None:
+        return TCPStore(LOOPBACK, port, is_master=False, wait_for_workers=False)
+    return next(rendezvous("env://"))[0]

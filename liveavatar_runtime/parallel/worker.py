@@ -1,0 +1,250 @@
+"""One rank of a group of workers: python -m liveavatar_runtime.parallel.worker, under torchrun or the launcher.
+
+All ranks load the model and wait; rank 0 listens for ComfyUI, and what it is asked for all ranks do together.
+"""
+
+import argparse
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+
+from ..checkpoint.transformer import load_transformer
+from ..errors import InputError
+from ..sampling.block_loop import Evaluation, LatentBlock
+from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, parse_address
+from .desk import Cancelled, Desk
+from .devices import EXECUTORS, FSDP, parse_devices
+from .executor import Executor, Run
+from .fsdp import parameter_bytes, shard
+from .job import Job
+from .launch import LISTENING_KEY
+from .local import LocalExecutor
+from .parent import die_with_parent, when_input_ends
+from .ranks import NOTICE_SECONDS, Progress, Rank, Watch
+from .store import open_store
+
+DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An executor, and the bytes of weights that this rank holds for it."""
+
+    executor: Executor
+    bytes: int
+
+
+Load = Callable[[argparse.Namespace, Rank], Loaded]
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("liveavatar_runtime.parallel.worker", description=__doc__)
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="model file or folder, on every machine")
+    add("--lora", nargs=2, action="append", default=[], metavar=("FILE", "STRENGTH"), help="merged while loading")
+    add(
+        "--precision",
+        choices=DTYPES,
+        default="auto",
+        help="auto: the file's, bf16 for fp32 files; fp32 on the processor",
+    )
+    add("--executor", choices=[name for name in EXECUTORS if name not in ("auto", "local")], default=FSDP)
+    add("--devices", default="auto", help="this machine's, one for each of its ranks, such as cuda:0,cuda:1")
+    add("--offload", action="store_true", help="keep the weights in system memory between their uses")
+    add("--listen", default=f"{LOOPBACK}:0", help="address at which rank 0 listens for ComfyUI")
+    add("--token-file", type=Path, help=f"file with the secret of the connection (or variable {TOKEN_VARIABLE})")
+    add("--join-timeout", type=float, default=120.0, help="seconds to wait for all ranks")
+    add("--stall-timeout", type=float, help="seconds without progress that count as a hang (default: measured)")
+    add("--store-port", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
+    """Runs until it is ended; `load` makes the executor."""
+    options = parse(arguments)
+    die_with_parent()
+    if options.store_port is not None:
+        when_input_ends(lambda: os._exit(1))
+    rank = open_rank(options)
+    try:
+        desk = open_desk(options, rank)
+        Watch(rank, desk.tell if desk else print).start()
+        rank.join(options.join_timeout)
+        loaded = (load or load_executor)(options, rank)
+        serve(rank, desk, loaded)
+    except BaseException as error:
+        traceback.print_exc()
+        rank.report(rank.failure(error))
+        # Rank 0's watch ends the process once ComfyUI knows why.
+        time.sleep(NOTICE_SECONDS if rank.leads else 0)
+        os._exit(1)
+
+
+def open_rank(options: argparse.Namespace) -> Rank:
+    """This process in the group that elastic describes in the environment."""
+    number, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    devices = parse_devices(options.devices)
+    device = devices[local % len(devices)]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store = open_store(options.store_port)
+    rank = Rank(number, size, device, store, Progress(options.stall_timeout))
+    store.set(f"where/{number}", rank.where)
+    return rank
+
+
+def open_desk(options: argparse.Namespace, rank: Rank) -> Desk | None:
+    """On rank 0, begin to listen for ComfyUI. Raises MachineError when the address is taken."""
+    if not rank.leads:
+        return None
+    token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
+    if len(token) < SHORTEST_TOKEN:
+        raise InputError(f"the token has {len(token)} characters; give --token-file a file with {SHORTEST_TOKEN}")
+    listener = Listener(*parse_address(options.listen))
+    rank.store.set(LISTENING_KEY, str(listener.port))
+    desk = Desk(listener, token)
+    desk.open()
+    return desk
+
+
+def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
+    """The model of the options, for this rank's part in the executor."""
+    loras = [(Path(path), float(strength)) for path, strength in options.lora]
+    dtype = DTYPES[options.precision]
+    if dtype is None and rank.device.type == "cpu":
+        dtype = torch.float32
+    model = load_transformer(options.model, loras, dtype)
+    if dtype is None and next(model.blocks.parameters()).dtype == torch.float32:
+        model = model.to(torch.bfloat16)
+    if rank.size == 1:
+        model = model.to(rank.device)
+    else:
+        shard(model, init_device_mesh(rank.device.type, (rank.size,)), options.offload)
+    for layer in model.blocks:
+        layer.register_forward_pre_hook(lambda *_: rank.progress.mark())
+    computes_in = next(model.blocks.parameters()).dtype
+    return Loaded(LocalExecutor(model, rank.device, computes_in), parameter_bytes(model))
+
+
+def serve(rank: Rank, desk: Desk | None, loaded: Loaded) -> None:
+    """Do what ComfyUI asks for, one thing after the other, on all ranks together."""
+    rank.store.set(f"bytes/{rank.number}", str(loaded.bytes))
+    if desk is not None:
+        names = [(rank.store.get(f"where/{n}").decode(), int(rank.store.get(f"bytes/{n}"))) for n in range(rank.size)]
+        desk.ready({"ranks": [{"where": where, "bytes": size} for where, size in names]})
+    run: Run | None = None
+    while True:
+        message = rank.share(desk.next_request() if desk else None)
+        if message.type in ("run", "release") and run is not None:
+            run.close()
+            run = None
+        if message.type == "run":
+            session = Session(rank, desk, message.header["number"])
+            with rank.progress.expected(True):
+                run = session.run(loaded.executor, message)
+        elif message.type == "rings" and desk is not None:
+            rings = run.rings() if run is not None else None
+            send_rings(desk, message.header["number"], rings)
+
+
+def send_rings(desk: Desk, number: int, rings: Mapping[str, Tensor] | None) -> None:
+    """Announce their number, then one message for each tensor."""
+    desk.send({"type": "rings", "number": number, "count": None if rings is None else len(rings)})
+    for name, tensor in (rings or {}).items():
+        desk.send({"type": "ring", "number": number}, {name: tensor})
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run, on one rank; `desk` on rank 0. It is the run's voice: `frames` asks ComfyUI for it."""
+
+    rank: Rank
+    desk: Desk | None
+    number: int
+
+    def run(self, executor: Executor, message: Message) -> Run | None:
+        """Sends all blocks that ComfyUI wants; returns the run, which still has its rings."""
+        run: Run | None = None
+        try:
+            job = Job.from_messages(message, self._receive_rings(message.header["rings"]))
+            run = executor.run(
+                job.conditions(self), job.plan, job.start(), self._after_step, lambda block: block in job.kept_rings
+            )
+            for index in range(job.first_block, job.plan.num_blocks):
+                self._wait_until_wanted(index)
+                self._send_block(next(run))
+                self.rank.progress.settle()
+            self._send({"type": "end"})
+        except Cancelled:
+            self._send({"type": "cancelled"})
+        except InputError as error:
+            self._send({"type": "refused", "message": str(error)})
+        return run
+
+    def frames(self, first: int, count: int) -> Tensor:
+        """Voice features, from ComfyUI; all ranks ask for the same ones in the same order."""
+        return self._share(lambda desk: Message({}, {"audio": desk.audio(self.number, first, count)})).tensors["audio"]
+
+    def _receive_rings(self, count: int | None) -> dict[str, Tensor] | None:
+        if count is None:
+            return None
+        messages = [self._share(lambda desk: desk.next_ring(self.number)) for _ in range(count)]
+        return {name: tensor for message in messages for name, tensor in message.tensors.items()}
+
+    def _wait_until_wanted(self, block: int) -> None:
+        def wait(desk: Desk) -> Message:
+            desk.wait_until_wanted(self.number, block)
+            return Message({})
+
+        self._share(wait)
+
+    def _share(self, ask: Callable[[Desk], Message]) -> Message:
+        """What rank 0 gets from ComfyUI, on all ranks. Raises Cancelled on all of them."""
+        with self.rank.progress.expected(False):
+            message: Message | None = None
+            if self.desk is not None:
+                try:
+                    message = ask(self.desk)
+                except Cancelled:
+                    message = Message({"type": "cancelled"})
+            message = self.rank.share(message)
+        if message.type == "cancelled":
+            raise Cancelled
+        return message
+
+    def _after_step(self, evaluation: Evaluation) -> None:
+        self.rank.progress.mark()
+        self._send(
+            {"type": "step", "block": evaluation.block, "step": evaluation.step, "sigma": evaluation.sigma},
+            {"latents": evaluation.latents, "velocity": evaluation.velocity},
+        )
+        if self.rank.agree(self.desk is not None and self.desk.is_cancelled(self.number)):
+            raise Cancelled
+
+    def _send_block(self, block: LatentBlock) -> None:
+        rings = block.rings
+        header = {
+            "type": "block",
+            "index": block.index,
+            "clip": block.clip,
+            "rings": None if rings is None else len(rings),
+        }
+        self._send(header, {"latents": block.latents})
+        for name, tensor in (rings or {}).items():
+            self._send({"type": "ring"}, {name: tensor})
+
+    def _send(self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        if self.desk is not None:
+            self.desk.send({**header, "number": self.number}, tensors)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Workers as ComfyUI's process sees them: a group that it starts on this machine, or one that listens elsewhere."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import MachineError
+from .channel import LOOPBACK, TOKEN_VARIABLE, Channel, ChannelError, NobodyListens, connect, parse_address
+from .failures import Failure, describe
+from .link import Link, Poll
+
+PACK_ROOT = Path(__file__).parents[2]
+LAUNCHER = "liveavatar_runtime.parallel.launch"
+WORKER = ("-m", "liveavatar_runtime.parallel.worker")
+REASON_SECONDS = 3.0
+"""How long to wait, after the workers fell silent, for the launcher to say why."""
+START_SECONDS, LOAD_SECONDS, CONNECT_SECONDS = 120.0, 1800.0, 60.0
+
+
+class Workers(Protocol):
+    """Where a RemoteExecutor's runs are computed."""
+
+    def link(self, poll: Poll) -> Link:
+        """A connection to workers that have loaded the model; starts them if need be. Raises MachineError."""
+        ...
+
+    def failure(self, link: Link) -> MachineError:
+        """Why the link was lost, for the user; what is left of the group is ended."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the workers; may be called again."""
+        ...
+
+
+class LocalWorkers:
+    """A group on this machine, started when it is first needed and kept until `close`, garbage collection or exit.
+
+    `arguments`: of the worker, model and devices among them; `program`: arguments of Python that run it.
+    """
+
+    def __init__(
+        self,
+        ranks: int,
+        arguments: Sequence[str],
+        program: Sequence[str] = WORKER,
+        start_timeout: float = START_SECONDS,
+        load_timeout: float = LOAD_SECONDS,
+    ) -> None:
+        self._ranks, self._arguments, self._program = ranks, list(arguments), list(program)
+        self._start_timeout, self._load_timeout = start_timeout, load_timeout
+        self._groups: list[_Group] = []
+        # Also at the interpreter's exit.
+        self._finalizer = weakref.finalize(self, _end_groups, self._groups)
+
+    def link(self, poll: Poll) -> Link:
+        if self._groups and self._groups[0].link is not None and self._groups[0].link.lost is None:
+            return self._groups[0].link
+        self.close()
+        group = _Group(self._ranks, [*self._program, *self._arguments])
+        self._groups.append(group)
+        try:
+            return group.connect(self._start_timeout, self._load_timeout, poll)
+        except ChannelError as error:
+            raise self._failed(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def failure(self, link: Link) -> MachineError:
+        return self._failed(link.lost or "the connection was closed")
+
+    def _failed(self, otherwise: str) -> MachineError:
+        group = self._groups[0]
+        group.stopped.wait(REASON_SECONDS)
+        text = group.reason(otherwise)
+        self.close()
+        return MachineError(text)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the launcher, while there is one."""
+        return self._groups[0].process.pid if self._groups else None
+
+    def close(self) -> None:
+        _end_groups(self._groups)
+
+
+class _Group:
+    """One launcher and its ranks, from start to end."""
+
+    def __init__(self, ranks: int, program: list[str]) -> None:
+        self.folder = tempfile.mkdtemp(prefix="liveavatar-workers-")
+        self.token = secrets.token_hex(32)
+        self.link: Link | None = None
+        self.stopped = threading.Event()
+        """Set when the launcher has said its last word."""
+        self._listening = threading.Event()
+        self._port = 0
+        self._last: dict[str, Any] = {}
+        paths = [str(PACK_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", LAUNCHER, "--ranks", str(ranks), "--folder", self.folder, "--", *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=PACK_ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), TOKEN_VARIABLE: self.token},
+        )
+        threading.Thread(target=self._follow, daemon=True, name="launcher").start()
+
+    def _follow(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if event["event"] == "listening":
+                self._port = event["port"]
+                self._listening.set()
+            else:
+                self._last = event
+        self.stopped.set()
+        self._listening.set()
+
+    def connect(self, start_timeout: float, load_timeout: float, poll: Poll) -> Link:
+        deadline = time.monotonic() + start_timeout
+        while not self._listening.wait(0.1):
+            poll()
+            if time.monotonic() > deadline:
+                raise MachineError(f"rank 0 of the workers did not start within {start_timeout:g} s")
+        if not self._port:
+            raise ChannelError("the launcher of the workers ended")
+        self.link = Link(connect(LOOPBACK, self._port, self.token))
+        self.link.wait_until_ready(load_timeout, poll)
+        return self.link
+
+    def reason(self, otherwise: str) -> str:
+        told = [Failure(**report) for report in self._last.get("reports", [])]
+        failures = told or (self.link.failures if self.link is not None else [])
+        ended = {int(rank): how for rank, how in self._last.get("ended", {}).items()}
+        return describe(failures, ended, self._last.get("message") or otherwise)
+
+    def end(self) -> None:
+        """No process and no file is left afterwards."""
+        if self.link is not None:
+            self.link.close()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        # The launcher and every rank end when their standard input does.
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.stopped.wait(1)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _end_groups(groups: list[_Group]) -> None:
+    while groups:
+        groups.pop().end()
+
+
+class RemoteWorkers:
+    """A group that somebody started with torchrun; rank 0 listens at `address` ("host:port")."""
+
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        connect_timeout: float = CONNECT_SECONDS,
+        load_timeout: float = LOAD_SECONDS,
+    ) -> None:
+        self._host, self._port = parse_address(address)
+        self._token = token
+        self._connect_timeout, self._load_timeout = connect_timeout, load_timeout
+        self._link: Link | None = None
+
+    def link(self, poll: Poll) -> Link:
+        if self._link is not None and self._link.lost is None:
+            return self._link
+        self._link = Link(self._connect(poll))
+        try:
+            self._link.wait_until_ready(self._load_timeout, poll)
+        except ChannelError as error:
+            raise self.failure(self._link) from error
+        return self._link
+
+    def _connect(self, poll: Poll) -> Channel:
+        """torchrun may be starting the workers again, after a failure."""
+        deadline = time.monotonic() + self._connect_timeout
+        while True:
+            try:
+                return connect(self._host, self._port, self._token)
+            except NobodyListens:
+                if time.monotonic() > deadline:
+                    raise
+            poll()
+            time.sleep(0.2)
+
+    def failure(self, link: Link) -> MachineError:
+        self.close()
+        return MachineError(describe(link.failures, {}, link.lost or "the connection was closed"))
+
+    def close(self) -> None:
+        """The workers stay; they wait for the next ComfyUI."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None

@@ -1,0 +1,55 @@
+"""A worker that fails on purpose: the seed of a plan says how. Run by tests in place of the worker module."""
+
+import argparse
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from liveavatar_runtime.parallel import worker
+from liveavatar_runtime.parallel.executor import Executor, Run
+from liveavatar_runtime.parallel.ranks import Rank
+from liveavatar_runtime.sampling.block_loop import AfterStep, Evaluation
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+RAISES, KILLED, STOPPED, HANGS, DIVES = 7001, 7002, 7003, 7004, 7005
+"""Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. All at block 1, step 1."""
+FAILING_BLOCK, FAILING_STEP = 1, 1
+ABSENT = "LIVEAVATAR_TEST_ABSENT_RANK"
+
+
+@dataclass(frozen=True)
+class FailingExecutor:
+    executor: Executor
+    rank: Rank
+
+    def run(self, conditions: Any, plan: ClipPlan, start: Any, after_step: AfterStep, keep_rings: Any) -> Run:
+        def fail_after_step(evaluation: Evaluation) -> None:
+            if (evaluation.block, evaluation.step) == (FAILING_BLOCK, FAILING_STEP):
+                fail(plan.seed, self.rank.number)
+            after_step(evaluation)
+
+        return self.executor.run(conditions, plan, start, fail_after_step, keep_rings)
+
+
+def fail(seed: int, rank: int) -> None:
+    if (seed, rank) == (RAISES, 1):
+        raise ValueError("the tensor is made of cheese")
+    if (seed, rank) in ((KILLED, 1), (DIVES, 0)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (seed, rank) == (STOPPED, 1):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if (seed, rank) == (HANGS, 1):
+        time.sleep(1000)
+
+
+def load(options: argparse.Namespace, rank: Rank) -> worker.Loaded:
+    loaded = worker.load_executor(options, rank)
+    return replace(loaded, executor=FailingExecutor(loaded.executor, rank))
+
+
+if __name__ == "__main__":
+    if os.environ["RANK"] == os.environ.get(ABSENT):
+        time.sleep(1000)
+    worker.main(load=load)

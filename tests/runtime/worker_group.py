@@ -1,0 +1,56 @@
+"""Real workers for tests and benchmarks: a tiny model on disk, groups on the processor, what they leave behind."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from safetensors.torch import save_file
+from tiny_avatar import CONFIG, random_model
+
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.parallel.workers import LocalWorkers
+
+FAILING = Path(__file__).parent / "failing_worker.py"
+
+
+def save_model(folder: Path, config: AvatarConfig = CONFIG) -> Path:
+    """A model folder with the weights of `random_model`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in random_model(config).state_dict().items()}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return folder
+
+
+def local_workers(model: Path, ranks: int, *more: str, program: Path | None = None) -> LocalWorkers:
+    arguments = ["--model", str(model), "--devices", ",".join(["cpu"] * ranks), *more]
+    if program is None:
+        return LocalWorkers(ranks, arguments)
+    return LocalWorkers(ranks, arguments, [str(program)])
+
+
+def processes_below(pid: int | None = None) -> set[int]:
+    """Processes that this one (or `pid`) has started, their own included."""
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+
+
+def gone(pids: set[int]) -> bool:
+    alive = [pid for pid in pids if psutil.pid_exists(pid)]
+    return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> float:
+    """Seconds until the condition held. Raises AssertionError when it took longer than `seconds`."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, f"it did not happen within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
+def open_descriptors() -> int:
+    return psutil.Process(os.getpid()).num_fds() if sys.platform != "win32" else 0
