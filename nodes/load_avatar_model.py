@@ -1,5 +1,7 @@
 """Load Avatar Model: the transformer, and what its bundle brings along."""
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +10,24 @@ from comfy_api.latest import io
 
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
-from .core_model import adopt, load_with_core, with_lora
-from .types import CATEGORY, ModelSocket
+from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_lora
+from .types import CATEGORY, AvatarModel, ModelSocket
 
 BUNDLE_MARK = "/"
 """End of a bundle's name in the list, so that it differs from a file's."""
 AUTO, NONE = "auto", "none"
-PRECISIONS: dict[str, torch.dtype | None] = {
+PRECISIONS: dict[str, torch.dtype | str | None] = {
     AUTO: None,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "fp32": torch.float32,
     "fp8_e4m3fn": torch.float8_e4m3fn,
+    AS_IN_FILE: AS_IN_FILE,
 }
+MORE_LORAS = (2, 3)
+"""Numbers of the further LoRA widgets."""
+TICKS = 100
+"""Length of the progress bar."""
 
 
 class LoadAvatarModel(io.ComfyNode):
@@ -39,7 +46,8 @@ class LoadAvatarModel(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=bundles + bridge.model_files(),
-                    tooltip="A bundle (ends in /, from models/liveavatar) or a file from models/diffusion_models.",
+                    tooltip="A bundle (ends in /, from models/liveavatar) or a file from models/diffusion_models. "
+                    "GGUF files are unpacked.",
                 ),
                 io.Combo.Input(
                     "lora",
@@ -55,13 +63,15 @@ class LoadAvatarModel(io.ComfyNode):
                     options=list(PRECISIONS),
                     default=AUTO,
                     advanced=True,
-                    tooltip="Number format of the weights; auto keeps the file's where the device can compute in it.",
+                    tooltip="Number format of the weights; auto keeps the file's where the device can compute in it. "
+                    "Quantised files keep theirs.",
                 ),
                 io.Model.Input(
                     "base_model",
                     optional=True,
                     tooltip="A Wan2.2-S2V model of another loader (GGUF, LoRA, ...), used instead of the file.",
                 ),
+                *(widget for number in MORE_LORAS for widget in lora_widgets(number)),
             ],
             outputs=[
                 ModelSocket.Output("model", display_name="model", tooltip="The transformer, for DiT Sampler."),
@@ -71,33 +81,98 @@ class LoadAvatarModel(io.ComfyNode):
                     "audio_encoder", display_name="audio_encoder", tooltip="The bundle's wav2vec2; empty for a file."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
-        cls, model: str, lora: str, lora_strength: float, precision: str = AUTO, base_model: Any = None
+        cls,
+        model: str,
+        lora: str,
+        lora_strength: float,
+        precision: str = AUTO,
+        base_model: Any = None,
+        **more: Any,
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.checkpoint.bundle import find_bundle
-        from .bundle_clip import load_bundle_clip
 
         name = model.removesuffix(BUNDLE_MARK)
         bundle = find_bundle(bridge.bundle_folders()[name]) if model.endswith(BUNDLE_MARK) else None
         loras = chosen_loras(lora, bundle and bundle.lora, lora_strength)
+        for number in MORE_LORAS:
+            loras += chosen_loras(more.get(f"lora_{number}", NONE), None, more.get(f"lora_{number}_strength", 1.0))
+        stages = Stages(cls.hidden.unique_id, 4 if bundle else 1)
         if base_model is None:
-            path = bundle.model if bundle else bridge.model_path("diffusion_models", model)
-            base_model = load_with_core(path, loras, PRECISIONS[precision])
+            path = bundle.model if bundle else bridge.diffusion_model_path(model)
+            base_model = stages.run(path, lambda done: load_with_core(path, loras, PRECISIONS[precision], done))
         else:
             for path, strength in loras:
                 base_model = with_lora(base_model, path, strength)
         avatar = adopt(base_model)
-        if bundle is None:
-            return io.NodeOutput(avatar, None, None, None)
-        return io.NodeOutput(
-            avatar, load_bundle_clip(bundle), load_bundle_vae(bundle), load_bundle_audio_encoder(bundle)
-        )
+        parts = load_parts(bundle, stages) if bundle else (None, None, None)
+        bridge.show_text(cls.hidden.unique_id, description(avatar, loras))
+        return io.NodeOutput(avatar, *parts)
+
+
+class Stages:
+    """The progress bar of loading several files: each takes an equal part of it."""
+
+    def __init__(self, node_id: str, count: int) -> None:
+        self._bar, self._count, self._done = bridge.NodeProgress(node_id, count * TICKS), count, 0
+
+    def run(self, path: Path | None, load: Callable[[Progress], Any]) -> Any:
+        """The result of `load`, which may call back with what it has done and what there is to do."""
+        start = time.perf_counter()
+        result = load(lambda done, total: self._bar.advance_to(TICKS * self._done + TICKS * done // total))
+        self._done += 1
+        self._bar.advance_to(TICKS * self._done)
+        if path is not None:
+            bridge.log.info("Loaded %s in %.1f s", path, time.perf_counter() - start)
+        return result
+
+
+def load_parts(bundle: Any, stages: Stages) -> tuple[Any, Any, Any]:
+    """Text encoder, VAE and audio encoder of a bundle; None for what it does not have."""
+    from .bundle_clip import load_bundle_clip
+
+    return (
+        stages.run(bundle.text_encoder, lambda _: load_bundle_clip(bundle)),
+        stages.run(bundle.vae, lambda _: load_bundle_vae(bundle)),
+        stages.run(bundle.wav2vec2, lambda _: load_bundle_audio_encoder(bundle)),
+    )
+
+
+def lora_widgets(number: int) -> tuple[io.Combo.Input, io.Float.Input]:
+    """File and strength of a further LoRA."""
+    return (
+        io.Combo.Input(
+            f"lora_{number}",
+            options=[NONE, *bridge.lora_files()],
+            default=NONE,
+            optional=True,
+            advanced=True,
+            tooltip="Another LoRA, added to the first.",
+        ),
+        io.Float.Input(
+            f"lora_{number}_strength",
+            default=1.0,
+            min=-4.0,
+            max=4.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip=f"Strength of lora_{number}.",
+        ),
+    )
 
 
 def chosen_loras(name: str, own: Path | None, strength: float) -> list[tuple[Path, float]]:
     """LoRA files to merge, with strengths."""
     path = own if name == AUTO else None if name == NONE else bridge.model_path("loras", name)
     return [] if path is None else [(path, strength)]
+
+
+def description(avatar: AvatarModel, loras: Sequence[tuple[Path, float]]) -> str:
+    """What was loaded, for the node: size of the model, computing format, LoRAs."""
+    size = f"{avatar.patcher.model_size() / 2**30:.2f} GiB, computes in {str(avatar.dtype).removeprefix('torch.')}"
+    return "\n".join([size, *(f"{path.name}: {strength:g}" for path, strength in loras)])
