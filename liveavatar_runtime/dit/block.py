@@ -3,7 +3,7 @@
 Arithmetic follows the original: modulation, gates and residual adds in float32, matrix products in the model's dtype.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,15 @@ class TransformerLayer(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, dim, **factory) / dim**0.5)
 
-    def forward(self, hidden: Tensor, modulation: Tensor, text: KeysValues, self_attention: "SelfAttention") -> Tensor:
-        return run_layer(self, hidden, modulation, text, self_attention)
+    def forward(
+        self,
+        hidden: Tensor,
+        modulation: Tensor,
+        text: KeysValues,
+        self_attention: "SelfAttention",
+        run: "RunLayer | None" = None,
+    ) -> Tensor:
+        return (run or run_layer)(self, hidden, modulation, text, self_attention)
 
 
 @dataclass(frozen=True)
@@ -56,18 +63,22 @@ class SelfAttention:
     rope: RopeFactors
     cache: KVCache
 
-    def contexts(self, own: KeysValues) -> Iterator[KeysValues]:
-        """What each row of the batch attends to, from the batch's own keys (not rotated) and values."""
+    def contexts(self, own: KeysValues, rotated_keys: Tensor) -> Iterator[KeysValues]:
+        """What each row of the batch attends to, from the batch's own keys and values."""
         raise NotImplementedError
 
     def __call__(self, modules: Any, x: Tensor) -> Tensor:
         queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
         own = project_keys_values(modules, x, self.head_dim)
-        # Rows have caches of their own, of different lengths at first; the projections, which read the weights, are
-        # computed for all rows at once.
-        rows = zip(queries.split(1), self.contexts(own), strict=True)
+        return modules.o(self.attend(queries, own, apply_rope(own.k, self.rope)))
+
+    # Slots and lengths change with the block: compiled into a graph they would make a new one for every block.
+    @torch.compiler.disable
+    def attend(self, queries: Tensor, own: KeysValues, rotated_keys: Tensor) -> Tensor:
+        """Rows have caches of their own; the projections, which read the weights, are computed for all together."""
+        rows = zip(queries.split(1), self.contexts(own, rotated_keys), strict=True)
         attended = [attention(row, context, self.kernel) for row, context in rows]
-        return modules.o(attended[0] if len(attended) == 1 else torch.cat(attended))
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 @dataclass(frozen=True)
@@ -76,9 +87,8 @@ class BlockAttention(SelfAttention):
 
     uses: Sequence[CacheUse]
 
-    def contexts(self, own: KeysValues) -> Iterator[KeysValues]:
-        keys = apply_rope(own.k, self.rope)
-        for use, k, v in zip(self.uses, keys.split(1), own.v.split(1), strict=True):
+    def contexts(self, own: KeysValues, rotated_keys: Tensor) -> Iterator[KeysValues]:
+        for use, k, v in zip(self.uses, rotated_keys.split(1), own.v.split(1), strict=True):
             yield self.cache.attend(self.layer, use, KeysValues(k, v))
 
 
@@ -88,10 +98,9 @@ class SinkAttention(SelfAttention):
 
     sink: Sink
 
-    def contexts(self, own: KeysValues) -> Iterator[KeysValues]:
-        rotated = apply_rope(own.k, self.rope)
-        self.cache.keep_sink(self.sink, self.layer, own, rotated)
-        yield KeysValues(rotated, own.v)
+    def contexts(self, own: KeysValues, rotated_keys: Tensor) -> Iterator[KeysValues]:
+        self.cache.keep_sink(self.sink, self.layer, own, rotated_keys)
+        yield KeysValues(rotated_keys, own.v)
 
 
 def run_layer(
@@ -107,6 +116,10 @@ def run_layer(
     residual = residual + cross_attention(layer.cross_attn, x, text, self_attention.head_dim, self_attention.kernel)
     x = _modulate(layer.norm2(residual), shift_ffn, scale_ffn).to(dtype)
     return (residual + layer.ffn(x) * gate_ffn).to(dtype)
+
+
+RunLayer = Callable[[Any, Tensor, Tensor, KeysValues, SelfAttention], Tensor]
+"""`run_layer`, or a compiled one."""
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""torch.compile as an option: no new graph for another layer, block or step."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_block_loop import PLAN, latents
+from test_block_loop import conditions as conditions
+from test_block_loop import executor as executor
+from torch._dynamo.testing import CompileCounter
+
+from liveavatar_runtime.dit.block import run_layer
+
+
+GRAPHS = 4
+"""Pieces that a layer is compiled in: around the modulation and the attention itself."""
+
+
+@pytest.fixture
+def counter(executor):
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    executor.model.compile_layers(backend=counter)
+    yield counter
+    executor.model.run_layer = run_layer
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counter, batched):
+    """After the first block nothing is compiled any more."""
+    plan = replace(PLAN, num_clip=5)
+    executor = replace(executor, batched=batched)
+    run, counts = executor.run(conditions, plan), []
+    made = []
+    for block in run:
+        made.append(block)
+        counts.append(counter.frame_count)
+    # The first block sees all there is: the sink, and batches that grow until as many blocks are under way as steps.
+    assert counts[0] > 0 and set(counts) == {counts[0]}
+    # Sink, one row, and any number of rows.
+    assert counts[0] == GRAPHS * (3 if batched else 2)
+    executor.model.run_layer = run_layer
+    assert torch.equal(latents(made), latents(list(executor.run(conditions, plan))))
+
+
+def test_traced_code_gives_the_same_latents(executor, conditions):
+    """Through the compiler's own graphs, without its code generator, which needs a C++ compiler."""
+    plan = replace(PLAN, num_clip=1)
+    expected = latents(list(executor.run(conditions, plan)))
+    executor.model.compile_layers(backend="aot_eager")
+    try:
+        traced = latents(list(executor.run(conditions, plan)))
+    finally:
+        executor.model.run_layer = run_layer
+        torch._dynamo.reset()
+    torch.testing.assert_close(traced, expected, atol=1e-5, rtol=0)
