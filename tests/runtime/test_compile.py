@@ -11,7 +11,6 @@ from torch._dynamo.testing import CompileCounter
 
 from liveavatar_runtime.dit.block import run_layer
 
-
 GRAPHS = 4
 """Pieces that a layer is compiled in: around the modulation and the attention itself."""
 
