@@ -43,13 +43,14 @@ def quantised_by_core(how: str, prefix: str = "") -> tuple[State, State]:
 
     layout = comfy.quant_ops.QUANT_ALGOS[how]["comfy_tensor_layout"]
     operations: Any = comfy.ops.mixed_precision_ops({}, torch.bfloat16)
+    tensor_class: Any = comfy.quant_ops.QuantizedTensor
     options: dict[str, Any] = {"scale": "recalculate"} if how in ("float8_e4m3fn", "float8_e5m2", "nvfp4") else {}
     if how == "convrot_w4a4":
         options["convrot_groupsize"] = 64
     entries, meant = {}, {}
     for name, weight in load_file(MODEL_FILE).items():
         if is_quantised(name, weight):
-            packed = comfy.quant_ops.QuantizedTensor.from_float(weight, layout, **options)
+            packed = tensor_class.from_float(weight, layout, **options)
             layer = operations.Linear(weight.shape[1], weight.shape[0], bias=False, device="cpu")
             layer.quant_format, layer.layout_type = how, layout
             layer.weight = torch.nn.Parameter(packed, requires_grad=False)
@@ -118,7 +119,7 @@ def test_core_computes_with_the_weights_the_file_stands_for(core_model, expected
 def test_our_own_loader_unpacks_fp8(tmp_path, comfy, how, layout, prefix):
     file, meant = variants(how, layout, prefix, tmp_path)
     assert difference(latents(load_transformer(file, dtype=torch.float32)), meant_latents(meant, tmp_path)) < 2e-2
-    assert load_transformer(file).blocks[0].self_attn.q.weight.dtype == torch.bfloat16
+    assert load_transformer(file).get_parameter("blocks.0.self_attn.q.weight").dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("how", ["nvfp4", "mxfp8", "int8_tensorwise", "convrot_w4a4"])
