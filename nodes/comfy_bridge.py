@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import comfy.latent_formats
@@ -18,7 +19,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from torch import Tensor
 
-from ..liveavatar_runtime.dit.attention import sdpa
+from ..liveavatar_runtime.dit.attention import AttentionKernel, sdpa
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.sampling.block_loop import Evaluation
 from ..liveavatar_runtime.sampling.plan import ClipPlan
@@ -110,6 +111,15 @@ def claimed(path: Path) -> Iterator[None]:
             path.unlink()
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for files that nobody needs afterwards, in ComfyUI's folder for them."""
+    root = Path(folder_paths.get_temp_directory())
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix="liveavatar-") as name:
+        yield Path(name)
+
+
 def check_output_prefix(prefix: str) -> None:
     """Raises InputError when the prefix names no file or leaves the output folder."""
     output = Path(folder_paths.get_output_directory()).resolve()
@@ -167,6 +177,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu":
         return sdpa(q, k, v)
     return optimized_attention(q, k, v, heads=q.shape[1], skip_reshape=True, skip_output_reshape=True)
+
+
+COMFYUI_ATTENTION = "comfyui"
+
+
+def attention_kernel(name: str) -> AttentionKernel:
+    """The kernel of ComfyUI's choice, or of one of the runtime's backends by name."""
+    from ..liveavatar_runtime.dit.backends import attention_kernel as named
+
+    return attention if name == COMFYUI_ATTENTION else named(name)
 
 
 def free_system_memory() -> int:

@@ -4,6 +4,8 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
+from ..liveavatar_runtime.dit.backends import BACKENDS
+from ..liveavatar_runtime.dit.model import CausalWanS2V
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning.memory import (
     ON_DEVICE,
@@ -61,6 +63,19 @@ class DiTSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="batched runs the blocks of all steps together, so weights are moved once a block.",
                 ),
+                io.Combo.Input(
+                    "attention",
+                    options=[bridge.COMFYUI_ATTENTION, *BACKENDS],
+                    default=bridge.COMFYUI_ATTENTION,
+                    advanced=True,
+                    tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need packages.",
+                ),
+                io.Boolean.Input(
+                    "compile",
+                    default=False,
+                    advanced=True,
+                    tooltip="Run the layers through torch.compile: the first block takes minutes, later ones less.",
+                ),
             ],
             outputs=[LatentsSocket.Output("latents", display_name="latents", tooltip="Latent blocks, made on demand.")],
             hidden=[io.Hidden.unique_id],
@@ -78,10 +93,13 @@ class DiTSampler(io.ComfyNode):
         kv_cache: KVCacheChoice = "auto",
         kv_dtype: KVTypeChoice = "auto",
         schedule: ScheduleChoice = "auto",
+        attention: str = bridge.COMFYUI_ATTENTION,
+        compile: bool = False,
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import first_picture
         from ..liveavatar_runtime.sampling.prepare import prepare
 
+        kernel = bridge.attention_kernel(attention)
         picture, note = first_picture(image)
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
         streaming = streaming_vae(vae)
@@ -99,7 +117,12 @@ class DiTSampler(io.ComfyNode):
         bridge.show_text(node_id, "\n".join(filter(None, (size, memory, note, *prepared.notes))))
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
-            return sample(model, streaming, prepared.conditions, part, placement, first, keep_rings, node_id)
+            transformer = model.transformer(kernel)
+            if compile:
+                transformer.compile_layers()
+            return sample(
+                model, transformer, streaming, prepared.conditions, part, placement, first, keep_rings, node_id
+            )
 
         return io.NodeOutput(AvatarLatents(LatentStream(final, prepared.priming, start), avatar_audio))
 
@@ -125,6 +148,7 @@ def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine
 
 def sample(
     model: AvatarModel,
+    transformer: CausalWanS2V,
     vae: StreamingVAE,
     conditions: Any,
     plan: ClipPlan,
@@ -140,5 +164,5 @@ def sample(
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
     device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
-    executor = LocalExecutor.placed(model.transformer(bridge.attention), device, model.dtype, placement)
+    executor = LocalExecutor.placed(transformer, device, model.dtype, placement)
     return executor.run(conditions, plan, start, bridge.SamplingProgress(node_id, plan), keep_rings)
