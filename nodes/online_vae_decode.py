@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 from ..liveavatar_runtime.planning.duration import format_duration
+from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .types import CATEGORY, AvatarLatents, LatentsSocket
 from .vae_bridge import streaming_vae
@@ -22,7 +23,7 @@ class OnlineVAEDecode(io.ComfyNode):
             node_id="LiveAvatar_OnlineVAEDecode",
             display_name="Online VAE Decode",
             category=CATEGORY,
-            description="Decodes the latent blocks and writes them with the voice to an MP4 in the output folder.",
+            description="Decodes the latent blocks and writes them with the voice to a video in the output folder.",
             search_aliases=["live avatar decode", "save avatar video"],
             inputs=[
                 LatentsSocket.Input("latents", tooltip="From DiT Sampler."),
@@ -33,12 +34,16 @@ class OnlineVAEDecode(io.ComfyNode):
                     tooltip="Path of the file in the output folder, without number and ending.",
                 ),
                 io.Int.Input(
-                    "crf", default=18, min=0, max=51, tooltip="Quality of the video: lower is better and bigger."
+                    "crf",
+                    default=18,
+                    min=0,
+                    max=63,
+                    tooltip="Quality of the video: lower is better and bigger; up to 51, for vp9 and av1 up to 63.",
                 ),
                 io.Boolean.Input(
                     "return_frames",
                     default=False,
-                    tooltip="Also give all frames as images; they stay in memory, so only for short videos.",
+                    tooltip="Also give all frames as images; they stay in memory, so only up to 100 clips.",
                 ),
                 io.Combo.Input(
                     "start",
@@ -46,6 +51,22 @@ class OnlineVAEDecode(io.ComfyNode):
                     default="hold",
                     advanced=True,
                     tooltip="The first 3 frames can't be decoded: show the 4th instead (hold) or leave out their time.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default="h264",
+                    optional=True,
+                    advanced=True,
+                    tooltip="h264 plays everywhere; hevc and av1 are smaller; vp9 is WebM; ffv1 is lossless (MKV).",
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=[AUTO, *PIXEL_FORMATS],
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="auto suits players (ffv1: rgb); yuv444p keeps sharp colours, 10 avoids bands.",
                 ),
             ],
             outputs=[
@@ -58,8 +79,16 @@ class OnlineVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        return verdict((bridge.check_output_prefix, filename_prefix))
+    def validate_inputs(
+        cls,
+        filename_prefix: str | None = None,
+        crf: int | None = None,
+        codec: str | None = "h264",
+        pixel_format: str | None = AUTO,
+    ) -> bool | str:
+        known = None not in (codec, pixel_format, crf)
+        choice = (codec, pixel_format, crf) if known else None
+        return verdict((bridge.check_output_prefix, filename_prefix), (lambda names: video_format(*names), choice))
 
     @classmethod
     def execute(
@@ -70,52 +99,76 @@ class OnlineVAEDecode(io.ComfyNode):
         crf: int,
         return_frames: bool,
         start: str = "hold",
+        codec: str = "h264",
+        pixel_format: str = AUTO,
     ) -> io.NodeOutput:
-        plan = latents.stream.plan
+        plan, node_id = latents.stream.plan, cls.hidden.unique_id
         # Everything that can be refused is refused before the file exists.
+        chosen = video_format(codec, pixel_format, crf)
+        if return_frames:
+            warn_of_memory(plan, node_id)
         streaming = streaming_vae(vae)
-        path, file, subfolder = bridge.output_file(filename_prefix, plan.width, plan.height, "mp4")
-        node_id = cls.hidden.unique_id
-        video = write(latents, streaming, path, crf, return_frames, start, node_id, bridge.metadata_of(cls.hidden))
-        bridge.show_text(node_id, f"{file}: {video.frames} frames, {format_duration(video.frames / plan.fps)}")
+        path, file, subfolder = bridge.output_file(filename_prefix, plan.width, plan.height, chosen.extension)
+        options = {"codec": codec, "pixel_format": pixel_format, "crf": crf}
+        with bridge.claimed(path):
+            video = write(
+                latents, streaming, path, options, return_frames, start, node_id, bridge.metadata_of(cls.hidden)
+            )
+        seconds = format_duration(video.frames / plan.fps)
+        bridge.show_text(node_id, f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}")
         assert video.last_frame is not None
-        frames = torch.cat(video.kept) if return_frames else ExecutionBlocker(FRAMES_OFF)
+        frames = video.kept if return_frames else ExecutionBlocker(FRAMES_OFF)
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), video.last_frame[None], frames, ui=shown)
 
 
+PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
 FRAMES_OFF = "The frames output of Online VAE Decode is off. Turn on return_frames there to use it."
+
+
+def warn_of_memory(plan: ClipPlan, node_id: str) -> None:
+    """Says when all frames take much memory. Raises InputError when they do not fit."""
+    from ..liveavatar_runtime.media.online_video import check_kept
+
+    note = check_kept(plan, bridge.free_system_memory())
+    if note is not None:
+        bridge.show_text(node_id, note)
 
 
 def write(
     latents: AvatarLatents,
     streaming: Any,
     path: Any,
-    crf: int,
+    options: dict[str, Any],
     return_frames: bool,
     start: Any,
     node_id: str,
     metadata: dict[str, str],
 ) -> Any:
-    """Decode all blocks into the file; returns the OnlineVideo. What was written stays playable if this raises."""
-    from ..liveavatar_runtime.media.online_video import OnlineVideo, skipped_frames, write_online
+    """Decode all blocks into the file; returns the OnlineVideo. What was written stays playable if this raises.
+
+    options: codec, pixel_format and crf.
+    """
+    from ..liveavatar_runtime.media.online_video import Hooks, OnlineVideo, skipped_frames, write_online
     from ..liveavatar_runtime.media.video import VideoWriter
     from ..liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
     stream, audio = latents.stream, latents.audio
-    plan, skipped = stream.plan, skipped_frames(start)
+    plan, skipped = stream.plan, skipped_frames(start, stream.plan)
+    total = plan.segment.frames - skipped
     video = OnlineVideo(path)
-    progress = bridge.NodeProgress(node_id, plan.frames - skipped)
+    progress = bridge.NodeProgress(node_id, total)
+    hooks = Hooks(lambda done, _: progress.advance_to(done), bridge.stop_if_interrupted, bridge.between_steps)
     module, device = streaming.on_device()
-    decoder = OnlineDecoder(module, stream.priming, start, device, streaming.dtype)
+    first = start if plan.segment.starts_video else None
+    priming = stream.priming(module.config.decoder_past_latents)
+    decoder = OnlineDecoder(module, priming, first, device, streaming.dtype)
     sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
     try:
-        with VideoWriter(path, plan.width, plan.height, plan.fps, crf=crf, metadata=metadata, **sound) as writer:
-            write_online(
-                stream, decoder, audio, writer, video, skipped, return_frames, lambda done, _: progress.advance_to(done)
-            )
+        with VideoWriter(path, plan.width, plan.height, plan.fps, metadata=metadata, **options, **sound) as writer:
+            write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)
     finally:
-        if 0 < video.frames < plan.frames - skipped:
+        if 0 < video.frames < total:
             seconds = format_duration(video.frames / plan.fps)
             bridge.show_text(node_id, f"Stopped early: the first {seconds} are in {path}")
     return video

@@ -58,7 +58,7 @@ def probe(path: str | Path) -> VideoFacts:
 
     Raises InputError when the file is missing, unreadable or without frames.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         streams: list[Any] = [container.streams.video[0], *container.streams.audio[:1]]
         spans = {stream.index: _Span() for stream in streams}
         for packet in container.demux(streams):
@@ -72,7 +72,7 @@ def probe(path: str | Path) -> VideoFacts:
             "fps": Fraction(picture.average_rate),
             "width": picture.width,
             "height": picture.height,
-            "codec": picture.codec_context.name,
+            "codec": picture.codec_context.codec.canonical_name,
             "start": shown.start * picture.time_base,
             "duration": (shown.end - shown.start) * picture.time_base,
         }
@@ -102,11 +102,13 @@ def read_frame(path: str | Path, index: int | Literal["last"]) -> np.ndarray:
     """
     if index != "last" and index < 0:
         raise InputError(f'Frame {index} does not exist: give 0 or more, or "last".')
-    with _opened(path) as container:
+    with opened(path) as container:
         stream: Any = container.streams.video[0]
         start = stream.start_time or 0
         frame_ticks = 1 / (Fraction(stream.average_rate) * stream.time_base)
-        target = start + (stream.duration or 0) if index == "last" else start + round(index * frame_ticks)
+        # Matroska knows only the length of the whole file.
+        length = stream.duration or int((container.duration or 0) / Fraction(1_000_000) / stream.time_base)
+        target = start + length if index == "last" else start + round(index * frame_ticks)
         # Lands on the keyframe at or before the target, or on the last one the file's index knows.
         container.seek(target, stream=stream)
         found: VideoFrame | None = None
@@ -117,12 +119,17 @@ def read_frame(path: str | Path, index: int | Literal["last"]) -> np.ndarray:
                 break
         if found is None or (index != "last" and position != index):
             raise InputError(f"{path} has no frame {index}; its last one is frame {position}.")
-        # Naming the range makes every PyAV since 14 use the file's colour matrix; older ones assume BT.601 otherwise.
-        return found.reformat(format="rgb24", dst_color_range="JPEG").to_ndarray()
+        return rgb_of(found)
+
+
+def rgb_of(frame: "VideoFrame", bits: int = 8) -> np.ndarray:
+    """A decoded frame as uint8 [H, W, 3], or as uint16 (0..65535) for more than 8 bits."""
+    # Naming the range makes every PyAV since 14 use the file's colour matrix; older ones assume BT.601 otherwise.
+    return frame.reformat(format="rgb24" if bits == 8 else "rgb48le", dst_color_range="JPEG").to_ndarray()
 
 
 @contextmanager
-def _opened(path: str | Path) -> "Iterator[InputContainer]":
+def opened(path: str | Path) -> "Iterator[InputContainer]":
     """The file, open and with a picture stream; every way in which it cannot be read is an InputError."""
     import av
     from av.error import FFmpegError

@@ -173,6 +173,11 @@ def to_uint8_frames(pixels: torch.Tensor) -> torch.Tensor:
     return _unit_frames(pixels).mul(255).round().to(torch.uint8).cpu().contiguous()
 
 
+def to_uint16_frames(pixels: torch.Tensor) -> torch.Tensor:
+    """As `to_uint8_frames` with 0..65535, uint16 [T, H, W, 3], for files of more than 8 bits."""
+    return _unit_frames(pixels).mul(65535).round().to(torch.int32).to(torch.uint16).cpu().contiguous()
+
+
 def to_float_frames(pixels: torch.Tensor) -> torch.Tensor:
     """Decoded pixels [3, T, H, W] in -1..1 (clipped) as a ComfyUI IMAGE, float32 [T, H, W, 3] in 0..1 on the CPU.
 

@@ -1,41 +1,137 @@
 """A stream of latent blocks to a video file with sound, written while it is made."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..audio.features import AvatarAudio
+from ..errors import InputError
 from ..planning.duration import samples_for_frames
+from ..sampling.block_loop import LatentBlock
 from ..sampling.latent_stream import LatentStream
-from .images import to_float_frames, to_uint8_frames
+from ..sampling.plan import ClipPlan
+from .images import to_float_frames, to_uint8_frames, to_uint16_frames
+from .pipeline import Pipeline
 from .video import VideoWriter
 
 if TYPE_CHECKING:
     from ..vae.online_decoder import OnlineDecoder, VideoStart
 
-OnFrames = Callable[[int, int], None]
-"""Called as (frames written, frames in all) after each block; may raise to stop."""
+MAX_KEPT_CLIPS = 100
+"""Longer videos are never kept as images."""
+MANY_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller does meanwhile; everything is called in the caller's thread and may raise to stop.
+
+    on_frames(frames written, frames in all): after blocks were written. check(): about every 0.05 s while the caller
+    waits. while_sampling(poll): entered around the work; what samples should call `poll()` between its steps, so
+    that the sampling of a block does not hide an error or the progress of the other threads.
+    """
+
+    on_frames: Callable[[int, int], None] = lambda done, total: None
+    check: Callable[[], None] = lambda: None
+    while_sampling: Callable[[Callable[[], None]], AbstractContextManager[None]] = lambda poll: nullcontext()
 
 
 @dataclass
 class OnlineVideo:
-    """What has been written: `frames`, the last one [H, W, 3] and, if asked for, all of them, float 0..1."""
+    """What has been written: `frames`, the last one [H, W, 3] and, if asked for, all [T, H, W, 3], float 0..1."""
 
     path: Path
     frames: int = 0
     last_frame: Tensor | None = None
-    kept: list[Tensor] = field(default_factory=list)
+    kept: Tensor | None = None
 
 
-def skipped_frames(start: "VideoStart") -> int:
+def skipped_frames(start: "VideoStart", plan: ClipPlan) -> int:
+    """Frames that are left out at the start of this plan's segment."""
     from ..vae.online_decoder import START_FRAMES
 
-    return START_FRAMES if start == "trim" else 0
+    return START_FRAMES if start == "trim" and plan.segment.starts_video else 0
+
+
+def check_kept(plan: ClipPlan, available: int) -> str | None:
+    """A note for the user when keeping all frames takes much of the `available` bytes of memory.
+
+    Raises InputError when it cannot be done: above 100 clips, or with too little memory.
+    """
+    frames, clips = plan.segment.frames, len(plan.segment.clips)
+    needed = frames * plan.height * plan.width * 3 * 4
+    size = f"{frames} frames of {plan.width}x{plan.height}"
+    text = f"return_frames keeps all {size} in memory: {needed / 2**30:.1f} GiB"
+    if clips > MAX_KEPT_CLIPS:
+        raise InputError(
+            f"{text}. It is refused for more than {MAX_KEPT_CLIPS} clips, this plan has {clips}. Switch it "
+            "off and use the video output, which is the file."
+        )
+    if needed > available:
+        raise InputError(
+            f"{text}, and {available / 2**30:.1f} GiB are free. Switch it off and use the video output, or make fewer "
+            "clips or a smaller picture."
+        )
+    return f"{text} of {available / 2**30:.1f} GiB free." if needed > MANY_BYTES else None
+
+
+@dataclass
+class _Work:
+    """The two halves behind the sampler: decoding a block, and writing what was decoded."""
+
+    decoder: "OnlineDecoder"
+    audio: AvatarAudio
+    writer: VideoWriter
+    video: OnlineVideo
+    fps: Fraction
+    before: int
+    """Frames of the whole video before the first one that is written."""
+
+    def decode(self, block: LatentBlock) -> Tensor:
+        return self.decoder.decode(block.latents)
+
+    def encode(self, pixels: Tensor) -> None:
+        """The sound of every frame goes into the file with it; past the end of the track the writer puts silence."""
+        video = self.video
+        end = video.frames + pixels.shape[1]
+        self.writer.write_frames(to_uint8_frames(pixels) if self.writer.bits == 8 else to_uint16_frames(pixels))
+        self.writer.write_audio(sound_of_frames(self.audio, self.fps, video.frames + self.before, end + self.before))
+        if video.kept is not None:
+            video.kept[video.frames : end] = to_float_frames(pixels)
+        video.last_frame = to_float_frames(pixels[:, -1:])[0]
+        video.frames = end
+
+
+@dataclass
+class _Reporter:
+    """Tells the caller about written frames, only in the caller's thread."""
+
+    video: OnlineVideo
+    total: int
+    hooks: Hooks
+    check_work: Callable[[], None] = lambda: None
+    reported: int = 0
+    thread: int = field(default_factory=get_ident)
+
+    def poll(self) -> None:
+        if get_ident() != self.thread:
+            return
+        self.check_work()
+        frames = self.video.frames
+        if frames > self.reported:
+            self.reported = frames
+            self.hooks.on_frames(frames, self.total)
+
+    def wait(self) -> None:
+        self.hooks.check()
+        self.poll()
 
 
 def write_online(
@@ -46,27 +142,41 @@ def write_online(
     video: OnlineVideo,
     skipped: int = 0,
     keep_frames: bool = False,
-    on_frames: OnFrames | None = None,
+    hooks: Hooks | None = None,
+    overlap: bool = True,
 ) -> None:
     """Decode block by block into `writer`; `video` is brought up to date after each, also when this raises.
 
-    The sound of every frame goes into the file with it; past the end of the track the writer puts silence. `skipped`
-    leading frames are not in the picture, so their sound is left out as well.
+    The caller's thread samples. With `overlap` a second one decodes and a third one encodes meanwhile; the file is
+    the same as without. An error in any of them ends all three with that error, and what was decoded by then is
+    written. `skipped` leading frames are not in the picture, so their sound is left out as well. A plan's segment has
+    its own part of the sound.
     """
-    total = stream.plan.frames - skipped
+    plan = stream.plan
+    hooks = hooks or Hooks()
+    total = plan.segment.frames - skipped
+    if keep_frames:
+        video.kept = torch.empty(total, plan.height, plan.width, 3)
+    work = _Work(decoder, audio, writer, video, plan.fps, plan.segment.first_frame + skipped)
+    reporter = _Reporter(video, total, hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
     with closing(iter(stream)) as blocks:
+        if overlap:
+            _overlapped(blocks, work, reporter)
+        else:
+            for block in blocks:
+                work.encode(work.decode(block))
+                reporter.wait()
+    reporter.poll()
+
+
+def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter) -> None:
+    pipeline = Pipeline([work.decode, work.encode], meanwhile=reporter.wait)
+    reporter.check_work = pipeline.check
+    with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:
-            pixels = decoder.decode(block.latents)
-            end = video.frames + pixels.shape[1]
-            writer.write_frames(to_uint8_frames(pixels))
-            writer.write_audio(sound_of_frames(audio, stream.plan.fps, video.frames + skipped, end + skipped))
-            video.frames = end
-            video.last_frame = to_float_frames(pixels[:, -1:])[0]
-            if keep_frames:
-                video.kept.append(to_float_frames(pixels))
-            if on_frames is not None:
-                on_frames(video.frames, total)
+            pipeline.put(block)
+            reporter.wait()
 
 
 def sound_of_frames(audio: AvatarAudio, fps: Fraction, first: int, end: int) -> Tensor:

@@ -18,16 +18,17 @@ START_FRAMES = 3
 class OnlineDecoder:
     """Decodes a video's blocks in order; memory does not grow with their number.
 
-    `priming` [16, n, h, w]: latents of the still picture, in the model's space. `start`: "hold" shows the fourth frame
-    in place of the first three, so that picture and sound have the same length; "trim" leaves the three out.
+    `priming` [16, n, h, w]: latents of the still picture, in the model's space, or those before a later segment.
+    `start`: "hold" shows the fourth frame in place of the first three, so that picture and sound have the same length;
+    "trim" leaves the three out; None for a later segment, which follows frames that were decoded before.
     """
 
     def __init__(
-        self, vae: WanVAE, priming: Tensor, start: VideoStart, device: torch.device, dtype: torch.dtype
+        self, vae: WanVAE, priming: Tensor, start: VideoStart | None, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._vae, self._start, self._device, self._dtype = vae, start, device, dtype
         self._state = DecodeState()
-        self._at_start = True
+        self._at_start = start is not None
         self._decode(priming)
 
     def decode(self, latents: Tensor) -> Tensor:

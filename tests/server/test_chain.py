@@ -21,6 +21,7 @@ NODES = {
     "LiveAvatar_OnlineVAEDecode": "Online VAE Decode",
     "LiveAvatar_DurationCalc": "Duration Calc",
     "LiveAvatar_CollectLatents": "Collect Latents",
+    "LiveAvatar_JoinSegments": "Join Segments",
 }
 
 

@@ -1,0 +1,239 @@
+"""Joins video files end to end: the pictures are copied as they are encoded, the sound becomes one track.
+
+Encoded sound cannot be copied end to end: AAC and Opus work in packets of 1024 and 960 samples with a start that is
+hidden and an end that is padded, so that copies leave a gap of some 20 ms at every join. Here the sound of each part is
+decoded to exactly the samples that belong to its frames, and the whole is encoded once. Given the original track, the
+sound is encoded from that and knows nothing of the joins.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, MachineError
+from ..planning.duration import samples_for_frames
+from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
+from .copying import copied_stream
+from .frames import opened, rgb_of
+from .parts import Part, PartSound, check_parts, read_part, sound_stream
+from .sound import SoundTrack, check_sound
+from .video import VideoWriter
+
+OnFrames = Callable[[int, int], None]
+"""Called as (frames done, frames in all), now and then; may raise to stop."""
+Track = tuple[torch.Tensor, int]
+"""Sound [C, S] and its sample rate."""
+REPORT_FRAMES = 64
+
+
+def read_parts(paths: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Part]:
+    """The parts in their order; `names` is how messages call them. Raises InputError for what is not a video."""
+    names = names or [f"part {number}" for number in range(1, len(paths) + 1)]
+    return [read_part(name, path) for name, path in zip(names, paths, strict=True)]
+
+
+def joined_kind(parts: Sequence[Part]) -> FileKind:
+    """The kind of file that takes the parts' pictures as they are."""
+    return next((codec.kind for name, codec in CODECS.items() if name == parts[0].codec), MATROSKA)
+
+
+def join(
+    parts: Sequence[Part],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    track: Track | None = None,
+    reencode: bool = False,
+    on_frames: OnFrames | None = None,
+) -> int:
+    """Writes the parts behind each other to `path`; returns the number of frames.
+
+    The file has exactly the parts' frames, evenly timed, and sound for exactly that time. track: the sound of the
+    whole instead of the parts' own; shorter is filled up with silence, longer is cut. metadata: texts; the first
+    part's are kept where these have no such name. reencode: encode the pictures again, with the first part's codec
+    where it is one of `CODECS` and H.264 otherwise.
+
+    Raises InputError for parts that do not fit together, MachineError when the file cannot be written; then no file
+    is left.
+    """
+    check_parts(parts, copy=not reencode)
+    texts = {**_kept_metadata(parts[0].metadata), **(metadata or {})}
+    report = on_frames or (lambda done, total: None)
+    try:
+        with _writing(Path(path)):
+            (_encode if reencode else _copy)(parts, Path(path), texts, track, report)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    return sum(part.frames for part in parts)
+
+
+def _kept_metadata(found: Mapping[str, str]) -> dict[str, str]:
+    """Without what describes the old file itself. Matroska spells names in capitals."""
+    own = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+    return {name.lower(): text for name, text in found.items() if name.lower() not in own}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    from av.error import FFmpegError
+
+    try:
+        yield
+    except FFmpegError as error:
+        raise MachineError(
+            f"{path} could not be written: {error}. Check that the folder is writable and the disk has room, then run "
+            "again."
+        ) from error
+
+
+def _sound_format(parts: Sequence[Part], track: Track | None) -> tuple[int, int] | None:
+    """Sample rate and channels of the joined sound; None for a silent file."""
+    if track is not None:
+        sound, rate = track
+        if sound.ndim != 2:
+            raise InputError(f"The sound is {list(sound.shape)}; it must be [channels, samples].")
+        check_sound(rate, sound.shape[0])
+        return rate, sound.shape[0]
+    loudest = next((part for part in parts if part.sample_rate and part.channels), None)
+    return None if loudest is None else (loudest.sample_rate or 0, min(loudest.channels or 0, 2))
+
+
+def _copy(
+    parts: Sequence[Part], path: Path, metadata: Mapping[str, str], track: Track | None, report: OnFrames
+) -> None:
+    import av
+
+    kind, fps = joined_kind(parts), parts[0].fps
+    sound_format = _sound_format(parts, track)
+    with av.open(str(path), "w", format=kind.muxer, options=kind.finished_options()) as target:
+        target.metadata.update(metadata)
+        with opened(parts[0].path) as template:
+            picture = copied_stream(target, template.streams.video[0])
+        picture.time_base = 1 / fps
+        sound = SoundTrack(target, *sound_format, kind.sound) if sound_format else None
+        copier = _Copier(target, picture, sound, fps, report, sum(part.frames for part in parts))
+        if sound is not None and track is not None:
+            sound.append(track[0].detach().cpu().float().numpy())
+        for part in parts:
+            copier.append(part, own_sound=track is None)
+        copier.finish()
+
+
+class _Copier:
+    """Puts parts into an open file, pictures copied, sound encoded."""
+
+    def __init__(
+        self, target: Any, picture: Any, sound: SoundTrack | None, fps: Fraction, report: OnFrames, total: int
+    ) -> None:
+        self._target, self._picture, self._sound = target, picture, sound
+        self._fps, self._report, self._total = fps, report, total
+        self._frames = 0
+        """Of the parts that are done."""
+
+    def append(self, part: Part, own_sound: bool) -> None:
+        first, done = self._frames, 0
+        with opened(part.path) as source:
+            streams: list[Any] = [source.streams.video[0]]
+            placed = self._place(part) if own_sound and part.sample_rate else None
+            if placed is not None:
+                streams.append(sound_stream(source))
+            for packet in source.demux(streams):
+                if packet.stream_index == streams[0].index:
+                    if packet.size:
+                        done += 1
+                        self._copy(packet, part, first)
+                        self._write_sound(first + done)
+                        if done % REPORT_FRAMES == 0:
+                            self._report(first + done, self._total)
+                elif placed is not None and self._sound is not None:
+                    for frame in packet.decode():
+                        self._sound.append(placed.of_frame(frame))
+        self._frames = first + done
+        if placed is not None and self._sound is not None:
+            self._sound.append(placed.rest())
+        self._write_sound(self._frames, fill=True)
+        self._report(self._frames, self._total)
+
+    def finish(self) -> None:
+        """The end of the sound."""
+        if self._sound is not None:
+            for frame in [*self._sound.rest(), None]:
+                self._mux(self._sound.stream.encode(frame))
+
+    def _place(self, part: Part) -> PartSound | None:
+        """Where the part's sound goes: from the first sample of its frames to the last."""
+        if self._sound is None:
+            return None
+        rate = self._sound.sample_rate
+        begin, end = (samples_for_frames(n, self._fps, rate) for n in (self._frames, self._frames + part.frames))
+        return PartSound(part.start, end - begin, rate, self._sound.channels)
+
+    def _copy(self, packet: Any, part: Part, first: int) -> None:
+        """A packet at its exact place: frame numbers are the clock."""
+        pts, dts = (
+            first + round((time * packet.time_base - part.start) * self._fps)
+            for time in (packet.pts, packet.dts if packet.dts is not None else packet.pts)
+        )
+        packet.stream = self._picture
+        packet.time_base = 1 / self._fps
+        packet.pts, packet.dts, packet.duration = pts, dts, 1
+        self._mux(packet)
+
+    def _write_sound(self, frames: int, fill: bool = False) -> None:
+        if self._sound is not None:
+            end = samples_for_frames(frames, self._fps, self._sound.sample_rate)
+            for frame in self._sound.frames_until(end, fill):
+                self._mux(self._sound.stream.encode(frame))
+
+    def _mux(self, packets: Any) -> None:
+        with _writing(Path(self._target.name)):
+            self._target.mux(packets)
+
+
+def _encode(
+    parts: Sequence[Part], path: Path, metadata: Mapping[str, str], track: Track | None, report: OnFrames
+) -> None:
+    first, total = parts[0], sum(part.frames for part in parts)
+    codec = first.codec if first.codec in CODECS else "h264"
+    names = [name for name, known in PIXEL_FORMATS.items() if known.name == first.pixel_format]
+    pixels = names[0] if names and names[0] in CODECS[codec].pixel_formats else AUTO
+    sound_format = _sound_format(parts, track)
+    options: dict[str, Any] = {"codec": codec, "pixel_format": pixels, "metadata": metadata}
+    if sound_format is not None:
+        options |= {"sample_rate": sound_format[0], "channels": sound_format[1]}
+    with VideoWriter(path, first.width, first.height, first.fps, **options) as writer:
+        if track is not None:
+            writer.write_audio(track[0])
+        for part in parts:
+            place = None
+            if track is None and sound_format is not None:
+                rate = sound_format[0]
+                end = samples_for_frames(writer.frames_written + part.frames, first.fps, rate)
+                begin = samples_for_frames(writer.frames_written, first.fps, rate)
+                place = PartSound(part.start, end - begin, *sound_format)
+            _encode_part(part, writer, place, lambda done: report(done, total))
+
+
+def _encode_part(part: Part, writer: VideoWriter, placed: PartSound | None, report: Callable[[int], None]) -> None:
+    with opened(part.path) as source:
+        streams: list[Any] = [source.streams.video[0]]
+        if placed is not None and part.sample_rate:
+            streams.append(sound_stream(source))
+        for packet in source.demux(streams):
+            frames: list[Any] = packet.decode()
+            for frame in frames:
+                if packet.stream_index != streams[0].index:
+                    assert placed is not None
+                    writer.write_audio(placed.of_frame(frame))
+                    continue
+                writer.write_frames(rgb_of(frame, writer.bits)[np.newaxis])
+                if writer.frames_written % REPORT_FRAMES == 0:
+                    report(writer.frames_written)
+    if placed is not None:
+        writer.write_audio(placed.rest())
+    report(writer.frames_written)

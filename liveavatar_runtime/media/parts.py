@@ -1,0 +1,173 @@
+"""The parts of a joined video: what is in each, whether they fit together, and their sound."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .frames import opened
+from .sound import LAYOUTS
+
+# Matroska tells times in milliseconds; sound that is off by no more than this follows what was before.
+TIME_TOLERANCE = Fraction(1, 400)
+REENCODE_ADVICE = "Make all parts with the same settings, or turn on reencode to encode the picture again."
+SAME_ADVICE = "All parts must have it; make that part again with the settings of the others."
+
+
+@dataclass(frozen=True)
+class Part:
+    """A video file that is to be joined. `name` is how messages call it.
+
+    `regular`: every frame has its place in a constant frame rate, nothing is hidden, and the first is a keyframe.
+    """
+
+    name: str
+    path: Path
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    codec: str
+    pixel_format: str
+    extradata: bytes
+    start: Fraction
+    regular: bool
+    metadata: dict[str, str]
+    sample_rate: int | None = None
+    channels: int | None = None
+
+
+def read_part(name: str, path: str | Path) -> Part:
+    """Looks through a file's packets; nothing is decoded. Raises InputError when it is not a video."""
+    with opened(path) as container:
+        picture: Any = container.streams.video[0]
+        if not picture.average_rate:
+            raise InputError(f"{name} ({path}) has no frame rate. Give a video.")
+        fps = Fraction(picture.average_rate)
+        counted, start, regular = _count(container, picture, fps)
+        if not counted:
+            raise InputError(f"{name} ({path}) has no frames. Give a video with at least one frame.")
+        sound: Any = next((s for s in container.streams.audio if s.codec_context is not None), None)
+        context = picture.codec_context
+        return Part(
+            name=name,
+            path=Path(path),
+            frames=counted,
+            fps=fps,
+            width=context.width,
+            height=context.height,
+            codec=context.codec.canonical_name,
+            pixel_format=str(context.pix_fmt),
+            extradata=bytes(context.extradata or b""),
+            start=start,
+            regular=regular,
+            metadata=dict(container.metadata),
+            sample_rate=sound.rate if sound else None,
+            channels=sound.layout.nb_channels if sound else None,
+        )
+
+
+def _count(container: Any, picture: Any, fps: Fraction) -> tuple[int, Fraction, bool]:
+    """Frames, time of the first one, and whether each of them has its own place in the frame rate."""
+    places: list[Fraction] = []
+    whole = True
+    for packet in container.demux(picture):
+        if not packet.size:
+            continue
+        if packet.pts is None:
+            return len(places) + 1, Fraction(0), False
+        whole = whole and not packet.is_discard and (bool(places) or packet.is_keyframe)
+        places.append(packet.pts * picture.time_base)
+    start = min(places, default=Fraction(0))
+    off = [abs((time - start) * fps - number) for number, time in enumerate(sorted(places))]
+    return len(places), start, whole and all(distance < Fraction(1, 4) for distance in off)
+
+
+def check_parts(parts: Sequence[Part], copy: bool) -> None:
+    """Raises InputError, naming the part, unless all fit the first one.
+
+    With `copy` the encoded pictures must go behind each other as they are; without, only sizes and frame rates must
+    be equal.
+    """
+    if not parts:
+        raise InputError("There are no parts to join. Connect at least one video.")
+    first = parts[0]
+    for part in parts[1:]:
+        _same(part, first, "size", f"{part.width}x{part.height}", f"{first.width}x{first.height}", SAME_ADVICE)
+        _same(part, first, "frame rate", str(part.fps), str(first.fps), SAME_ADVICE)
+    if not copy:
+        return
+    for part in parts:
+        if not part.regular:
+            raise InputError(
+                f"{part.name} ({part.path.name}) has frames that are hidden, missing or unevenly timed, so it "
+                "cannot be copied. Turn on reencode to encode the picture again."
+            )
+        for what, mine, wanted in (
+            ("codec", part.codec, first.codec),
+            ("pixel format", part.pixel_format, first.pixel_format),
+            ("sample rate of the sound", part.sample_rate or "none", first.sample_rate or "none"),
+            ("number of sound channels", part.channels or "none", first.channels or "none"),
+        ):
+            _same(part, first, what, str(mine), str(wanted), REENCODE_ADVICE)
+        if part.extradata != first.extradata:
+            raise InputError(
+                f"{part.name} ({part.path.name}) was encoded with other settings than {first.name} (crf, preset or "
+                f"encoder): {part.codec} of both kinds cannot be in one file. {REENCODE_ADVICE}"
+            )
+
+
+def _same(part: Part, first: Part, what: str, mine: str, wanted: str, advice: str) -> None:
+    if mine != wanted:
+        raise InputError(
+            f"{part.name} ({part.path.name}) does not fit: its {what} is {mine}, {first.name} has {wanted}. {advice}"
+        )
+
+
+class PartSound:
+    """The sound of one part as exactly `samples` samples, whatever its encoder put before and behind.
+
+    Players hide the samples that AAC and Opus add in front; the file says which. Here they are dropped, what is
+    missing is silence, what is too long is cut, so that parts follow each other without gap or overlap.
+    """
+
+    def __init__(self, start: Fraction, samples: int, sample_rate: int, channels: int) -> None:
+        import av
+
+        self._start, self._samples, self._rate, self._channels = start, samples, sample_rate, channels
+        self._given = 0
+        self._resampler = av.AudioResampler(format="fltp", layout=LAYOUTS[channels], rate=sample_rate)
+
+    def of_frame(self, frame: Any) -> np.ndarray:
+        """What a decoded frame adds, float32 [C, S]; may be empty."""
+        place = self._given
+        if frame.pts is not None:
+            time = frame.pts * frame.time_base - self._start
+            if abs(time - Fraction(self._given, self._rate)) > TIME_TOLERANCE:
+                place = round(time * self._rate)
+        return self._at(place, [part.to_ndarray() for part in self._resampler.resample(frame)])
+
+    def rest(self) -> np.ndarray:
+        """What is missing at the end."""
+        heard = self._at(self._given, [part.to_ndarray() for part in self._resampler.resample(None)])
+        silence = np.zeros((self._channels, self._samples - self._given), np.float32)
+        self._given = self._samples
+        return np.concatenate([heard, silence], axis=1)
+
+    def _at(self, place: int, pieces: list[np.ndarray]) -> np.ndarray:
+        samples = np.concatenate(pieces, axis=1) if pieces else np.zeros((self._channels, 0), np.float32)
+        if not samples.shape[1]:
+            return samples
+        gap = min(max(place - self._given, 0), self._samples - self._given)
+        heard = samples[:, max(self._given - place, 0) :][:, : self._samples - self._given - gap]
+        self._given += gap + heard.shape[1]
+        return np.concatenate([np.zeros((self._channels, gap), np.float32), heard], axis=1)
+
+
+def sound_stream(container: Any) -> Any:
+    """The sound that is joined: the first that can be decoded."""
+    return next(stream for stream in container.streams.audio if stream.codec_context is not None)

@@ -1,0 +1,211 @@
+"""Latent blocks to a file: the same with and without threads, errors of every part, the sound of a segment."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_blocks import MadeRun
+from media_files import decoded_sound
+
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.media.frames import probe
+from liveavatar_runtime.media.online_video import (
+    MAX_KEPT_CLIPS,
+    Hooks,
+    OnlineVideo,
+    check_kept,
+    skipped_frames,
+    write_online,
+)
+from liveavatar_runtime.media.video import VideoWriter
+from liveavatar_runtime.sampling.latent_stream import LatentStream
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
+
+PLAN = ClipPlan(num_clip=3, infer_frames=24, width=64, height=64, keep_aspect=False, fps=Fraction(16))
+RATE = 48000
+
+
+@pytest.fixture(scope="module")
+def vae() -> WanVAE:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return WanVAE(VaeConfig(dim=8, num_res_blocks=1)).eval().requires_grad_(False)
+
+
+def latents(block: int) -> torch.Tensor:
+    return torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(block))
+
+
+def stream(plan: ClipPlan = PLAN, fail_at: int | None = None, between: Callable[[], None] | None = None):
+    def make(block: int) -> torch.Tensor:
+        if between is not None:
+            for _ in range(20):
+                time.sleep(0.01)
+                between()
+        if block == fail_at:
+            raise InterruptedError("the button")
+        return latents(block)
+
+    return LatentStream(plan, latents(-1), MadeRun.start(make))
+
+
+def voice(plan: ClipPlan = PLAN) -> AvatarAudio:
+    samples = int(plan.duration * RATE)
+    sound = 0.3 * torch.sin(torch.arange(samples) / 20)[None]
+    return AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE)
+
+
+def write(
+    path: Path, vae: WanVAE, given: LatentStream | None = None, start: VideoStart = "hold", decoder=None, **options
+):
+    given = given or stream()
+    plan = given.plan
+    video = OnlineVideo(path)
+    decoder = decoder or OnlineDecoder(vae, given.priming(39), start, torch.device("cpu"), torch.float32)
+    with VideoWriter(path, plan.width, plan.height, plan.fps, RATE) as writer:
+        write_online(given, decoder, voice(plan), writer, video, skipped_frames(start, plan), **options)
+    return video
+
+
+@pytest.mark.parametrize("start", ["hold", "trim"])
+def test_threads_change_nothing(tmp_path, vae, start):
+    paths = [tmp_path / "one.mp4", tmp_path / "three.mp4"]
+    videos = [
+        write(p, vae, start=start, keep_frames=True, overlap=o) for p, o in zip(paths, (False, True), strict=True)
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    frames = PLAN.frames - (3 if start == "trim" else 0)
+    for video in videos:
+        assert video.frames == frames and video.kept is not None and video.last_frame is not None
+        assert video.kept.shape == (frames, 64, 64, 3)
+        assert videos[0].kept is not None and torch.equal(video.kept, videos[0].kept)
+        assert torch.equal(video.last_frame, video.kept[-1])
+
+
+def test_progress_comes_in_the_callers_thread_and_ends_at_the_total(tmp_path, vae):
+    import threading
+
+    seen, threads = [], set()
+
+    def on_frames(done: int, total: int) -> None:
+        seen.append((done, total))
+        threads.add(threading.get_ident())
+
+    write(tmp_path / "a.mp4", vae, hooks=Hooks(on_frames))
+    assert seen[-1] == (72, 72) and seen == sorted(set(seen)) and threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_an_interruption_of_the_sampler_keeps_every_finished_block(tmp_path, vae, overlap):
+    with pytest.raises(InterruptedError, match="the button"):
+        write(tmp_path / "a.mp4", vae, stream(fail_at=4), overlap=overlap)
+    assert probe(tmp_path / "a.mp4").frames == 4 * 12
+
+
+def test_an_interruption_while_waiting_ends_within_seconds(tmp_path, vae):
+    class Slow(OnlineDecoder):
+        def decode(self, latents):
+            time.sleep(0.3)
+            return super().decode(latents)
+
+    begun = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - begun > 0.5:
+            raise InterruptedError("the button")
+
+    slow = Slow(vae, stream().priming(39), "hold", torch.device("cpu"), torch.float32)
+    with pytest.raises(InterruptedError):
+        write(tmp_path / "a.mp4", vae, decoder=slow, hooks=Hooks(check=check))
+    assert time.monotonic() - begun < 4 and 12 <= probe(tmp_path / "a.mp4").frames < 72
+
+
+def test_a_failing_decoder_ends_the_sampling_of_the_next_block(tmp_path, vae):
+    """Between two steps of the sampler, not only when its block is done."""
+
+    class Failing(OnlineDecoder):
+        def decode(self, latents):
+            if torch.equal(latents, blocks[1]):
+                raise MemoryError("no room")
+            return super().decode(latents)
+
+    blocks = [latents(0), latents(1)]
+    polls: list[Callable[[], None]] = []
+
+    @contextmanager
+    def while_sampling(poll: Callable[[], None]) -> Iterator[None]:
+        polls.append(poll)
+        try:
+            yield
+        finally:
+            polls.clear()
+
+    steps = 0
+
+    def between() -> None:
+        nonlocal steps
+        steps += 1
+        for poll in polls:
+            poll()
+
+    given = stream(between=between)
+    failing = Failing(vae, given.priming(39), "hold", torch.device("cpu"), torch.float32)
+    with pytest.raises(MemoryError, match="no room"):
+        write(tmp_path / "a.mp4", vae, given, decoder=failing, hooks=Hooks(while_sampling=while_sampling))
+    assert 40 < steps < 60, "20 steps of two blocks, and no more than a part of the third's"
+    assert probe(tmp_path / "a.mp4").frames == 12 and not polls
+
+
+def test_an_error_of_the_writer_ends_all(tmp_path, vae):
+    class Full(VideoWriter):
+        def write_frames(self, frames):
+            if self.frames_written == 24:
+                raise OSError("disk full")
+            super().write_frames(frames)
+
+    given = stream()
+    decoder = OnlineDecoder(vae, given.priming(39), "hold", torch.device("cpu"), torch.float32)
+    with pytest.raises(OSError, match="disk full"):
+        with Full(tmp_path / "a.mp4", 64, 64, PLAN.fps, RATE) as writer:
+            write_online(given, decoder, voice(), writer, OnlineVideo(tmp_path / "a.mp4"))
+    assert probe(tmp_path / "a.mp4").frames == 24
+
+
+def test_a_later_segment_has_its_own_sound_and_no_held_frames(tmp_path, vae):
+    plan = replace(PLAN, segment_clips=1, segment_index=1)
+    assert skipped_frames("trim", plan) == 0 and skipped_frames("trim", PLAN) == 3
+    first = plan.segment.first_frame
+
+    given = stream(plan)
+    decoder = OnlineDecoder(vae, given.priming(39), None, torch.device("cpu"), torch.float32)
+    video = OnlineVideo(tmp_path / "a.mp4")
+    sound = torch.zeros(1, int(plan.duration * RATE))
+    click = first * RATE // 16 + RATE // 2
+    sound[0, click] = 0.9
+    with VideoWriter(video.path, 64, 64, plan.fps, RATE) as writer:
+        write_online(given, decoder, AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE), writer, video)
+    assert video.frames == probe(video.path).frames == 24
+    heard, rate, _ = decoded_sound(video.path)
+    assert abs(int(np.abs(heard[0]).argmax()) / rate - 0.5) < 0.001
+
+
+def test_keeping_all_frames():
+    assert check_kept(PLAN, 2**40) is None
+    big = replace(PLAN, num_clip=100, infer_frames=48, width=704, height=384)
+    note = check_kept(big, 64 * 2**30)
+    assert note == "return_frames keeps all 4800 frames of 704x384 in memory: 14.5 GiB of 64.0 GiB free."
+    with pytest.raises(InputError, match=r"4800 frames of 704x384.*14\.5 GiB, and 8\.0 GiB are free"):
+        check_kept(big, 8 * 2**30)
+    with pytest.raises(InputError, match=f"more than {MAX_KEPT_CLIPS} clips, this plan has 101"):
+        check_kept(replace(PLAN, num_clip=101), 2**40)
+    segment = replace(PLAN, num_clip=300, segment_clips=100, segment_index=2)
+    assert check_kept(segment, 2**40) is None
