@@ -84,7 +84,7 @@ class Fp8Store:
 
 @dataclass
 class Traffic:
-    """Bytes that went between the store and the buffers."""
+    """Bytes that went between RAM and the buffers."""
 
     fetched: int = 0
     written: int = 0
@@ -120,11 +120,17 @@ class CopyStream:
             self._stream.synchronize()
 
 
+def spread(layers: range, count: int) -> list[int]:
+    """So many of the layers, at even distances: a copy then has the layers between to hide behind."""
+    return [layer for n, layer in enumerate(layers) if (n + 1) * count // len(layers) > n * count // len(layers)]
+
+
 class StagedCache:
     """KVCache in RAM (`place` "ram") or on the device, in the model's dtype or fp8, staged through two buffers.
 
-    In the model's dtype attention reads exactly what it would read from a `ResidentCache`. The sink is kept once, not
-    for every step, and in the model's dtype. A block's own keys and values are exact in its own attention.
+    With "ram", `device_layers` of the layers stay on the device all the same and need not be moved. In the model's
+    dtype attention reads exactly what it would read from a `ResidentCache`. The sink is kept once, not for every step,
+    and in the model's dtype. A block's own keys and values are exact in its own attention.
     """
 
     def __init__(
@@ -136,16 +142,17 @@ class StagedCache:
         steps: range | None = None,
         place: Place = "ram",
         stored: StoredType = "model",
+        device_layers: int = 0,
     ) -> None:
         self.shape, self.layers = shape, layers
         self.steps = range(shape.steps) if steps is None else steps
         self.traffic = Traffic()
         device = torch.device(device)
-        self._home = torch.device("cpu") if place == "ram" else device
-        self._pinned = place == "ram" and device.type == "cuda"
-        ring = (len(self.steps), shape.window_blocks * shape.block_tokens, shape.heads, shape.head_dim)
-        self._keys = {layer: self._store(ring, dtype, stored) for layer in layers}
-        self._values = {layer: self._store(ring, dtype, stored) for layer in layers}
+        self._device = device
+        self._in_ram = set(layers) - set(spread(layers, device_layers)) if place == "ram" else set[int]()
+        ring = (len(self.steps), shape.ring_tokens, shape.heads, shape.head_dim)
+        self._keys = {layer: self._store(layer, ring, dtype, stored) for layer in layers}
+        self._values = {layer: self._store(layer, ring, dtype, stored) for layer in layers}
         buffer = (2, 1, shape.tokens, shape.heads, shape.head_dim)
         self._buffer_keys = torch.zeros(buffer, dtype=dtype, device=device)
         self._buffer_values = torch.zeros(buffer, dtype=dtype, device=device)
@@ -155,20 +162,30 @@ class StagedCache:
         self._turn = 0
         self._fetched: Any = None
 
-    def _store(self, size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> Store:
-        if stored == "fp8":
-            return Fp8Store(size, self._home, self._pinned)
-        return PlainStore(size, dtype, self._home, self._pinned)
+    def _store(self, layer: int, size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> Store:
+        home, pinned = self._home(layer)
+        return Fp8Store(size, home, pinned) if stored == "fp8" else PlainStore(size, dtype, home, pinned)
+
+    def _home(self, layer: int) -> tuple[torch.device, bool]:
+        """Device of a layer's store, and whether it is pinned memory."""
+        if layer not in self._in_ram:
+            return self._device, False
+        return torch.device("cpu"), self._device.type == "cuda"
+
+    def _count(self, layer: int, fetched: int = 0, written: int = 0) -> None:
+        if layer in self._in_ram:
+            self.traffic.fetched += fetched
+            self.traffic.written += written
 
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
         reference = self.shape.reference_tokens
-        sink.reference_keys[layer] = self._brought_home(unrotated.k[0, :reference])
-        sink.motion_keys[layer] = self._brought_home(rotated_keys[0, reference:])
-        sink.values[layer] = self._brought_home(unrotated.v[0])
+        sink.reference_keys[layer] = self._brought_home(layer, unrotated.k[0, :reference])
+        sink.motion_keys[layer] = self._brought_home(layer, rotated_keys[0, reference:])
+        sink.values[layer] = self._brought_home(layer, unrotated.v[0])
 
-    def _brought_home(self, tensor: Tensor) -> Tensor:
-        kept = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._home, pin_memory=self._pinned)
-        return kept.copy_(tensor)
+    def _brought_home(self, layer: int, tensor: Tensor) -> Tensor:
+        home, pinned = self._home(layer)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=home, pin_memory=pinned).copy_(tensor)
 
     def begin(self, uses: Sequence[CacheUse]) -> None:
         self._order = [(layer, use) for layer in self.layers for use in uses]
@@ -199,8 +216,8 @@ class StagedCache:
             row, sink = self.steps.index(use.step), self.shape.sink_tokens
             for span in self._spans(use.block):
                 into = slice(sink + span.start, sink + span.stop)
-                self.traffic.fetched += self._keys[layer].read(row, span, keys[into])
-                self.traffic.fetched += self._values[layer].read(row, span, values[into])
+                self._count(layer, fetched=self._keys[layer].read(row, span, keys[into]))
+                self._count(layer, fetched=self._values[layer].read(row, span, values[into]))
         self._fetched = self._copies.mark()
 
     def _fetch_sink(self, sink: Sink, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -211,7 +228,7 @@ class StagedCache:
             (values[: self.shape.sink_tokens], sink.values[layer]),
         ):
             into.copy_(source, non_blocking=True)
-            self.traffic.fetched += source.nbytes
+            self._count(layer, fetched=source.nbytes)
 
     def _spans(self, block: int) -> list[slice]:
         """Tokens of the ring that a block reads beside its own slot, which it overwrites."""
@@ -227,8 +244,8 @@ class StagedCache:
     def _write_back(self, layer: int, use: CacheUse, own: KeysValues) -> None:
         row, slot = self.steps.index(use.step), self._ring_slot(use.block)
         with self._copies.after_compute(own.k, own.v):
-            self.traffic.written += self._keys[layer].write(row, slot, own.k[0])
-            self.traffic.written += self._values[layer].write(row, slot, own.v[0])
+            self._count(layer, written=self._keys[layer].write(row, slot, own.k[0]))
+            self._count(layer, written=self._values[layer].write(row, slot, own.v[0]))
 
     def ring(self, step: int, block: int) -> dict[str, Tensor]:
         self._copies.finish()

@@ -33,7 +33,12 @@ class LocalExecutor:
         cls, model: CausalWanS2V, device: torch.device, dtype: torch.dtype, placement: Placement
     ) -> "LocalExecutor":
         """With the caches where the memory plan wants them."""
-        staged = partial(StagedCache, place=placement.kv_cache, stored=placement.kv_dtype)
+        staged = partial(
+            StagedCache,
+            place=placement.kv_cache,
+            stored=placement.kv_dtype,
+            device_layers=placement.device_layers,
+        )
         return cls(model, device, dtype, ResidentCache if placement.resident else staged, placement.batched)
 
     def run(

@@ -28,11 +28,15 @@ ScheduleChoice = Literal["auto", "sequential", "batched"]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the key/value caches are, what they are kept as, and whether the blocks of all steps run as one batch."""
+    """Where the key/value caches are, what they are kept as, and whether the blocks of all steps run as one batch.
+
+    `device_layers`: of a cache in RAM, the layers that stay on the device all the same.
+    """
 
     kv_cache: Place = "device"
     kv_dtype: StoredType = "model"
     batched: bool = False
+    device_layers: int = 0
 
     @property
     def resident(self) -> bool:
@@ -41,6 +45,7 @@ class Placement:
 
     def __str__(self) -> str:
         where = "on the device" if self.kv_cache == "device" else "in RAM"
+        where += f" but for {self.device_layers} layers" if self.device_layers else ""
         kept = " as fp8" if self.kv_dtype == "fp8" else ""
         return f"KV caches {where}{kept}, {'all steps in one batch' if self.batched else 'one step at a time'}"
 
@@ -67,8 +72,14 @@ def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, plac
         # Every step has a sink in front of its ring; the reference's keys are there once more, not rotated.
         layer = shape.values(shape.steps * shape.tokens) + shape.values(shape.reference_tokens) // 2
         return config.num_layers * layer * dtype.itemsize
+    return config.num_layers * staged_layer_bytes(config, plan, dtype, placement)
+
+
+def staged_layer_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
+    """Size of one layer of a staged cache: the rings of all steps, and the sink once."""
+    shape = cache_shape(config, plan)
     ring = kept_bytes(shape, shape.steps * shape.ring_tokens, dtype, placement.kv_dtype)
-    return config.num_layers * (ring + shape.values(shape.sink_tokens) * dtype.itemsize)
+    return ring + shape.values(shape.sink_tokens) * dtype.itemsize
 
 
 def staging_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
@@ -88,14 +99,14 @@ def ring_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, place
 
 
 def cache_traffic(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> tuple[int, int]:
-    """Bytes that a staged cache fetches and writes for one block, once the ring is full."""
-    if placement.resident:
+    """Bytes that a cache in RAM fetches and writes for one block, once the ring is full."""
+    if placement.kv_cache == "device":
         return 0, 0
     shape = cache_shape(config, plan)
     others = kept_bytes(shape, shape.ring_tokens - shape.block_tokens, dtype, placement.kv_dtype)
     own = kept_bytes(shape, shape.block_tokens, dtype, placement.kv_dtype)
     sink = shape.values(shape.sink_tokens) * dtype.itemsize
-    evaluations = config.num_layers * shape.steps
+    evaluations = (config.num_layers - placement.device_layers) * shape.steps
     return evaluations * (sink + others), evaluations * own
 
 
@@ -117,9 +128,9 @@ def text_bytes(config: AvatarConfig, dtype: torch.dtype) -> int:
 
 def working_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
     """Device memory of all of it: caches that are there, buffers, prompt, activations."""
-    caches = cache_bytes(config, plan, dtype, placement) if placement.kv_cache == "device" else 0
     return (
-        caches
+        cache_bytes(config, plan, dtype, placement)
+        - ram_bytes(config, plan, dtype, placement)
         + staging_bytes(config, plan, dtype, placement)
         + text_bytes(config, dtype)
         + activation_bytes(config, plan, dtype, placement.batched)
@@ -128,7 +139,9 @@ def working_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, pl
 
 def ram_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
     """System memory that the caches need."""
-    return cache_bytes(config, plan, dtype, placement) if placement.kv_cache == "ram" else 0
+    if placement.kv_cache == "device":
+        return 0
+    return (config.num_layers - placement.device_layers) * staged_layer_bytes(config, plan, dtype, placement)
 
 
 def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
@@ -165,7 +178,8 @@ def choose_placement(
 ) -> Placement:
     """The placement that moves the fewest bytes between RAM and device for a block; of equals the plainest.
 
-    Weights that find no room beside the work are streamed: once for every step, or once a block when batched. "auto"
+    Weights that find no room beside the work are streamed: once for every step, or once a block when batched. Room
+    that is left when all weights are on the device goes to the caches of single layers. "auto"
     of `kv_dtype` is the model's, because fp8 changes the result. Raises MachineError when nothing fits, with what
     each setting saves.
     """
@@ -174,6 +188,8 @@ def choose_placement(
         for place in _options(kv_cache, ("device", "ram"))
         for batched in ([False, True] if schedule == "auto" else [schedule == "batched"])
     ]
+    if kv_cache == "auto":
+        candidates += [_filled(config, plan, dtype, machine, c) for c in candidates if c.kv_cache == "ram"]
     fitting = [c for c in candidates if _fits(config, plan, dtype, machine, c)]
     if not fitting:
         raise MachineError(_what_would_help(config, plan, dtype, machine, candidates))
@@ -186,8 +202,17 @@ def moved_bytes(
     """Bytes between RAM and device for one block: weights that are not resident, and the caches."""
     room = machine.device - machine.beside - working_bytes(config, plan, dtype, placement)
     streamed = max(0, machine.weights - max(0, room))
-    caches = sum(cache_traffic(config, plan, dtype, placement)) if placement.kv_cache == "ram" else 0
+    caches = sum(cache_traffic(config, plan, dtype, placement))
     return streamed * (1 if placement.batched else plan.steps) + caches
+
+
+def _filled(
+    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement
+) -> Placement:
+    """With as many layers' caches on the device as find room beside all weights."""
+    room = machine.device - machine.beside - machine.weights - working_bytes(config, plan, dtype, placement)
+    layers = room // staged_layer_bytes(config, plan, dtype, placement)
+    return replace(placement, device_layers=min(max(0, layers), config.num_layers))
 
 
 def _options(choice: str, every: tuple[Place, ...]) -> list[Place]:

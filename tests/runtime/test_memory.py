@@ -69,8 +69,21 @@ def test_a_24_gib_card_keeps_the_caches_in_ram_and_streams_weights_once_a_block(
 def test_fp8_weights_that_fit_are_not_batched():
     machine = Machine(device=24 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.float8_e4m3fn], beside=2 * GIB)
     chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
-    assert chosen == Placement("ram", "model", False)
+    assert (chosen.kv_cache, chosen.batched) == ("ram", False) and 0 < chosen.device_layers < 10
     assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) > 0
+
+
+def test_caches_fill_the_room_that_the_weights_leave():
+    """On 80 GiB the resident caches with a sink for every step don't fit beside bf16 weights, staged ones do."""
+    machine = Machine(device=75 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
+    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    assert chosen == Placement("ram", "model", False, WAN_S2V_14B.num_layers)
+    assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) == 0
+    assert ram_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) == 0
+    half = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, replace(machine, device=48 * GIB))
+    assert 5 < half.device_layers < 20 and half.kv_cache == "ram"
+    needed = working_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, half) + machine.weights + machine.beside
+    assert 47 * GIB < needed <= 48 * GIB
 
 
 def test_wishes_are_kept():

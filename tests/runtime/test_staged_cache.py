@@ -10,7 +10,7 @@ from test_block_loop import conditions as conditions
 from test_block_loop import executor as executor
 
 from liveavatar_runtime.config import DEMO
-from liveavatar_runtime.dit.staged_cache import FP8_MAX, Fp8Store, StagedCache
+from liveavatar_runtime.dit.staged_cache import FP8_MAX, Fp8Store, StagedCache, spread
 from liveavatar_runtime.planning.memory import Placement, cache_bytes, cache_traffic, ring_bytes, staging_bytes
 from liveavatar_runtime.sampling.block_loop import BlockSampler, RunStart
 
@@ -45,13 +45,13 @@ def test_kept_rings_continue_exactly(executor, conditions, make_cache, first):
 
 
 @pytest.mark.parametrize("stored", ["model", "fp8"])
-@pytest.mark.parametrize("batched", [False, True])
-def test_a_block_moves_the_predicted_bytes(executor, conditions, stored, batched):
+@pytest.mark.parametrize(("batched", "device_layers"), [(False, 0), (True, 0), (False, 3)])
+def test_a_block_moves_the_predicted_bytes(executor, conditions, stored, batched, device_layers):
     """With a full ring; a batch moves the same, for four blocks at one step each."""
     made: list[StagedCache] = []
 
     def make_cache(*arguments) -> StagedCache:
-        made.append(StagedCache(*arguments, place="ram", stored=stored))
+        made.append(StagedCache(*arguments, place="ram", stored=stored, device_layers=device_layers))
         return made[-1]
 
     plan = replace(PLAN, num_clip=6)
@@ -62,7 +62,12 @@ def test_a_block_moves_the_predicted_bytes(executor, conditions, stored, batched
     before = (traffic.fetched, traffic.written)
     next(run)
     moved = (traffic.fetched - before[0], traffic.written - before[1])
-    assert moved == cache_traffic(DEMO, plan, torch.float32, Placement("ram", stored, batched))
+    assert moved == cache_traffic(DEMO, plan, torch.float32, Placement("ram", stored, batched, device_layers))
+
+
+def test_the_layers_on_the_device_are_spread():
+    assert spread(range(8), 0) == [] and spread(range(8), 8) == list(range(8))
+    assert spread(range(8), 2) == [3, 7] and len(spread(range(10, 50), 13)) == 13
 
 
 @pytest.mark.parametrize("stored", ["model", "fp8"])
