@@ -93,6 +93,7 @@ class Stage:
         self.sinks: dict[int, Sink] = {}
         self.contexts: dict[int, BlockContext] = {}
         self.latents: dict[int, Tensor] = {}
+        self.sources = self.plan.sink_sources(self.span.first)
         self.first_frames = dict(task.start.first_frames)
 
     @property
@@ -220,7 +221,7 @@ class Stage:
             self.transport.send(path[0], MessageKey("latents", block, step + 1), {"latents": latents})
 
     def _finish(self, block: int, latents: Tensor) -> None:
-        if block in self.plan.sink_sources(self.span.first):
+        if block in self.sources:
             self.first_frames[block] = latents[:, :1].clone()
             for stage in {self.schedule.path(step)[0] for step in range(self.plan.steps)} - {self.number}:
                 self.transport.send(stage, MessageKey("first_frame", block), {"frame": self.first_frames[block]})

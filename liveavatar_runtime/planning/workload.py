@@ -1,0 +1,107 @@
+"""What a plan costs on a model: floating point operations, weights, and what travels between stages.
+
+An operation is a multiplication or an addition of a matrix product or attention; norms, gates and copies are not
+counted, as they take their time beside the products, which `Card.flops` (a sustained rate) allows for.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..config import AvatarConfig
+from ..dit.model import CausalWanS2V
+from ..parallel.stage_model import share_of
+from .duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
+from .memory import ON_DEVICE, Placement, cache_shape, cache_traffic, ram_bytes, working_bytes
+
+if TYPE_CHECKING:
+    from ..sampling.plan import ClipPlan
+
+DECODER_FLOPS_PER_PIXEL = 8_445_266
+"""Of the Wan 2.1 VAE's streaming decoder, for each pixel of each frame."""
+DECODER_PARAMETERS = 73_295_603
+LATENT_BYTES = 4
+"""Latents travel as float32."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`weight_bytes`: bytes of a weight as it is kept (2 for bf16, 1 for fp8); `dtype` of activations and caches."""
+
+    config: AvatarConfig
+    plan: "ClipPlan"
+    dtype: torch.dtype = torch.bfloat16
+    weight_bytes: float = 2.0
+
+    @property
+    def tokens(self) -> int:
+        """Of a block."""
+        rows, columns = self.plan.grid
+        return LATENT_FRAMES_PER_BLOCK * rows * columns
+
+    def layer_flops(self, layer: int) -> float:
+        """One evaluation of a block with a full ring; the voice's injection included."""
+        config, tokens = self.config, self.tokens
+        linear = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
+        attention = 4 * tokens * (cache_shape(config, self.plan).tokens + config.text_len) * config.dim
+        voice = 2 * tokens * 2 * config.dim**2 + 4 * tokens * (config.num_audio_token + 1) * config.dim
+        return linear + attention + voice * (layer in config.audio_inject_layers)
+
+    def sink_layer_flops(self) -> float:
+        """One layer over the sink's tokens, which attend to each other."""
+        config, tokens = self.config, cache_shape(self.config, self.plan).sink_tokens
+        linear = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
+        return linear + 4 * tokens * (tokens + config.text_len) * config.dim
+
+    def head_flops(self) -> float:
+        return 2 * self.tokens * self.config.dim * self._patch_values
+
+    def embedding_flops(self) -> float:
+        """Patches of a block; text, time and voice are embedded once a video or block."""
+        return 2 * self.tokens * self.config.dim * self._patch_values
+
+    @property
+    def _patch_values(self) -> int:
+        frames, rows, columns = self.config.patch_size
+        return self.config.out_dim * frames * rows * columns
+
+    def decode_flops(self) -> float:
+        """The video frames of a block."""
+        return DECODER_FLOPS_PER_PIXEL * FRAMES_PER_BLOCK * self.plan.width * self.plan.height
+
+    def weights(self, layers: range) -> int:
+        """Bytes of weights of a stage with these layers."""
+        parameters = sum(p.numel() for p in share_of(self._skeleton, layers).parameters())
+        return int(parameters * self.weight_bytes)
+
+    @cached_property
+    def _skeleton(self) -> CausalWanS2V:
+        return CausalWanS2V(self.config, device="meta")
+
+    def working(self, layers: range, steps: range, placement: Placement = ON_DEVICE) -> int:
+        """Caches, prompt and activations that a stage with these layers and steps has on its card."""
+        return working_bytes(*self._share(layers, steps), self.dtype, placement)
+
+    def ram(self, layers: range, steps: range, placement: Placement) -> int:
+        """System memory that the caches of such a stage need."""
+        return ram_bytes(*self._share(layers, steps), self.dtype, placement)
+
+    def cache_traffic(self, layers: range, placement: Placement) -> int:
+        """Bytes that one evaluation moves between RAM and a stage's card for its caches."""
+        if placement.kv_cache == "device":
+            return 0
+        return max(cache_traffic(*self._share(layers, range(1)), self.dtype, placement))
+
+    def _share(self, layers: range, steps: range) -> "tuple[AvatarConfig, ClipPlan]":
+        config = replace(self.config, num_layers=len(layers), audio_inject_layers=())
+        return config, replace(self.plan, steps=len(steps))
+
+    def hidden_bytes(self) -> int:
+        """A block's tokens between two layers."""
+        return self.tokens * self.config.dim * self.dtype.itemsize
+
+    def latents_bytes(self) -> int:
+        height, width = self.plan.latent_size
+        return self.config.out_dim * LATENT_FRAMES_PER_BLOCK * height * width * LATENT_BYTES
