@@ -23,7 +23,7 @@ RIGHT_FILE = (
     "A Live Avatar model is Wan2.2-S2V-14B: the official folder, or one file such as "
     "wan2.2_s2v_14B_bf16.safetensors or wan2.2_s2v_14B_fp8_scaled.safetensors."
 )
-# Tensors that only this architecture has, together.
+# Tensors that only this architecture has, together; the first is every Wan model's.
 S2V_NAMES = (
     "head.modulation",
     "casual_audio_encoder.weights",
@@ -37,6 +37,7 @@ COUNTED = {"num_layers", "injectors"}
 SIGNATURES = (
     (".lora_A.", "a LoRA, to be given as LoRA beside the model"),
     (".lora_down.", "a LoRA, to be given as LoRA beside the model"),
+    ("casual_audio_encoder.", "a Wan2.2-S2V model, to be given as model"),
     ("decoder.upsamples.0.upsamples.", "the Wan 2.2 VAE"),
     ("decoder.middle.0.residual.", "the Wan 2.1 VAE, to be given as VAE"),
     ("encoder.block.0.layer.0.SelfAttention.", "a T5 text encoder, to be given as CLIP"),
@@ -65,7 +66,10 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     Raises CheckpointError for another architecture, for incomplete weights and when config and weights disagree.
     """
     shapes = weight_shapes(checkpoint)
-    if any(name not in shapes for name in S2V_NAMES):
+    absent = [name for name in S2V_NAMES if name not in shapes]
+    if 0 < len(absent) < len(S2V_NAMES) and absent != list(S2V_NAMES[1:]):
+        raise CheckpointError(f"{checkpoint.path} is incomplete: {_listing('missing', absent)}. {RIGHT_FILE}")
+    if absent:
         raise CheckpointError(
             f"{checkpoint.path} is not a Live Avatar model: it looks like {describe_contents(shapes)}. {RIGHT_FILE}"
         )

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .detect import describe_contents
 from .safetensors_io import read_json, read_tensors
 
 PEFT_PREFIX = "base_model.model."
@@ -81,7 +82,7 @@ def open_lora(path: str | Path) -> LoraFile:
     lora = read_adapters(tensors, metadata)
     if not lora.adapters:
         raise CheckpointError(
-            f"{path} is not a LoRA: none of its {len(tensors)} tensors is named lora_A/lora_B or lora_down/lora_up. "
+            f"{path} is not a LoRA: it looks like {describe_contents(tensors)}. "
             "Give liveavatar.safetensors or another LoRA of Wan2.2-S2V-14B; a full model belongs in the model input."
         )
     return lora
@@ -124,14 +125,16 @@ def merge_lora(
     *,
     alpha: float | None = None,
     metadata: Mapping[str, str] | None = None,
+    path: Path | str = "given",
 ) -> MergedLora:
     """weight + strength * scale * up @ down for every module the LoRA names; `state_dict` stays as it is.
 
     The sum is computed in float32 and rounded once to the weight's dtype. `alpha` and `metadata` as in
-    `read_adapters`. Raises CheckpointError when nothing matches, and for weights that are already quantised.
+    `read_adapters`; `path` names the file in messages. Raises CheckpointError when nothing matches, and for weights
+    that are already quantised.
     """
     lora = lora if isinstance(lora, LoraFile) else read_adapters(lora, metadata, alpha)
-    fits, unmatched = fitting(lora, {name: tuple(tensor.shape) for name, tensor in state_dict.items()})
+    fits, unmatched = fitting(lora, {name: tuple(tensor.shape) for name, tensor in state_dict.items()}, path)
     tensors: dict[str, Tensor] = {}
     for module, adapter in fits.items():
         name = f"{module}.weight"
@@ -223,7 +226,7 @@ def _nothing_fits(lora: LoraFile, shapes: Mapping[str, tuple[int, ...]], unmatch
             break
     more = ", ..." if len(unmatched) > 5 else ""
     return (
-        f"the LoRA {path} fits no layer of this model: none of its {len(unmatched)} modules exists in it in name and size "
-        f"({', '.join(unmatched[:5])}{more}).{example} "
+        f"the LoRA {path} fits no layer of this model: none of its {len(unmatched)} modules exists in it in name and "
+        f"size ({', '.join(unmatched[:5])}{more}).{example} "
         "Use a LoRA made for Wan2.2-S2V-14B, such as liveavatar.safetensors."
     )

@@ -1,5 +1,6 @@
 """The runtime on module trees that ComfyUI's core loaded, patched and quantised, against its own loader."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,31 +41,91 @@ def test_weights_in_half_precision_compute_near_the_same(core_model, expected):
     assert 1e-4 < relative_difference(fp8, expected) < 0.2
 
 
-@pytest.fixture(scope="module")
-def lora_file(tmp_path_factory) -> Path:
-    """A LoRA in the naming of the published one: rank 4, no alpha in the file."""
-    generator = torch.Generator().manual_seed(5)
+# How each program writes a factor's name, with what it means by no alpha.
+STYLES = {
+    "peft": ("base_model.model.{}.lora_{}.weight", "AB", 0.5),
+    "peft with adapter name": ("{}.lora_{}.default.weight", "AB", 0.5),
+    "comfyui": ("diffusion_model.{}.lora_{}.weight", "AB", 1.0),
+    "kohya": ("lora_unet_{}.lora_{}.weight", ("down", "up"), 1.0),
+    "diffusers": ("transformer.{}.lora_{}.weight", "AB", 1.0),
+}
+
+
+def write_lora(path: Path, style: str, modules: Mapping[str, int], seed: int = 5) -> Path:
+    """A LoRA of rank 4 without alpha for square layers of the given sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    pattern, sides, _ = STYLES[style]
     tensors = {}
-    for name in ("blocks.0.self_attn.q", "blocks.3.cross_attn.o", "audio_injector.injector.1.k"):
-        tensors[f"base_model.model.{name}.lora_A.default.weight"] = torch.randn(4, DEMO.dim, generator=generator) / 4
-        tensors[f"base_model.model.{name}.lora_B.default.weight"] = torch.randn(DEMO.dim, 4, generator=generator) / 4
-    path = tmp_path_factory.mktemp("lora") / "lora.safetensors"
+    for module, size in modules.items():
+        written = module.replace(".", "_") if style == "kohya" else module
+        for side, shape in zip(sides, ((4, size), (size, 4)), strict=True):
+            tensors[pattern.format(written, side)] = torch.randn(*shape, generator=generator) / 4
     save_file(tensors, path)
     return path
 
 
-def test_cores_lora_equals_our_merge(core_model, expected, lora_file):
-    merged = latents(load_transformer(BUNDLE.model, [(lora_file, 0.8)], torch.float32))
-    patched = latents(adopted(core_model, core_model.load_with_core(MODEL_FILE, [(lora_file, 0.8)], torch.float32)))
-    assert difference(merged, expected) > 1e-2
+MODULES: dict[str, int] = dict.fromkeys(
+    ("blocks.0.self_attn.q", "blocks.3.cross_attn.o", "audio_injector.injector.1.k"), DEMO.dim
+)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_naming_of_loras_gives_the_same(core_model, expected, tmp_path, style):
+    """Through core and merged by us: the same, and as strong as the naming means it."""
+    lora = write_lora(tmp_path / "lora.safetensors", style, MODULES)
+    patched = latents(adopted(core_model, core_model.load_with_core(MODEL_FILE, [(lora, 0.8)], torch.float32)))
+    assert difference(patched, latents(load_transformer(MODEL_FILE, [(lora, 0.8)], torch.float32))) <= 1e-4
+    peft = write_lora(tmp_path / "peft.safetensors", "peft", MODULES)
+    strength = 0.8 * STYLES[style][-1] / STYLES["peft"][-1]
+    assert difference(patched, latents(load_transformer(MODEL_FILE, [(peft, strength)], torch.float32))) <= 1e-4
+    assert difference(patched, expected) > 1e-2
+
+
+def test_several_loras_add_up(core_model, expected, tmp_path):
+    loras = [
+        (write_lora(tmp_path / f"{style}.safetensors", style, MODULES, seed), strength)
+        for style, seed, strength in (("peft", 1, 1.0), ("kohya", 2, -0.5), ("comfyui", 3, 0.3))
+    ]
+    merged = latents(load_transformer(MODEL_FILE, loras, torch.float32))
+    patched = latents(adopted(core_model, core_model.load_with_core(MODEL_FILE, loras, torch.float32)))
     assert difference(patched, merged) <= 1e-4
+    for count in (0, 1, 2):
+        assert difference(merged, latents(load_transformer(MODEL_FILE, loras[:count], torch.float32))) > 1e-2
 
 
-def test_a_lora_that_fits_nothing_is_refused(core_model, tmp_path):
-    foreign = tmp_path / "foreign.safetensors"
-    save_file({"other.0.lora_A.weight": torch.ones(2, 8), "other.0.lora_B.weight": torch.ones(8, 2)}, foreign)
-    with pytest.raises(ValueError, match="fits no layer"):
-        core_model.load_with_core(MODEL_FILE, [(foreign, 1.0)], None)
+def test_what_does_not_fit_is_left_out_and_logged(core_model, caplog, tmp_path):
+    lora = write_lora(
+        tmp_path / "lora.safetensors", "kohya", {**MODULES, "blocks.9.self_attn.q": 128, "blocks.1.ffn.0": 64}
+    )
+    with caplog.at_level("WARNING", "LiveAvatar"):
+        patched = core_model.load_with_core(MODEL_FILE, [(lora, 0.8)], torch.float32)
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "LiveAvatar"]
+    assert "3 modules applied, 2 do not fit" in message and "blocks_9_self_attn_q" in message
+    assert len(patched.patches) == 3
+
+
+@pytest.mark.parametrize(
+    ("modules", "match"),
+    [
+        ({"other.0": 8}, r"lora\.safetensors fits no layer.*other\.0.*such as liveavatar\.safetensors"),
+        ({"blocks.0.self_attn.q": 64}, r"made for a 64x64 layer, the model's is 128x128.*another size"),
+    ],
+    ids=["names", "sizes"],
+)
+def test_a_lora_that_fits_nothing_is_refused(core_model, tmp_path, modules, match):
+    """Core alone would take one of another size and then leave it out, layer by layer, in its log."""
+    lora = write_lora(tmp_path / "lora.safetensors", "peft", modules)
+    with pytest.raises(ValueError, match=match):
+        core_model.load_with_core(MODEL_FILE, [(lora, 1.0)], None)
+    with pytest.raises(ValueError, match=match):
+        load_transformer(MODEL_FILE, [(lora, 1.0)])
+
+
+def test_a_model_given_as_lora(core_model):
+    with pytest.raises(
+        ValueError, match="is not a LoRA: it looks like a Wan2.2-S2V model.*a full model belongs in the model input"
+    ):
+        core_model.load_with_core(MODEL_FILE, [(MODEL_FILE, 1.0)], None)
 
 
 def test_a_model_of_another_architecture_is_refused(core_model):

@@ -216,3 +216,9 @@ def test_config_beside(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         config_beside(tmp_path)
+
+
+@pytest.mark.parametrize("gone", ["head.modulation", "frame_packer.proj.weight"])
+def test_a_part_that_tells_the_architecture_is_missing(gone):
+    message = refusal(checkpoint(DEMO, **{gone: None}), DEMO.to_dict())
+    assert f"is incomplete: 1 missing: {gone}. A Live Avatar model is" in message

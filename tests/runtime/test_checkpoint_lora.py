@@ -150,7 +150,7 @@ def test_file_with_peft_config_beside_it(tmp_path):
 
 def test_file_that_is_no_lora(tmp_path):
     save_file(base(), tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="is not a LoRA: none of its 5 tensors"):
+    with pytest.raises(CheckpointError, match="is not a LoRA: it looks like an unknown model of 5 tensors"):
         open_lora(tmp_path / "model.safetensors")
 
 
