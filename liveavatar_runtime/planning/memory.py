@@ -45,7 +45,8 @@ class Placement:
 
     def __str__(self) -> str:
         where = "on the device" if self.kv_cache == "device" else "in RAM"
-        where += f" but for {self.device_layers} layers" if self.device_layers else ""
+        if self.device_layers:
+            where = f"of {self.device_layers} layers on the device, others in RAM"
         kept = " as fp8" if self.kv_dtype == "fp8" else ""
         return f"KV caches {where}{kept}, {'all steps in one batch' if self.batched else 'one step at a time'}"
 

@@ -11,12 +11,21 @@ import torch
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.media.images import fit_size
-from liveavatar_runtime.planning.memory import cache_bytes
+from liveavatar_runtime.planning.memory import (
+    Machine,
+    cache_bytes,
+    choose_placement,
+    decode_bytes,
+    moved_bytes,
+    ram_bytes,
+)
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.vae.config import VaeConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
+GIB = 2**30
 ANY = "…"
 """Stands for names and numbers in quoted messages."""
 
@@ -66,6 +75,25 @@ def test_sizes_and_their_memory():
         assert int(tokens) == plan.grid[0] * plan.grid[1]
         expected = cache_bytes(WAN_S2V_14B, plan, torch.bfloat16) / 2**30
         assert caches == f"{expected:.1f} GiB"
+
+
+def test_what_is_planned_for_which_card():
+    """688x368, 4 steps, bf16 caches; a card gives 94 % of its memory, and decodes beside."""
+    plan = ClipPlan(width=688, height=368, keep_aspect=False)
+    vae = VaeConfig()
+    table = [row for row in rows("Memory") if row[0].endswith(" GiB")]
+    assert len(table) >= 8
+    for card, weights, planned, ram, moved in table:
+        machine = Machine(
+            device=int(float(card.split()[0]) * 0.94 * GIB),
+            ram=128 * GIB,
+            weights=int({"fp8": 15.6, "bf16": 30.4}[weights] * GIB),
+            beside=decode_bytes(vae, plan, torch.bfloat16) + GIB // 4,
+        )
+        placement = choose_placement(WAN_S2V_14B, plan, torch.bfloat16, machine)
+        assert planned == str(placement)
+        assert ram == f"{ram_bytes(WAN_S2V_14B, plan, torch.bfloat16, placement) / GIB:.0f} GiB"
+        assert moved == f"{moved_bytes(WAN_S2V_14B, plan, torch.bfloat16, machine, placement) / GIB:.0f} GiB"
 
 
 def test_sizes_for_aspects():
