@@ -7,6 +7,7 @@ heartbeat stops, or when it never arrives.
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -16,7 +17,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,6 +35,8 @@ FOREVER = timedelta(days=7)
 """For collectives in which ranks wait for ComfyUI; the watch finds failures, not their timeout."""
 NOTICE_SECONDS = 3.0
 """How long a failed rank waits for rank 0 to take notice of it before it exits."""
+LINGER_SECONDS = LOST_SECONDS + NOTICE_SECONDS
+"""How long rank 0, and ranks that failed because of another one, stay, so that the cause is found and told."""
 
 
 class Progress:
@@ -155,11 +157,16 @@ class Rank:
 
     def report(self, failure: Failure) -> None:
         """Let rank 0 know, and wait until it does."""
-        order = self.store.add("failures", 1)
-        self.store.set(f"failure/{order}", json.dumps(asdict(failure)))
+        order = self.post(failure)
         deadline = time.monotonic() + NOTICE_SECONDS
         while not self.store.check([f"noticed/{order}"]) and time.monotonic() < deadline:
             time.sleep(0.05)
+
+    def post(self, failure: Failure) -> int:
+        """Let rank 0 know; returns the number of the report."""
+        order = self.store.add("failures", 1)
+        self.store.set(f"failure/{order}", json.dumps(asdict(failure)))
+        return order
 
 
 def _is_about_another_rank(error: BaseException) -> bool:
@@ -182,6 +189,8 @@ class Watch:
         self._tell = tell
         self._main = threading.main_thread().ident
         self._noticed = 0
+        self._failed_since: float | None = None
+        self._cause_known = False
         self._beats = {n: (0, time.monotonic()) for n in range(rank.size) if n != rank.number}
 
     def start(self) -> None:
@@ -192,7 +201,7 @@ class Watch:
             while True:
                 self._rank.store.add(f"beat/{self._rank.number}", 1)
                 if self._rank.progress.stalled:
-                    self._rank.store.set(f"failure/{self._rank.store.add('failures', 1)}", json.dumps(self._stall()))
+                    self._rank.post(self._stall())
                     self._rank.progress.mark()
                 if self._rank.leads:
                     self._look_after_others()
@@ -202,37 +211,42 @@ class Watch:
             traceback.print_exc()
             os._exit(1)
 
-    def _stall(self) -> dict[str, Any]:
+    def _stall(self) -> Failure:
         rank, frame = self._rank, sys._current_frames()[self._main or 0]
         stack = traceback.extract_stack(frame)
+        text = f"hangs: it made no progress for {rank.progress.limit:.1f} s"
+        trace = f"The main thread of rank {rank.number} is at:\n{''.join(stack.format())}"
         # Ranks that wait in a collective are waiting for the one that hangs elsewhere.
-        waits = "distributed" in stack[-1].filename
-        text = f"no progress for {rank.progress.limit:.1f} s; the main thread is at:"
-        trace = f"{text}\n{''.join(stack.format())}"
-        return asdict(Failure(rank.number, rank.where, f"hangs: {text[:-25]}", trace, consequence=waits))
+        return Failure(rank.number, rank.where, text, trace, consequence="distributed" in stack[-1].filename)
 
     def _look_after_others(self) -> None:
-        failed = self._tell_failures()
+        failures = [*self._new_failures(), *self._lost()]
+        for failure in failures:
+            self._tell(failure)
+        if self._failed_since is None and failures:
+            self._failed_since = time.monotonic()
+        self._cause_known |= any(not failure.consequence for failure in failures)
+        # Others may fail too in this moment, and if none of these is the cause, a rank may be about to count as lost.
+        patience = BEAT_SECONDS if self._cause_known else LOST_SECONDS + 2 * BEAT_SECONDS
+        if self._failed_since is not None and time.monotonic() - self._failed_since > patience:
+            os._exit(1)
+
+    def _lost(self) -> Iterator[Failure]:
         now = time.monotonic()
         for number, (beats, since) in self._beats.items():
             count = self._rank.store.add(f"beat/{number}", 0)
             if count != beats:
                 self._beats[number] = (count, now)
             elif count and now - since > LOST_SECONDS:
-                text = f"hangs or is out of reach: nothing was heard of it for {LOST_SECONDS:g} s"
-                self._tell(Failure(number, self._rank.store.get(f"where/{number}").decode(), text))
-                failed = True
-        if failed:
-            # Others may fail too in this moment, and one of them can be the cause.
-            time.sleep(BEAT_SECONDS)
-            self._tell_failures()
-            os._exit(1)
+                self._beats[number] = (count, math.inf)
+                where = self._rank.store.get(f"where/{number}").decode()
+                yield Failure(
+                    number, where, f"hangs or is out of reach: nothing was heard of it for {LOST_SECONDS:g} s"
+                )
 
-    def _tell_failures(self) -> bool:
+    def _new_failures(self) -> Iterator[Failure]:
         count = self._rank.store.add("failures", 0)
         while self._noticed < count:
-            key = f"failure/{self._noticed + 1}"
-            self._tell(Failure(**json.loads(self._rank.store.get(key))))
             self._noticed += 1
             self._rank.store.set(f"noticed/{self._noticed}", "")
-        return count > 0
+            yield Failure(**json.loads(self._rank.store.get(f"failure/{self._noticed}")))

@@ -28,7 +28,7 @@ from .job import Job
 from .launch import LISTENING_KEY
 from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
-from .ranks import NOTICE_SECONDS, Progress, Rank, Watch
+from .ranks import LINGER_SECONDS, Progress, Rank, Watch
 from .store import open_store
 
 DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -82,9 +82,10 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
         serve(rank, desk, loaded)
     except BaseException as error:
         traceback.print_exc()
-        rank.report(rank.failure(error))
-        # Rank 0's watch ends the process once ComfyUI knows why.
-        time.sleep(NOTICE_SECONDS if rank.leads else 0)
+        failure = rank.failure(error)
+        rank.report(failure)
+        # The watch of rank 0 ends it as soon as ComfyUI knows why.
+        time.sleep(LINGER_SECONDS if rank.leads or failure.consequence else 0)
         os._exit(1)
 
 

@@ -93,6 +93,11 @@ class LocalWorkers:
         """Process id of the launcher, while there is one."""
         return self._groups[0].process.pid if self._groups else None
 
+    @property
+    def folder(self) -> Path | None:
+        """Temporary folder of the group, while there is one."""
+        return Path(self._groups[0].folder) if self._groups else None
+
     def close(self) -> None:
         _end_groups(self._groups)
 

@@ -14,7 +14,7 @@ from liveavatar_runtime.sampling.block_loop import AfterStep, Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 RAISES, KILLED, STOPPED, HANGS, DIVES = 7001, 7002, 7003, 7004, 7005
-"""Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. All at block 1, step 1."""
+"""Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. At block 1 of a run from 0."""
 FAILING_BLOCK, FAILING_STEP = 1, 1
 ABSENT = "LIVEAVATAR_TEST_ABSENT_RANK"
 
@@ -26,7 +26,7 @@ class FailingExecutor:
 
     def run(self, conditions: Any, plan: ClipPlan, start: Any, after_step: AfterStep, keep_rings: Any) -> Run:
         def fail_after_step(evaluation: Evaluation) -> None:
-            if (evaluation.block, evaluation.step) == (FAILING_BLOCK, FAILING_STEP):
+            if (evaluation.block, evaluation.step) == (FAILING_BLOCK, FAILING_STEP) and start.first_block == 0:
                 fail(plan.seed, self.rank.number)
             after_step(evaluation)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tiny_avatar import CONFIG, random_model
 
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.parallel.workers import LocalWorkers
+from liveavatar_runtime.parallel.workers import WORKER, LocalWorkers
 
 FAILING = Path(__file__).parent / "failing_worker.py"
 
@@ -26,11 +26,12 @@ def save_model(folder: Path, config: AvatarConfig = CONFIG) -> Path:
     return folder
 
 
-def local_workers(model: Path, ranks: int, *more: str, program: Path | None = None) -> LocalWorkers:
+def local_workers(
+    model: Path, ranks: int, *more: str, program: Path | None = None, start_timeout: float = 60.0
+) -> LocalWorkers:
     arguments = ["--model", str(model), "--devices", ",".join(["cpu"] * ranks), *more]
-    if program is None:
-        return LocalWorkers(ranks, arguments)
-    return LocalWorkers(ranks, arguments, [str(program)])
+    run = WORKER if program is None else [str(program)]
+    return LocalWorkers(ranks, arguments, run, start_timeout)
 
 
 def processes_below(pid: int | None = None) -> set[int]:

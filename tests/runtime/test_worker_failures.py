@@ -1,0 +1,168 @@
+"""Workers that fail: each way ends the run in time with its reason, leaves nothing behind, and the next run works."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import failing_worker
+import psutil
+import pytest
+import torch
+from tiny_avatar import PLAN, random_conditions, random_model
+from worker_group import FAILING, gone, local_workers, processes_below, save_model, wait_until
+
+from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.parallel.remote import RemoteExecutor
+from liveavatar_runtime.parallel.workers import PACK_ROOT, LocalWorkers
+from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+
+LIMIT = 10.0
+"""Seconds in which a failure must be told and everything be gone."""
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def failing(model_folder: Path) -> Iterator[LocalWorkers]:
+    group = local_workers(model_folder, 2, "--stall-timeout", "3", program=FAILING)
+    yield group
+    group.close()
+
+
+@pytest.fixture
+def ended() -> Callable[[], float]:
+    """Waits until no process is left of those that were started during the test."""
+    before = processes_below()
+    return lambda: wait_until(lambda: gone(processes_below() - before), LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("seed", "rank", "reason"),
+    [
+        (failing_worker.RAISES, 1, r"ValueError: the tensor is made of cheese[\s\S]*failing_worker.py"),
+        (failing_worker.KILLED, 1, r"was killed \(SIGKILL\)"),
+        (failing_worker.DIVES, 0, r"was killed \(SIGKILL\)"),
+        (failing_worker.STOPPED, 1, r"nothing was heard of it for 6 s"),
+        (failing_worker.HANGS, 1, r"made no progress for 3.0 s[\s\S]*time.sleep\(1000\)"),
+    ],
+    ids=["raises", "killed", "rank_0_killed", "stopped", "hangs"],
+)
+def test_a_failing_rank_is_named_and_the_next_run_continues(
+    failing: LocalWorkers, seed: int, rank: int, reason: str
+) -> None:
+    executor, conditions, plan = RemoteExecutor(failing), random_conditions(), replace(PLAN, seed=seed)
+    finished: list[LatentBlock] = []
+    last_step = time.monotonic()
+
+    def after_step(evaluation: Evaluation) -> None:
+        nonlocal last_step
+        last_step = time.monotonic()
+
+    run = executor.run(conditions, plan, after_step=after_step, keep_rings=lambda block: block == 0)
+    with pytest.raises(MachineError, match=rf"rank {rank} .*{reason}"):
+        finished.extend(run)
+    assert time.monotonic() - last_step < LIMIT
+    wait_until(lambda: gone(processes_below()), LIMIT)
+    assert failing.folder is None
+    assert [block.index for block in finished] == [0]
+    start = RunStart(1, {0: finished[0].latents[:, :1]}, finished[0].rings)
+    rest = list(executor.run(conditions, plan, start))
+    expected = LocalExecutor(random_model(), torch.device("cpu"), torch.float32).run(conditions, plan)
+    for one, other in zip([*finished, *rest], expected, strict=True):
+        assert torch.equal(one.latents, other.latents)
+
+
+def test_a_rank_that_never_arrives_is_named(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], float]
+) -> None:
+    monkeypatch.setenv(failing_worker.ABSENT, "1")
+    group = local_workers(model_folder, 2, "--join-timeout", "2", program=FAILING)
+    with pytest.raises(MachineError, match=r"rank 1 of 2 did not arrive within 2 s"):
+        group.link(lambda: None)
+    ended()
+
+
+def test_a_rank_0_that_never_arrives_is_named(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], float]
+) -> None:
+    monkeypatch.setenv(failing_worker.ABSENT, "0")
+    group = local_workers(model_folder, 1, program=FAILING, start_timeout=3)
+    with pytest.raises(MachineError, match=r"rank 0 of the workers did not start within 3 s"):
+        group.link(lambda: None)
+    ended()
+
+
+def test_a_taken_port_is_named(model_folder: Path, ended: Callable[[], float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        group = local_workers(model_folder, 1, "--listen", f"127.0.0.1:{port}")
+        with pytest.raises(MachineError, match=rf"rank 0 .*cannot listen at 127.0.0.1:{port}: Address already in use"):
+            group.link(lambda: None)
+    ended()
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path, ended: Callable[[], float]) -> None:
+    with pytest.raises(MachineError, match=rf"{tmp_path}/nowhere does not exist"):
+        local_workers(tmp_path / "nowhere", 1).link(lambda: None)
+    ended()
+
+
+HOST = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tiny_avatar import PLAN, random_conditions
+from worker_group import local_workers
+from liveavatar_runtime.parallel.remote import RemoteExecutor
+workers = local_workers(Path(sys.argv[1]), 2)
+for block in RemoteExecutor(workers).run(random_conditions(), replace(PLAN, num_clip=1000)):
+    print(block.index, workers.folder, flush=True)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_process_that_started_them(model_folder: Path, sign: signal.Signals) -> None:
+    paths = os.pathsep.join([str(PACK_ROOT), str(Path(__file__).parent)])
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, str(model_folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert host.stdout is not None
+    folder = Path(host.stdout.readline().split()[1])
+    below = processes_below(host.pid)
+    assert len(below) >= 3 and folder.is_dir()
+    host.send_signal(sign)
+    wait_until(lambda: host.poll() is not None and gone(below) and not folder.exists(), LIMIT)
+    host.stdout.close()
+
+
+def test_workers_end_when_their_launcher_is_killed(model_folder: Path, ended: Callable[[], float]) -> None:
+    group = local_workers(model_folder, 2)
+    run = RemoteExecutor(group).run(random_conditions(), PLAN)
+    next(run)
+    assert group.pid is not None
+    psutil.Process(group.pid).kill()
+    with pytest.raises(MachineError, match="The workers ended"):
+        list(run)
+    ended()
+    assert group.folder is None
+
+
+def test_workers_that_nobody_holds_any_more_end(model_folder: Path, ended: Callable[[], float]) -> None:
+    group = local_workers(model_folder, 1)
+    next(RemoteExecutor(group).run(random_conditions(), PLAN))
+    del group
+    ended()
