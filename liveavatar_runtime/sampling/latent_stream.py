@@ -81,7 +81,7 @@ class LatentStream:
         return len(self.segment.blocks)
 
     @property
-    def finished(self) -> int:
+    def finished_clips(self) -> int:
         """Number of this stream's clips that need no sampling any more."""
         return sum(self.spool.has_clip(clip) for clip in self.segment.clips)
 
@@ -183,7 +183,10 @@ class LatentStream:
         found = resumption(plan, self.spool, clip)
         if not found.exact:
             self.spool.begin_anew_at(found.start.first_block // plan.blocks_per_clip, plan.blocks_per_clip)
-        if clip or found.parts:
+        first = self.segment.clips.start
+        if clip < first:
+            self._say(f"Clips {clip} to {first - 1}, before this segment, are missing and are made first")
+        elif clip or found.parts:
             self._say(resume_note(plan, clip, found))
 
         def keep_rings(block: int) -> bool:
@@ -219,12 +222,13 @@ class LatentStream:
         self._forget_states()
 
     def _forget_states(self) -> None:
-        """Keep the newest state, and those at ends of segments as far as the budget reaches."""
-        blocks, segment_blocks = self.spool.states(), self.plan.segment_clips * self.plan.blocks_per_clip
+        """Keep the newest state and, as far as the budget reaches, `StateSettings.worth_keeping` ones."""
+        blocks = self.spool.states()
         left = self._states.budget - self._states.size
         for block in reversed(blocks[:-1]):
-            left -= self._states.size
-            if not segment_blocks or block % segment_blocks or left < 0:
+            if self._states.worth_keeping(self.plan, block, blocks[-1]) and left >= self._states.size:
+                left -= self._states.size
+            else:
                 self.spool.remove_state(block)
 
     def _stop(self) -> None:

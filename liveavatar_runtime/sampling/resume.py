@@ -12,6 +12,9 @@ from .spool import Spool, same
 SMALL_STATE = 64 * 2**20
 """States up to this size are kept after every clip: it costs less than a second and saves every clip from a crash."""
 
+SPARE_CLIPS = 16
+"""Small states of so many last clips are kept, and of every clip that this divides."""
+
 
 @dataclass(frozen=True)
 class StateSettings:
@@ -32,9 +35,19 @@ class StateSettings:
         """Whether the state after a block of `plan` (the whole one, with its segments) is kept."""
         if not self.allowed or (block + 1) % plan.blocks_per_clip:
             return False
-        segment_blocks = plan.segment_clips * plan.blocks_per_clip
-        ends_segment = bool(segment_blocks) and (block + 1) % segment_blocks == 0 and block + 1 < plan.num_blocks
-        return self.at_every_clip or ends_segment
+        return self.at_every_clip or (ends_segment(plan, block + 1) and block + 1 < plan.num_blocks)
+
+    def worth_keeping(self, plan: ClipPlan, next_block: int, newest: int) -> bool:
+        """Whether the state before a block is still of use once there is a newer one: to repair a damaged clip."""
+        clips, rest = divmod(next_block, plan.blocks_per_clip)
+        recent = newest - next_block <= SPARE_CLIPS * plan.blocks_per_clip
+        spare = self.at_every_clip and not rest and (recent or clips % SPARE_CLIPS == 0)
+        return spare or ends_segment(plan, next_block)
+
+
+def ends_segment(plan: ClipPlan, next_block: int) -> bool:
+    """Whether a segment of the plan begins with this block."""
+    return bool(plan.segment_clips) and next_block % (plan.segment_clips * plan.blocks_per_clip) == 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""A small real video that is sampled through a spool, also in a process of its own that can be killed."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_avatar import CONFIG, random_conditions, random_model
+from torch import Tensor
+
+from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.sampling.block_loop import BlockRun, Evaluation, KeepRings, RunStart
+from liveavatar_runtime.sampling.latent_stream import LatentStream
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.resume import StateSettings
+from liveavatar_runtime.sampling.spool import Spool
+
+CPU = torch.device("cpu")
+PLAN = ClipPlan(
+    num_clip=8,
+    infer_frames=24,
+    width=64,
+    height=64,
+    keep_aspect=False,
+    steps=2,
+    relative_distance=None,
+    window_blocks=3,
+)
+
+
+@dataclass
+class Sampling:
+    """Begins runs of a random model; notes where they began and which blocks were sampled to the end."""
+
+    starts: list[RunStart] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    stop_at: tuple[int, int] | None = None
+    """Block and step at which it is interrupted, once."""
+    after_block: Callable[[int], Any] = lambda block: None
+
+    def __post_init__(self) -> None:
+        # At this size threads only wait for each other.
+        torch.set_num_threads(1)
+        self._executor = LocalExecutor(random_model(), CPU, torch.float32)
+        self._conditions = random_conditions()
+
+    def __call__(self, plan: ClipPlan, start: RunStart, keep_rings: KeepRings) -> BlockRun:
+        self.starts.append(start)
+        return self._executor.run(self._conditions, plan, start, self._after_step, keep_rings)
+
+    def _after_step(self, evaluation: Evaluation) -> None:
+        if (evaluation.block, evaluation.step) == self.stop_at:
+            self.stop_at = None
+            raise InterruptedError("the button")
+        if evaluation.step == PLAN.steps - 1:
+            self.blocks.append(evaluation.block)
+            self.after_block(evaluation.block)
+
+    @property
+    def first_blocks(self) -> list[int]:
+        return [start.first_block for start in self.starts]
+
+
+STATE_BYTES = ring_bytes(CONFIG, PLAN, torch.float32)
+
+
+def stream_of(sampling: Sampling, folder: Path, plan: ClipPlan = PLAN, **options: Any) -> LatentStream:
+    return LatentStream(plan, random_conditions().motion[:, -7:], sampling, Spool(folder), **options)
+
+
+def settings(states: int) -> StateSettings:
+    """A budget for so many states, each too large to be kept after every clip when there are fewer than two."""
+    return StateSettings(STATE_BYTES, states * STATE_BYTES)
+
+
+def latents_of(stream: LatentStream) -> Tensor:
+    return torch.cat([block.latents for block in stream], dim=1)
+
+
+def sample_in_process(folder: str, log: str) -> None:
+    """Make the video; append the number of each block to `log` as soon as it is sampled."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sampling = Sampling(after_block=lambda block: os.write(descriptor, f"{block}\n".encode()))
+    for _ in stream_of(sampling, Path(folder)):
+        pass
+
+
+if __name__ == "__main__":
+    sample_in_process(*sys.argv[1:])
