@@ -58,11 +58,15 @@ class Simulation:
 
     @property
     def seconds_per_block(self) -> float:
-        """Between blocks while the pipeline is full: over the second and third quarter of the blocks."""
-        first, last = len(self.shown) // 4, 3 * len(self.shown) // 4
-        if first == last:
-            return self.shown[-1] / len(self.shown)
-        return (self.shown[last] - self.shown[first]) / (last - first)
+        return steady_pace(self.shown)
+
+
+def steady_pace(times: Sequence[float]) -> float:
+    """Seconds between blocks while the pipeline is full: over the second and third quarter of the blocks."""
+    first, last = len(times) // 4, 3 * len(times) // 4
+    if first == last:
+        return times[-1] / len(times)
+    return (times[last] - times[first]) / (last - first)
 
 
 Key = tuple[int, str, int, int]
