@@ -58,7 +58,8 @@ class JoinSegments(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+    def validate_inputs(cls, filename_prefix: str | None = None, parts: Any = None) -> bool | str:
+        # ComfyUI passes growing inputs whether asked for or not.
         return verdict((bridge.check_output_prefix, filename_prefix))
 
     @classmethod

@@ -1,0 +1,121 @@
+"""Sampling, decoding and encoding at the same time against one after the other, on the demo model.
+
+`python benchmarks/pipelined_decode.py` runs both ways in turn, on one core and on two, and prints the ratio of their
+times, pair by pair, and that of the processor time they took.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
+from liveavatar_runtime.checkpoint.bundle import find_bundle  # noqa: E402
+from liveavatar_runtime.checkpoint.safetensors_io import read_tensors  # noqa: E402
+from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
+from liveavatar_runtime.media.online_video import OnlineVideo, write_online  # noqa: E402
+from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
+from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
+from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
+from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.vae import WanVAE, load_wan_vae  # noqa: E402
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
+
+CPU = torch.device("cpu")
+RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The demo model with a picture, a prompt and a voice of noise: only the work counts."""
+
+    executor: LocalExecutor
+    vae: WanVAE
+    prepared: Prepared
+    audio: AvatarAudio
+
+    @classmethod
+    def load(cls, side: int, clips: int) -> "Bench":
+        bundle = find_bundle(ROOT / "demo" / "liveavatar-demo")
+        assert bundle.vae
+        model = load_transformer(bundle.model, dtype=torch.float32)
+        vae = load_wan_vae(read_tensors(bundle.vae)[0], dtype=torch.float32)
+        config, generator = model.config, torch.Generator().manual_seed(0)
+        plan = ClipPlan(num_clip=clips, infer_frames=24, fps=Fraction(25), width=side, height=side)
+        seconds = int(plan.duration) + 1
+        features = torch.randn(1, config.audio_layers, 50 * seconds, config.audio_dim, generator=generator)
+        audio = AvatarAudio(features, torch.randn(1, RATE * seconds, generator=generator) / 10, RATE)
+        text = torch.randn(20, config.text_dim, generator=generator)
+        picture = torch.rand(side, side, 3, generator=generator)
+        prepared = prepare(plan, config, picture, text, audio, vae, CPU, torch.float32)
+        return cls(LocalExecutor(model, CPU, torch.float32), vae, prepared, audio)
+
+    def run(self, overlap: bool) -> tuple[float, float]:
+        """Seconds on the clock and of the processor for sampling, decoding and writing one video."""
+        plan, conditions = self.prepared.plan, self.prepared.conditions
+
+        def start_run(until, start, keep_rings):
+            return self.executor.run(conditions, until, start, keep_rings=keep_rings)
+
+        with tempfile.TemporaryDirectory() as folder:
+            stream = LatentStream(plan, self.prepared.priming, start_run)
+            priming = stream.priming(self.vae.config.decoder_past_latents)
+            decoder = OnlineDecoder(self.vae, priming, "hold", CPU, torch.float32)
+            path = Path(folder) / "video.mp4"
+            begun, worked = time.perf_counter(), time.process_time()
+            with VideoWriter(path, plan.width, plan.height, plan.fps, RATE) as writer:
+                write_online(stream, decoder, self.audio, writer, OnlineVideo(path), overlap=overlap)
+            return time.perf_counter() - begun, time.process_time() - worked
+
+
+def measure(cores: int, side: int, clips: int, pairs: int) -> str:
+    """One line of results; runs in a process of its own with so many cores."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    torch.set_num_threads(1)
+    bench = Bench.load(side, clips)
+    bench.run(overlap=True)
+    clock, work, alone = [], [], []
+    for pair in range(pairs):
+        # Which one comes first alternates, so that a change of the machine's load favours neither.
+        first = bench.run(overlap=bool(pair % 2))
+        second = bench.run(overlap=not pair % 2)
+        together, apart = (first, second) if pair % 2 else (second, first)
+        clock.append(together[0] / apart[0])
+        work.append(together[1] / apart[1])
+        alone.append(apart[0])
+    return (
+        f"{cores} core(s), {side}x{side}, {clips * 24} frames: one after the other {statistics.median(alone):.2f} s; "
+        f"overlapped / that: {statistics.median(clock):.3f} of the time (pairs: "
+        f"{', '.join(f'{ratio:.2f}' for ratio in clock)}), {statistics.median(work):.3f} of the processor time"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=128, help="width and height of the video")
+    parser.add_argument("--clips", type=int, default=3, help="clips of 24 frames")
+    parser.add_argument("--pairs", type=int, default=7, help="how often both ways are run")
+    parser.add_argument("--cores", type=int, help="measure in this process, on so many cores")
+    options = parser.parse_args()
+    if options.cores:
+        print(measure(options.cores, options.side, options.clips, options.pairs))
+        return
+    for cores in range(1, min(2, os.cpu_count() or 1) + 1):
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--cores", str(cores)], check=True)
+
+
+if __name__ == "__main__":
+    main()
