@@ -199,6 +199,13 @@ def stop_if_interrupted() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
+def worker_executor(workers: Any) -> Any:
+    """The executor of runs in worker processes, which the interruption stops."""
+    from ..liveavatar_runtime.parallel.remote import RemoteExecutor
+
+    return RemoteExecutor(workers, stop_if_interrupted)
+
+
 def show_text(node_id: str, text: str) -> None:
     """Show a text on a node while it runs, and in the log."""
     from server import PromptServer

@@ -103,9 +103,11 @@ class DiTSampler(io.ComfyNode):
         picture, note = first_picture(image)
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
         streaming = streaming_vae(vae)
-        placement = choose_placement(
-            model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
-        )
+        placement = ON_DEVICE
+        if model.workers is None:
+            placement = choose_placement(
+                model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
+            )
         module, device = streaming.on_device()
         prepared = prepare(
             plan, model.config, picture, prompt_of(positive), avatar_audio, module, device, streaming.dtype
@@ -117,6 +119,9 @@ class DiTSampler(io.ComfyNode):
         bridge.show_text(node_id, "\n".join(filter(None, (size, memory, note, *prepared.notes))))
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
+            if model.workers is not None:
+                progress = bridge.SamplingProgress(node_id, part)
+                return bridge.worker_executor(model.workers).run(prepared.conditions, part, first, progress, keep_rings)
             transformer = model.transformer(kernel)
             if compile:
                 transformer.compile_layers()
@@ -158,11 +163,12 @@ def sample(
     node_id: str,
 ) -> Run:
     """Blocks from the start on; loads the model."""
-    from ..liveavatar_runtime.parallel.local import LocalExecutor
+    from ..liveavatar_runtime.parallel.create import in_process_executor
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
     device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
-    executor = LocalExecutor.placed(transformer, device, model.dtype, placement)
+    devices = model.devices or (device,)
+    executor = in_process_executor(model.executor, transformer, devices, model.dtype, placement)
     return executor.run(conditions, plan, start, bridge.SamplingProgress(node_id, plan), keep_rings)

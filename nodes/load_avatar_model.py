@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_lora
 from .types import CATEGORY, AvatarModel, ModelSocket
+from .worker_model import describe_workers, model_of_address, model_of_group, on_devices, refuse_base_model
 
 BUNDLE_MARK = "/"
 """End of a bundle's name in the list, so that it differs from a file's."""
@@ -72,6 +74,29 @@ class LoadAvatarModel(io.ComfyNode):
                     tooltip="A Wan2.2-S2V model of another loader (GGUF, LoRA, ...), used instead of the file.",
                 ),
                 *(widget for number in MORE_LORAS for widget in lora_widgets(number)),
+                io.Combo.Input(
+                    "executor",
+                    options=list(EXECUTORS),
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How the work is shared by several devices; auto is layer_pipeline when devices names "
+                    "several, else local.",
+                ),
+                io.String.Input(
+                    "devices",
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Devices of executor, such as cuda:0,cuda:1; auto is ComfyUI's own, or all for fsdp.",
+                ),
+                io.String.Input(
+                    "workers",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="host:port of workers that run already, on this or other machines; empty for none.",
+                ),
             ],
             outputs=[
                 ModelSocket.Output("model", display_name="model", tooltip="The transformer, for DiT Sampler."),
@@ -92,6 +117,9 @@ class LoadAvatarModel(io.ComfyNode):
         lora_strength: float,
         precision: str = AUTO,
         base_model: Any = None,
+        executor: str = AUTO,
+        devices: str = AUTO,
+        workers: str = "",
         **more: Any,
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.checkpoint.bundle import find_bundle
@@ -102,13 +130,21 @@ class LoadAvatarModel(io.ComfyNode):
         for number in MORE_LORAS:
             loras += chosen_loras(more.get(f"lora_{number}", NONE), None, more.get(f"lora_{number}_strength", 1.0))
         stages = Stages(cls.hidden.unique_id, 4 if bundle else 1)
-        if base_model is None:
+        if workers.strip() or executor == FSDP:
+            refuse_base_model(base_model)
+        if workers.strip():
+            avatar = stages.run(None, lambda _: model_of_address(workers))
+        elif executor == FSDP:
             path = bundle.model if bundle else bridge.diffusion_model_path(model)
-            base_model = stages.run(path, lambda done: load_with_core(path, loras, PRECISIONS[precision], done))
+            avatar = model_of_group(executor, devices, path, loras, precision)
         else:
-            for path, strength in loras:
-                base_model = with_lora(base_model, path, strength)
-        avatar = adopt(base_model)
+            if base_model is None:
+                path = bundle.model if bundle else bridge.diffusion_model_path(model)
+                base_model = stages.run(path, lambda done: load_with_core(path, loras, PRECISIONS[precision], done))
+            else:
+                for path, strength in loras:
+                    base_model = with_lora(base_model, path, strength)
+            avatar = on_devices(adopt(base_model), executor, devices)
         parts = load_parts(bundle, stages) if bundle else (None, None, None)
         bridge.show_text(cls.hidden.unique_id, description(avatar, loras))
         return io.NodeOutput(avatar, *parts)
@@ -174,5 +210,7 @@ def chosen_loras(name: str, own: Path | None, strength: float) -> list[tuple[Pat
 
 def description(avatar: AvatarModel, loras: Sequence[tuple[Path, float]]) -> str:
     """What was loaded, for the node: size of the model, computing format, LoRAs."""
+    if avatar.workers is not None:
+        return describe_workers(avatar)
     size = f"{avatar.patcher.model_size() / 2**30:.2f} GiB, computes in {str(avatar.dtype).removeprefix('torch.')}"
     return "\n".join([size, *(f"{path.name}: {strength:g}" for path, strength in loras)])

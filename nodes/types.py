@@ -15,11 +15,20 @@ CATEGORY = "LiveAvatar"
 
 @dataclass(frozen=True, eq=False)
 class AvatarModel:
-    """A loaded transformer: ComfyUI's patcher of its S2V model, its sizes, and the dtype it computes in."""
+    """A loaded transformer: ComfyUI's patcher of its S2V model, its sizes, and the dtype it computes in.
+
+    `executor` and `devices` are those that were chosen (`liveavatar_runtime.parallel.devices`). With `workers`
+    (`liveavatar_runtime.parallel.workers.Workers`) other processes hold the model and there is no patcher; `devices` is
+    empty for those of other machines, and `key` tells their weights apart.
+    """
 
     patcher: Any
     config: AvatarConfig
     dtype: torch.dtype
+    executor: str = "local"
+    devices: tuple[torch.device, ...] = ()
+    workers: Any = None
+    key: str = ""
 
     def transformer(self, attention: AttentionKernel) -> CausalWanS2V:
         """The runtime's transformer over the modules that the patcher holds now."""

@@ -43,6 +43,8 @@ def check_devices(executor: str, devices: list[torch.device], config: AvatarConf
     """Raises InputError when the executor cannot use these devices for this model."""
     if executor not in EXECUTORS:
         raise InputError(f"executor is {executor!r}; allowed are {', '.join(EXECUTORS)}")
+    if executor == LOCAL and len(devices) > 1:
+        raise InputError(f"local runs on one device, devices names {len(devices)}; choose another executor")
     if executor in (FSDP, LAYER_PIPELINE) and len(devices) > config.num_layers:
         raise InputError(
             f"{executor} on {len(devices)} devices: the model has {config.num_layers} layers, so at most "

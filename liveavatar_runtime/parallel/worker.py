@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from ..checkpoint.transformer import load_transformer
+from ..config import AvatarConfig
 from ..errors import InputError
 from ..sampling.block_loop import Evaluation, LatentBlock
 from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, parse_address
@@ -30,15 +31,18 @@ from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
 from .ranks import LINGER_SECONDS, Progress, Rank, Watch
 from .store import open_store
+from .weights_key import weights_key
 
 DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An executor, and the bytes of weights that this rank holds for it."""
+    """An executor, its model, and the bytes of weights that this rank holds for it."""
 
     executor: Executor
+    config: AvatarConfig
+    dtype: torch.dtype
     bytes: int
 
 
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
         Watch(rank, desk.tell if desk else print).start()
         rank.join(options.join_timeout)
         loaded = (load or load_executor)(options, rank)
-        serve(rank, desk, loaded)
+        serve(rank, desk, loaded, options)
     except BaseException as error:
         traceback.print_exc()
         failure = rank.failure(error)
@@ -116,13 +120,16 @@ def open_desk(options: argparse.Namespace, rank: Rank) -> Desk | None:
     return desk
 
 
+def loras_of(options: argparse.Namespace) -> list[tuple[Path, float]]:
+    return [(Path(path), float(strength)) for path, strength in options.lora]
+
+
 def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     """The model of the options, for this rank's part in the executor."""
-    loras = [(Path(path), float(strength)) for path, strength in options.lora]
     dtype = DTYPES[options.precision]
     if dtype is None and rank.device.type == "cpu":
         dtype = torch.float32
-    model = load_transformer(options.model, loras, dtype)
+    model = load_transformer(options.model, loras_of(options), dtype)
     if dtype is None and next(model.blocks.parameters()).dtype == torch.float32:
         model = model.to(torch.bfloat16)
     if rank.size == 1:
@@ -132,15 +139,21 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     for layer in model.blocks:
         layer.register_forward_pre_hook(lambda *_: rank.progress.mark())
     computes_in = next(model.blocks.parameters()).dtype
-    return Loaded(LocalExecutor(model, rank.device, computes_in), parameter_bytes(model))
+    return Loaded(LocalExecutor(model, rank.device, computes_in), model.config, computes_in, parameter_bytes(model))
 
 
-def serve(rank: Rank, desk: Desk | None, loaded: Loaded) -> None:
+def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Namespace) -> None:
     """Do what ComfyUI asks for, one thing after the other, on all ranks together."""
     rank.store.set(f"bytes/{rank.number}", str(loaded.bytes))
     if desk is not None:
         names = [(rank.store.get(f"where/{n}").decode(), int(rank.store.get(f"bytes/{n}"))) for n in range(rank.size)]
-        desk.ready({"ranks": [{"where": where, "bytes": size} for where, size in names]})
+        about = {
+            "executor": options.executor,
+            "config": loaded.config.to_dict(),
+            "dtype": str(loaded.dtype)[len("torch.") :],
+        }
+        about["key"] = weights_key(options.model, loras_of(options), about["dtype"])
+        desk.ready({**about, "ranks": [{"where": where, "bytes": size} for where, size in names]})
     run: Run | None = None
     while True:
         message = rank.share(desk.next_request() if desk else None)

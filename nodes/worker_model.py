@@ -1,0 +1,86 @@
+"""Transformers on several devices: in this process, in worker processes (FSDP), or on other machines."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+
+from ..liveavatar_runtime.errors import InputError
+from . import comfy_bridge as bridge
+from .types import AvatarModel
+
+TOKEN_FILE = "liveavatar-workers-token"
+"""In ComfyUI's user folder. The token is no widget, because workflows are shared."""
+
+
+def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
+    """The model with the chosen executor and devices in this process. Raises InputError when they do not fit."""
+    from ..liveavatar_runtime.parallel.create import resolve
+    from ..liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_devices, parse_devices
+
+    places = [] if devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL) else parse_devices(devices)
+    name = resolve(executor, places)
+    check_devices(name, places, avatar.config)
+    return replace(avatar, executor=name, devices=tuple(places))
+
+
+def refuse_base_model(base_model: Any) -> None:
+    """Raises InputError when a MODEL is connected: workers load files."""
+    if base_model is not None:
+        raise InputError(
+            "base_model is connected, but workers load the model's file themselves; disconnect it, or choose another "
+            "executor and leave workers empty"
+        )
+
+
+def model_of_group(
+    executor: str, devices: str, path: Path, loras: Sequence[tuple[Path, float]], precision: str
+) -> AvatarModel:
+    """The model in a group of workers on this machine, which starts when the first block is asked for."""
+    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
+    from ..liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
+    from ..liveavatar_runtime.parallel.create import local_workers
+    from ..liveavatar_runtime.parallel.devices import parse_devices
+    from ..liveavatar_runtime.parallel.weights_key import weights_key
+
+    config = detect_config(open_checkpoint(path), config_beside(path))
+    places = parse_devices(devices)
+    workers = local_workers(executor, places, config, path, loras, precision)
+    dtype = torch.float32 if places[0].type == "cpu" else torch.bfloat16
+    key = weights_key(path, loras, f"{precision} on {places[0].type}")
+    return AvatarModel(None, config, dtype, executor, tuple(places), workers, key)
+
+
+def model_of_address(address: str) -> AvatarModel:
+    """The model of workers that somebody started; connects, so that a wrong address or token is told at once."""
+    from ..liveavatar_runtime.config import AvatarConfig
+    from ..liveavatar_runtime.parallel.workers import RemoteWorkers
+
+    workers = RemoteWorkers(address, workers_token())
+    about = workers.link(bridge.stop_if_interrupted).about
+    dtype = getattr(torch, about["dtype"])
+    return AvatarModel(
+        None, AvatarConfig.from_dict(about["config"]), dtype, about["executor"], (), workers, about["key"]
+    )
+
+
+def workers_token() -> str:
+    """Raises InputError when there is none."""
+    from ..liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
+
+    file = Path(folder_paths.get_user_directory()) / TOKEN_FILE
+    token = os.environ.get(TOKEN_VARIABLE) or (file.read_text().strip() if file.is_file() else "")
+    if not token:
+        raise InputError(f"the workers' token is missing; put it into {file}, the same as at the workers")
+    return token
+
+
+def describe_workers(avatar: AvatarModel) -> str:
+    """For the node: where the model is."""
+    if not avatar.devices:
+        return f"{avatar.executor} on the workers' machines"
+    return f"{avatar.executor} on {', '.join(map(str, avatar.devices))}"
