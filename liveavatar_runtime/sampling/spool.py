@@ -92,7 +92,8 @@ class Spool:
             leftover.unlink(missing_ok=True)
         # For people only: when the disk is full, the clips that don't fit say it better.
         with suppress(OSError):
-            (self.folder / ABOUT).write_text(json.dumps(self.about))
+            if not (self.folder / ABOUT).exists():
+                (self.folder / ABOUT).write_text(json.dumps(self.about))
         return True
 
     def unlock(self) -> None:
