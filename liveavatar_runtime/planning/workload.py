@@ -76,6 +76,14 @@ class Workload:
         parameters = sum(p.numel() for p in share_of(self._skeleton, layers).parameters())
         return int(parameters * self.weight_bytes)
 
+    def layer_weights(self, layer: int) -> int:
+        """Bytes of weights of one layer, the voice's included."""
+        parts = [self._skeleton.blocks[layer]]
+        if layer in self.config.audio_inject_layers:
+            injector, number = self._skeleton.audio_injector, self.config.audio_inject_layers.index(layer)
+            parts += [injector.injector[number], injector.injector_adain_layers[number]]
+        return int(sum(p.numel() for part in parts for p in part.parameters()) * self.weight_bytes)
+
     @cached_property
     def _skeleton(self) -> CausalWanS2V:
         return CausalWanS2V(self.config, device="meta")

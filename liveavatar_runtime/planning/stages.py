@@ -1,0 +1,71 @@
+"""Layers and caches for the devices of a layer pipeline, from their memory and speed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import MachineError
+from ..parallel.partition import Capacity, LayerCosts, split_layers
+from .memory import KVCacheChoice, KVTypeChoice, Placement
+from .workload import Workload
+
+
+@dataclass(frozen=True)
+class StageDevice:
+    """What a stage may use: bytes of memory (None: enough), and its speed relative to the others."""
+
+    memory: int | None = None
+    speed: float = 1.0
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Layers of each stage, and where the caches of all of them are."""
+
+    layers: tuple[range, ...]
+    placement: Placement
+
+
+def plan_stages(
+    work: Workload,
+    devices: Sequence[StageDevice],
+    beside: int = 0,
+    kv_cache: KVCacheChoice = "auto",
+    kv_dtype: KVTypeChoice = "auto",
+) -> StagePlan:
+    """The split with the fastest slowest stage whose weights and caches fit; caches in RAM only if they must be.
+
+    `beside`: bytes that the first device needs for the VAE. Raises MachineError when nothing fits.
+    """
+    places = ("device", "ram") if kv_cache == "auto" else (kv_cache,)
+    placements = [Placement(place, "fp8" if kv_dtype == "fp8" else "model") for place in places]
+    for placement in placements:
+        capacities = [_capacity(work, device, beside * (n == 0), placement) for n, device in enumerate(devices)]
+        try:
+            return StagePlan(split_layers(_costs(work, placement), capacities), placement)
+        except MachineError:
+            if placement == placements[-1]:
+                raise
+    raise AssertionError("unreachable: there is always a last placement")
+
+
+def _capacity(work: Workload, device: StageDevice, beside: int, placement: Placement) -> Capacity:
+    """Room for layers: without what every stage needs however few layers it has."""
+    if device.memory is None:
+        return Capacity(device.speed)
+    steps = range(work.plan.steps)
+    fixed = work.working(range(0), steps, placement)
+    return Capacity(device.speed, max(0, device.memory - beside - fixed))
+
+
+def _costs(work: Workload, placement: Placement) -> LayerCosts:
+    layers, steps = range(work.config.num_layers), range(work.plan.steps)
+    working = work.working(range(1), steps, placement) - work.working(range(0), steps, placement)
+    inner = [work.layer_weights(layer) for layer in layers]
+    return LayerCosts(
+        seconds=[work.layer_flops(layer) for layer in layers],
+        bytes=[weights + working for weights in inner],
+        first_seconds=work.embedding_flops(),
+        last_seconds=work.head_flops(),
+        first_bytes=work.weights(layers[:1]) - inner[0],
+        last_bytes=work.weights(layers[-1:]) - inner[-1],
+    )
