@@ -6,15 +6,18 @@ original's names.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
 from torch import Tensor
 
+from ..liveavatar_runtime.checkpoint.gguf_io import GgufTensors
+from ..liveavatar_runtime.checkpoint.safetensors_io import Checkpoint, open_checkpoint
 from ..liveavatar_runtime.config import AvatarConfig
 from ..liveavatar_runtime.errors import CheckpointError
 from .types import AvatarModel
@@ -39,7 +42,7 @@ DECLARED = (
 
 
 Progress = Callable[[int, int], None]
-"""Called with tensors done and tensors in all, where loading goes tensor by tensor."""
+"""Called with tensors done and tensors in all, where the weights are read here and not by core."""
 
 
 def load_with_core(
@@ -51,7 +54,7 @@ def load_with_core(
     """A ModelPatcher of the transformer in a file or folder, with LoRAs of (path, strength).
 
     `precision` None lets core choose for the device, AS_IN_FILE keeps the stored format. Layers of quantised files
-    keep theirs in any case. GGUF files are unpacked, their own precision is bf16. `progress` is called for those only.
+    keep theirs in any case. GGUF files are unpacked, their own precision is bf16.
     Raises CheckpointError when the file is not a complete S2V model, or a LoRA does not fit it.
     """
     patcher = _load(path, precision, progress=progress)
@@ -64,18 +67,20 @@ def _load(
     path: Path, precision: torch.dtype | str | None, disable_dynamic: bool = False, progress: Progress | None = None
 ) -> Any:
     from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
-    from ..liveavatar_runtime.checkpoint.gguf_io import GgufTensors
     from ..liveavatar_runtime.checkpoint.quantised import quantised_layers
-    from ..liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
 
     checkpoint = open_checkpoint(path, _read_with_core)
     config = detect_config(checkpoint, config_beside(path)).to_dict()
     declared = json.dumps({"transformer": {name: config[name] for name in DECLARED}})
+    quantised = bool(quantised_layers(checkpoint))
     gguf = isinstance(checkpoint.tensors, GgufTensors)
-    tensors = _placeholders(checkpoint.shapes) if gguf else dict(checkpoint.tensors)
+    # Core maps and streams the files itself where it can. Elsewhere it would keep all of the mapped file in memory
+    # beside its copy, and show no progress; only quantised layers need its own way of loading.
+    fill = gguf or not quantised and not _streams(disable_dynamic)
+    tensors = _placeholders(checkpoint) if fill else dict(checkpoint.tensors)
     if precision == AS_IN_FILE:
         precision = comfy.utils.weight_dtype(tensors)
-    if quantised_layers(checkpoint) and precision not in PLAIN:
+    if quantised and precision not in PLAIN:
         precision = None
     patcher: Any = comfy.sd.load_diffusion_model_state_dict(
         tensors,
@@ -87,8 +92,8 @@ def _load(
         raise CheckpointError(
             f"this ComfyUI does not know the model in {path}; it needs Wan2.2-S2V support, so update ComfyUI"
         )
-    if gguf:
-        _fill(patcher.model.diffusion_model, checkpoint.tensors, progress)
+    if fill:
+        _fill(patcher.model.diffusion_model, checkpoint, progress)
     # How core makes a second copy of the weights, for another device or for nodes that need plain ones.
     patcher.cached_patcher_init = (_load, (path, precision))
     return patcher
@@ -100,17 +105,28 @@ def _read_with_core(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata or {}
 
 
-def _placeholders(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors of these shapes that take no memory; a whole GGUF file unpacked beside the model would double it."""
-    zero = torch.zeros((), dtype=torch.bfloat16)
-    return {name: zero.expand(shape) for name, shape in shapes.items()}
+def _streams(disable_dynamic: bool) -> bool:
+    """Whether core will make a patcher that takes the mapped tensors themselves."""
+    return not disable_dynamic and comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher
 
 
-def _fill(tree: torch.nn.Module, tensors: Mapping[str, Tensor], progress: Progress | None) -> None:
-    for done, (name, parameter) in enumerate(tree.named_parameters(), start=1):
-        parameter.data = tensors[name].to(device=parameter.device, dtype=parameter.dtype, copy=True)
+def _placeholders(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Tensors of the weights' shapes and formats that take no memory; those of packed weights are bf16."""
+    tensors = checkpoint.tensors
+    dtypes = {} if isinstance(tensors, GgufTensors) else {name: tensor.dtype for name, tensor in tensors.items()}
+    return {
+        name: torch.zeros((), dtype=dtypes.get(name, torch.bfloat16)).expand(shape)
+        for name, shape in checkpoint.shapes.items()
+    }
+
+
+def _fill(tree: torch.nn.Module, checkpoint: Checkpoint, progress: Progress | None) -> None:
+    """Put the weights into core's modules one by one: never more than one of them is in memory twice."""
+    parameters = dict(tree.named_parameters())
+    for done, (name, parameter) in enumerate(parameters.items(), start=1):
+        parameter.data = checkpoint.read(name).to(device=parameter.device, dtype=parameter.dtype)
         if progress:
-            progress(done, len(tensors))
+            progress(done, len(parameters))
 
 
 def with_lora(patcher: Any, path: Path, strength: float) -> Any:

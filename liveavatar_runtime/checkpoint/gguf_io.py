@@ -1,4 +1,4 @@
-"""GGUF files through the gguf package: mapped, each tensor unpacked when it is asked for."""
+"""GGUF files through the gguf package: each tensor is read and unpacked when it is asked for."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,12 @@ class GgufTensors(Mapping[str, Tensor]):
     `shapes` needs no unpacking. `kinds` holds the names of the stored types ("Q8_0", "F16", ...).
     """
 
-    def __init__(self, stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._stored, self.shapes = stored, dict(shapes)
+    def __init__(self, file: Path, stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._file, self._stored, self.shapes = file, stored, dict(shapes)
         self.kinds = sorted({tensor.tensor_type.name for tensor in stored.values()})
 
     def __getitem__(self, name: str) -> Tensor:
-        return _unpack(self._stored[name]).reshape(self.shapes[name])
+        return _unpack(self._file, self._stored[name]).reshape(self.shapes[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -39,10 +39,8 @@ class GgufTensors(Mapping[str, Tensor]):
 
     def renamed(self, names: Mapping[str, str]) -> "GgufTensors":
         """Only the tensors of `names` (new name -> name here), under the new names."""
-        return GgufTensors(
-            {new: self._stored[old] for new, old in names.items()},
-            {new: self.shapes[old] for new, old in names.items()},
-        )
+        stored = {new: self._stored[old] for new, old in names.items()}
+        return GgufTensors(self._file, stored, {new: self.shapes[old] for new, old in names.items()})
 
 
 def open_gguf(path: Path) -> tuple[GgufTensors, dict[str, str]]:
@@ -58,8 +56,7 @@ def open_gguf(path: Path) -> tuple[GgufTensors, dict[str, str]]:
         if file.read(len(MAGIC)) != MAGIC:
             raise CheckpointError(f"{path} does not start as a GGUF file does. {AGAIN}")
     with readable(path):
-        # Copy-on-write: torch wants tensors it could write to; the file stays as it is.
-        reader = gguf.GGUFReader(path, "c")
+        reader = gguf.GGUFReader(path)
         stored = {tensor.name: tensor for tensor in reader.tensors}
         texts = {
             name: str(field.contents())
@@ -68,7 +65,7 @@ def open_gguf(path: Path) -> tuple[GgufTensors, dict[str, str]]:
         }
         shapes = {name: _shape(reader, tensor) for name, tensor in stored.items()}
     _check_types(path, {tensor.tensor_type for tensor in stored.values()})
-    return GgufTensors(stored, shapes), texts
+    return GgufTensors(path, stored, shapes), texts
 
 
 def _shape(reader: Any, tensor: Any) -> tuple[int, ...]:
@@ -96,12 +93,15 @@ def _check_types(path: Path, types: set[Any]) -> None:
             ) from error
 
 
-def _unpack(tensor: Any) -> Tensor:
+def _unpack(file: Path, tensor: Any) -> Tensor:
+    mapped = tensor.data
+    # Read, not mapped: of a mapped file all that was unpacked would stay in memory beside what came out.
+    data = np.fromfile(file, dtype=mapped.dtype, count=mapped.size, offset=tensor.data_offset).reshape(mapped.shape)
     kind = tensor.tensor_type.name
     if kind in ("F32", "F16"):
-        return torch.from_numpy(tensor.data)
+        return torch.from_numpy(data)
     if kind == "BF16":
-        return torch.from_numpy(tensor.data).view(torch.bfloat16)
+        return torch.from_numpy(data).view(torch.bfloat16)
     from gguf import quants
 
-    return torch.from_numpy(quants.dequantize(tensor.data, tensor.tensor_type))
+    return torch.from_numpy(quants.dequantize(data, tensor.tensor_type))

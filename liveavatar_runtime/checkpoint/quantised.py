@@ -70,15 +70,22 @@ def plain_tensors(checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str
     unpacked = dtype or torch.bfloat16
     packed = isinstance(checkpoint.tensors, GgufTensors)
     plain = {}
-    for name in checkpoint.tensors:
+    for name in checkpoint.shapes:
         if is_quantisation_entry(name):
             continue
-        tensor, layer = checkpoint.tensors[name], name.removesuffix(".weight")
+        layer = name.removesuffix(".weight")
         if layer in layers and name != layer:
-            scale = checkpoint.tensors.get(f"{layer}.weight_scale", checkpoint.tensors.get(f"{layer}.scale_weight"))
-            tensor = (tensor.float() * (1.0 if scale is None else scale.float())).to(unpacked)
-        plain[name] = tensor.to(unpacked if packed or tensor.dtype not in PLAIN else dtype or tensor.dtype)
+            plain[name] = (checkpoint.read(name).float() * _scale(checkpoint, layer)).to(unpacked)
+            continue
+        stored = None if packed else checkpoint.tensors[name].dtype
+        wanted = (dtype or stored) if stored in PLAIN else unpacked
+        plain[name] = checkpoint.tensors[name] if stored == wanted else checkpoint.read(name).to(wanted)
     return plain
+
+
+def _scale(checkpoint: Checkpoint, layer: str) -> Tensor | float:
+    scale = checkpoint.tensors.get(f"{layer}.weight_scale", checkpoint.tensors.get(f"{layer}.scale_weight"))
+    return 1.0 if scale is None else scale.float()
 
 
 def _name_of(tensors: Mapping[str, Tensor], scale: str) -> str:

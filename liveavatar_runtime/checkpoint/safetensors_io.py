@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -24,6 +25,7 @@ QUANTISATION_HEADER = "_quantization_metadata"
 
 GGUF_SUFFIX = ".gguf"
 TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".ckpt"}
+INDEX_ENDING = ".index.json"
 # In the order of trust: an index names every shard, a single file is complete by itself.
 FOLDER_ENTRIES = (
     "diffusion_pytorch_model.safetensors.index.json",
@@ -59,6 +61,21 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
+    places: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
+    """File and byte offset of each tensor of safetensors files."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor in memory of its own. Unlike a mapped one, it leaves nothing of the file in memory once freed."""
+        like = self.tensors[name]
+        if name not in self.places:
+            return like
+        file, offset = self.places[name]
+        size = like.numel() * like.element_size()
+        if not size:
+            return like
+        with readable(file):
+            stored = np.fromfile(file, dtype=np.uint8, count=size, offset=offset)
+            return torch.from_numpy(stored).view(like.dtype).reshape(like.shape)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -85,17 +102,19 @@ def open_checkpoint(path: str | Path, reader: Reader | None = None) -> Checkpoin
     prefix, names = _names_without_prefix(tensors)
     with readable(path):
         metadata = _relocated(metadata, prefix)
-    return Checkpoint(path, {new: tensors[old] for new, old in names.items()}, metadata)
+    places = {name: place for file in _safetensors_files(path) for name, place in _places(file).items()}
+    return Checkpoint(
+        path,
+        {new: tensors[old] for new, old in names.items()},
+        metadata,
+        {new: places[old] for new, old in names.items() if old in places},
+    )
 
 
 def read_tensors(path: str | Path, reader: Reader | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata); no GGUF."""
-    path = Path(path)
-    if path.is_dir():
-        path = _entry_of_folder(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give a weight file or a folder that holds one")
-    if path.name.endswith(".index.json"):
+    path = _entry(Path(path))
+    if path.name.endswith(INDEX_ENDING):
         return _read_shards(path, reader or _mapped)
     if path.suffix.lower() in TORCH_SUFFIXES:
         return _read_torch(path), {}
@@ -129,17 +148,36 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _entry_of_folder(folder: Path) -> Path:
-    for name in FOLDER_ENTRIES:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} holds no weights; it must hold one of: {', '.join(FOLDER_ENTRIES)}")
+def _entry(path: Path) -> Path:
+    """The file to open: the path itself, or what a folder holds."""
+    if path.is_dir():
+        found = next((path / name for name in FOLDER_ENTRIES if (path / name).is_file()), None)
+        if found is None:
+            raise CheckpointError(f"{path} holds no weights; it must hold one of: {', '.join(FOLDER_ENTRIES)}")
+        return found
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give a weight file or a folder that holds one")
+    return path
 
 
-def _read_shards(index: Path, reader: Reader) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _safetensors_files(path: Path) -> list[Path]:
+    """The safetensors files behind a path; none when it is of another format."""
+    path = _entry(path)
+    if path.name.endswith(INDEX_ENDING):
+        return [path.parent / name for name in sorted(set(_weight_map(path).values()))]
+    return [] if path.suffix.lower() in TORCH_SUFFIXES else [path]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> name of its file beside the index."""
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise CheckpointError(f"{index} has no weight_map, so it does not tell which file holds which tensor. {AGAIN}")
+    return where
+
+
+def _read_shards(index: Path, reader: Reader) -> tuple[dict[str, Tensor], dict[str, str]]:
+    where = _weight_map(index)
     names = sorted(set(where.values()))
     # A shard is a file beside its index; an absolute or climbing name would open files of somebody else's choice.
     absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
@@ -169,6 +207,15 @@ def _read_safetensors(path: Path, reader: Reader) -> tuple[dict[str, Tensor], di
 def _mapped(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt", device="cpu") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _places(path: Path) -> dict[str, tuple[Path, int]]:
+    """Where in a complete safetensors file each tensor starts."""
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: (path, 8 + length + entry["data_offsets"][0]) for name, entry in header.items()}
 
 
 def _check_header(path: Path) -> None:
