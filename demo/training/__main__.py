@@ -9,12 +9,21 @@ import sys
 from pathlib import Path
 
 DEMO = Path(__file__).resolve().parents[1]
-DECODER_STEPS = 900
+DECODER_STEPS = 600
+
+
+def start(stage: str, *options: str | Path) -> subprocess.Popen[bytes]:
+    print("==", stage, *options, flush=True)
+    return subprocess.Popen([sys.executable, "-m", f"demo.training.{stage}", *map(str, options)], cwd=DEMO.parent)
 
 
 def run(stage: str, *options: str | Path) -> None:
-    print(f"== {stage}", flush=True)
-    subprocess.run([sys.executable, "-m", f"demo.training.{stage}", *map(str, options)], check=True, cwd=DEMO.parent)
+    finish(start(stage, *options))
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    if process.wait():
+        raise SystemExit(f"{process.args} failed; what it had done is kept, the same command goes on")
 
 
 def main() -> None:
@@ -28,9 +37,10 @@ def main() -> None:
         run("train_audio", "--folder", folder)
     if not (folder / "vae.pt").exists():
         run("train_vae", "--folder", folder)
-    run("train_dit", "--folder", folder, "--bundle", base)
-    if not (folder / "vae_refined.pt").exists():
-        run("train_vae", "--folder", folder, "--decoder-steps", str(DECODER_STEPS))
+    # Both go on from vae.pt; the transformer learns the encoder's latents, which stay as they are.
+    with start("train_vae", "--folder", folder, "--decoder-steps", str(DECODER_STEPS)) as decoder:
+        run("train_dit", "--folder", folder, "--bundle", base)
+    finish(decoder)
     run("export", "--folder", folder, "--base", base, "--output", output)
 
 

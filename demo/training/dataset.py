@@ -12,9 +12,9 @@ from demo.architecture import AUDIO_ENCODER, AUDIO_PREPROCESSOR
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2
 from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
-from liveavatar_runtime.vae import EncodeState, WanVAE, to_model_space
-from liveavatar_runtime.vae.state import StillHistory
+from liveavatar_runtime.vae import WanVAE, to_model_space
 
+from .clip_vae import STRIDE, encode_clips
 from .portraits import Person, Pose, draw, draw_person, in_front_of
 from .text import random_prompt
 from .train_vae import PEOPLE, to_pixels
@@ -24,8 +24,6 @@ BLOCKS = 4
 """Blocks of a training sequence: as many as the ring cache holds."""
 FRAME_RATES = (Fraction(16), Fraction(25))
 TRACK_SECONDS = 8.0
-STILL_CHUNKS = 2
-"""Latent frames of the still person that the encoder sees before a sequence begins."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,11 @@ class Track:
 
 @dataclass(frozen=True)
 class Examples:
-    """M sequences: latents [M, 16, 3 * BLOCKS, h, w], reference and settled [M, 16, 1, h, w], all in the model's
+    """M sequences: latents [M, 16, 3 * BLOCKS, h, w] and that of the still picture [M, 16, 1, h, w] in the model's
     space; audio float16 [M, BLOCKS, layers, audio_dim, 12]; words[m] the colour of the wall, "" for the picture's."""
 
     latents: Tensor
-    reference: Tensor
-    settled: Tensor
+    still: Tensor
     audio: Tensor
     words: list[str]
 
@@ -81,16 +78,9 @@ def video(person: Person, moves: list[Pose]) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_videos(vae: WanVAE, pictures: Tensor, videos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """pictures [B, 3, 1, H, W], videos [B, 3, 4 n, H, W] -> latents, reference, settled in the model's space."""
-    start = videos[:, :, :1].clone()
-    # The person of the video before it moves: shut mouth, and the wall that was asked for.
-    state = EncodeState()
-    vae.encode_stream(start.expand(-1, -1, 1 + 4 * STILL_CHUNKS, -1, -1), state)
-    latents = vae.encode_stream(videos, state)
-    reference = vae.encode_stream(pictures.expand(-1, -1, 5, -1, -1), EncodeState())[:, :, 1:]
-    settled = vae.encode_chunk(pictures.expand(-1, -1, 4, -1, -1), StillHistory()).float()
-    return to_model_space(latents), to_model_space(reference), to_model_space(settled)
+def encode(vae: WanVAE, videos: Tensor) -> Tensor:
+    """[B, 3, 4 n, H, W] -> latents [B, 16, n, h, w] in the model's space; one picture for four equal frames."""
+    return to_model_space(encode_clips(vae, videos.expand(-1, -1, max(STRIDE, videos.shape[2]), -1, -1)))
 
 
 def build(folder: Path, vae: WanVAE, count: int, tracks: int, seed: int) -> Examples:
@@ -115,8 +105,7 @@ def build(folder: Path, vae: WanVAE, count: int, tracks: int, seed: int) -> Exam
     parts = []
     for start in range(0, count, 16):
         stop = start + 16
-        pixels = to_pixels(np.stack(pictures[start:stop])), to_pixels(np.stack(videos[start:stop]))
-        parts.append(encode_videos(vae, *pixels))
+        parts.append([encode(vae, to_pixels(np.stack(some[start:stop]))) for some in (videos, pictures)])
         print(f"encoded {min(stop, count)} of {count}", flush=True)
-    latents, reference, settled = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Examples(latents, reference, settled, torch.stack(audio), words)
+    latents, still = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Examples(latents, still, torch.stack(audio), words)

@@ -108,7 +108,7 @@ def draw(person: Person, pose: Pose, size: int = UNITS) -> np.ndarray:
     side = size * OVERSAMPLING
     brush = _Brush(np.empty((side, side, 3), np.uint8), side / UNITS)
     _wall(brush, person)
-    lift, turn = -1.5 * pose.lift, 1.5 * pose.turn
+    lift, turn = -2.0 * pose.lift, 3.0 * pose.turn
     head = brush.moved(turn, lift)
     _hair_behind(head, person)
     _body(brush, person, (turn, lift))

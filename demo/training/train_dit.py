@@ -79,12 +79,12 @@ def draw_batch(examples: Examples, prompts: Prompts, rng: np.random.Generator) -
     latents = examples.latents[rows]
     later = torch.from_numpy(rng.random(BATCH) < 0.4)
     generated = latents[:, :, :1] + 0.1 * torch.randn_like(latents[:, :, :1])
-    reference = torch.where(later[:, None, None, None, None], generated, examples.reference[rows])
+    reference = torch.where(later[:, None, None, None, None], generated, examples.still[rows])
     first_blocks = [int(rng.integers(BLOCKS, LATEST_BLOCK)) if late else 0 for late in later.tolist()]
     given = Sequences(
         text=[prompts[examples.words[row]][rng.integers(PROMPTS)] for row in rows],
         reference=reference,
-        motion=examples.settled[rows].expand(-1, -1, TRANSFORMER.motion_frames[1], -1, -1),
+        motion=examples.still[rows].expand(-1, -1, TRANSFORMER.motion_frames[1], -1, -1),
         audio=examples.audio[rows].float(),
         first_blocks=first_blocks,
     )
@@ -189,10 +189,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept; holds vae.pt, audio.pt")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle whose text encoder is used")
-    parser.add_argument("--examples", type=int, default=320)
-    parser.add_argument("--tracks", type=int, default=40, help="voices, each used by several examples")
+    parser.add_argument("--examples", type=int, default=640)
+    parser.add_argument("--tracks", type=int, default=64, help="voices, each used by several examples")
     parser.add_argument("--parts", type=int, default=2, help="processes that make examples")
-    parser.add_argument("--steps", type=int, default=880)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,11 +1,9 @@
-"""Trains the demo's VAE: first on pictures, then on video streams with the runtime's own streaming calls."""
+"""Trains the demo's VAE: first on single pictures, then on short clips, at last the decoder alone."""
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,27 +11,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.architecture import VAE
-from liveavatar_runtime.vae import (
-    LATENT_MEAN,
-    LATENT_STD,
-    DecodeState,
-    EncodeState,
-    WanVAE,
-    from_model_space,
-    to_model_space,
-)
-from liveavatar_runtime.vae.layers import Downsample, Upsample
+from liveavatar_runtime.planning.duration import FEATURE_RATE
+from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, WanVAE, from_model_space, to_model_space
 
 from .checkpoints import load_state, save_state
-from .picture_vae import begin_as_pictures, decode_pictures, encode_pictures
+from .clip_vae import (
+    STRIDE,
+    begin_as_clips,
+    begin_as_pictures,
+    decode_clips,
+    decode_pictures,
+    encode_clips,
+    encode_pictures,
+)
 from .portraits import EYE_BOX, MOUTH_BOX, WALLS, Person, Pose, draw, draw_person, in_front_of
+from .voices import MOTIONS, motion_of, voice_of
 
 PEOPLE = 3000
 """Seeds 0..PEOPLE are trained on; the held-out people come after them."""
 LATENT_NOISE = 0.1
 """Spread of the noise added to the latents in training, so that the decoder forgives the transformer's errors."""
-STREAM_CHUNKS = 5
-STREAMS = 16
+PICTURES = 16
+CLIPS, CLIP_LATENTS = 12, 2
+"""The last latent of each clip is decoded; those before it are the past of the decoder."""
+DECODED_CLIPS, DECODED_CLIP_LATENTS = 6, 5
+PICTURE_SHARE = 0.3
+"""How often a batch of clips is one of pictures: the first frame of a video is alone in its latent."""
+MOTION_WEIGHT = 0.2
+TRACKS = 60
+FRAME_RATES = (16, 25)
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:
@@ -46,15 +52,50 @@ def random_person(rng: np.random.Generator) -> Person:
     return in_front_of(person, str(rng.choice(list(WALLS)))) if rng.random() < 0.5 else person
 
 
-def random_pose(rng: np.random.Generator) -> Pose:
-    mouth, tongue, lift, turn = rng.random(4)
-    return Pose(
-        mouth=mouth * (rng.random() < 0.7),
-        tongue=tongue,
-        blink=rng.random() * (rng.random() < 0.2),
-        lift=lift * (rng.random() < 0.7),
-        turn=turn * (rng.random() < 0.7),
-    )
+def random_pose(rng: np.random.Generator) -> np.ndarray:
+    """[5], in the order of `MOTIONS`."""
+    mouth, tongue, blink, lift, turn = rng.random(5)
+    shown = rng.random(4) < (0.7, 0.2, 0.7, 0.7)
+    return np.array([mouth * shown[0], tongue, blink * shown[1], lift * shown[2], turn * shown[3]])
+
+
+def pose_of(motion: np.ndarray) -> Pose:
+    return Pose(**dict(zip(MOTIONS, motion.tolist(), strict=True)))
+
+
+def random_picture(rng: np.random.Generator) -> np.ndarray:
+    """uint8 [64, 64, 3]."""
+    return draw(random_person(rng), pose_of(random_pose(rng)))
+
+
+class Talking:
+    """Short clips of people that talk, stand still, or change at random."""
+
+    def __init__(self, seed: int) -> None:
+        voices = (voice_of(np.random.default_rng([seed, 2, n]), 8.0) for n in range(TRACKS))
+        self.tracks = [motion_of(voice).numpy() for voice in voices]
+
+    def motion(self, rng: np.random.Generator, frames: int) -> np.ndarray:
+        """[frames, 5]."""
+        kind = rng.random()
+        if kind < 0.2:
+            return np.repeat(random_pose(rng)[None], frames, axis=0)
+        if kind < 0.35:
+            key_frames = np.arange(0, frames + 3, 3)
+            values = np.stack([random_pose(rng) for _ in key_frames])
+            return np.stack([np.interp(np.arange(frames), key_frames, row) for row in values.T], axis=1)
+        track = self.tracks[rng.integers(len(self.tracks))]
+        step = FEATURE_RATE / FRAME_RATES[rng.integers(len(FRAME_RATES))]
+        times = rng.uniform(0, len(track) - 1 - step * frames) + step * np.arange(frames)
+        return np.stack([np.interp(times, np.arange(len(track)), row) for row in track.T], axis=1)
+
+    def clips(self, rng: np.random.Generator, count: int, latents: int) -> Tensor:
+        """[count, 3, 4 * latents, 64, 64] in -1..1, every clip of another person."""
+        videos = []
+        for _ in range(count):
+            person = random_person(rng)
+            videos.append(np.stack([draw(person, pose_of(row)) for row in self.motion(rng, STRIDE * latents)]))
+        return to_pixels(np.stack(videos))
 
 
 def weight_map() -> Tensor:
@@ -71,92 +112,52 @@ def reconstruction_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tens
     return ((error.abs() + 0.5 * error.square()) * weights).mean() + 0.5 * edges
 
 
+def unexplained_motion(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Share of what moves in clips [B, 3, T, H, W] that the output lacks: a mouth is so small that no other loss asks
+    for it."""
+    moved = target - target.mean(dim=2, keepdim=True)
+    error = output - output.mean(dim=2, keepdim=True) - moved
+    return (error.square() * weights).mean() / ((moved.square() * weights).mean() + 1e-4)
+
+
 def unit_spread_loss(z: Tensor) -> Tensor:
     """Keeps every channel of the latents [B, 16, ...] at mean 0 and spread 1."""
     channels = z.transpose(0, 1).flatten(1)
     return channels.mean(dim=1).square().mean() + (channels.std(dim=1) - 1).square().mean()
 
 
-def picture_step(vae: WanVAE, rng: np.random.Generator, batch: int, weights: Tensor) -> Tensor:
-    frames = np.stack([draw(random_person(rng), random_pose(rng)) for _ in range(batch)])
-    pixels = to_pixels(frames[:, None])[:, :, 0]
+def noisy(z: Tensor) -> Tensor:
+    return z + LATENT_NOISE * torch.randn_like(z)
+
+
+def picture_step(vae: WanVAE, rng: np.random.Generator, weights: Tensor) -> Tensor:
+    pixels = to_pixels(np.stack([random_picture(rng) for _ in range(PICTURES)])[:, None])[:, :, 0]
     z = encode_pictures(vae, pixels)
-    output = decode_pictures(vae, z + LATENT_NOISE * torch.randn_like(z))
+    output = decode_pictures(vae, noisy(z))
     return reconstruction_loss(output, pixels, weights) + 0.02 * unit_spread_loss(z)
 
 
-def random_video(rng: np.random.Generator, frames: int) -> Iterator[np.ndarray]:
-    """A person that stands still for a while, then talks at random; endless."""
-    person, still = random_person(rng), int(rng.integers(0, 5))
-    speed, phases = rng.uniform(0.2, 1.5, 5), rng.uniform(0, 6.3, 5)
-    t = np.maximum(np.arange(frames) - still, 0)
-    waves = np.clip(0.5 + 0.75 * np.sin(speed[:, None] * t + phases[:, None]), 0, 1)
-    waves[2] = waves[2] > 0.95
-    waves[3:] = 0.5 + 0.5 * np.sin(0.15 * speed[3:, None] * t + phases[3:, None])
-    waves[:, t == 0] = 0
-    for mouth, tongue, blink, lift, turn in waves.T:
-        yield draw(person, Pose(mouth=mouth, tongue=tongue, blink=blink, lift=lift, turn=turn))
+def clip_step(vae: WanVAE, rng: np.random.Generator, weights: Tensor, talking: Talking) -> Tensor:
+    if rng.random() < PICTURE_SHARE:
+        return picture_step(vae, rng, weights)
+    pixels = talking.clips(rng, CLIPS, CLIP_LATENTS)
+    with torch.no_grad():
+        past = encode_clips(vae, pixels[:, :, :-STRIDE])
+    now = pixels[:, :, -STRIDE:]
+    z = encode_clips(vae, now)
+    output = decode_clips(vae, noisy(torch.cat([past, z], dim=2)), 1)
+    loss = reconstruction_loss(output, now, weights) + MOTION_WEIGHT * unexplained_motion(output, now, weights)
+    return loss + 0.02 * unit_spread_loss(z)
 
 
-def video_stream(rng: np.random.Generator, batch: int, chunks: int) -> Tensor:
-    """[B, 3, 1 + 4 * chunks, 64, 64]."""
-    length = 1 + 4 * chunks
-    return to_pixels(np.stack([np.stack(list(random_video(rng, length))) for _ in range(batch)]))
-
-
-@dataclass
-class Stream:
-    """A few people's videos: chunks to come, and what the VAE remembers of those before."""
-
-    pending: list[Tensor]
-    encoding: EncodeState
-    decoding: DecodeState
-
-    @classmethod
-    def begin(cls, rng: np.random.Generator, batch: int) -> "Stream":
-        chunks = video_stream(rng, batch, STREAM_CHUNKS).split([5, *[4] * (STREAM_CHUNKS - 1)], dim=2)
-        return cls(list(chunks), EncodeState(), DecodeState())
-
-
-class VideoSteps:
-    """Gradient steps along streams: each goes one latent frame on; the past is kept but not differentiated.
-
-    Steps alternate at random between many streams: several steps in a row on the same people would unlearn others.
-    """
-
-    def __init__(self, batch: int, weights: Tensor) -> None:
-        self.batch, self.weights = batch, weights
-        self.streams: list[Stream] = []
-
-    def __call__(self, vae: WanVAE, rng: np.random.Generator) -> Tensor:
-        if len(self.streams) < STREAMS:
-            self.streams.append(Stream.begin(rng, self.batch))
-        stream = self.streams[rng.integers(len(self.streams))]
-        pixels = stream.pending.pop(0)
-        if not stream.pending:
-            self.streams.remove(stream)
-        z = vae.encode_stream(pixels, stream.encoding)
-        output = vae.decode_stream(z + LATENT_NOISE * torch.randn_like(z), stream.decoding)
-        for state in (stream.encoding, stream.decoding):
-            state.caches = {name: cache.detach() for name, cache in state.caches.items()}
-        changes = ((output.diff(dim=2) - pixels.diff(dim=2)).abs() * self.weights).mean()
-        # So few people at a time say nothing about the spread of a channel.
-        return reconstruction_loss(output, pixels, self.weights) + 2 * changes + 0.002 * z.square().mean()
-
-
-def learn_time_only(vae: WanVAE) -> None:
-    """Freeze what pictures have taught; only the convolutions that halve and double the frame rate go on learning.
-
-    They begin with the mean of the frames that become one.
-    """
-    vae.requires_grad_(False)
-    layer: Any
-    for layer in vae.modules():
-        if isinstance(layer, (Downsample, Upsample)) and layer.temporal:
-            layer.time_conv.requires_grad_(True)
-        if isinstance(layer, Downsample) and layer.temporal:
-            with torch.no_grad():
-                layer.time_conv.weight[:, :, 1] = layer.time_conv.weight[:, :, 2] = layer.time_conv.weight[:, :, 2] / 2
+def decoder_step(vae: WanVAE, rng: np.random.Generator, weights: Tensor, talking: Talking) -> Tensor:
+    """Latents as they are given to the transformer, two of them decoded, so that nothing flickers where one ends; the
+    encoder stays as it is."""
+    pixels = talking.clips(rng, DECODED_CLIPS, DECODED_CLIP_LATENTS)
+    with torch.no_grad():
+        z = from_model_space(noisy(to_model_space(encode_clips(vae, pixels))))
+    output, now = decode_clips(vae, z, 2), pixels[:, :, -2 * STRIDE :]
+    return reconstruction_loss(output, now, weights) + MOTION_WEIGHT * unexplained_motion(output, now, weights)
 
 
 def train(
@@ -166,8 +167,9 @@ def train(
     steps: int,
     rate: float,
     seed: int,
+    last: float = 0.02,
 ) -> None:
-    """Adam with a linear decay over the last 40 % of the steps; continues from `file` where it exists."""
+    """Adam, its rate falling to `last` of it over the last 40 % of the steps; continues from `file` where it exists."""
     optimizer = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.98))
     done = load_state(file, vae, optimizer)
     started, average = time.monotonic(), 0.0
@@ -175,7 +177,7 @@ def train(
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 30, max((1 - step / steps) / 0.4, 0.02))
+            group["lr"] = rate * min(1.0, (step + 1) / 30, max((1 - step / steps) / 0.4, last))
         loss = loss_of(vae, rng)
         optimizer.zero_grad()
         loss.backward()
@@ -189,9 +191,10 @@ def train(
 
 
 @torch.no_grad()
-def fold_statistics(vae: WanVAE, seed: int) -> None:
-    """Give the raw latents the mean and spread of the published VAE, channel by channel, without changing pixels."""
-    z = vae.encode(video_stream(np.random.default_rng([seed, 10**9]), 24, 6))[:, :, 1:].transpose(0, 1).flatten(1)
+def fold_statistics(vae: WanVAE, clips: Tensor) -> None:
+    """Give the raw latents of `clips` [B, 3, 4 n, H, W] the mean and spread of the published VAE's, channel by channel,
+    without changing pixels."""
+    z = encode_clips(vae, clips).transpose(0, 1).flatten(1)
     scale = torch.tensor(LATENT_STD) / z.std(dim=1)
     shift = torch.tensor(LATENT_MEAN) - z.mean(dim=1) * scale
     channels = vae.config.z_dim
@@ -202,31 +205,37 @@ def fold_statistics(vae: WanVAE, seed: int) -> None:
     vae.conv1.weight[channels:], vae.conv1.bias[channels:] = 0.0, -6.0
 
 
-def decoder_step(vae: WanVAE, rng: np.random.Generator, batch: int, weights: Tensor) -> Tensor:
-    """As `picture_step`, with latents as they are given to the transformer, and an encoder that stays as it is."""
-    frames = np.stack([draw(random_person(rng), random_pose(rng)) for _ in range(batch)])
-    pixels = to_pixels(frames[:, None])
-    with torch.no_grad():
-        z = to_model_space(encode_pictures(vae, pixels[:, :, 0])[:, :, None])
-        z = from_model_space(z + LATENT_NOISE * torch.randn_like(z))[:, :, 0]
-    return reconstruction_loss(decode_pictures(vae, z), pixels[:, :, 0], weights)
+def train_whole(folder: Path, picture_steps: int, clip_steps: int, seed: int) -> None:
+    """Writes vae.pt."""
+    vae, weights, talking = WanVAE(VAE), weight_map(), Talking(seed)
+    begin_as_pictures(vae)
+    pictures = folder / "vae_pictures.pt"
+    train(vae, lambda v, rng: picture_step(v, rng, weights), pictures, picture_steps, 3e-3, seed, last=0.5)
+    torch.manual_seed(seed)
+    begin_as_clips(vae)
+    clips = folder / "vae_clips.pt"
+    train(vae, lambda v, rng: clip_step(v, rng, weights, talking), clips, clip_steps, 3e-3, seed + 1)
+    vae.requires_grad_(False)
+    fold_statistics(vae, talking.clips(np.random.default_rng([seed, 10**9]), 64, CLIP_LATENTS))
+    torch.save(vae.state_dict(), folder / "vae.pt")
 
 
 def refine_decoder(folder: Path, steps: int, seed: int) -> None:
-    """Goes on with the decoder of a finished VAE, which may happen while the transformer learns its latents."""
-    vae, weights = WanVAE(VAE), weight_map()
+    """Goes on with the decoder of vae.pt, which may happen while the transformer learns its latents."""
+    vae, weights, talking = WanVAE(VAE), weight_map(), Talking(seed)
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
     vae.encoder.requires_grad_(False)
     vae.conv1.requires_grad_(False)
-    train(vae, lambda v, rng: decoder_step(v, rng, 16, weights), folder / "vae_decoder.pt", steps, 2e-3, seed + 2)
+    decoder = folder / "vae_decoder.pt"
+    train(vae, lambda v, rng: decoder_step(v, rng, weights, talking), decoder, steps, 2e-3, seed + 2)
     torch.save(vae.state_dict(), folder / "vae_refined.pt")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept")
-    parser.add_argument("--picture-steps", type=int, default=1100)
-    parser.add_argument("--video-steps", type=int, default=0)
+    parser.add_argument("--picture-steps", type=int, default=700)
+    parser.add_argument("--clip-steps", type=int, default=1300)
     parser.add_argument("--decoder-steps", type=int, default=0, help="go on with the decoder of vae.pt instead")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -235,16 +244,8 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.decoder_steps:
         refine_decoder(arguments.folder, arguments.decoder_steps, arguments.seed)
-        return
-    vae, weights, seed = WanVAE(VAE), weight_map(), arguments.seed
-    begin_as_pictures(vae)
-    pictures = arguments.folder / "vae_pictures.pt"
-    train(vae, lambda v, rng: picture_step(v, rng, 16, weights), pictures, arguments.picture_steps, 3e-3, seed)
-    learn_time_only(vae)
-    train(vae, VideoSteps(4, weights), arguments.folder / "vae_video.pt", arguments.video_steps, 5e-4, seed + 1)
-    vae.requires_grad_(False)
-    fold_statistics(vae, seed)
-    torch.save(vae.state_dict(), arguments.folder / "vae.pt")
+    else:
+        train_whole(arguments.folder, arguments.picture_steps, arguments.clip_steps, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def motion_of(waveform: Tensor) -> Tensor:
     centroid = (spectrum * frequency).sum(dim=1) / (spectrum.sum(dim=1) + 1e-3)
     loud = _smooth(energy.clamp(max=1.0), 0.03)
     tongue = (_smooth(centroid / 2500 * loud, 0.06) / (_smooth(loud, 0.06) + 0.05)).clamp(0, 1)
-    return torch.stack([mouth, tongue, _blinks(mouth), _smooth(mouth, 0.25), _smooth(tongue * mouth, 0.5)], dim=1)
+    return torch.stack([mouth, tongue, _blinks(mouth), _smooth(mouth, 0.15), _smooth(tongue * mouth, 0.35)], dim=1)
 
 
 def _blinks(mouth: Tensor) -> Tensor:
