@@ -11,6 +11,7 @@ from .duration_calc import DurationCalc
 from .join_segments import JoinSegments
 from .load_avatar_model import LoadAvatarModel
 from .online_vae_decode import OnlineVAEDecode
+from .spools import AvatarSpools
 
 
 class LiveAvatarExtension(ComfyExtension):
@@ -28,4 +29,5 @@ class LiveAvatarExtension(ComfyExtension):
             DurationCalc,
             CollectLatents,
             JoinSegments,
+            AvatarSpools,
         ]

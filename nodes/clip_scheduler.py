@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.planning import duration as time
+from ..liveavatar_runtime.planning.advice import advice
 from ..liveavatar_runtime.sampling.plan import (
     MAX_DISTANCE,
     MAX_SIDE,
@@ -13,7 +14,7 @@ from ..liveavatar_runtime.sampling.plan import (
     check_distance,
 )
 from . import comfy_bridge as bridge
-from .time_inputs import fps_input, infer_frames_input, num_clip_input
+from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input, num_clip_input
 from .types import CATEGORY, PlanSocket
 from .validation import verdict
 
@@ -75,7 +76,7 @@ class ClipScheduler(io.ComfyNode):
                     options=list(SINK_POLICIES),
                     default="adaptive",
                     advanced=True,
-                    tooltip="What later clips look back to: the first generated frame (adaptive) or the picture.",
+                    tooltip="What later clips look back to: the first generated frame, the picture, or a newer frame.",
                 ),
                 io.Int.Input(
                     "relative_distance",
@@ -94,15 +95,52 @@ class ClipScheduler(io.ComfyNode):
                     advanced=True,
                     tooltip="Blocks the model looks back over; 4 is what it knows, fewer need less memory.",
                 ),
+                io.Int.Input(
+                    "segment_clips",
+                    default=0,
+                    min=0,
+                    max=MAX_CLIPS,
+                    advanced=True,
+                    tooltip="Make the video in parts of so many clips, one part a run; 0 makes it as one.",
+                ),
+                io.Int.Input(
+                    "segment_index",
+                    default=0,
+                    min=0,
+                    max=MAX_CLIPS,
+                    advanced=True,
+                    tooltip="Which part to make, counted from 0; it continues the part before it exactly.",
+                ),
+                io.Int.Input(
+                    "reanchor_clips",
+                    default=10,
+                    min=1,
+                    max=MAX_CLIPS,
+                    advanced=True,
+                    tooltip="With sink_policy reanchor: clips until the newest frame becomes the new reference.",
+                ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, infer_frames: int | None = None, relative_distance: int | None = None) -> bool | str:
-        # 0 stands for a draw.
-        return verdict((time.check_infer_frames, infer_frames), (check_distance, relative_distance or None))
+    def validate_inputs(
+        cls,
+        infer_frames: int | None = None,
+        relative_distance: int | None = None,
+        num_clip: int | None = None,
+        segment_clips: int | None = 0,
+        segment_index: int | None = 0,
+    ) -> bool | str:
+        known = None not in (num_clip, segment_clips, segment_index)
+        segment = (num_clip, segment_clips, segment_index) if known else None
+        return verdict(
+            (time.check_infer_frames, infer_frames),
+            # 0 stands for a draw.
+            (check_distance, relative_distance or None),
+            (lambda numbers: time.segment_clips(*numbers), segment),
+        )
 
     @classmethod
     def execute(
@@ -119,6 +157,9 @@ class ClipScheduler(io.ComfyNode):
         sink_policy: str = "adaptive",
         relative_distance: int = 17,
         window_blocks: int = 4,
+        segment_clips: int = 0,
+        segment_index: int = 0,
+        reanchor_clips: int = 10,
     ) -> io.NodeOutput:
         plan = ClipPlan(
             num_clip=num_clip,
@@ -133,14 +174,9 @@ class ClipScheduler(io.ComfyNode):
             sink_policy=sink_policy,  # pyright: ignore[reportArgumentType] (checked by ClipPlan)
             relative_distance=relative_distance or None,
             window_blocks=window_blocks,
+            segment_clips=segment_clips,
+            segment_index=segment_index,
+            reanchor_clips=reanchor_clips,
         )
-        bridge.show_text(cls.hidden.unique_id, summary(plan))
+        bridge.show_text(cls.hidden.unique_id, "\n".join(advice(plan)))
         return io.NodeOutput(plan)
-
-
-def summary(plan: ClipPlan) -> str:
-    """The plan in one line for the node."""
-    return (
-        f"{plan.num_clip} clips x {plan.infer_frames} frames / {float(plan.fps):g} fps = "
-        f"{time.format_duration(plan.duration)}: {plan.num_blocks} blocks, {plan.evaluations} evaluations"
-    )

@@ -22,7 +22,9 @@ class CollectLatents(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
+        from ..liveavatar_runtime.planning.advice import check_collected
         from ..liveavatar_runtime.vae import from_model_space
 
+        check_collected(latents.stream.plan)
         samples = torch.cat([block.latents for block in latents.stream], dim=1)
         return io.NodeOutput({"samples": from_model_space(samples)[None]})

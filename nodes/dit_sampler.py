@@ -20,6 +20,7 @@ from ..liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
 from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
+from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
 
@@ -76,6 +77,31 @@ class DiTSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="Run the layers through torch.compile: the first block takes minutes, later ones less.",
                 ),
+                io.Combo.Input(
+                    "spool",
+                    options=list(SPOOL_CHOICES),
+                    default=KEEP,
+                    advanced=True,
+                    tooltip="Keep finished clips on the disk: the same video goes on after an interruption or a crash.",
+                ),
+                io.Float.Input(
+                    "spool_budget",
+                    default=20.0,
+                    min=0.0,
+                    max=100_000.0,
+                    step=1.0,
+                    advanced=True,
+                    tooltip="GiB for the clips of all videos; those unused for longest are removed. 0: no limit.",
+                ),
+                io.Float.Input(
+                    "state_budget",
+                    default=8.0,
+                    min=0.0,
+                    max=100_000.0,
+                    step=1.0,
+                    advanced=True,
+                    tooltip="GiB for states that sampling continues from exactly; without one it warms up instead.",
+                ),
             ],
             outputs=[LatentsSocket.Output("latents", display_name="latents", tooltip="Latent blocks, made on demand.")],
             hidden=[io.Hidden.unique_id],
@@ -95,6 +121,9 @@ class DiTSampler(io.ComfyNode):
         schedule: ScheduleChoice = "auto",
         attention: str = bridge.COMFYUI_ATTENTION,
         compile: bool = False,
+        spool: str = KEEP,
+        spool_budget: float = 20.0,
+        state_budget: float = 8.0,
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import first_picture
         from ..liveavatar_runtime.sampling.prepare import prepare
@@ -114,9 +143,11 @@ class DiTSampler(io.ComfyNode):
         )
         node_id = cls.hidden.unique_id
         final = prepared.plan
-        size = f"{final.width}x{final.height}, {final.num_clip} clips, {final.frames} frames"
         memory = "" if placement == ON_DEVICE else str(placement)
-        bridge.show_text(node_id, "\n".join(filter(None, (size, memory, note, *prepared.notes))))
+        numerics = (placement.kv_dtype, attention)
+        kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
+        text = "\n".join(filter(None, (size_of(final), memory, note, *prepared.notes, *spool_notes)))
+        bridge.show_text(node_id, text)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
             if model.workers is not None:
@@ -129,7 +160,26 @@ class DiTSampler(io.ComfyNode):
                 model, transformer, streaming, prepared.conditions, part, placement, first, keep_rings, node_id
             )
 
-        return io.NodeOutput(AvatarLatents(LatentStream(final, prepared.priming, start), avatar_audio))
+        states = state_settings(model, final, placement, state_budget)
+        stream = LatentStream(
+            final,
+            prepared.priming,
+            start,
+            kept,
+            states,
+            say=lambda news: bridge.show_text(node_id, f"{text}\n{news}"),
+            stop_if_interrupted=bridge.stop_if_interrupted,
+        )
+        return io.NodeOutput(AvatarLatents(stream, avatar_audio))
+
+
+def size_of(plan: ClipPlan) -> str:
+    """The final size of the video, and of the segment if it is made in several."""
+    text = f"{plan.width}x{plan.height}, {plan.num_clip} clips, {plan.frames} frames"
+    part = plan.segment
+    if part.frames == plan.frames:
+        return text
+    return f"{text}; this segment: clips {part.clips.start} to {part.clips.stop - 1}, {part.frames} frames"
 
 
 def prompt_of(conditioning: Any) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,6 +53,13 @@ class AvatarAudio:
     def duration(self) -> Fraction:
         """Seconds of the waveform."""
         return Fraction(self.waveform.shape[1], self.sample_rate)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content hash of what the model hears; reads all features once."""
+        from ..sampling.fingerprint import Fingerprint
+
+        return Fingerprint().add("features", self.features).add("lengths", list(self.lengths)).hexdigest()
 
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
         """Features of video frames [first_frame, first_frame + num_frames): [A, L, D, num_frames] float32.

@@ -1,0 +1,61 @@
+"""Avatar Spools: lists and clears the finished clips that are kept on the disk."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from . import comfy_bridge as bridge
+from .spool_folder import store
+from .types import CATEGORY
+
+LIST, CLEAR = "list", "clear"
+DAY_SECONDS = 86400
+
+
+class AvatarSpools(io.ComfyNode):
+    """Shows what DiT Sampler keeps of every video, or removes it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LiveAvatar_Spools",
+            display_name="Avatar Spools",
+            category=CATEGORY,
+            description="Lists the finished clips that DiT Sampler keeps on the disk, or clears them.",
+            search_aliases=["clear cache", "live avatar disk"],
+            inputs=[
+                io.Combo.Input("action", options=[LIST, CLEAR], default=LIST, tooltip="Only list, or remove as well."),
+                io.Float.Input(
+                    "unused_days",
+                    default=0.0,
+                    min=0.0,
+                    max=3650.0,
+                    step=0.5,
+                    tooltip="Clear only what was not used for so many days; 0 clears all that is not in use.",
+                ),
+            ],
+            outputs=[io.String.Output("text", display_name="text", tooltip="The list: clips, size, last use.")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> float:
+        # Never the same: what is on the disk changes between two runs.
+        return float("nan")
+
+    @classmethod
+    def execute(cls, action: str, unused_days: float) -> io.NodeOutput:
+        text = report(store(), action, unused_days)
+        bridge.show_text(cls.hidden.unique_id, text)
+        return io.NodeOutput(text)
+
+
+def report(spools: SpoolStore, action: str, unused_days: float) -> str:
+    """Do it, and say what is there now."""
+    gone = spools.clear(unused_days * DAY_SECONDS) if action == CLEAR else []
+    lines = [f"Cleared {len(gone)}: {gib(sum(info.size for info in gone))}"] if action == CLEAR else []
+    left = spools.spools()
+    lines.append(f"{len(left)} spools, {gib(sum(info.size for info in left))} in {spools.root}")
+    return "\n".join([*lines, *map(str, left)])
