@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..dit.kv_cache import ResidentCache
+from ..dit.staged_cache import StagedCache
 from ..errors import InputError
+from ..planning.memory import Placement
 from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, KeepRings, RunStart
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
@@ -63,6 +66,13 @@ class TimestepPipelineExecutor:
         schedule = TimestepSchedule(self.places[0].model.config.num_layers, steps)
         task = make_task(schedule, conditions, plan, self.dtype, self.make_cache, start, after_step, keep_rings)
         return run_stages(self.places[: len(steps)], task, after_step)
+
+
+def cache_maker(placement: Placement) -> MakeStageCache:
+    """Caches of the stages where the memory plan wants them."""
+    if placement.resident:
+        return ResidentCache
+    return partial(StagedCache, place=placement.kv_cache, stored=placement.kv_dtype)
 
 
 def make_task(

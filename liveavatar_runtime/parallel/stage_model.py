@@ -21,6 +21,8 @@ EMBEDDINGS = (
 )
 """What the first share has beside its layers; what it makes of text, time and voice is handed to the others."""
 HEAD = "head"
+INJECTOR_LISTS = ("injector", "injector_adain_layers")
+"""Modules of the voice, one for each injection layer."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def share_of(model: CausalWanS2V, layers: range) -> CausalWanS2V:
     part.blocks = _only(model.blocks, layers)
     numbers = [number for number, layer in enumerate(model.config.audio_inject_layers) if layer in layers]
     injector = nn.Module()
-    for name in ("injector", "injector_adain_layers"):
+    for name in INJECTOR_LISTS:
         injector.add_module(name, _only(model.audio_injector.get_submodule(name), numbers))
     part.add_module("audio_injector", injector)
     if layers[-1] == model.config.num_layers - 1:
@@ -72,3 +74,19 @@ def replicate(model: CausalWanS2V, devices: Sequence[torch.device]) -> tuple[Pla
         if device not in at:
             at[device] = copy.deepcopy(model).to(device)
     return tuple(PlacedModel(at[device], device) for device in devices)
+
+
+def drop_other_layers(tree: nn.Module, model: CausalWanS2V, layers: Sequence[int]) -> None:
+    """Remove from a module tree with the original's names the weights that stages with these layers do not use.
+
+    `model` is the transformer over that tree, from before.
+    """
+    for name in () if 0 in layers else EMBEDDINGS:
+        setattr(tree, name, nn.Identity())
+    if model.config.num_layers - 1 not in layers:
+        setattr(tree, HEAD, nn.Identity())
+    tree.add_module("blocks", _only(model.blocks, layers))
+    numbers = [number for number, layer in enumerate(model.config.audio_inject_layers) if layer in layers]
+    for name in INJECTOR_LISTS:
+        lists = model.audio_injector.get_submodule(name)
+        tree.get_submodule("audio_injector").add_module(name, _only(lists, numbers))

@@ -28,18 +28,17 @@ class StagePlan:
 def plan_stages(
     work: Workload,
     devices: Sequence[StageDevice],
-    beside: int = 0,
     kv_cache: KVCacheChoice = "auto",
     kv_dtype: KVTypeChoice = "auto",
 ) -> StagePlan:
     """The split with the fastest slowest stage whose weights and caches fit; caches in RAM only if they must be.
 
-    `beside`: bytes that the first device needs for the VAE. Raises MachineError when nothing fits.
+    Raises MachineError when nothing fits.
     """
     places = ("device", "ram") if kv_cache == "auto" else (kv_cache,)
     placements = [Placement(place, "fp8" if kv_dtype == "fp8" else "model") for place in places]
     for placement in placements:
-        capacities = [_capacity(work, device, beside * (n == 0), placement) for n, device in enumerate(devices)]
+        capacities = [_capacity(work, device, placement) for device in devices]
         try:
             return StagePlan(split_layers(_costs(work, placement), capacities), placement)
         except MachineError:
@@ -48,13 +47,13 @@ def plan_stages(
     raise AssertionError("unreachable: there is always a last placement")
 
 
-def _capacity(work: Workload, device: StageDevice, beside: int, placement: Placement) -> Capacity:
+def _capacity(work: Workload, device: StageDevice, placement: Placement) -> Capacity:
     """Room for layers: without what every stage needs however few layers it has."""
     if device.memory is None:
         return Capacity(device.speed)
     steps = range(work.plan.steps)
     fixed = work.working(range(0), steps, placement)
-    return Capacity(device.speed, max(0, device.memory - beside - fixed))
+    return Capacity(device.speed, max(0, device.memory - fixed))
 
 
 def _costs(work: Workload, placement: Placement) -> LayerCosts:

@@ -1,0 +1,141 @@
+"""The stages of a pipeline in ComfyUI's process: what each device holds, under ComfyUI's memory management."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from ..liveavatar_runtime.dit.attention import AttentionKernel
+from ..liveavatar_runtime.dit.model import CausalWanS2V
+from ..liveavatar_runtime.errors import MachineError
+from ..liveavatar_runtime.parallel.devices import LAYER_PIPELINE, TIMESTEP_PIPELINE
+from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
+from ..liveavatar_runtime.sampling.plan import ClipPlan
+from . import comfy_bridge as bridge
+from .types import AvatarModel
+
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.parallel.executor import Executor
+    from ..liveavatar_runtime.planning.stages import StagePlan
+    from .vae_bridge import StreamingVAE
+
+PIPELINES = (LAYER_PIPELINE, TIMESTEP_PIPELINE)
+Share = tuple[torch.device, frozenset[int]]
+
+_CLONES: "WeakKeyDictionary[AvatarModel, dict[Share, Any]]" = WeakKeyDictionary()
+
+
+def plan_pipeline(
+    model: AvatarModel, plan: ClipPlan, vae: "StreamingVAE", kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice
+) -> "StagePlan":
+    """Layers and caches of each device. Raises MachineError when nothing fits."""
+    from ..liveavatar_runtime.parallel.schedule import split_steps
+    from ..liveavatar_runtime.planning.stages import StageDevice, StagePlan, plan_stages
+    from ..liveavatar_runtime.planning.workload import Workload
+
+    memory = device_shares(model.devices, vae, plan)
+    size = model.patcher.model_size()
+    if model.executor == TIMESTEP_PIPELINE:
+        steps = max(map(len, split_steps(plan.steps, len(model.devices))))
+        machine = Machine(device=min(memory), ram=bridge.free_ram(), weights=size)
+        part = replace(plan, steps=steps)
+        placement = choose_placement(model.config, part, model.dtype, machine, kv_cache, kv_dtype, "sequential")
+        return StagePlan((range(model.config.num_layers),) * len(model.devices), placement)
+    work = Workload(model.config, plan, model.dtype)
+    work = replace(work, weight_bytes=2 * size / work.weights(range(model.config.num_layers)))
+    return plan_stages(work, [StageDevice(room) for room in memory], kv_cache, kv_dtype)
+
+
+def device_shares(devices: Sequence[torch.device], vae: "StreamingVAE", plan: ClipPlan) -> list[int]:
+    """Bytes of memory for each stage: stages on one device share it, also with the VAE if that is there."""
+    from ..liveavatar_runtime.planning.machines import RESERVED_SHARE
+    from ..liveavatar_runtime.planning.memory import decode_bytes
+
+    beside = vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
+    stages = Counter(devices)
+
+    def room(device: torch.device) -> int:
+        usable = int(bridge.device_memory(device) * (1 - RESERVED_SHARE))
+        return max(0, usable - beside * (device == vae.patcher.load_device)) // stages[device]
+
+    return [room(device) for device in devices]
+
+
+def pipeline_executor(
+    model: AvatarModel,
+    stages: "StagePlan",
+    plan: ClipPlan,
+    vae: "StreamingVAE",
+    attention: AttentionKernel,
+    compile_layers: bool,
+) -> "Executor":
+    """The executor of a model that runs as a pipeline, with its weights loaded on all devices."""
+    from ..liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
+    from ..liveavatar_runtime.parallel.stage_model import PlacedModel, share_of
+    from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
+
+    layers_on: dict[torch.device, set[int]] = {device: set() for device in model.devices}
+    for device, layers in zip(model.devices, stages.layers, strict=True):
+        layers_on[device].update(layers)
+    patchers = {device: patcher_on(model, device, layers) for device, layers in layers_on.items()}
+    share = replace(model.config, num_layers=max(map(len, layers_on.values())), audio_inject_layers=())
+    needed = working_bytes(share, plan, model.dtype, stages.placement)
+    decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
+    first, *others = patchers.values()
+    bridge.load_on_device(first, needed + decoding, beside=[*others, vae.patcher])
+    transformers = {device: transformer_of(model, patcher, attention) for device, patcher in patchers.items()}
+    if compile_layers:
+        for transformer in transformers.values():
+            transformer.compile_layers()
+    make_cache = cache_maker(stages.placement)
+    if model.executor == TIMESTEP_PIPELINE:
+        whole = [PlacedModel(transformers[device], device) for device in model.devices]
+        return TimestepPipelineExecutor(whole, model.dtype, make_cache)
+    parts = zip(stages.layers, model.devices, strict=True)
+    places = [PlacedModel(share_of(transformers[device], layers), device) for layers, device in parts]
+    return LayerPipelineExecutor(places, stages.layers, model.dtype, make_cache)
+
+
+def transformer_of(model: AvatarModel, patcher: Any, attention: AttentionKernel) -> CausalWanS2V:
+    return CausalWanS2V.adopt(patcher.get_model_object("diffusion_model"), model.config, attention)
+
+
+def patcher_on(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
+    """The model's own patcher where it is whole and at home, else core's clone for the device, with these layers only.
+
+    Raises MachineError when core cannot clone the model.
+    """
+    if device == model.patcher.load_device and len(layers) == model.config.num_layers:
+        return model.patcher
+    clones = _CLONES.setdefault(model, {})
+    key = (device, frozenset(layers))
+    if key not in clones:
+        # Another plan may have split the layers in another way: its clone is of no use any more.
+        for old in [share for share in clones if share[0] == device]:
+            del clones[old]
+        clones[key] = clone_for(model, device, layers)
+    return clones[key]
+
+
+def clone_for(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
+    from ..liveavatar_runtime.dit.attention import sdpa
+    from ..liveavatar_runtime.parallel.stage_model import drop_other_layers
+
+    if not hasattr(model.patcher, "deepclone_multigpu"):
+        raise MachineError("this ComfyUI cannot put a model on several GPUs; update ComfyUI, or use executor local")
+    try:
+        clone = model.patcher.deepclone_multigpu(new_load_device=device)
+    except RuntimeError as error:
+        raise MachineError(
+            f"the connected model cannot be put on several GPUs: {error} Choose the file in Load Avatar Model instead "
+            "of base_model, or use executor local."
+        ) from error
+    tree = clone.get_model_object("diffusion_model")
+    drop_other_layers(tree, transformer_of(model, clone, sdpa), sorted(layers))
+    kept = clone.model_state_dict().keys()
+    clone.patches = {name: patches for name, patches in clone.patches.items() if name in kept}
+    clone.size = 0
+    return clone

@@ -1,0 +1,95 @@
+"""Pipelines on module trees of ComfyUI's core: one patcher for each device, each with its layers only."""
+
+import importlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from core_latents import BUNDLE, MODEL_FILE, PLAN, Features, latents
+from test_core_model import MODULES, write_lora
+
+from liveavatar_runtime.sampling.conditions import Conditions
+
+CPU, OTHER = torch.device("cpu"), torch.device("cpu", 0)
+"""To ComfyUI two devices, though both are the processor."""
+
+
+@pytest.fixture(scope="module")
+def stage_models(pack) -> Any:
+    return importlib.import_module(f"{pack.__name__}.nodes.stage_models")
+
+
+@pytest.fixture(scope="module")
+def vae(pack) -> Any:
+    nodes = f"{pack.__name__}.nodes"
+    loaded = importlib.import_module(f"{nodes}.bundle_parts").load_bundle_vae(BUNDLE)
+    return loaded, importlib.import_module(f"{nodes}.vae_bridge").streaming_vae(loaded)
+
+
+@pytest.fixture
+def avatar(core_model, tmp_path) -> Any:
+    torch.set_num_threads(1)
+    lora = write_lora(tmp_path / "lora.safetensors", "peft", MODULES)
+    return core_model.adopt(core_model.load_with_core(MODEL_FILE, [(lora, 0.8)], torch.float32))
+
+
+def conditions(avatar: Any) -> Conditions:
+    generator = torch.Generator().manual_seed(4)
+    height, width = PLAN.latent_size
+    return Conditions(
+        text=torch.randn(20, avatar.config.text_dim, generator=generator),
+        reference=torch.randn(16, 1, height, width, generator=generator),
+        motion=torch.randn(16, 19, height, width, generator=generator),
+        audio=Features(avatar.config.audio_dim),
+    )
+
+
+def run(stage_models: Any, avatar: Any, streaming: Any) -> torch.Tensor:
+    from liveavatar_runtime.dit.attention import sdpa
+
+    stages = stage_models.plan_pipeline(avatar, PLAN, streaming, "auto", "auto")
+    executor = stage_models.pipeline_executor(avatar, stages, PLAN, streaming, sdpa, False)
+    return torch.cat([block.latents for block in executor.run(conditions(avatar), PLAN)], dim=1)
+
+
+def local(stage_models: Any, avatar: Any) -> torch.Tensor:
+    import comfy.model_management
+
+    from liveavatar_runtime.dit.attention import sdpa
+
+    comfy.model_management.load_models_gpu([avatar.patcher])
+    return latents(stage_models.transformer_of(avatar, avatar.patcher, sdpa))
+
+
+@pytest.mark.parametrize("executor", ["layer_pipeline", "timestep_pipeline"])
+@pytest.mark.parametrize("devices", [(CPU, CPU), (CPU, OTHER), (OTHER, CPU, OTHER)])
+def test_latents_equal_those_of_one_device(stage_models, avatar, vae, executor, devices):
+    expected = local(stage_models, avatar)
+    spread = replace(avatar, executor=executor, devices=devices)
+    assert torch.equal(run(stage_models, spread, vae[1]), expected)
+
+
+def test_each_device_holds_its_layers_only(stage_models, avatar, vae):
+    spread = replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER))
+    stages = stage_models.plan_pipeline(spread, PLAN, vae[1], "auto", "auto")
+    parts = {device: set(layers) for device, layers in zip(spread.devices, stages.layers, strict=True)}
+    patchers = [stage_models.patcher_on(spread, device, layers) for device, layers in parts.items()]
+    assert [patcher.load_device for patcher in patchers] == [CPU, OTHER]
+    # Core's tree has a few numbers beside the weights, which every clone keeps.
+    assert sum(patcher.model_size() for patcher in patchers) == pytest.approx(avatar.patcher.model_size(), rel=1e-3)
+    assert all(patcher.model_size() < avatar.patcher.model_size() for patcher in patchers)
+    # LoRA patches go with their layers; the clones stay for the next run.
+    assert sum(len(patcher.patches) for patcher in patchers) == len(avatar.patcher.patches)
+    assert [stage_models.patcher_on(spread, device, layers) for device, layers in parts.items()] == patchers
+
+
+def test_the_model_itself_runs_where_it_is_whole(stage_models, avatar):
+    everything = set(range(avatar.config.num_layers))
+    assert stage_models.patcher_on(avatar, CPU, everything) is avatar.patcher
+
+
+def test_a_model_that_core_cannot_clone_is_refused(stage_models, avatar):
+    avatar.patcher.cached_patcher_init = None
+    with pytest.raises(RuntimeError, match="cannot be put on several GPUs.*Choose the file in Load Avatar Model"):
+        stage_models.patcher_on(avatar, OTHER, {0, 1})
