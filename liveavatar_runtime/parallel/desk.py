@@ -31,7 +31,7 @@ class Desk:
         self._changed = threading.Condition()
         self._channel: Channel | None = None
         self._requests: deque[Message] = deque()
-        self._answers: deque[Message] = deque()
+        self._answers: dict[tuple[int, int], Message] = {}
         self._allowed: dict[int, int] = {}
         """The runs that ComfyUI has begun and not cancelled, and up to which block it wants them."""
         self._ready: dict[str, Any] | None = None
@@ -78,14 +78,7 @@ class Desk:
         """Voice features of video frames, from ComfyUI. Raises Cancelled."""
         self.send({"type": "audio", "number": number, "first": first, "count": count})
 
-        def answer() -> Tensor | None:
-            while self._answers:
-                message = self._answers.popleft()
-                if (message.header.get("number"), message.header.get("first")) == (number, first):
-                    return message.tensors["audio"]
-            return None
-
-        return self._wait_for_run(number, answer)
+        return self._wait_for_run(number, lambda: self._answers.pop((number, first), None)).tensors["audio"]
 
     def is_cancelled(self, number: int) -> bool:
         return number not in self._allowed
@@ -156,7 +149,7 @@ class Desk:
             elif message.type == "cancel":
                 self._allowed.pop(number, None)
             elif message.type == "audio":
-                self._answers.append(message)
+                self._answers[number, message.header["first"]] = message
             elif message.type not in ("beat", "more"):
                 self._requests.append(message)
             self._changed.notify_all()

@@ -14,22 +14,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ..checkpoint.transformer import load_transformer
 from ..config import AvatarConfig
+from ..dit.model import CausalWanS2V
 from ..errors import InputError
-from ..sampling.block_loop import Evaluation, LatentBlock
+from ..sampling.block_loop import Evaluation
 from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, parse_address
 from .desk import Cancelled, Desk
-from .devices import EXECUTORS, FSDP, parse_devices
+from .devices import EXECUTORS, FSDP, LAYER_PIPELINE, parse_devices
 from .executor import Executor, Run
 from .fsdp import parameter_bytes, shard
 from .job import Job
 from .launch import LISTENING_KEY
 from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
+from .partition import split_evenly
+from .pipeline_worker import PipelinePart, PipelineWorker, send_block
 from .ranks import LINGER_SECONDS, Progress, Rank, Watch
+from .schedule import LayerSchedule, TimestepSchedule, split_steps
+from .stage_model import share_of
 from .store import open_store
 from .weights_key import weights_key
 
@@ -38,9 +43,9 @@ DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": t
 
 @dataclass(frozen=True)
 class Loaded:
-    """An executor, its model, and the bytes of weights that this rank holds for it."""
+    """What runs jobs on this rank, its model, and the bytes of weights that it holds for it."""
 
-    executor: Executor
+    executor: Executor | PipelinePart
     config: AvatarConfig
     dtype: torch.dtype
     bytes: int
@@ -78,15 +83,21 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
     if options.store_port is not None:
         when_input_ends(lambda: os._exit(1))
     rank = open_rank(options)
+    watched = False
     try:
         desk = open_desk(options, rank)
         Watch(rank, desk.tell if desk else print).start()
+        watched = True
         rank.join(options.join_timeout)
         loaded = (load or load_executor)(options, rank)
         serve(rank, desk, loaded, options)
     except BaseException as error:
         traceback.print_exc()
         failure = rank.failure(error)
+        if rank.leads and not watched:
+            # Nobody could be told over the connection; the launcher reads the report.
+            rank.post(failure)
+            os._exit(1)
         rank.report(failure)
         # The watch of rank 0 ends it as soon as ComfyUI knows why.
         time.sleep(LINGER_SECONDS if rank.leads or failure.consequence else 0)
@@ -130,16 +141,37 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     if dtype is None and rank.device.type == "cpu":
         dtype = torch.float32
     model = load_transformer(options.model, loras_of(options), dtype)
-    if dtype is None and next(model.blocks.parameters()).dtype == torch.float32:
-        model = model.to(torch.bfloat16)
-    if rank.size == 1:
-        model = model.to(rank.device)
-    else:
-        shard(model, init_device_mesh(rank.device.type, (rank.size,)), options.offload)
+    computes_in = next(model.blocks.parameters()).dtype
+    if dtype is None and computes_in == torch.float32:
+        computes_in = torch.bfloat16
+        model = model.to(computes_in)
     for layer in model.blocks:
         layer.register_forward_pre_hook(lambda *_: rank.progress.mark())
-    computes_in = next(model.blocks.parameters()).dtype
-    return Loaded(LocalExecutor(model, rank.device, computes_in), model.config, computes_in, parameter_bytes(model))
+    executor: Executor | PipelinePart
+    if options.executor == FSDP:
+        # There is nothing to share with one rank.
+        model = model.to(rank.device) if rank.size == 1 else shard(model, mesh_of(rank), options.offload)
+        executor = LocalExecutor(model, rank.device, computes_in)
+    else:
+        executor = pipeline_part(options.executor, model, rank, computes_in)
+        model = executor.model
+    return Loaded(executor, model.config, computes_in, parameter_bytes(model))
+
+
+def mesh_of(rank: Rank) -> DeviceMesh:
+    return init_device_mesh(rank.device.type, (rank.size,))
+
+
+def pipeline_part(name: str, model: CausalWanS2V, rank: Rank, dtype: torch.dtype) -> PipelinePart:
+    """This rank's stage: its layers of the model, or its steps of the whole model."""
+    if name == LAYER_PIPELINE:
+        layers = split_evenly(model.config.num_layers, rank.size)
+        part = share_of(model, layers[rank.number]).to(rank.device)
+        return PipelinePart(part, dtype, lambda plan: LayerSchedule(layers, plan.steps))
+    layer_count, ranks = model.config.num_layers, rank.size
+    return PipelinePart(
+        model.to(rank.device), dtype, lambda plan: TimestepSchedule(layer_count, split_steps(plan.steps, ranks))
+    )
 
 
 def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Namespace) -> None:
@@ -154,6 +186,8 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
         }
         about["key"] = weights_key(options.model, loras_of(options), about["dtype"])
         desk.ready({**about, "ranks": [{"where": where, "bytes": size} for where, size in names]})
+    executor = loaded.executor
+    pipeline = PipelineWorker(rank, desk, executor) if isinstance(executor, PipelinePart) else None
     run: Run | None = None
     while True:
         message = rank.share(desk.next_request() if desk else None)
@@ -163,7 +197,7 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
         if message.type == "run":
             session = Session(rank, desk, message.header["number"])
             with rank.progress.expected(True):
-                run = session.run(loaded.executor, message)
+                run = session.run(executor, pipeline, message)
         elif message.type == "rings" and desk is not None:
             rings = run.rings() if run is not None else None
             send_rings(desk, message.header["number"], rings)
@@ -184,17 +218,23 @@ class Session:
     desk: Desk | None
     number: int
 
-    def run(self, executor: Executor, message: Message) -> Run | None:
-        """Sends all blocks that ComfyUI wants; returns the run, which still has its rings."""
+    def run(self, executor: Executor | PipelinePart, pipeline: PipelineWorker | None, message: Message) -> Run | None:
+        """Sends all blocks that ComfyUI wants; returns the run if it still has its rings."""
         run: Run | None = None
         try:
             job = Job.from_messages(message, self._receive_rings(message.header["rings"]))
+            if isinstance(executor, PipelinePart):
+                assert pipeline is not None
+                pipeline.run(job)
+                return None
             run = executor.run(
                 job.conditions(self), job.plan, job.start(), self._after_step, lambda block: block in job.kept_rings
             )
             for index in range(job.first_block, job.plan.num_blocks):
                 self._wait_until_wanted(index)
-                self._send_block(next(run))
+                block = next(run)
+                if self.desk is not None:
+                    send_block(self.desk, job, block.index, block.latents, block.rings)
                 self.rank.progress.settle()
             self._send({"type": "end"})
         except Cancelled:
@@ -242,18 +282,6 @@ class Session:
         )
         if self.rank.agree(self.desk is not None and self.desk.is_cancelled(self.number)):
             raise Cancelled
-
-    def _send_block(self, block: LatentBlock) -> None:
-        rings = block.rings
-        header = {
-            "type": "block",
-            "index": block.index,
-            "clip": block.clip,
-            "rings": None if rings is None else len(rings),
-        }
-        self._send(header, {"latents": block.latents})
-        for name, tensor in (rings or {}).items():
-            self._send({"type": "ring"}, {name: tensor})
 
     def _send(self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         if self.desk is not None:

@@ -1,0 +1,104 @@
+"""Messages between ranks that nobody has to wait for together: a thread for every direction of every pair.
+
+Over gloo's point-to-point operations. Tensors of a GPU pass through the memory of the host, copied by the sending
+thread in a stream of its own, so that sending overlaps with computing.
+"""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .channel import DTYPES
+from .ranks import FOREVER, Rank
+
+LETTERS_UNDER_WAY = 32
+"""Messages to one rank that may wait to be sent; then the sender waits."""
+HEADER_BYTES = 16384
+"""A fixed size, so that the receiver can wait for it."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What one rank sends to another, and the moment in the sender's stream when the tensors are ready."""
+
+    header: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+    ready: "torch.cuda.Event | None" = None
+
+
+Receive = Callable[[int, dict[str, Any], dict[str, Tensor]], None]
+"""Called with the sender's rank, in a thread of its own."""
+
+
+class PostOffice:
+    """All ranks open theirs together. `receive` gets every letter; letters of one rank come in their order."""
+
+    def __init__(self, rank: Rank, receive: Receive) -> None:
+        self._rank, self._receive = rank, receive
+        self._group: Any = dist.new_group(backend="gloo", timeout=FOREVER)
+        self._error: BaseException | None = None
+        others = [number for number in range(rank.size) if number != rank.number]
+        self._outgoing: dict[int, queue.Queue[Letter]] = {n: queue.Queue(LETTERS_UNDER_WAY) for n in others}
+        for number in others:
+            for work in (self._send_all, self._receive_all):
+                threading.Thread(target=self._guarded, args=(work, number), daemon=True, name=work.__name__).start()
+
+    def send(self, to: int, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Returns before the letter has arrived; its tensors must not be written any more."""
+        if to == self._rank.number:
+            self._receive(to, header, dict(tensors or {}))
+            return
+        ready = None
+        if self._rank.device.type == "cuda":
+            ready = torch.cuda.Event()
+            ready.record(torch.cuda.current_stream(self._rank.device))
+        self._outgoing[to].put(Letter(header, tensors or {}, ready))
+
+    def check(self) -> None:
+        """Raises RuntimeError when another rank is gone."""
+        if self._error is not None:
+            raise RuntimeError(f"Connection closed by another rank: {self._error}") from self._error
+
+    def _guarded(self, work: Callable[[int], None], number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001 - the main thread has to know
+            self._error = error
+
+    def _send_all(self, to: int) -> None:
+        cuda = self._rank.device.type == "cuda"
+        stream = torch.cuda.Stream(self._rank.device) if cuda else None
+        while True:
+            letter = self._outgoing[to].get()
+            with torch.cuda.stream(stream):
+                if stream is not None and letter.ready is not None:
+                    stream.wait_event(letter.ready)
+                tensors = {name: tensor.to("cpu").contiguous() for name, tensor in letter.tensors.items()}
+            table = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()]
+            text = json.dumps([letter.header, table]).encode()
+            buffer = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
+            assert len(text) <= HEADER_BYTES, f"a letter's header has {len(text)} bytes"
+            buffer[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            dist.send(buffer, to, group=self._group)
+            for tensor in tensors.values():
+                if tensor.numel():
+                    dist.send(tensor.reshape(-1).view(torch.uint8), to, group=self._group)
+
+    def _receive_all(self, source: int) -> None:
+        buffer = torch.empty(HEADER_BYTES, dtype=torch.uint8)
+        while True:
+            dist.recv(buffer, source, group=self._group)
+            header, table = json.loads(bytes(buffer.numpy()).rstrip(b"\0"))
+            tensors: dict[str, Tensor] = {}
+            for name, dtype, shape in table:
+                tensors[name] = torch.empty(shape, dtype=DTYPES[dtype])
+                if tensors[name].numel():
+                    dist.recv(tensors[name].reshape(-1).view(torch.uint8), source, group=self._group)
+            self._receive(source, header, tensors)
