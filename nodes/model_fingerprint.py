@@ -22,7 +22,7 @@ def fingerprint_of(model: AvatarModel) -> str | None:
     """
     patcher = model.patcher
     if patcher is None:
-        return getattr(model.workers, "fingerprint", None)
+        return model.key or None
     known = _BY_PATCHER.get(patcher)
     # Adding a patch to a ModelPatcher gives it another UUID.
     if known is None or known[0] != patcher.patches_uuid:
