@@ -4,9 +4,10 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
+from ..liveavatar_runtime.dit.attention import AttentionKernel
 from ..liveavatar_runtime.dit.backends import BACKENDS
-from ..liveavatar_runtime.dit.model import CausalWanS2V
 from ..liveavatar_runtime.errors import InputError
+from ..liveavatar_runtime.parallel.executor import Executor
 from ..liveavatar_runtime.planning.memory import (
     ON_DEVICE,
     KVCacheChoice,
@@ -21,6 +22,7 @@ from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
+from .stage_models import is_pipeline, patcher_on, pipeline_executor, plan_pipeline, transformer_of
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
 
@@ -132,8 +134,11 @@ class DiTSampler(io.ComfyNode):
         picture, note = first_picture(image)
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
         streaming = streaming_vae(vae)
-        placement = ON_DEVICE
-        if model.workers is None:
+        stages, placement = None, ON_DEVICE
+        if is_pipeline(model):
+            stages = plan_pipeline(model, plan, streaming, kv_cache, kv_dtype)
+            placement = stages.placement
+        elif model.workers is None:
             placement = choose_placement(
                 model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
             )
@@ -150,15 +155,11 @@ class DiTSampler(io.ComfyNode):
         bridge.show_text(node_id, text)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
-            if model.workers is not None:
-                progress = bridge.SamplingProgress(node_id, part)
-                return bridge.worker_executor(model.workers).run(prepared.conditions, part, first, progress, keep_rings)
-            transformer = model.transformer(kernel)
-            if compile:
-                transformer.compile_layers()
-            return sample(
-                model, transformer, streaming, prepared.conditions, part, placement, first, keep_rings, node_id
-            )
+            if stages is not None:
+                executor = pipeline_executor(model, stages, part, streaming, kernel, compile)
+            else:
+                executor = executor_of(model, streaming, part, placement, kernel, compile)
+            return executor.run(prepared.conditions, part, first, bridge.SamplingProgress(node_id, part), keep_rings)
 
         states = state_settings(model, final, placement, state_budget)
         stream = LatentStream(
@@ -201,24 +202,26 @@ def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine
     return Machine(device=device, ram=bridge.free_ram(), weights=model.patcher.model_size(), beside=beside)
 
 
-def sample(
+def executor_of(
     model: AvatarModel,
-    transformer: CausalWanS2V,
     vae: StreamingVAE,
-    conditions: Any,
     plan: ClipPlan,
     placement: Placement,
-    start: RunStart,
-    keep_rings: KeepRings,
-    node_id: str,
-) -> Run:
-    """Blocks from the start on; loads the model."""
-    from ..liveavatar_runtime.parallel.create import in_process_executor
+    attention: AttentionKernel,
+    compile_layers: bool,
+) -> Executor:
+    """The executor of a model in worker processes, or on one device, where it is loaded."""
+    from ..liveavatar_runtime.parallel.local import LocalExecutor
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
+    if model.workers is not None:
+        return bridge.worker_executor(model.workers)
+    home = model.devices[0] if model.devices else model.patcher.load_device
+    patcher = patcher_on(model, home, set(range(model.config.num_layers)))
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
-    device = bridge.load_on_device(model.patcher, needed, beside=[vae.patcher])
-    devices = model.devices or (device,)
-    executor = in_process_executor(model.executor, transformer, devices, model.dtype, placement)
-    return executor.run(conditions, plan, start, bridge.SamplingProgress(node_id, plan), keep_rings)
+    device = bridge.load_on_device(patcher, needed, beside=[vae.patcher])
+    transformer = transformer_of(model, patcher, attention)
+    if compile_layers:
+        transformer.compile_layers()
+    return LocalExecutor.placed(transformer, device, model.dtype, placement)

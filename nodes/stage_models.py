@@ -28,6 +28,10 @@ Share = tuple[torch.device, frozenset[int]]
 _CLONES: "WeakKeyDictionary[AvatarModel, dict[Share, Any]]" = WeakKeyDictionary()
 
 
+def is_pipeline(model: AvatarModel) -> bool:
+    return model.workers is None and model.executor in PIPELINES
+
+
 def plan_pipeline(
     model: AvatarModel, plan: ClipPlan, vae: "StreamingVAE", kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice
 ) -> "StagePlan":
