@@ -1,6 +1,8 @@
 """The key-value server over which ranks find and watch each other."""
 
-from torch._C._distributed_c10d import Store, TCPStore
+import os
+
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from .channel import LOOPBACK
@@ -15,4 +17,6 @@ def open_store(port: int | None) -> Store:
     """The launcher's server on this machine, or the one that torchrun tells of in the environment."""
     if port is not None:
         return TCPStore(LOOPBACK, port, is_master=False, wait_for_workers=False)
-    return next(rendezvous("env://"))[0]
+    # torchrun may restart the workers with the same server, which still knows what the ones before wrote.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"attempt {attempt}", next(rendezvous("env://"))[0])

@@ -33,9 +33,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def workers(model_folder: Path) -> Iterator[LocalWorkers]:
-    group = local_workers(model_folder, 2)
+@pytest.fixture(scope="module", params=["fsdp", "layer_pipeline", "timestep_pipeline"])
+def workers(model_folder: Path, request: pytest.FixtureRequest) -> Iterator[LocalWorkers]:
+    """Two ranks with each executor; all tests run with one before the next is started."""
+    group = local_workers(model_folder, 2, "--executor", request.param)
     yield group
     group.close()
 
@@ -48,6 +49,10 @@ def remote(workers: LocalWorkers) -> RemoteExecutor:
 @pytest.fixture(scope="module")
 def local() -> LocalExecutor:
     return LocalExecutor(random_model(), CPU, torch.float32)
+
+
+def weight_bytes(module: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def assert_same(executor: Executor, reference: Executor, plan=PLAN, actors: int = 1) -> None:
@@ -64,19 +69,27 @@ def test_two_ranks_give_the_same_latents(remote: RemoteExecutor, local: LocalExe
     assert_same(remote, local, replace(PLAN, steps=steps), actors)
 
 
-@pytest.mark.parametrize("ranks", [1, 3, 4])
-def test_other_numbers_of_ranks_give_the_same_latents(model_folder: Path, local: LocalExecutor, ranks: int) -> None:
-    group = local_workers(model_folder, ranks)
+@pytest.mark.parametrize(
+    ("executor", "ranks"), [("fsdp", 1), ("fsdp", 3), ("fsdp", 4), ("layer_pipeline", 4), ("timestep_pipeline", 3)]
+)
+def test_other_numbers_of_ranks_give_the_same_latents(
+    model_folder: Path, local: LocalExecutor, executor: str, ranks: int
+) -> None:
+    group = local_workers(model_folder, ranks, "--executor", executor)
     assert_same(RemoteExecutor(group), local)
-    whole = sum(p.numel() * p.element_size() for p in random_model().parameters())
-    layers = sum(p.numel() * p.element_size() for p in random_model().blocks.parameters())
-    voice = sum(p.numel() * p.element_size() for p in random_model().audio_injector.parameters())
-    rest = whole - layers - voice
-    link = group.link(lambda: None)
-    for rank in link.about["ranks"]:
-        # FSDP cuts tensors into equal numbers of rows, so small ones leave a remainder on the first ranks.
-        assert (rank["bytes"] - rest) / (layers + voice) == pytest.approx(1 / ranks, abs=0.03)
+    held = [rank["bytes"] for rank in group.link(lambda: None).about["ranks"]]
     group.close()
+    whole, layers = weight_bytes(local.model), weight_bytes(local.model.blocks)
+    voice = weight_bytes(local.model.audio_injector)
+    if executor == "fsdp":
+        # FSDP cuts tensors into equal numbers of rows, so small ones leave a remainder on the first ranks.
+        shares = [(size - (whole - layers - voice)) / (layers + voice) for size in held]
+        assert shares == pytest.approx([1 / ranks] * ranks, abs=0.03)
+    elif executor == "layer_pipeline":
+        assert sum(held) == whole
+        assert all(abs(size - layers / ranks) < layers / len(local.model.blocks) + voice for size in held[1:])
+    else:
+        assert held == [whole] * ranks
 
 
 def test_steps_and_kept_rings_arrive(remote: RemoteExecutor, local: LocalExecutor) -> None:
@@ -90,7 +103,9 @@ def test_steps_and_kept_rings_arrive(remote: RemoteExecutor, local: LocalExecuto
     assert [b.index for b in blocks[0] if b.rings is not None] == [2]
     assert_equal_tensors(blocks[0][2].rings, blocks[1][2].rings)
     assert len(steps[0]) == len(steps[1]) == PLAN.evaluations
-    for one, other in zip(*steps, strict=True):
+    # A pipeline reports steps of several blocks in turn.
+    in_order = [sorted(of, key=lambda e: (e.block, e.step)) for of in steps]
+    for one, other in zip(*in_order, strict=True):
         assert (one.block, one.step, one.sigma) == (other.block, other.step, other.sigma)
         assert torch.equal(one.latents, other.latents) and torch.equal(one.velocity, other.velocity)
 
@@ -109,20 +124,23 @@ def test_a_run_that_was_interrupted_goes_on_from_its_rings(remote: RemoteExecuto
     expected = list(local.run(conditions, PLAN))
 
     def interrupt(evaluation: Evaluation) -> None:
-        if (evaluation.block, evaluation.step) == (3, 2):
+        if (evaluation.block, evaluation.step) == (5, PLAN.steps - 1):
             raise Stop
 
-    run = remote.run(conditions, PLAN, RunStart(), interrupt)
-    first: list[LatentBlock] = []
+    run = remote.run(conditions, PLAN, RunStart(), interrupt, lambda block: block == 2)
+    finished: list[LatentBlock] = []
     with pytest.raises(Stop):
-        first += iter(run.__next__, None)
-    first = expected[:3]
+        finished.extend(run)
     rings = run.rings()
     run.close()
-    frames = {0: first[0].latents[:, :1]}
-    rest = list(remote.run(conditions, PLAN, RunStart(3, frames, rings)))
-    assert [block.index for block in rest] == [3, 4, 5]
-    assert all(torch.equal(one.latents, expected[one.index].latents) for one in rest)
+    frames = {0: finished[0].latents[:, :1]}
+    states = [(finished[2].index, finished[2].rings)]
+    # Pipelines are past the last state.
+    states += [(finished[-1].index, rings)] if rings is not None else []
+    for last, state in states:
+        rest = list(remote.run(conditions, PLAN, RunStart(last + 1, frames, state)))
+        assert [block.index for block in rest] == list(range(last + 1, PLAN.num_blocks))
+        assert all(torch.equal(one.latents, expected[one.index].latents) for one in rest)
 
 
 def test_a_wrong_input_is_told_and_the_workers_go_on(

@@ -1,0 +1,76 @@
+"""Executors in a real ComfyUI: whichever is chosen, the video is the same; their processes end with the model."""
+
+import time
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+
+def run(server, short_clip, name, **loader):
+    """A clip of two blocks, its last frame saved."""
+    prompt = short_clip(num_clip=1, infer_frames=24, width=64, height=64)
+    prompt.set("LiveAvatar_LoadAvatarModel", **loader)
+    # What one executor has finished would only be replayed with the next.
+    prompt.set("LiveAvatar_DiTSampler", spool="until ComfyUI ends")
+    prompt.set("LiveAvatar_OnlineVAEDecode", filename_prefix=f"executors/{name}")
+    prompt.add("last", "SaveImage", images=[prompt.id("LiveAvatar_OnlineVAEDecode"), 1], filename_prefix=name)
+    return prompt, server.client.run(prompt.nodes, workflow=prompt.workflow)
+
+
+def last_frame(server, result):
+    result.raise_for_error()
+    (file,) = result.outputs["last"]["images"]
+    return np.asarray(Image.open(server.output / file["subfolder"] / file["filename"]).convert("RGB"))
+
+
+def running_workers():
+    """Worker processes of the server, which this process has started."""
+    below = psutil.Process().children(recursive=True)
+    return [p for p in below if "liveavatar_runtime.parallel" in " ".join(p.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def expected(server, short_clip):
+    return last_frame(server, run(server, short_clip, "local", executor="local")[1])
+
+
+@pytest.mark.parametrize("executor", ["layer_pipeline", "timestep_pipeline", "auto"])
+def test_pipelines_in_comfyui_give_the_same_video(server, short_clip, expected, executor):
+    _, result = run(server, short_clip, executor, executor=executor, devices="cpu,cpu")
+    assert np.array_equal(last_frame(server, result), expected)
+    assert not running_workers()
+
+
+def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip, expected):
+    prompt, result = run(server, short_clip, "fsdp", executor="fsdp", devices="cpu,cpu")
+    assert np.array_equal(last_frame(server, result), expected)
+    sampler = prompt.id("LiveAvatar_DiTSampler")
+    assert (8, 8) in result.progress(sampler) and len(result.previews(sampler)) == 2
+    first = {process.pid for process in running_workers()}
+    assert len(first) == 3, "launcher and two ranks"
+    _, result = run(server, short_clip, "fsdp_again", executor="fsdp", devices="cpu,cpu")
+    assert np.array_equal(last_frame(server, result), expected)
+    assert {process.pid for process in running_workers()} == first
+    server.client.post("/free", {"free_memory": True, "unload_models": True})
+    deadline = time.monotonic() + 20
+    while running_workers() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not running_workers()
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ({"executor": "fsdp", "devices": "cpu,cpu,cpu,cpu,cpu"}, "the model has 4 layers"),
+        ({"executor": "layer_pipeline", "devices": "cuda:77"}, "devices names 'cuda:77'"),
+        ({"executor": "local", "devices": "cpu,cpu"}, "local runs on one device"),
+        ({"executor": "fsdp", "devices": "cpu,cpu", "precision": "fp8_e4m3fn"}, "precision is fp8_e4m3fn"),
+        ({"workers": "nonsense"}, "is not an address of workers"),
+    ],
+)
+def test_wrong_choices_are_told_before_anything_starts(server, short_clip, loader, message):
+    _, result = run(server, short_clip, "wrong", **loader)
+    assert result.error is not None and message in str(result.error)
+    assert not running_workers()
