@@ -21,6 +21,7 @@ NODES = {
     "LiveAvatar_OnlineVAEDecode": "Online VAE Decode",
     "LiveAvatar_DurationCalc": "Duration Calc",
     "LiveAvatar_CollectLatents": "Collect Latents",
+    "LiveAvatar_Spools": "Avatar Spools",
     "LiveAvatar_JoinSegments": "Join Segments",
 }
 
@@ -134,6 +135,7 @@ def test_the_same_seed_gives_the_same_video_and_another_differs(server, short_cl
         # A prefix of its own makes the run a new one for ComfyUI's cache; steps too, so that sampling is repeated.
         prompt.set("LiveAvatar_OnlineVAEDecode", filename_prefix=f"seeds/{prefix}")
         prompt.set("CLIPTextEncode", text="a person talks")
+        prompt.set("LiveAvatar_DiTSampler", spool="until ComfyUI ends")
         prompt.add("last", "SaveImage", images=[prompt.id("LiveAvatar_OnlineVAEDecode"), 1], filename_prefix=prefix)
         server.client.post("/free", {"free_memory": True, "unload_models": True})
         result = server.client.run(prompt.nodes)

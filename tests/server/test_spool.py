@@ -1,0 +1,164 @@
+"""Finished clips in a real ComfyUI: they survive its cache, an interruption, a kill -9; segments; Avatar Spools."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfy_client import ComfyError, PromptRefused
+from comfy_server import ROOT, ComfyServer, make_base
+from safetensors.numpy import load_file
+
+SMALL = {"num_clip": 4, "infer_frames": 24, "width": 64, "height": 64}
+BLOCKS = 8
+
+
+def forget(server) -> None:
+    """Drop the server's own cache of results, so that only the disk remembers."""
+    server.client.post("/free", {"free_memory": True, "unload_models": True})
+
+
+def with_latents(prompt, prefix: str):
+    """The prompt with its latents saved as well, so that it also has to run again."""
+    prompt.add("collect", "LiveAvatar_CollectLatents", latents=[prompt.id("LiveAvatar_DiTSampler"), 0])
+    prompt.add("save", "SaveLatent", samples=["collect", 0], filename_prefix=prefix)
+    return prompt
+
+
+def latents(server, prefix: str) -> np.ndarray:
+    (file,) = server.output.glob(f"{prefix}_*.latent")
+    return load_file(file)["latent_tensor"]
+
+
+def sampled(result, prompt) -> int:
+    """Blocks that were sampled: each shows a preview."""
+    return len(result.previews(prompt.id("LiveAvatar_DiTSampler")))
+
+
+def spool_files(base: Path) -> list[Path]:
+    return sorted((base / "user" / "__liveavatar_spools").glob("*/clip-*"))
+
+
+def test_interruption_then_the_same_graph_goes_on_exactly(server, short_clip):
+    whole = with_latents(short_clip(**SMALL, seed=800), "whole")
+    whole.set("LiveAvatar_DiTSampler", spool="until ComfyUI ends")
+    before = spool_files(server.base)
+    result = server.client.run(whole.nodes)
+    result.raise_for_error()
+    assert sampled(result, whole) == BLOCKS and spool_files(server.base) == before
+    prompt = with_latents(short_clip(**SMALL, seed=800), "resumed")
+    seen = []
+
+    def stop_after_five_blocks(event) -> None:
+        if event.kind == "preview":
+            seen.append(event)
+            if len(seen) == 5:
+                server.client.interrupt()
+
+    assert server.client.run(prompt.nodes, on_event=stop_after_five_blocks).interrupted
+    forget(server)
+    again = server.client.run(prompt.nodes)
+    again.raise_for_error()
+    assert sampled(again, prompt) == BLOCKS - len(seen)
+    assert any("clips are finished: going on with clip" in t for t in again.texts(prompt.id("LiveAvatar_DiTSampler")))
+    assert np.array_equal(latents(server, "resumed"), latents(server, "whole"))
+
+
+def test_changing_only_crf_decodes_again_and_samples_nothing(server, short_clip):
+    prompt = short_clip(**SMALL, seed=801)
+    decode = prompt.id("LiveAvatar_OnlineVAEDecode")
+    first = server.client.run(prompt.nodes)
+    first.raise_for_error()
+    forget(server)
+    prompt.set("LiveAvatar_OnlineVAEDecode", crf=40)
+    second = server.client.run(prompt.nodes)
+    second.raise_for_error()
+    assert sampled(first, prompt) == BLOCKS and sampled(second, prompt) == 0
+    assert not second.progress(prompt.id("LiveAvatar_DiTSampler"))
+    files = [result.outputs[decode]["images"][0]["filename"] for result in (first, second)]
+    assert files[0] != files[1]
+
+
+def test_segments_equal_the_whole_and_make_what_is_missing(server, short_clip):
+    whole = with_latents(short_clip(**SMALL, seed=802), "all-at-once")
+    whole.set("LiveAvatar_DiTSampler", spool="until ComfyUI ends")
+    server.client.run(whole.nodes).raise_for_error()
+    parts = []
+    for index in (1, 0):
+        prompt = short_clip(**SMALL, seed=802, segment_clips=2, segment_index=index)
+        result = server.client.run(with_latents(prompt, f"part{index}").nodes)
+        result.raise_for_error()
+        parts.insert(0, latents(server, f"part{index}"))
+        texts = result.texts(prompt.id("LiveAvatar_DiTSampler"))
+        assert sampled(result, prompt) == (BLOCKS if index else 0)
+        assert any("before this segment, are missing" in text for text in texts) == bool(index)
+        assert any(f"clips {2 * index} to {2 * index + 1}, 48 frames" in text for text in texts)
+    assert np.array_equal(np.concatenate(parts, axis=2), latents(server, "all-at-once"))
+
+
+def test_a_segment_that_is_not_there_is_refused(server, short_clip):
+    prompt = short_clip(**SMALL, segment_clips=2, segment_index=2)
+    with pytest.raises(PromptRefused, match="segment_index is 2; 4 clips in segments of 2 make 2"):
+        server.client.run(prompt.nodes)
+
+
+def test_a_lora_strength_or_a_prompt_makes_another_video(server, short_clip):
+    prompt = short_clip(**{**SMALL, "num_clip": 1}, seed=803)
+    server.client.run(prompt.nodes).raise_for_error()
+    before = spool_files(server.base)
+    prompt.set("CLIPTextEncode", text="another prompt")
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    assert sampled(result, prompt) == 2 and len(spool_files(server.base)) == len(before) + 1
+
+
+def test_advice_on_long_videos(server, short_clip):
+    prompt = short_clip(**{**SMALL, "num_clip": 900}, seed=804, sink_policy="reanchor", reanchor_clips=50)
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    (text,) = result.texts(prompt.id("LiveAvatar_ClipScheduler"))
+    for part in (
+        "return_frames and Collect Latents are refused",
+        "drift",
+        "Warning",
+        "every 50 clips; 18 times",
+        "Disk",
+    ):
+        assert part in text
+
+
+def test_avatar_spools_lists_and_clears(server, short_clip):
+    server.client.run(short_clip(**{**SMALL, "num_clip": 1}, seed=805).nodes).raise_for_error()
+
+    def run(action: str, days: float) -> str:
+        nodes = {"1": {"class_type": "LiveAvatar_Spools", "inputs": {"action": action, "unused_days": days}}}
+        result = server.client.run(nodes)
+        result.raise_for_error()
+        return result.texts("1")[-1]
+
+    listed = run("list", 0.0)
+    assert "1 clips" in listed and "seed 805" in listed and "64x64" in listed
+    assert run("clear", 1.0).startswith("Cleared 0") and run("list", 0.0).splitlines()[0] == listed.splitlines()[0]
+    assert "0 spools" in run("clear", 0.0) and not spool_files(server.base)
+
+
+def test_kill_9_of_the_server_loses_no_finished_clip(tmp_path, server, short_clip):
+    prompt = short_clip(num_clip=10, infer_frames=24, width=64, height=64, seed=806)
+    base, killed = make_base(tmp_path / "base"), []
+    comfyui = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
+
+    def kill_after_seven_blocks(event) -> None:
+        if event.kind == "preview":
+            killed.append(event)
+            if len(killed) == 7:
+                os.kill(first._process.pid, signal.SIGKILL)
+
+    with ComfyServer(comfyui, base) as first, pytest.raises((ComfyError, OSError)):
+        first.client.run(prompt.nodes, on_event=kill_after_seven_blocks)
+    finished = len(spool_files(base))
+    assert finished >= 3
+    with ComfyServer(comfyui, base) as second:
+        result = second.client.run(prompt.nodes)
+        result.raise_for_error()
+    assert sampled(result, prompt) == 20 - 2 * finished and len(spool_files(base)) == 10
