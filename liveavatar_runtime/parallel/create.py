@@ -1,4 +1,4 @@
-"""From an executor's name and devices to the executor."""
+"""From the executor and devices that a user chose to workers on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,8 @@ from pathlib import Path
 import torch
 
 from ..config import AvatarConfig
-from ..dit.model import CausalWanS2V
 from ..errors import InputError
-from ..planning.memory import ON_DEVICE, Placement
-from .devices import AUTO, FSDP, LAYER_PIPELINE, LOCAL, TIMESTEP_PIPELINE, check_devices
-from .executor import Executor
+from .devices import AUTO, LAYER_PIPELINE, LOCAL, check_devices
 from .workers import LocalWorkers
 
 PRECISIONS_IN_WORKERS = ("auto", "bf16", "fp16", "fp32")
@@ -21,28 +18,6 @@ def resolve(executor: str, devices: Sequence[torch.device]) -> str:
     if executor != AUTO:
         return executor
     return LAYER_PIPELINE if len(devices) > 1 else LOCAL
-
-
-def in_process_executor(
-    name: str,
-    model: CausalWanS2V,
-    devices: Sequence[torch.device],
-    dtype: torch.dtype,
-    placement: Placement = ON_DEVICE,
-) -> Executor:
-    """`local` or a pipeline in this process; `model` is on the first device. Raises InputError for wrong devices."""
-    from .local import LocalExecutor
-    from .partition import split_evenly
-    from .pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
-    from .stage_model import replicate, spread_layers
-
-    check_devices(name, list(devices), model.config)
-    if name == LAYER_PIPELINE:
-        layers = split_evenly(model.config.num_layers, len(devices))
-        return LayerPipelineExecutor(spread_layers(model, layers, devices), layers, dtype)
-    if name == TIMESTEP_PIPELINE:
-        return TimestepPipelineExecutor(replicate(model, devices), dtype)
-    return LocalExecutor.placed(model, devices[0], dtype, placement)
 
 
 def local_workers(
@@ -65,8 +40,3 @@ def local_workers(
     for lora, strength in loras:
         arguments += ["--lora", str(lora.resolve()), str(strength)]
     return LocalWorkers(len(devices), arguments)
-
-
-def needs_workers(executor: str) -> bool:
-    """Whether an executor runs in processes of its own even on one machine."""
-    return executor == FSDP

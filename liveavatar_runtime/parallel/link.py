@@ -64,6 +64,7 @@ class Link:
     def receive(self, number: int, poll: Poll) -> Message:
         """The next message of run `number`. Raises ChannelError when the workers are gone."""
         while True:
+            poll()
             if number != self._number:
                 raise MachineError("another run uses these workers now; start this one again when that is finished")
             if self._audio_error is not None:
@@ -71,7 +72,6 @@ class Link:
             try:
                 message = self._received.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                poll()
                 continue
             if message is None:
                 raise ChannelError(self.lost or "the connection was closed")

@@ -4,18 +4,21 @@ import argparse
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from liveavatar_runtime.parallel import worker
 from liveavatar_runtime.parallel.executor import Executor, Run
+from liveavatar_runtime.parallel.pipeline_worker import PipelinePart
 from liveavatar_runtime.parallel.ranks import Rank
+from liveavatar_runtime.parallel.schedule import Operation, PipelineSchedule, Span
 from liveavatar_runtime.sampling.block_loop import AfterStep, Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 RAISES, KILLED, STOPPED, HANGS, DIVES = 7001, 7002, 7003, 7004, 7005
-"""Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. At block 1 of a run from 0."""
-FAILING_BLOCK, FAILING_STEP = 1, 1
+"""Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. At block 2 of a run from 0."""
+FAILING_BLOCK, FAILING_STEP = 2, 1
 ABSENT = "LIVEAVATAR_TEST_ABSENT_RANK"
 
 
@@ -33,6 +36,24 @@ class FailingExecutor:
         return self.executor.run(conditions, plan, start, fail_after_step, keep_rings)
 
 
+@dataclass(frozen=True)
+class FailingSchedule:
+    """A pipeline's schedule whose order of work fails on the way."""
+
+    schedule: PipelineSchedule
+    plan: ClipPlan
+    rank: Rank
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.schedule, name)
+
+    def operations(self, stage: int, span: Span) -> Iterator[Operation]:
+        for operation in self.schedule.operations(stage, span):
+            if (operation.block, operation.step) == (FAILING_BLOCK, FAILING_STEP) and span.first == 0:
+                fail(self.plan.seed, self.rank.number)
+            yield operation
+
+
 def fail(seed: int, rank: int) -> None:
     if (seed, rank) == (RAISES, 1):
         raise ValueError("the tensor is made of cheese")
@@ -46,7 +67,11 @@ def fail(seed: int, rank: int) -> None:
 
 def load(options: argparse.Namespace, rank: Rank) -> worker.Loaded:
     loaded = worker.load_executor(options, rank)
-    return replace(loaded, executor=FailingExecutor(loaded.executor, rank))
+    executor = loaded.executor
+    if isinstance(executor, PipelinePart):
+        failing: Any = lambda plan: FailingSchedule(executor.schedule(plan), plan, rank)  # noqa: E731
+        return replace(loaded, executor=replace(executor, schedule=failing))
+    return replace(loaded, executor=FailingExecutor(executor, rank))
 
 
 if __name__ == "__main__":

@@ -33,10 +33,19 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def failing(model_folder: Path) -> Iterator[LocalWorkers]:
-    group = local_workers(model_folder, 2, "--stall-timeout", "3", program=FAILING)
+def groups(model_folder: Path) -> Iterator[Callable[[str], LocalWorkers]]:
+    """A group of failing workers for each executor."""
+    made: dict[str, LocalWorkers] = {}
+
+    def group(executor: str) -> LocalWorkers:
+        if executor not in made:
+            arguments = ("--stall-timeout", "3", "--executor", executor)
+            made[executor] = local_workers(model_folder, 2, *arguments, program=FAILING)
+        return made[executor]
+
     yield group
-    group.close()
+    for workers in made.values():
+        workers.close()
 
 
 @pytest.fixture
@@ -46,37 +55,51 @@ def ended() -> Callable[[], float]:
     return lambda: wait_until(lambda: gone(processes_below() - before), LIMIT)
 
 
+RAISES = (failing_worker.RAISES, 1, r"ValueError: the tensor is made of cheese[\s\S]*failing_worker.py")
+KILLED = (failing_worker.KILLED, 1, r"was killed \(SIGKILL\)")
+DIVES = (failing_worker.DIVES, 0, r"was killed \(SIGKILL\)")
+STOPPED = (failing_worker.STOPPED, 1, r"nothing was heard of it for 6 s")
+HANGS = (failing_worker.HANGS, 1, r"made no progress for 3.0 s[\s\S]*time.sleep\(1000\)")
+
+
 @pytest.mark.parametrize(
-    ("seed", "rank", "reason"),
+    ("executor", "seed", "rank", "reason"),
     [
-        (failing_worker.RAISES, 1, r"ValueError: the tensor is made of cheese[\s\S]*failing_worker.py"),
-        (failing_worker.KILLED, 1, r"was killed \(SIGKILL\)"),
-        (failing_worker.DIVES, 0, r"was killed \(SIGKILL\)"),
-        (failing_worker.STOPPED, 1, r"nothing was heard of it for 6 s"),
-        (failing_worker.HANGS, 1, r"made no progress for 3.0 s[\s\S]*time.sleep\(1000\)"),
+        pytest.param("fsdp", *RAISES, id="fsdp_raises"),
+        pytest.param("fsdp", *KILLED, id="fsdp_killed"),
+        pytest.param("fsdp", *DIVES, id="fsdp_rank_0_killed"),
+        pytest.param("fsdp", *STOPPED, id="fsdp_stopped"),
+        pytest.param("fsdp", *HANGS, id="fsdp_hangs"),
+        pytest.param("layer_pipeline", *RAISES, id="layer_pipeline_raises"),
+        pytest.param("layer_pipeline", *KILLED, id="layer_pipeline_killed"),
+        pytest.param("layer_pipeline", *HANGS, id="layer_pipeline_hangs"),
     ],
-    ids=["raises", "killed", "rank_0_killed", "stopped", "hangs"],
 )
 def test_a_failing_rank_is_named_and_the_next_run_continues(
-    failing: LocalWorkers, seed: int, rank: int, reason: str
+    groups: Callable[[str], LocalWorkers], executor: str, seed: int, rank: int, reason: str
 ) -> None:
-    executor, conditions, plan = RemoteExecutor(failing), random_conditions(), replace(PLAN, seed=seed)
+    workers, conditions, plan = groups(executor), random_conditions(), replace(PLAN, seed=seed)
+    remote = RemoteExecutor(workers)
     finished: list[LatentBlock] = []
     last_step = time.monotonic()
+
+    processes: set[int] = set()
 
     def after_step(evaluation: Evaluation) -> None:
         nonlocal last_step
         last_step = time.monotonic()
+        if not processes and workers.pid is not None:
+            processes.update({workers.pid}, processes_below(workers.pid))
 
-    run = executor.run(conditions, plan, after_step=after_step, keep_rings=lambda block: block == 0)
+    run = remote.run(conditions, plan, after_step=after_step, keep_rings=lambda block: True)
     with pytest.raises(MachineError, match=rf"rank {rank} .*{reason}"):
         finished.extend(run)
     assert time.monotonic() - last_step < LIMIT
-    wait_until(lambda: gone(processes_below()), LIMIT)
-    assert failing.folder is None
-    assert [block.index for block in finished] == [0]
-    start = RunStart(1, {0: finished[0].latents[:, :1]}, finished[0].rings)
-    rest = list(executor.run(conditions, plan, start))
+    assert workers.folder is None and len(processes) == 3
+    wait_until(lambda: gone(processes), LIMIT)
+    assert 1 <= len(finished) <= failing_worker.FAILING_BLOCK
+    start = RunStart(len(finished), {0: finished[0].latents[:, :1]}, finished[-1].rings)
+    rest = list(remote.run(conditions, plan, start))
     expected = LocalExecutor(random_model(), torch.device("cpu"), torch.float32).run(conditions, plan)
     for one, other in zip([*finished, *rest], expected, strict=True):
         assert torch.equal(one.latents, other.latents)
