@@ -27,7 +27,7 @@ def save_model(folder: Path, config: AvatarConfig = CONFIG) -> Path:
 
 
 def local_workers(
-    model: Path, ranks: int, *more: str, program: Path | None = None, start_timeout: float = 60.0
+    model: Path, ranks: int, *more: str, program: Path | None = None, start_timeout: float = 180.0
 ) -> LocalWorkers:
     arguments = ["--model", str(model), "--devices", ",".join(["cpu"] * ranks), *more]
     run = WORKER if program is None else [str(program)]
