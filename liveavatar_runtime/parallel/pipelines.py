@@ -72,7 +72,9 @@ def cache_maker(placement: Placement) -> MakeStageCache:
     """Caches of the stages where the memory plan wants them."""
     if placement.resident:
         return ResidentCache
-    return partial(StagedCache, place=placement.kv_cache, stored=placement.kv_dtype)
+    return partial(
+        StagedCache, place=placement.kv_cache, stored=placement.kv_dtype, device_layers=placement.device_layers
+    )
 
 
 def make_task(

@@ -234,23 +234,26 @@ HEADER = (
 
 
 def table(work: Workload, machines: Machines) -> list[str]:
-    """Markdown rows: the best way of each executor."""
+    """Markdown rows: the best way of each executor, the best executor first."""
     best: dict[str, Option] = {}
     for option in Advisor(work, machines).options():
         best.setdefault(option.executor, option)
     rows = []
     for option in best.values():
         cards = f"{option.stages} + 1 for the VAE" if option.setting.vae_alone else f"{option.stages}"
-        speed = f"{option.fps:.1f} | {option.first_block:.1f} s" if option.fits else "does not fit |"
+        speed = f"{option.fps:.1f} | {option.first_block:.1f} s" if option.fits else "does not fit | -"
         memory = f"{option.from_ram or '-'} | {max(option.memory) / GIB:.1f} GiB"
         rows.append(f"| {machines.name} | `{option.executor}` | {cards} | {memory} | {speed} |")
     return rows
 
 
-def main() -> None:
+def documented() -> Iterator[str]:
+    """The lines of the table in docs/EXECUTORS.md; of each machine's rows the README has the first."""
     work = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
-    print(*HEADER, *(row for machines in PRESETS for row in table(work, machines)), sep="\n")
+    yield from HEADER
+    for machines in PRESETS:
+        yield from table(work, machines)
 
 
 if __name__ == "__main__":
-    main()
+    print(*documented(), sep="\n")

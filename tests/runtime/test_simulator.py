@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.parallel.partition import split_evenly
 from liveavatar_runtime.parallel.schedule import LayerSchedule, Span, TimestepSchedule, split_steps
-from liveavatar_runtime.planning.advisor import Advisor, table
+from liveavatar_runtime.planning.advisor import Advisor, documented, table
 from liveavatar_runtime.planning.machines import PRESETS, RTX_4090, Machines
 from liveavatar_runtime.planning.simulator import Costs, Link, simulate
 from liveavatar_runtime.planning.workload import Workload
@@ -154,3 +155,12 @@ def test_slow_networks_do_not_stop_a_layer_pipeline_over_machines():
 def test_the_table_has_a_row_for_every_executor():
     rows = table(LARGE, PRESETS[2])
     assert len(rows) == 4 and all(row.count("|") == 8 for row in rows)
+
+
+def test_the_documented_tables_are_those_of_the_planner():
+    root = Path(__file__).parents[2]
+    page, readme = ((root / name).read_text(encoding="utf-8") for name in ("docs/EXECUTORS.md", "README.md"))
+    header, rule, *rows = documented()
+    assert "\n".join((header, rule, *rows)) in page
+    best = {row.split("|")[1]: row for row in reversed(rows)}
+    assert "\n".join((header, rule, *reversed(best.values()))) in readme
