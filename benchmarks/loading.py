@@ -1,0 +1,240 @@
+"""Measures memory and time of loading a model: `python benchmarks/loading.py` writes `benchmarks/results/loading.md`.
+
+A synthetic Wan2.2-S2V of half a gigabyte with random weights is written in each format, and each way of loading it runs
+in a process of its own. The peak is the operating system's own (VmHWM of Linux): all memory of the process, pages of
+mapped files included, above what it had before. It is given in units of the weights that are kept afterwards.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from liveavatar_runtime.checkpoint.detect import expected_shapes  # noqa: E402
+from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
+from liveavatar_runtime.config import AvatarConfig  # noqa: E402
+
+FP8 = torch.float8_e4m3fn
+ALLOWED = 1.15
+"""Peak memory in units of the weights kept."""
+
+
+def synthetic(layers: int) -> AvatarConfig:
+    """Twelve layers are half a gigabyte in bf16."""
+    return AvatarConfig(
+        dim=1024,
+        ffn_dim=4096,
+        num_heads=8,
+        num_layers=layers,
+        audio_inject_layers=(0, layers - 1),
+        audio_dim=64,
+        text_dim=256,
+        text_len=64,
+        freq_dim=256,
+    )
+
+
+def weights(config: AvatarConfig) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = expected_shapes(config)
+    return {name: torch.randn(shape, generator=generator).mul_(0.02).bfloat16() for name, shape in shapes.items()}
+
+
+def is_layer(name: str, tensor: Tensor) -> bool:
+    return name.startswith("blocks.") and name.endswith(".weight") and tensor.ndim == 2
+
+
+def write_files(folder: Path, layers: int) -> None:
+    """bf16.safetensors, fp8.safetensors, folder/ (two shards) and q8.gguf, all of one model."""
+    config = synthetic(layers)
+    tensors = weights(config)
+    header = {"config": json.dumps({"transformer": config.to_dict()})}
+    save_file(tensors, folder / "bf16.safetensors", metadata=header)
+    write_fp8(tensors, header, folder / "fp8.safetensors")
+    write_shards(tensors, config, folder / "folder")
+    write_gguf(tensors, header, folder / "q8.gguf")
+
+
+def write_fp8(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
+    """ComfyUI's layout: fp8 weights, a scale and a format for each layer."""
+    entries = {}
+    how = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
+    for name, tensor in tensors.items():
+        entries[name] = tensor
+        if is_layer(name, tensor):
+            scale = tensor.float().abs().max() / torch.finfo(FP8).max
+            entries[name] = (tensor.float() / scale).to(FP8)
+            entries[name.replace(".weight", ".weight_scale")] = scale
+            entries[name.replace(".weight", ".comfy_quant")] = how.clone()
+    save_file(entries, path, metadata=header)
+
+
+def write_shards(tensors: dict[str, Tensor], config: AvatarConfig, folder: Path) -> None:
+    folder.mkdir()
+    where = {}
+    names = list(tensors)
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        file = f"diffusion_pytorch_model-{number:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        where |= dict.fromkeys(part, file)
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+
+
+def write_gguf(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
+    writer = gguf.GGUFWriter(path, "wan")
+    writer.add_string("config", header["config"])
+    for name, tensor in tensors.items():
+        values = tensor.float().numpy()
+        if values.ndim > 4:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", [int(size) for size in values.shape])
+            values = values.reshape(values.shape[0], -1)
+        kind = gguf.GGMLQuantizationType.Q8_0 if is_layer(name, tensor) else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def core_model() -> Any:
+    """The pack's nodes/core_model.py in a ComfyUI on the CPU."""
+    sys.path.insert(0, os.environ.get("COMFYUI_PATH", str(ROOT / ".comfyui" / "ComfyUI")))
+    options: Any = importlib.import_module("comfy.options")
+    options.enable_args_parsing(False)
+    arguments: Any = importlib.import_module("comfy.cli_args")
+    arguments.args.cpu = True
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec and spec.loader
+    sys.modules["pack"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["pack"])
+    return importlib.import_module("pack.nodes.core_model")
+
+
+def touch(model: torch.nn.Module) -> torch.nn.Module:
+    """Reads every weight once, so that mapped ones count."""
+    for tensor in model.state_dict().values():
+        tensor.view(-1).view(torch.uint8).max()
+    return model
+
+
+def by_core(file: str, precision: Any) -> Callable[[Path], Callable[[], torch.nn.Module]]:
+    def prepare(folder: Path) -> Callable[[], torch.nn.Module]:
+        core = core_model()
+        return lambda: core.load_with_core(folder / file, [], precision).model.diffusion_model
+
+    return prepare
+
+
+def by_runtime(file: str, dtype: torch.dtype | None) -> Callable[[Path], Callable[[], torch.nn.Module]]:
+    return lambda folder: lambda: load_transformer(folder / file, dtype=dtype)
+
+
+# Name -> what prepares, and returns what is measured.
+WAYS: dict[str, Callable[[Path], Callable[[], torch.nn.Module]]] = {
+    "ComfyUI: bf16, as in file": by_core("bf16.safetensors", "as in file"),
+    "ComfyUI: bf16, auto on a CPU (float32)": by_core("bf16.safetensors", None),
+    "ComfyUI: bf16 to fp8_e4m3fn": by_core("bf16.safetensors", FP8),
+    "ComfyUI: folder of shards, as in file": by_core("folder", "as in file"),
+    "ComfyUI: scaled fp8": by_core("fp8.safetensors", None),
+    "ComfyUI: GGUF Q8_0 to bf16": by_core("q8.gguf", "as in file"),
+    "runtime: bf16, mapped, all weights read": lambda folder: (
+        lambda: touch(load_transformer(folder / "bf16.safetensors"))
+    ),
+    "runtime: bf16 to float16": by_runtime("bf16.safetensors", torch.float16),
+    "runtime: folder of shards to float16": by_runtime("folder", torch.float16),
+    "runtime: scaled fp8 to bf16": by_runtime("fp8.safetensors", None),
+    "runtime: GGUF Q8_0 to bf16": by_runtime("q8.gguf", None),
+}
+
+
+def status(key: str) -> int:
+    """Bytes of a memory figure of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def measure(way: str, folder: Path) -> dict[str, float]:
+    """Loads in this process: bytes kept, peak bytes above the start, seconds."""
+    load = WAYS[way](folder)
+    # Starts the peak anew.
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = status("VmRSS"), time.perf_counter()
+    model = load()
+    seconds, peak = time.perf_counter() - start, status("VmHWM") - before
+    return {"kept": kept_bytes(model), "peak": peak, "seconds": seconds}
+
+
+def kept_bytes(model: torch.nn.Module) -> int:
+    total = 0
+    for weight in model.parameters():
+        stored = getattr(weight, "_qdata", weight)
+        total += stored.numel() * stored.element_size()
+    return total
+
+
+def measure_apart(way: str, folder: Path) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def report(rows: dict[str, dict[str, float]]) -> str:
+    table = [
+        "# Memory and time of loading",
+        "",
+        "By `python benchmarks/loading.py` on a CPU (Linux): a synthetic Wan2.2-S2V with random weights. The peak is",
+        "all memory of the process above what it had before, mapped pages included, during the whole loading.",
+        f"Allowed is {ALLOWED:g} times the weights that are kept.",
+        "",
+        "| way of loading | weights kept | peak | peak / kept | met | seconds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for way, row in rows.items():
+        ratio = row["peak"] / row["kept"]
+        met = "yes" if ratio <= ALLOWED else "**no**"
+        sizes = f"{row['kept'] / 2**20:.0f} MiB | {row['peak'] / 2**20:.0f} MiB"
+        table.append(f"| {way} | {sizes} | {ratio:.2f} | {met} | {row['seconds']:.1f} |")
+    return "\n".join(table) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12, help="size of the synthetic model")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "loading.md")
+    parser.add_argument("--way", choices=WAYS, help="measure one way in this process, print JSON")
+    parser.add_argument("--folder", type=Path, help="where write_files() has put the files")
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(measure(arguments.way, arguments.folder)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), arguments.layers)
+        rows = {}
+        for way in WAYS:
+            rows[way] = measure_apart(way, Path(folder))
+            print(way, rows[way], flush=True)
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text(report(rows))
+    print(arguments.output.read_text())
+
+
+if __name__ == "__main__":
+    main()
