@@ -24,10 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from .channel import LOOPBACK
 from .parent import when_input_ends
-from .store import open_store, serve_store
-
-LISTENING_KEY = "listening"
-"""Where rank 0 puts its port into the store."""
+from .store import LISTENING_KEY, open_store, serve_store
 
 
 def main(arguments: list[str]) -> int:

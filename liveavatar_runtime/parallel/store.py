@@ -7,6 +7,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from .channel import LOOPBACK
 
+LISTENING_KEY = "listening"
+"""Where rank 0 puts the port at which it waits for ComfyUI."""
+
 
 def serve_store(listening_fd: int, port: int) -> Store:
     """A server on a socket that listens already."""

@@ -27,7 +27,6 @@ from .devices import EXECUTORS, FSDP, LAYER_PIPELINE, parse_devices
 from .executor import Executor, Run
 from .fsdp import parameter_bytes, shard
 from .job import Job
-from .launch import LISTENING_KEY
 from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
 from .partition import split_evenly
@@ -35,7 +34,7 @@ from .pipeline_worker import PipelinePart, PipelineWorker, send_block
 from .ranks import LINGER_SECONDS, Progress, Rank, Watch
 from .schedule import LayerSchedule, TimestepSchedule, split_steps
 from .stage_model import share_of
-from .store import open_store
+from .store import LISTENING_KEY, open_store
 from .weights_key import weights_key
 
 DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -82,6 +82,8 @@ class LocalWorkers:
         return self._failed(link.lost or "the connection was closed")
 
     def _failed(self, otherwise: str) -> MachineError:
+        if not self._groups:
+            return MachineError(describe([], {}, "they were ended by this process"))
         group = self._groups[0]
         group.stopped.wait(REASON_SECONDS)
         text = group.reason(otherwise)

@@ -1,0 +1,143 @@
+"""What workers are made of, without processes: runs as messages, devices, reasons, and the notice of a hang."""
+
+import json
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+from tiny_avatar import CONFIG, PLAN, Noise, random_conditions
+from worker_group import save_model
+
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.parallel.channel import ChannelError, Message
+from liveavatar_runtime.parallel.create import local_workers, resolve
+from liveavatar_runtime.parallel.devices import check_devices, parse_devices
+from liveavatar_runtime.parallel.failures import AGAIN, Failure, describe
+from liveavatar_runtime.parallel.job import Job, plan_from_json, plan_to_json
+from liveavatar_runtime.parallel.ranks import Progress
+from liveavatar_runtime.parallel.weights_key import weights_key
+from liveavatar_runtime.sampling.block_loop import RunStart
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        ClipPlan(),
+        ClipPlan(fps=Fraction(30000, 1001), relative_distance=(4, 30, 17), sink_policy="reference", shift=2.5),
+        ClipPlan(num_clip=8, segment_clips=3, segment_index=2),
+    ],
+)
+def test_plans_travel_as_json(plan: ClipPlan) -> None:
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+
+
+def test_runs_travel_as_messages() -> None:
+    conditions = random_conditions(actors=2)
+    rings = {"step.0.layer.0.keys": torch.randn(2, 3), "step.0.layer.0.values": torch.randn(2, 3)}
+    start = RunStart(3, {0: torch.randn(16, 1, 8, 8)}, rings)
+    run, *parts = Job.of(7, conditions, PLAN, start, [2, 4]).messages()
+    header = json.loads(json.dumps(run.header))
+    arrived = {name: tensor for part in parts for name, tensor in part.tensors.items()}
+    job = Job.from_messages(Message(header, run.tensors), arrived)
+    assert (job.number, job.plan, job.kept_rings, header["rings"]) == (7, PLAN, {2, 4}, 2)
+    voice = Noise()
+    got = job.conditions(voice)
+    assert got.audio is voice
+    for name in ("text", "reference", "motion", "actor_masks"):
+        assert torch.equal(getattr(got, name), getattr(conditions, name))
+    begun = job.start()
+    assert begun.first_block == 3 and begun.rings == rings
+    assert torch.equal(begun.first_frames[0], start.first_frames[0])
+
+
+def test_a_run_without_a_part_is_refused() -> None:
+    run, *_ = Job.of(7, random_conditions(), PLAN, RunStart(), []).messages()
+    del run.tensors["text"]
+    with pytest.raises(ChannelError, match="'text'"):
+        Job.from_messages(run, None)
+
+
+def test_devices_as_a_user_writes_them() -> None:
+    assert parse_devices("cpu, cpu") == [CPU, CPU]
+    assert parse_devices("cpu:0") == [CPU]
+    for name in ("cuda:77", "gpu", "cpu:1", "cuda:x", "cuda:-1"):
+        with pytest.raises(InputError, match=f"devices names '{name}'; this machine has"):
+            parse_devices(name)
+    with pytest.raises(InputError, match="allowed are 64"):
+        parse_devices(",".join(["cpu"] * 65))
+
+
+def test_devices_that_an_executor_cannot_use() -> None:
+    check_devices("layer_pipeline", [CPU] * CONFIG.num_layers, CONFIG)
+    for executor in ("fsdp", "layer_pipeline"):
+        with pytest.raises(InputError, match="the model has 5 layers"):
+            check_devices(executor, [CPU] * 6, CONFIG)
+    with pytest.raises(InputError, match="one device"):
+        check_devices("local", [CPU, CPU], CONFIG)
+    with pytest.raises(InputError, match="devices of one kind"):
+        check_devices("fsdp", [CPU, torch.device("cuda", 0)], CONFIG)
+    with pytest.raises(InputError, match="GPU of its own"):
+        check_devices("fsdp", [torch.device("cuda", 0)] * 2, CONFIG)
+    with pytest.raises(InputError, match="executor is 'magic'"):
+        check_devices("magic", [CPU], CONFIG)
+    assert [resolve("auto", []), resolve("auto", [CPU, CPU]), resolve("fsdp", [])] == [
+        "local",
+        "layer_pipeline",
+        "fsdp",
+    ]
+
+
+def test_workers_refuse_quantised_precision(tmp_path) -> None:
+    with pytest.raises(InputError, match="precision is fp8_e4m3fn"):
+        local_workers("fsdp", [CPU], CONFIG, tmp_path, [], "fp8_e4m3fn")
+
+
+def test_reasons_name_causes_before_consequences() -> None:
+    cause = Failure(1, "cuda:1 on host", "ValueError: no", "Traceback: cause\n")
+    consequence = Failure(0, "cuda:0 on host", "Connection closed", "Traceback: other", consequence=True)
+    text = describe([consequence, cause], {}, "silence")
+    assert text == f"The workers ended: rank 1 (cuda:1 on host): ValueError: no.\n{AGAIN}\nTraceback: cause"
+    assert "rank 1 was killed (SIGKILL)" in describe([consequence], {1: "was killed (SIGKILL)"}, "silence")
+    assert "Connection closed" in describe([consequence], {}, "silence")
+    assert describe([], {}, "silence").startswith("The workers ended: silence.")
+
+
+def test_a_hang_is_told_from_slow_work() -> None:
+    progress = Progress(limit=0.05)
+    time.sleep(0.1)
+    assert not progress.stalled, "nothing was expected"
+    with progress.expected(True):
+        assert not progress.stalled
+        time.sleep(0.1)
+        assert progress.stalled
+        progress.mark()
+        assert not progress.stalled
+        with progress.expected(False):
+            time.sleep(0.1)
+            assert not progress.stalled
+        assert not progress.stalled
+    measured = Progress()
+    first = measured.limit
+    with measured.expected(True):
+        time.sleep(0.02)
+        measured.mark()
+        measured.settle()
+    assert measured.limit < first
+
+
+def test_weights_are_told_apart(tmp_path) -> None:
+    model = save_model(tmp_path / "one")
+    same = save_model(tmp_path / "two")
+    key = weights_key(model, [], "float32")
+    assert weights_key(same, [], "float32") == key
+    others = {
+        weights_key(model, [], "bfloat16"),
+        weights_key(model, [(same, 1.0)], "float32"),
+        weights_key(model, [(same, 0.5)], "float32"),
+    }
+    assert len(others | {key}) == 4
