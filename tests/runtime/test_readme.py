@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.images import fit_size
 from liveavatar_runtime.planning.memory import (
     Machine,
@@ -117,3 +118,19 @@ def test_every_node_is_in_the_table():
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "nodes").glob("*.py"))
     names = set(re.findall(r'node_id="[^"]*",\s*display_name="([^"]+)"', sources))
     assert names == {row[0].strip("*") for row in rows("Nodes")[1:] if row[0].startswith("**")}
+
+
+def test_codecs_and_what_they_take():
+    table = {row[0].strip("`"): row[1:] for row in rows("Long videos") if row[0].strip("`") in CODECS}
+    assert list(table) == list(CODECS)
+    for name, (kind, sound, crf, pixels) in table.items():
+        settings = CODECS[name]
+        assert (kind.lower(), sound.lower()) == (settings.kind.extension, settings.kind.sound)
+        low, high = settings.crf_range or (0, 0)
+        assert crf == ("lossless" if settings.crf_range is None else f"{low} to {high}")
+        assert tuple(part.strip("` ") for part in pixels.split(",")) == settings.pixel_formats
+
+
+def test_every_template_for_long_videos_is_there():
+    templates = [row[0].strip("*") for row in rows("Long videos") if row[0].startswith("**")]
+    assert templates and all((ROOT / "workflows" / f"{name}.json").is_file() for name in templates)
