@@ -199,11 +199,11 @@ def stop_if_interrupted() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def worker_executor(workers: Any) -> Any:
-    """The executor of runs in worker processes, which the interruption stops."""
-    from ..liveavatar_runtime.parallel.remote import RemoteExecutor
-
-    return RemoteExecutor(workers, stop_if_interrupted)
+def make_room_for_others(devices: Sequence[torch.device]) -> None:
+    """Take ComfyUI's models off GPUs that other processes are going to use; they come back when they are needed."""
+    for device in {device for device in devices if device.type == "cuda"}:
+        comfy.model_management.free_memory(device_memory(device), device)
+        comfy.model_management.soft_empty_cache()
 
 
 def show_text(node_id: str, text: str) -> None:

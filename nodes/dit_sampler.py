@@ -25,6 +25,7 @@ from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
 from .stage_models import is_pipeline, patcher_on, pipeline_executor, plan_pipeline, transformer_of
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
+from .worker_model import worker_executor, worker_placement
 
 
 class DiTSampler(io.ComfyNode):
@@ -134,11 +135,14 @@ class DiTSampler(io.ComfyNode):
         picture, note = first_picture(image)
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
         streaming = streaming_vae(vae)
-        stages, placement = None, ON_DEVICE
+        stages = None
         if is_pipeline(model):
             stages = plan_pipeline(model, plan, streaming, kv_cache, kv_dtype)
             placement = stages.placement
-        elif model.workers is None:
+        elif model.workers is not None:
+            beside = decoder_bytes(streaming, plan)
+            placement = worker_placement(model, plan, beside, kv_cache, kv_dtype, schedule)
+        else:
             placement = choose_placement(
                 model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
             )
@@ -195,11 +199,16 @@ def prompt_of(conditioning: Any) -> Any:
 
 def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine:
     """Memory that there is; the blocks are decoded while the next ones are sampled, so the VAE needs its part."""
+    device = bridge.device_memory(model.patcher.load_device)
+    weights, beside = model.patcher.model_size(), decoder_bytes(vae, plan)
+    return Machine(device=device, ram=bridge.free_ram(), weights=weights, beside=beside)
+
+
+def decoder_bytes(vae: StreamingVAE, plan: ClipPlan) -> int:
+    """The VAE and its work."""
     from ..liveavatar_runtime.planning.memory import decode_bytes
 
-    beside = vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
-    device = bridge.device_memory(model.patcher.load_device)
-    return Machine(device=device, ram=bridge.free_ram(), weights=model.patcher.model_size(), beside=beside)
+    return vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
 
 
 def executor_of(
@@ -215,7 +224,7 @@ def executor_of(
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
     if model.workers is not None:
-        return bridge.worker_executor(model.workers)
+        return worker_executor(model, placement)
     home = model.devices[0] if model.devices else model.patcher.load_device
     patcher = patcher_on(model, home, set(range(model.config.num_layers)))
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)

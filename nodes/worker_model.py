@@ -4,14 +4,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 import torch
 
 from ..liveavatar_runtime.errors import InputError
+from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, ScheduleChoice
+from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .types import AvatarModel
+
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.parallel.executor import Executor
+    from ..liveavatar_runtime.planning.memory import Placement
 
 TOKEN_FILE = "liveavatar-workers-token"
 """In ComfyUI's user folder. The token is no widget, because workflows are shared."""
@@ -66,6 +72,41 @@ def model_of_address(address: str) -> AvatarModel:
     return AvatarModel(
         None, AvatarConfig.from_dict(about["config"]), dtype, about["executor"], (), workers, about["key"]
     )
+
+
+def worker_executor(model: AvatarModel, placement: "Placement") -> "Executor":
+    """The executor of runs in the model's workers, which ComfyUI's interruption stops."""
+    from ..liveavatar_runtime.parallel.remote import RemoteExecutor
+
+    bridge.make_room_for_others(model.devices)
+    return RemoteExecutor(model.workers, bridge.stop_if_interrupted, placement)
+
+
+def worker_placement(
+    model: AvatarModel,
+    plan: ClipPlan,
+    vae_bytes: int,
+    kv_cache: KVCacheChoice,
+    kv_dtype: KVTypeChoice,
+    schedule: ScheduleChoice,
+) -> "Placement":
+    """Where each rank's caches are: planned for devices of this machine, for others as the widgets say.
+
+    Raises MachineError when nothing fits.
+    """
+    from ..liveavatar_runtime.planning.memory import Machine, Placement, choose_placement
+    from ..liveavatar_runtime.planning.workload import Workload
+
+    if not model.devices:
+        place = "ram" if kv_cache == "ram" else "device"
+        return Placement(place, "fp8" if kv_dtype == "fp8" else "model", schedule == "batched")
+    ranks = len(model.devices)
+    weights = Workload(model.config, plan, model.dtype).weights(range(model.config.num_layers)) // ranks
+    memory = min(bridge.device_memory(device) for device in model.devices)
+    # All ranks share the memory of the host, and on the processor that is the device as well.
+    shared = ranks if model.devices[0].type == "cpu" else 1
+    machine = Machine(device=memory // shared, ram=bridge.free_ram() // ranks, weights=weights, beside=vae_bytes)
+    return choose_placement(model.config, plan, model.dtype, machine, kv_cache, kv_dtype, schedule)
 
 
 def workers_token() -> str:

@@ -4,12 +4,13 @@ The voice follows block by block when the model wants it, so that memory does no
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
+from ..planning.memory import ON_DEVICE, Placement
 from ..sampling.block_loop import RunStart
 from ..sampling.conditions import Conditions, FrameFeatures
 from ..sampling.plan import ClipPlan
@@ -20,7 +21,8 @@ FIRST_FRAME = "first_frame."
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run without its voice. `number` tells runs apart; `kept_rings`: blocks after which the state is wanted."""
+    """A run without its voice. `number` tells runs apart; `kept_rings`: blocks after which the state is wanted;
+    `placement`: of the caches on every rank."""
 
     number: int
     plan: ClipPlan
@@ -29,10 +31,17 @@ class Job:
     first_block: int
     kept_rings: frozenset[int]
     rings: Mapping[str, Tensor] | None = None
+    placement: Placement = ON_DEVICE
 
     @classmethod
     def of(
-        cls, number: int, conditions: Conditions, plan: ClipPlan, start: RunStart, kept_rings: Iterable[int]
+        cls,
+        number: int,
+        conditions: Conditions,
+        plan: ClipPlan,
+        start: RunStart,
+        kept_rings: Iterable[int],
+        placement: Placement = ON_DEVICE,
     ) -> "Job":
         tensors = {"text": conditions.text, "reference": conditions.reference, "motion": conditions.motion}
         if conditions.actor_masks is not None:
@@ -45,6 +54,7 @@ class Job:
             first_block=start.first_block,
             kept_rings=frozenset(kept_rings),
             rings=start.rings,
+            placement=placement,
         )
 
     def messages(self) -> Iterable[Message]:
@@ -56,6 +66,7 @@ class Job:
             "first_block": self.first_block,
             "kept_rings": sorted(self.kept_rings),
             "rings": None if self.rings is None else len(self.rings),
+            "placement": asdict(self.placement),
         }
         yield Message(header, dict(self.tensors))
         for name, tensor in (self.rings or {}).items():
@@ -72,6 +83,7 @@ class Job:
                 first_block=int(message.header["first_block"]),
                 kept_rings=frozenset(map(int, message.header["kept_rings"])),
                 rings=rings,
+                placement=Placement(**message.header["placement"]),
             )
         except (KeyError, TypeError) as error:
             raise ChannelError(f"the other side sent a run without {error}") from error

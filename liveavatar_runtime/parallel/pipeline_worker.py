@@ -16,6 +16,7 @@ from ..sampling.block_loop import Evaluation
 from ..sampling.plan import ClipPlan
 from .desk import Cancelled, Desk
 from .job import Job
+from .pipelines import cache_maker
 from .post import PostOffice
 from .ranks import Rank
 from .schedule import PipelineSchedule
@@ -102,6 +103,7 @@ class PipelineWorker:
             start=job.start(),
             keep_rings=lambda block: block in job.kept_rings,
             want_evaluations=True,
+            make_cache=cache_maker(job.placement),
         )
         with torch.inference_mode():
             Stage(self._rank.number, self._part.model, self._rank.device, task, transport, self).run()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import InputError, MachineError
+from ..planning.memory import ON_DEVICE, Placement
 from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, Evaluation, KeepRings, LatentBlock, RunStart
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
@@ -23,10 +24,11 @@ def never() -> None:
 
 @dataclass(frozen=True, eq=False)
 class RemoteExecutor:
-    """`poll` is called while the workers compute and may raise to interrupt."""
+    """`poll` is called while the workers compute and may raise to interrupt; `placement`: of each rank's caches."""
 
     workers: Workers
     poll: Poll = never
+    placement: Placement = ON_DEVICE
 
     def run(
         self,
@@ -38,7 +40,7 @@ class RemoteExecutor:
     ) -> "RemoteRun":
         blocks = range(start.first_block, plan.num_blocks)
         kept = [block for block in blocks if keep_rings is not None and keep_rings(block)]
-        job = Job.of(secrets.randbits(48), conditions, plan, start, kept)
+        job = Job.of(secrets.randbits(48), conditions, plan, start, kept, self.placement)
         return RemoteRun(self.workers, job, conditions, after_step, self.poll)
 
 

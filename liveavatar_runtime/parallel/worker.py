@@ -226,6 +226,8 @@ class Session:
                 assert pipeline is not None
                 pipeline.run(job)
                 return None
+            if isinstance(executor, LocalExecutor):
+                executor = LocalExecutor.placed(executor.model, executor.device, executor.dtype, job.placement)
             run = executor.run(
                 job.conditions(self), job.plan, job.start(), self._after_step, lambda block: block in job.kept_rings
             )
