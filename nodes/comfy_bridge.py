@@ -82,6 +82,11 @@ def model_path(folder: str, name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(folder, name))
 
 
+def user_file(name: str) -> Path:
+    """A file in ComfyUI's user folder, which the browser does not get."""
+    return Path(folder_paths.get_user_directory()) / name
+
+
 def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[Path, str, str]:
     """Path, file name and subfolder of the next free file for a prefix, which now exists, empty.
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import folder_paths
 import torch
 
 from ..liveavatar_runtime.errors import InputError
@@ -113,7 +112,7 @@ def workers_token() -> str:
     """Raises InputError when there is none."""
     from ..liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
 
-    file = Path(folder_paths.get_user_directory()) / TOKEN_FILE
+    file = bridge.user_file(TOKEN_FILE)
     token = os.environ.get(TOKEN_VARIABLE) or (file.read_text().strip() if file.is_file() else "")
     if not token:
         raise InputError(f"the workers' token is missing; put it into {file}, the same as at the workers")
