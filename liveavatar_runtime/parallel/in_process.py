@@ -47,15 +47,15 @@ class Links:
         self._results: deque[tuple[Result, torch.cuda.Event | None]] = deque()
 
     def put(self, source: int, to: int, key: MessageKey, parcel: Parcel) -> None:
-        link = self._parcels[source, to]
         with self._changed:
+            link = self._parcels[source, to]
             self._wait(lambda: len(link) < self.capacity)
             link[key] = parcel
             self._changed.notify_all()
 
     def take(self, source: int, to: int, key: MessageKey) -> Parcel:
-        link = self._parcels[source, to]
         with self._changed:
+            link = self._parcels[source, to]
             self._wait(lambda: key in link)
             self._changed.notify_all()
             return link.pop(key)
@@ -102,6 +102,7 @@ class StagePort(Transport):
     def __init__(self, number: int, device: torch.device, links: Links) -> None:
         self.number, self.device, self.links = number, device, links
         self._ahead: deque[torch.cuda.Event] = deque()
+        self._copies: torch.cuda.Stream | None = None
 
     def send(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
         self.links.put(self.number, stage, key, Parcel(tensors, self._now()))
@@ -129,13 +130,28 @@ class StagePort(Transport):
         return event
 
     def _brought(self, tensor: Tensor, ready: "torch.cuda.Event | None") -> Tensor:
-        """The tensor on this stage's device; its copy runs on this thread's stream of the sender's card."""
+        """The tensor on this stage's device. A copy has a stream of its own, so that it does not wait for what this
+        stage computes now; only what comes next waits for the copy."""
         if ready is not None:
-            stream = torch.cuda.current_stream(tensor.device)
-            stream.wait_event(ready)
-            # The sender's allocator must not give the memory away before the copy has read it.
-            tensor.record_stream(stream)
-        return tensor.to(self.device, non_blocking=ready is not None)
+            wait_for(ready, tensor)
+        if tensor.device == self.device or self.device.type != "cuda":
+            return tensor.to(self.device)
+        if self._copies is None:
+            self._copies = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._copies):
+            moved = tensor.to(self.device, non_blocking=True)
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_stream(self._copies)
+        moved.record_stream(stream)
+        return moved
+
+
+def wait_for(ready: "torch.cuda.Event", tensor: Tensor) -> None:
+    """Let this thread's stream on the tensor's card wait for another one that makes it."""
+    stream = torch.cuda.current_stream(tensor.device)
+    stream.wait_event(ready)
+    # The allocator of the stream that made it must not give the memory away before this one has read it.
+    tensor.record_stream(stream)
 
 
 @dataclass(frozen=True)
@@ -193,8 +209,10 @@ class PipelineRun(Iterator[LatentBlock]):
     def _next_block(self) -> LatentBlock:
         while True:
             result, ready = self._links.take_result()
-            if ready is not None:
-                ready.synchronize()
+            if ready is not None and not isinstance(result, RingPart):
+                wait_for(ready, result.latents)
+                if isinstance(result, Evaluation):
+                    wait_for(ready, result.velocity)
             if isinstance(result, RingPart):
                 self._rings[result.block].update(result.tensors)
             elif isinstance(result, Evaluation):

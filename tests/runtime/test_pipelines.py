@@ -26,6 +26,8 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 
 CPU = torch.device("cpu")
 STAGES = [1, 2, 3, 4]
+TIMES = 5
+"""How often failures are repeated."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -196,16 +198,20 @@ def failing(executor: Any, stage: int, after: int, error: Exception) -> Any:
     return replace(executor, places=places)
 
 
+SHORT = replace(PLAN, num_clip=1)
+
+
 @EXECUTORS
 @pytest.mark.parametrize(("stage", "after"), [(0, 0), (0, 5), (1, 3), (2, 0), (2, 5)])
 def test_a_stage_that_raises_ends_the_run_and_names_its_device(make, model, local, stage, after):
-    executor = failing(make(model, 3), stage, after, ArithmeticError("card on fire"))
-    started = time.monotonic()
-    with pytest.raises(StageError, match=rf"stage {stage} on cpu failed: ArithmeticError: card on fire") as caught:
-        list(executor.run(random_conditions(), PLAN))
-    assert isinstance(caught.value.__cause__, ArithmeticError)
-    assert time.monotonic() - started < 5
-    assert_same(list(make(model, 3).run(random_conditions(), PLAN)), blocks_of(local, PLAN))
+    for _ in range(TIMES):
+        executor = failing(make(model, 3), stage, after, ArithmeticError("card on fire"))
+        started = time.monotonic()
+        with pytest.raises(StageError, match=rf"stage {stage} on cpu failed: ArithmeticError: card on fire") as caught:
+            list(executor.run(random_conditions(), PLAN))
+        assert time.monotonic() - started < 10
+        assert isinstance(caught.value.__cause__, ArithmeticError)
+    assert_same(list(make(model, 3).run(random_conditions(), SHORT)), blocks_of(local, SHORT))
 
 
 @EXECUTORS
@@ -217,19 +223,24 @@ def test_an_exception_of_the_callback_stops_all_stages(make, model):
         if evaluation.block == 1:
             raise Interrupted
 
-    run = make(model, 3).run(random_conditions(), PLAN, after_step=after_step)
-    with pytest.raises(Interrupted):
-        list(run)
-    assert list(run) == []
+    for _ in range(TIMES):
+        run = make(model, 3).run(random_conditions(), PLAN, after_step=after_step)
+        with pytest.raises(Interrupted):
+            list(run)
+        assert list(run) == []
 
 
 @EXECUTORS
 def test_a_reader_that_stops_early_leaves_no_thread(make, model):
-    run = make(model, 3).run(random_conditions(), replace(PLAN, num_clip=1000))
-    assert next(run).index == 0
-    run.close()
-    run.close()
-    assert list(run) == []
+    for _ in range(TIMES):
+        before = threading.active_count()
+        run = make(model, 3).run(random_conditions(), replace(PLAN, num_clip=1000))
+        assert next(run).index == 0
+        started = time.monotonic()
+        run.close()
+        run.close()
+        assert time.monotonic() - started < 5 and threading.active_count() == before
+        assert list(run) == []
 
 
 @EXECUTORS
@@ -260,11 +271,10 @@ def test_stages_wait_for_a_slow_reader(make, model):
 
     run = make(model, 2).run(replace(random_conditions(), audio=Counted()), plan)
     next(run)
-    time.sleep(0.5)
+    time.sleep(1)
     made = len(asked)
-    time.sleep(0.3)
-    assert len(asked) == made < 40
     run.close()
+    assert made < 40
 
 
 def test_threads_for_computation_are_shared_and_put_back(model):
