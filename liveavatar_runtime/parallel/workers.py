@@ -180,7 +180,10 @@ def _end_groups(groups: list[_Group]) -> None:
 
 
 class RemoteWorkers:
-    """A group that somebody started with torchrun; rank 0 listens at `address` ("host:port")."""
+    """A group that somebody started with torchrun; rank 0 listens at `address` ("host:port"). It stays when this goes.
+
+    It serves one ComfyUI at a time: another one that knows the token takes it over.
+    """
 
     def __init__(
         self,
@@ -192,17 +195,20 @@ class RemoteWorkers:
         self._host, self._port = parse_address(address)
         self._token = token
         self._connect_timeout, self._load_timeout = connect_timeout, load_timeout
-        self._link: Link | None = None
+        self._links: list[Link] = []
+        self._finalizer = weakref.finalize(self, _close_links, self._links)
 
     def link(self, poll: Poll) -> Link:
-        if self._link is not None and self._link.lost is None:
-            return self._link
-        self._link = Link(self._connect(poll))
+        if self._links and self._links[0].lost is None:
+            return self._links[0]
+        self.close()
+        link = Link(self._connect(poll))
+        self._links.append(link)
         try:
-            self._link.wait_until_ready(self._load_timeout, poll)
+            link.wait_until_ready(self._load_timeout, poll)
         except ChannelError as error:
-            raise self.failure(self._link) from error
-        return self._link
+            raise self.failure(link) from error
+        return link
 
     def _connect(self, poll: Poll) -> Channel:
         """torchrun may be starting the workers again, after a failure."""
@@ -221,7 +227,9 @@ class RemoteWorkers:
         return MachineError(describe(link.failures, {}, link.lost or "the connection was closed"))
 
     def close(self) -> None:
-        """The workers stay; they wait for the next ComfyUI."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        _close_links(self._links)
+
+
+def _close_links(links: list[Link]) -> None:
+    while links:
+        links.pop().close()

@@ -1,0 +1,75 @@
+"""Speed of the executors in worker processes against one process: `python benchmarks/worker_pipelines.py`.
+
+The model and the plan are those of `benchmarks/pipelines.py`, and so is what it prints. Each rank has one thread. On
+one machine FSDP computes everything on every rank: it saves memory, not time.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.pipelines import CONFIG, CPU, PLAN, Timed, predict, random_conditions, random_model, time_run  # noqa: E402
+from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
+from liveavatar_runtime.parallel.partition import split_evenly  # noqa: E402
+from liveavatar_runtime.parallel.remote import RemoteExecutor  # noqa: E402
+from liveavatar_runtime.parallel.schedule import LayerSchedule, TimestepSchedule, split_steps  # noqa: E402
+from liveavatar_runtime.parallel.workers import LocalWorkers  # noqa: E402
+
+
+def save_model(folder: str) -> None:
+    weights = {name: tensor.contiguous() for name, tensor in random_model().state_dict().items()}
+    save_file(weights, Path(folder) / "diffusion_pytorch_model.safetensors")
+    (Path(folder) / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+
+
+def main(arguments: list[str] | None = None, write: Callable[[str], None] = print) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=PLAN.num_clip)
+    parser.add_argument("--executors", nargs="+", default=["layer_pipeline", "timestep_pipeline", "fsdp"])
+    options = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    plan = replace(PLAN, num_clip=options.clips)
+    conditions, local = random_conditions(plan), LocalExecutor(random_model(), CPU, torch.float32)
+    schedules = {
+        "layer_pipeline": LayerSchedule(split_evenly(CONFIG.num_layers, options.ranks), plan.steps),
+        "timestep_pipeline": TimestepSchedule(CONFIG.num_layers, split_steps(plan.steps, options.ranks)),
+    }
+    write(f"{options.ranks} ranks, one thread each; {plan.num_blocks} blocks, median of {options.repeats} runs\n")
+    write("| executor | seconds a block | times as fast | simulator | simulator / measured |")
+    write("| --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(folder)
+        for name in options.executors:
+            devices = ",".join(["cpu"] * options.ranks)
+            workers = LocalWorkers(options.ranks, ["--model", folder, "--executor", name, "--devices", devices])
+            alone: list[Timed] = []
+            shared: list[Timed] = []
+            workers.link(lambda: None)
+            for _ in range(options.repeats):
+                alone.append(time_run(local, conditions, plan))
+                shared.append(time_run(RemoteExecutor(workers), conditions, plan))
+                assert torch.equal(alone[-1].latents, shared[-1].latents)
+            workers.close()
+            single, pace = (statistics.median(run.pace for run in runs) for runs in (alone, shared))
+            predicted = predict(schedules[name], plan, alone[-1]) if name in schedules else None
+            forecast = "- | -" if predicted is None else f"{predicted:.3f} | {predicted / pace:.2f}"
+            write(f"| {name} | {pace:.3f} (alone {single:.3f}) | {single / pace:.2f} | {forecast} |")
+
+
+if __name__ == "__main__":
+    main()
