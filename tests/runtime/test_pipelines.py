@@ -108,6 +108,13 @@ def test_the_given_picture_as_reference(make, model, local):
 
 
 @EXECUTORS
+def test_a_sink_that_is_renewed_again_and_again(make, model, local):
+    plan = replace(PLAN, num_clip=6, infer_frames=12, sink_policy="reanchor", reanchor_clips=2)
+    assert len(plan.sink_sources()) > 2
+    assert_same(list(make(model, 3).run(random_conditions(), plan)), blocks_of(local, plan))
+
+
+@EXECUTORS
 def test_more_devices_than_steps(make, model, local):
     plan, conditions = replace(PLAN, steps=2), random_conditions()
     assert_same(list(make(model, 5).run(conditions, plan)), list(local.run(conditions, plan)))
