@@ -24,7 +24,8 @@ def describe(failures: Sequence[Failure], ended: Mapping[int, str], otherwise: s
     """
     causes = {failure.rank: failure for failure in reversed(failures) if not failure.consequence}
     reported = {failure.rank for failure in failures}
-    silent = {rank: how for rank, how in ended.items() if rank not in reported}
+    # Rank 0 exits by itself after it has told about another one.
+    silent = {rank: how for rank, how in ended.items() if rank not in reported and not (causes and "exited" in how)}
     if not causes and not silent:
         causes = {failure.rank: failure for failure in failures[:1]}
     lines = [f"rank {rank} {how}" for rank, how in silent.items()]
