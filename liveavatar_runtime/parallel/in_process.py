@@ -259,10 +259,20 @@ def run_stage(number: int, worker: StageWorker, links: Links, compute_threads: i
     except StageStopped:
         return
     except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that waits must be told
-        message = f"stage {number} on {worker.device} failed: {type(error).__name__}: {error}"
-        failure = StageError(message)
+        failure = failure_of(number, worker.device, error)
         failure.__cause__ = error
         links.stop(failure)
+
+
+class StageOutOfMemory(StageError, torch.cuda.OutOfMemoryError):
+    """A stage's device is full; also of the class by which ComfyUI knows that it should unload its models."""
+
+
+def failure_of(number: int, device: torch.device, error: BaseException) -> StageError:
+    text = f"stage {number} on {device} failed: {type(error).__name__}: {error}"
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return StageOutOfMemory(f"{text} Set kv_cache of DiT Sampler to ram, or make the video smaller.")
+    return StageError(text)
 
 
 @contextlib.contextmanager
