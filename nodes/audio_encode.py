@@ -73,6 +73,7 @@ def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str)
             raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
         return torch.cat(tuple(layers)).float().cpu()
 
+    folder = bridge.temporary_folder()
     progress: list[bridge.NodeProgress] = []
 
     def on_window(done: int, total: int) -> None:
@@ -81,5 +82,5 @@ def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str)
         progress[0].advance_to(done)
 
     if isinstance(audio_encoder, BundleAudioEncoder):
-        return audio_encoder.encode_long(waveform, sample_rate, on_window)
-    return encode_in_windows(all_layers, waveform, sample_rate, progress=on_window)
+        return audio_encoder.encode_long(waveform, sample_rate, on_window, folder)
+    return encode_in_windows(all_layers, waveform, sample_rate, progress=on_window, folder=folder)

@@ -1,6 +1,7 @@
 """VAE and audio encoder of a bundle, as the objects that ComfyUI's own loaders give."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -16,12 +17,15 @@ Progress = Callable[[int, int], None]
 
 
 def load_bundle_vae(bundle: Bundle) -> Any:
-    """A comfy.sd.VAE; None when the bundle has none."""
+    """A comfy.sd.VAE; None when the bundle has none. Raises CheckpointError when it is no complete Wan 2.1 VAE."""
     if bundle.vae is None:
         return None
     from ..liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from ..liveavatar_runtime.vae import load_wan_vae
 
     tensors, metadata = read_tensors(bundle.vae)
+    # Core only logs what is missing, and decodes with what happens to be in memory there.
+    load_wan_vae(tensors)
     vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
     vae.throw_exception_if_invalid()
     return vae
@@ -52,10 +56,10 @@ class BundleAudioEncoder:
             module, management.text_encoder_device(), management.text_encoder_offload_device()
         )
 
-    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Progress) -> Tensor:
+    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Progress, folder: Path) -> Tensor:
         """waveform [C, S] -> all hidden states [layers + 1, frames, width] on the CPU, at one level."""
         bridge.load_on_device(self.patcher)
-        return self.module.encode_long(waveform, sample_rate, progress=progress)
+        return self.module.encode_long(waveform, sample_rate, progress=progress, folder=folder)
 
     def encode_audio(self, audio: Tensor, sample_rate: int) -> dict[str, Any]:
         """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""

@@ -13,6 +13,7 @@ from ..liveavatar_runtime.sampling.prepare import Prepared
 from ..liveavatar_runtime.sampling.resume import StateSettings
 from ..liveavatar_runtime.sampling.spool import Spool
 from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from . import comfy_bridge as bridge
 from .model_fingerprint import fingerprint_of
 from .types import AvatarModel
 
@@ -40,7 +41,7 @@ def open_spool(
     Raises MachineError when the disk has no room for the clips that are missing.
     """
     fingerprint = fingerprint_of(model)
-    temporary = Path(folder_paths.get_temp_directory())
+    temporary = bridge.temporary_folder()
     plan = prepared.plan
     if choice == TEMPORARY or fingerprint is None:
         SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..planning.duration import bucket_count, bucket_index
+from .disk_backed import zeros
 from .waveform import resample
 
 
@@ -18,7 +19,7 @@ class AvatarAudio:
     """Encoded sound of one or several actors, and the sound itself.
 
     features: [A, L, T, D], all hidden states of the audio encoder at 50 Hz for A actors, on the CPU, in any float
-        type (float16 halves the 5 MB a second that wav2vec2-large takes).
+        type. Wav2vec2-large gives 5 MB a second; of a long track they lie in a file (`disk_backed.zeros`).
     waveform: [C, S] float32 on the CPU, what goes into the video file; all actors mixed.
     sample_rate: samples a second of `waveform`.
     lengths: valid feature frames of each actor; () means all T.
@@ -99,7 +100,7 @@ class AvatarAudio:
         longest = max(track.features.shape[2] for track in tracks)
         actors = sum(track.actors for track in tracks)
         (layers, width), dtype = widths.pop(), tracks[0].features.dtype
-        features = torch.zeros(actors, layers, longest, width, dtype=dtype)
+        features = zeros((actors, layers, longest, width), dtype)
         lengths: list[int] = []
         for track in tracks:
             rows = slice(len(lengths), len(lengths) + track.actors)

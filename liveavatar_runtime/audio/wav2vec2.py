@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,8 +131,8 @@ def load_wav2vec2(
     if missing or unexpected or odd:
         raise CheckpointError(
             f"the audio encoder's weights don't fit a wav2vec2 of width {config.dim} with {config.num_layers} layers: "
-            f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}, "
-            f"{len(odd)} of another shape {sorted(odd)[:3]}. Use a plain wav2vec2 checkpoint, downloaded completely."
+            f"{len(missing)} missing {missing[:5]}, {len(unexpected)} unknown {unexpected[:5]}, "
+            f"{len(odd)} of another shape {sorted(odd)[:5]}. Use a plain wav2vec2 checkpoint, downloaded completely."
         )
     encoder.model.load_state_dict(named, assign=True)
     return encoder.eval().requires_grad_(False)
@@ -193,6 +194,7 @@ class Wav2Vec2Encoder(nn.Module):
         context_seconds: int = 5,
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
+        folder: Path | None = None,
     ) -> Tensor:
         """As `encode`, in `dtype` on the CPU, and in overlapping windows where the track is long (`encode_in_windows`).
 
@@ -205,6 +207,7 @@ class Wav2Vec2Encoder(nn.Module):
             context_seconds=context_seconds,
             dtype=dtype,
             progress=progress,
+            folder=folder,
         )
 
     def prepare(self, waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:

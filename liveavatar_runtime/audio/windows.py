@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..planning.duration import (
     FEATURE_RATE,
     encoder_frames,
 )
+from .disk_backed import zeros
 from .waveform import to_encoder_rate
 
 Encode = Callable[[Tensor, int], Tensor]
@@ -59,8 +61,9 @@ def encode_in_windows(
     context_seconds: int = 5,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> Tensor:
-    """Hidden states [L, T, D] of a whole track, in `dtype` on the CPU.
+    """Hidden states [L, T, D] of a whole track, in `dtype` on the CPU; large ones in a file (`disk_backed.zeros`).
 
     `encode(waveform [C, S], sample_rate) -> [L, T, D]` is any encoder with wav2vec2's frames: one for each 320
     samples at 16 kHz, 400 samples long. Sound no longer than `window_seconds` is given to it as it is, in one pass.
@@ -81,7 +84,7 @@ def encode_in_windows(
     whole: Tensor | None = None
     for number, (window, states) in enumerate(_encoded(encode, samples, windows), start=1):
         if whole is None:
-            whole = torch.empty(states.shape[0], num_frames, states.shape[2], dtype=dtype)
+            whole = zeros((states.shape[0], num_frames, states.shape[2]), dtype, folder)
         kept = states[:, window.keep_start - window.start : window.keep_stop - window.start]
         whole[:, window.keep_start : window.keep_stop] = kept.to("cpu", dtype)
         if progress:

@@ -1,0 +1,59 @@
+"""Voice features of long tracks lie in a file, not in memory."""
+
+import gc
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from liveavatar_runtime.audio import disk_backed, windows
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.errors import MachineError
+
+
+def mapped(folder: Path) -> bool:
+    """Whether this process maps a file of the folder, which has no name any more."""
+    return f"{folder}/liveavatar-features-" in Path("/proc/self/maps").read_text()
+
+
+def test_small_ones_stay_in_memory(tmp_path):
+    assert torch.equal(disk_backed.zeros((2, 3), torch.float16, tmp_path), torch.zeros(2, 3, dtype=torch.float16))
+    assert not mapped(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_ones_are_a_file_that_ends_with_them(tmp_path, dtype):
+    tensor = disk_backed.zeros((3, 1000, 7), dtype, tmp_path / "new", in_memory=1000)
+    assert tensor.shape == (3, 1000, 7) and tensor.dtype == dtype and not tensor.any()
+    tensor[1, 500] = 2
+    view = tensor[1, 500:]
+    assert mapped(tmp_path / "new") and not list((tmp_path / "new").iterdir())
+    del tensor
+    gc.collect()
+    assert mapped(tmp_path / "new") and view[0].eq(2).all()
+    del view
+    gc.collect()
+    assert not mapped(tmp_path / "new")
+
+
+def test_a_disk_without_room_says_so(tmp_path):
+    with pytest.raises(MachineError, match=r"need 4194304\.0 GiB in "):
+        disk_backed.zeros((2**50,), torch.float32, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_long_tracks_are_encoded_into_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_backed.zeros, "__defaults__", (None, 1000))
+    waveform = torch.randn(1, 16000 * 8, generator=torch.Generator().manual_seed(0))
+
+    def encode(samples: torch.Tensor, rate: int) -> torch.Tensor:
+        return samples[:, 200::320].unsqueeze(-1).expand(1, -1, 4)[:, : (samples.shape[-1] - 400) // 320 + 1]
+
+    options = {"window_seconds": 4, "context_seconds": 1}
+    whole = windows.encode_in_windows(encode, waveform, 16000, **options, folder=tmp_path)
+    assert mapped(tmp_path) and torch.equal(whole, encode(waveform, 16000))
+    audio = AvatarAudio(whole[None], waveform, 16000)
+    in_memory = AvatarAudio(whole[None].clone(), waveform, 16000)
+    assert audio.fingerprint == in_memory.fingerprint
+    assert torch.equal(audio.aligned(3, 20, Fraction(16)), in_memory.aligned(3, 20, Fraction(16)))
