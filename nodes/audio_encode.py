@@ -73,7 +73,7 @@ def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str)
             raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
         return torch.cat(tuple(layers)).float().cpu()
 
-    folder = bridge.temporary_folder()
+    folder = bridge.temporary_root()
     progress: list[bridge.NodeProgress] = []
 
     def on_window(done: int, total: int) -> None:

@@ -161,6 +161,11 @@ def load_on_device(patcher: Any, working_bytes: int = 0, beside: Sequence[Any] =
     return patcher.load_device
 
 
+def temporary_root() -> Path:
+    """ComfyUI's folder for temporary files, which it empties when it starts and ends."""
+    return Path(folder_paths.get_temp_directory())
+
+
 def device_memory(device: torch.device) -> int:
     """Bytes of memory that a device has in all."""
     total: Any = comfy.model_management.get_total_memory(device)

@@ -41,7 +41,7 @@ def open_spool(
     Raises MachineError when the disk has no room for the clips that are missing.
     """
     fingerprint = fingerprint_of(model)
-    temporary = bridge.temporary_folder()
+    temporary = bridge.temporary_root()
     plan = prepared.plan
     if choice == TEMPORARY or fingerprint is None:
         SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))
