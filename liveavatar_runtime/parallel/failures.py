@@ -24,8 +24,11 @@ def describe(failures: Sequence[Failure], ended: Mapping[int, str], otherwise: s
     """
     causes = {failure.rank: failure for failure in reversed(failures) if not failure.consequence}
     reported = {failure.rank for failure in failures}
-    # Rank 0 exits by itself after it has told about another one.
-    silent = {rank: how for rank, how in ended.items() if rank not in reported and not (causes and "exited" in how)}
+    silent = {rank: how for rank, how in ended.items() if rank not in reported}
+    # Rank 0 exits once it has told about another one, and the launcher terminates those that are left.
+    plain = {rank: how for rank, how in silent.items() if "exited" not in how and "SIGTERM" not in how}
+    if causes or plain:
+        silent = plain
     if not causes and not silent:
         causes = {failure.rank: failure for failure in failures[:1]}
     lines = [f"rank {rank} {how}" for rank, how in silent.items()]

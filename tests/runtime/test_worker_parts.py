@@ -104,6 +104,8 @@ def test_reasons_name_causes_before_consequences() -> None:
     assert text == f"The workers ended: rank 1 (cuda:1 on host): ValueError: no.\n{AGAIN}\nTraceback: cause"
     assert "rank 1 was killed (SIGKILL)" in describe([consequence], {1: "was killed (SIGKILL)"}, "silence")
     assert "rank 0" not in describe([cause], {0: "exited with code 1"}, "silence")
+    killed = {1: "was killed (SIGKILL)", 0: "was killed (SIGTERM)"}
+    assert describe([], killed, "silence").startswith("The workers ended: rank 1 was killed (SIGKILL).")
     assert "rank 0 exited with code 1" in describe([], {0: "exited with code 1"}, "silence")
     assert "Connection closed" in describe([consequence], {}, "silence")
     assert describe([], {}, "silence").startswith("The workers ended: silence.")
