@@ -129,6 +129,12 @@ class ComfyServer:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def process_id(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def wait(self) -> None:
         """Waits until the process ends."""
         if self._process:

@@ -23,6 +23,7 @@ ENDINGS = (
 )  # fmt: skip
 FP8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
 TWO_A_BYTE = {"nvfp4", "convrot_w4a4"}
+ROWS = 256
 PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -75,12 +76,20 @@ def plain_tensors(checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str
             continue
         layer = name.removesuffix(".weight")
         if layer in layers and name != layer:
-            plain[name] = (checkpoint.read(name).float() * _scale(checkpoint, layer)).to(unpacked)
+            plain[name] = _scaled(checkpoint.read(name), _scale(checkpoint, layer), unpacked)
             continue
         stored = None if packed else checkpoint.tensors[name].dtype
         wanted = (dtype or stored) if stored in PLAIN else unpacked
         plain[name] = checkpoint.tensors[name] if stored == wanted else checkpoint.read(name).to(wanted)
     return plain
+
+
+def _scaled(stored: Tensor, scale: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """stored * scale, computed in float32 a few rows at a time: whole weights in float32 would double the peak."""
+    result = torch.empty(stored.shape, dtype=dtype)
+    for part, values in zip(result.split(ROWS), stored.split(ROWS), strict=True):
+        part.copy_(values.float() * scale)
+    return result
 
 
 def _scale(checkpoint: Checkpoint, layer: str) -> Tensor | float:

@@ -1,0 +1,130 @@
+"""Measures the host memory of a real ComfyUI over many queue runs: `python benchmarks/queue_memory.py`.
+
+Writes `benchmarks/results/queue_memory.md`. Runs of the short clip workflow follow each other on one server, switching
+between two synthetic models of a quarter gigabyte (one in bf16, one in scaled fp8); then `/free` is asked for.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "server")]
+
+from comfy_server import ComfyServer, make_base  # noqa: E402
+from prompt_builder import PromptBuilder  # noqa: E402
+
+from benchmarks.loading import write_files  # noqa: E402
+
+MODELS = ("bf16.safetensors", "fp8.safetensors")
+SMALL = {"num_clip": 1, "infer_frames": 12, "width": 64, "height": 64}
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Resident bytes of the server: before any run, after each run, and after `/free`."""
+
+    start: int
+    runs: list[int]
+    freed: int
+
+    def growth(self, settled: int) -> float:
+        """MiB a run, from run number `settled` on."""
+        rest = self.runs[settled:]
+        return (rest[-1] - rest[0]) / MIB / max(1, len(rest) - 1)
+
+
+def resident(server: ComfyServer) -> int:
+    """Bytes of the server's process in RAM."""
+    text = Path(f"/proc/{server.process_id}/status").read_text()
+    return next(1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:"))
+
+
+def prompt_for(server: ComfyServer, model: str, seed: int) -> PromptBuilder:
+    """The short clip workflow with a transformer of its own; the demo bundle gives the other parts."""
+    workflow = json.loads((ROOT / "workflows" / "short_clip.json").read_text())
+    prompt = PromptBuilder(workflow, server.client.object_info())
+    prompt.set("LiveAvatar_ClipScheduler", **SMALL, seed=seed)
+    for node in prompt.nodes.values():
+        node["inputs"].update(
+            {key: value for key, value in SMALL.items() if key == "infer_frames" and key in node["inputs"]}
+        )
+    prompt.add(
+        "model", "LiveAvatar_LoadAvatarModel", model=model, lora="none", lora_strength=1.0, precision="as in file"
+    )
+    prompt.set("LiveAvatar_DiTSampler", model=["model", 0])
+    return prompt
+
+
+def measure(server: ComfyServer, runs: int) -> Figures:
+    start, after = resident(server), []
+    for number in range(runs):
+        prompt = prompt_for(server, MODELS[number % len(MODELS)], seed=number)
+        server.client.run(prompt.nodes).raise_for_error()
+        after.append(resident(server))
+    server.client.post("/free", {"free_memory": True, "unload_models": True})
+    # The server frees between two looks at its queue.
+    time.sleep(3)
+    return Figures(start, after, resident(server))
+
+
+def provide_models(base: Path, layers: int) -> int:
+    """Writes the two models into the server's model folder; returns the bytes of both files."""
+    folder = base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as made:
+        write_files(Path(made), layers, MODELS)
+        for name in MODELS:
+            os.replace(Path(made) / name, folder / name)
+    return sum((folder / name).stat().st_size for name in MODELS)
+
+
+def report(figures: Figures, size: int) -> str:
+    first = ", ".join(f"{value / MIB:.0f}" for value in figures.runs[:4])
+    rows: dict[str, Any] = {
+        "both model files": f"{size / MIB:.0f} MiB",
+        "server before the first run": f"{figures.start / MIB:.0f} MiB",
+        "after runs 1 to 4": f"{first} MiB",
+        f"after run {len(figures.runs)}": f"{figures.runs[-1] / MIB:.0f} MiB",
+        "growth a run, from run 5 on": f"{figures.growth(4):+.2f} MiB",
+        "after /free": f"{figures.freed / MIB:.0f} MiB",
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    head = [
+        "# Host memory over many queue runs",
+        "",
+        f"By `python benchmarks/queue_memory.py`: {len(figures.runs)} runs on one ComfyUI (`--cpu`), switching between",
+        "two models at every run. Figures are the resident memory of the server's process.",
+        "",
+        "| | |",
+        "| --- | --- |",
+    ]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--layers", type=int, default=6, help="size of the synthetic models")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "queue_memory.md")
+    arguments = parser.parse_args()
+    comfyui = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
+    with tempfile.TemporaryDirectory() as folder:
+        base = make_base(Path(folder))
+        size = provide_models(base, arguments.layers)
+        with ComfyServer(comfyui, base) as server:
+            figures = measure(server, arguments.runs)
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text(report(figures, size))
+    print(arguments.output.read_text(), [value // MIB for value in figures.runs])
+
+
+if __name__ == "__main__":
+    main()
