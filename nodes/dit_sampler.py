@@ -22,7 +22,7 @@ from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
-from .stage_models import is_pipeline, patcher_on, pipeline_executor, plan_pipeline, transformer_of
+from .stage_models import describe_stages, is_pipeline, patcher_on, pipeline_executor, plan_pipeline, transformer_of
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
 from .worker_model import worker_executor, worker_placement
@@ -153,6 +153,8 @@ class DiTSampler(io.ComfyNode):
         node_id = cls.hidden.unique_id
         final = prepared.plan
         memory = "" if placement == ON_DEVICE else str(placement)
+        if stages is not None:
+            memory = "\n".join(filter(None, (memory, describe_stages(model, stages, final))))
         numerics = (placement.kv_dtype, attention)
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
         text = "\n".join(filter(None, (size_of(final), memory, note, *prepared.notes, *spool_notes)))

@@ -53,6 +53,18 @@ def plan_pipeline(
     return plan_stages(work, [StageDevice(room) for room in memory], kv_cache, kv_dtype)
 
 
+def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> str:
+    """For the node: what each device does."""
+    from ..liveavatar_runtime.parallel.schedule import split_steps
+
+    if model.executor == TIMESTEP_PIPELINE:
+        what, parts = "steps", split_steps(plan.steps, len(model.devices))
+    else:
+        what, parts = "layers", stages.layers
+    shares = (f"{device}: {what} {part[0]} to {part[-1]}" for device, part in zip(model.devices, parts, strict=False))
+    return "\n".join(shares)
+
+
 def device_shares(devices: Sequence[torch.device], vae: "StreamingVAE", plan: ClipPlan) -> list[int]:
     """Bytes of memory for each stage: stages on one device share it, also with the VAE if that is there."""
     from ..liveavatar_runtime.planning.machines import RESERVED_SHARE

@@ -84,6 +84,16 @@ def test_each_device_holds_its_layers_only(stage_models, avatar, vae):
     assert [stage_models.patcher_on(spread, device, layers) for device, layers in parts.items()] == patchers
 
 
+def test_the_node_says_what_each_device_does(stage_models, avatar, vae):
+    for executor, text in (
+        ("layer_pipeline", "cpu: layers 0 to 1\ncpu:0: layers 2 to 3"),
+        ("timestep_pipeline", "cpu: steps 0 to 1\ncpu:0: steps 2 to 3"),
+    ):
+        spread = replace(avatar, executor=executor, devices=(CPU, OTHER))
+        stages = stage_models.plan_pipeline(spread, PLAN, vae[1], "auto", "auto")
+        assert stage_models.describe_stages(spread, stages, PLAN) == text
+
+
 def test_the_model_itself_runs_where_it_is_whole(stage_models, avatar):
     everything = set(range(avatar.config.num_layers))
     assert stage_models.patcher_on(avatar, CPU, everything) is avatar.patcher
