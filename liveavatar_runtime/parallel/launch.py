@@ -8,12 +8,11 @@ pipe from ComfyUI; when it ends, all processes end. Standard output carries one 
 import argparse
 import json
 import os
-import shutil
 import socket
 import sys
+import tempfile
 import threading
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -30,18 +29,17 @@ from .store import LISTENING_KEY, open_store, serve_store
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="empty folder for this group; removed at the end")
     parser.add_argument("program", nargs="+", help="arguments of Python that run a worker")
     options = parser.parse_args(arguments)
     report = _take_over_output()
-    when_input_ends(lambda: _end_all(options.folder))
+    when_input_ends(_end_all)
     # Only processes of this machine use the store, so it is not to be reached from elsewhere.
     listening = socket.create_server((LOOPBACK, 0))
     port = listening.getsockname()[1]
     store = serve_store(listening.detach(), port)
     threading.Thread(target=_report_listening, args=(port, report), daemon=True).start()
     try:
-        _launch(options.ranks, options.folder, [*options.program, "--store-port", str(port)])
+        _launch(options.ranks, [*options.program, "--store-port", str(port)])
     except ChildFailedError as error:
         ended = {rank: _reason(failure) for rank, failure in error.failures.items()}
         report({"event": "failed", "ended": ended, "reports": _reports(store), "message": ""})
@@ -49,33 +47,36 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         report({"event": "failed", "ended": {}, "reports": [], "message": f"{type(error).__name__}: {error}"})
         return 1
-    finally:
-        shutil.rmtree(options.folder, ignore_errors=True)
     return 0
 
 
-def _launch(ranks: int, folder: Path, program: list[str]) -> None:
-    # Elastic's own store would listen on all interfaces; a file is enough for one launcher.
+def _launch(ranks: int, program: list[str]) -> None:
+    _prepare_environment(ranks)
+    # Elastic's own store would listen on all interfaces; for one launcher a file is enough, and it needs no name.
+    with tempfile.TemporaryFile() as rendezvous:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=ranks,
+            run_id="liveavatar",
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"/dev/fd/{rendezvous.fileno()}",
+            rdzv_configs={"store_type": "file"},
+            local_addr=LOOPBACK,
+            max_restarts=0,
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+            shutdown_timeout=1,
+        )
+        elastic_launch(config, sys.executable)(*program)
+
+
+def _prepare_environment(ranks: int) -> None:
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id="liveavatar",
-        rdzv_backend="c10d",
-        rdzv_endpoint=str(folder / "rendezvous"),
-        rdzv_configs={"store_type": "file"},
-        local_addr=LOOPBACK,
-        max_restarts=0,
-        monitor_interval=0.1,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        shutdown_timeout=1,
-    )
-    elastic_launch(config, sys.executable)(*program)
 
 
 def _take_over_output() -> Any:
@@ -109,10 +110,9 @@ def _reports(store: Store) -> list[dict[str, Any]]:
     return [json.loads(store.get(f"failure/{n + 1}")) for n in range(store.add("failures", 0))]
 
 
-def _end_all(folder: Path) -> None:
+def _end_all() -> None:
     for child in psutil.Process().children(recursive=True):
         child.kill()
-    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

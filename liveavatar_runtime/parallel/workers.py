@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -95,11 +93,6 @@ class LocalWorkers:
         """Process id of the launcher, while there is one."""
         return self._groups[0].process.pid if self._groups else None
 
-    @property
-    def folder(self) -> Path | None:
-        """Temporary folder of the group, while there is one."""
-        return Path(self._groups[0].folder) if self._groups else None
-
     def close(self) -> None:
         _end_groups(self._groups)
 
@@ -108,7 +101,6 @@ class _Group:
     """One launcher and its ranks, from start to end."""
 
     def __init__(self, ranks: int, program: list[str]) -> None:
-        self.folder = tempfile.mkdtemp(prefix="liveavatar-workers-")
         self.token = secrets.token_hex(32)
         self.link: Link | None = None
         self.stopped = threading.Event()
@@ -118,7 +110,7 @@ class _Group:
         self._last: dict[str, Any] = {}
         paths = [str(PACK_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", LAUNCHER, "--ranks", str(ranks), "--folder", self.folder, "--", *program],
+            [sys.executable, "-m", LAUNCHER, "--ranks", str(ranks), "--", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -158,7 +150,7 @@ class _Group:
         return describe(failures, ended, self._last.get("message") or otherwise)
 
     def end(self) -> None:
-        """No process and no file is left afterwards."""
+        """No process is left afterwards."""
         if self.link is not None:
             self.link.close()
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -171,7 +163,6 @@ class _Group:
             self.process.kill()
             self.process.wait()
         self.stopped.wait(1)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _end_groups(groups: list[_Group]) -> None:
