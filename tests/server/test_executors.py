@@ -1,5 +1,6 @@
 """Executors in a real ComfyUI: whichever is chosen, the video is the same; their processes end with the model."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -27,8 +28,12 @@ def last_frame(server, result):
 
 def running_workers():
     """Worker processes of the server, which this process has started."""
-    below = psutil.Process().children(recursive=True)
-    return [p for p in below if "liveavatar_runtime.parallel" in " ".join(p.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        # One that is just ending has no command any more.
+        with contextlib.suppress(psutil.Error):
+            found += [process] if "liveavatar_runtime.parallel" in " ".join(process.cmdline()) else []
+    return found
 
 
 @pytest.fixture(scope="module")
