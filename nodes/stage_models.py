@@ -50,7 +50,10 @@ def plan_pipeline(
         return StagePlan((range(model.config.num_layers),) * len(model.devices), placement)
     work = Workload(model.config, plan, model.dtype)
     work = replace(work, weight_bytes=2 * size / work.weights(range(model.config.num_layers)))
-    return plan_stages(work, [StageDevice(room) for room in memory], kv_cache, kv_dtype)
+    home = model.devices[0]
+    # On the processor stages and decoder share the same cores, however the layers are split.
+    decodes = home == vae.patcher.load_device and home.type != "cpu"
+    return plan_stages(work, [StageDevice(room) for room in memory], kv_cache, kv_dtype, decodes)
 
 
 def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> str:

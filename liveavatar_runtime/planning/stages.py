@@ -30,17 +30,20 @@ def plan_stages(
     devices: Sequence[StageDevice],
     kv_cache: KVCacheChoice = "auto",
     kv_dtype: KVTypeChoice = "auto",
+    decodes_first: bool = False,
 ) -> StagePlan:
     """The split with the fastest slowest stage whose weights and caches fit; caches in RAM only if they must be.
 
-    Raises MachineError when nothing fits.
+    `decodes_first`: whether the first device also decodes the blocks, for which it gets fewer layers. Raises
+    MachineError when nothing fits.
     """
+    beside = work.decode_flops() / work.plan.steps if decodes_first else 0.0
     places = ("device", "ram") if kv_cache == "auto" else (kv_cache,)
     placements = [Placement(place, "fp8" if kv_dtype == "fp8" else "model") for place in places]
     for placement in placements:
         capacities = [_capacity(work, device, placement) for device in devices]
         try:
-            return StagePlan(split_layers(_costs(work, placement), capacities), placement)
+            return StagePlan(split_layers(_costs(work, placement, beside), capacities), placement)
         except MachineError:
             if placement == placements[-1]:
                 raise
@@ -56,14 +59,14 @@ def _capacity(work: Workload, device: StageDevice, placement: Placement) -> Capa
     return Capacity(device.speed, max(0, device.memory - fixed))
 
 
-def _costs(work: Workload, placement: Placement) -> LayerCosts:
+def _costs(work: Workload, placement: Placement, beside: float) -> LayerCosts:
     layers, steps = range(work.config.num_layers), range(work.plan.steps)
     working = work.working(range(1), steps, placement) - work.working(range(0), steps, placement)
     inner = [work.layer_weights(layer) for layer in layers]
     return LayerCosts(
         seconds=[work.layer_flops(layer) for layer in layers],
         bytes=[weights + working for weights in inner],
-        first_seconds=work.embedding_flops(),
+        first_seconds=work.embedding_flops() + beside,
         last_seconds=work.head_flops(),
         first_bytes=work.weights(layers[:1]) - inner[0],
         last_bytes=work.weights(layers[-1:]) - inner[-1],

@@ -48,6 +48,11 @@ def test_a_faster_card_gets_more_layers():
     assert many == pytest.approx(3 * few, abs=3)
 
 
+def test_the_device_that_decodes_gets_fewer_layers():
+    first, *others = sizes(plan_stages(WORK, [StageDevice()] * 4, decodes_first=True).layers)
+    assert first < min(others) and sum(others) + first == 40
+
+
 def test_the_weights_of_single_layers_and_the_rest_are_all():
     layers = range(WAN_S2V_14B.num_layers)
     inner = sum(map(WORK.layer_weights, layers))
