@@ -83,7 +83,8 @@ class LocalWorkers:
         if not self._groups:
             return MachineError(describe([], {}, "they were ended by this process"))
         group = self._groups[0]
-        group.stopped.wait(REASON_SECONDS)
+        if not group.knows_cause:
+            group.stopped.wait(REASON_SECONDS)
         text = group.reason(otherwise)
         self.close()
         return MachineError(text)
@@ -142,6 +143,11 @@ class _Group:
         self.link = Link(connect(LOOPBACK, self._port, self.token))
         self.link.wait_until_ready(load_timeout, poll)
         return self.link
+
+    @property
+    def knows_cause(self) -> bool:
+        """Whether the workers have told why they end."""
+        return self.link is not None and any(not failure.consequence for failure in self.link.failures)
 
     def reason(self, otherwise: str) -> str:
         told = [Failure(**report) for report in self._last.get("reports", [])]
