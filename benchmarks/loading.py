@@ -36,9 +36,9 @@ ALLOWED = 1.15
 """Peak memory in units of the weights kept."""
 
 
-def synthetic(layers: int) -> AvatarConfig:
-    """Twelve layers are half a gigabyte in bf16. Takes what the demo model's text and audio encoders give."""
-    shape = {"dim": 1024, "ffn_dim": 4096, "num_heads": 8, "num_layers": layers}
+def synthetic(layers: int, ffn_dim: int) -> AvatarConfig:
+    """Twelve layers with 4096 are half a gigabyte in bf16. Takes what the demo model's text and audio encoders give."""
+    shape = {"dim": 1024, "ffn_dim": ffn_dim, "num_heads": 8, "num_layers": layers}
     return replace(DEMO, **shape, audio_inject_layers=(0, layers - 1))
 
 
@@ -55,9 +55,9 @@ def is_layer(name: str, tensor: Tensor) -> bool:
 FILES = ("bf16.safetensors", "fp8.safetensors", "folder", "q8.gguf")
 
 
-def write_files(folder: Path, layers: int, names: Sequence[str] = FILES) -> None:
+def write_files(folder: Path, layers: int, names: Sequence[str] = FILES, ffn_dim: int = 4096) -> None:
     """One model in the formats of `names`; "folder" has two shards."""
-    config = synthetic(layers)
+    config = synthetic(layers, ffn_dim)
     tensors = weights(config)
     header = {"config": json.dumps({"transformer": config.to_dict()})}
     writers: dict[str, Callable[[Path], None]] = {
