@@ -8,12 +8,21 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..liveavatar_runtime.parallel.channel import parse_address
 from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_lora
 from .types import CATEGORY, AvatarModel, ModelSocket
-from .worker_model import describe_workers, model_of_address, model_of_group, on_devices, refuse_base_model
+from .validation import verdict
+from .worker_model import (
+    chosen_places,
+    describe_workers,
+    model_of_address,
+    model_of_group,
+    on_devices,
+    refuse_base_model,
+)
 
 BUNDLE_MARK = "/"
 """End of a bundle's name in the list, so that it differs from a file's."""
@@ -108,6 +117,14 @@ class LoadAvatarModel(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, executor: str | None = AUTO, devices: str | None = AUTO, workers: str | None = ""
+    ) -> bool | str:
+        chosen = None if executor is None or devices is None else (executor, devices)
+        address = (workers or "").strip() or None
+        return verdict((lambda pair: chosen_places(*pair), chosen), (parse_address, address))
 
     @classmethod
     def execute(

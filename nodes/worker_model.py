@@ -22,12 +22,20 @@ TOKEN_FILE = "liveavatar-workers-token"
 """In ComfyUI's user folder. The token is no widget, because workflows are shared."""
 
 
+def chosen_places(executor: str, devices: str) -> list[torch.device]:
+    """The devices of an executor in this process or in a group; none for ComfyUI's own. Raises InputError."""
+    from ..liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_executor, parse_devices
+
+    own = devices.strip() in ("", AUTO) and check_executor(executor) in (AUTO, LOCAL)
+    return [] if own else parse_devices(devices)
+
+
 def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
     """The model with the chosen executor and devices in this process. Raises InputError when they do not fit."""
     from ..liveavatar_runtime.parallel.create import resolve
-    from ..liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_devices, parse_devices
+    from ..liveavatar_runtime.parallel.devices import check_devices
 
-    places = [] if devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL) else parse_devices(devices)
+    places = chosen_places(executor, devices)
     name = resolve(executor, places)
     check_devices(name, places, avatar.config)
     return replace(avatar, executor=name, devices=tuple(places))

@@ -39,10 +39,16 @@ def _parse_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def check_executor(name: str) -> str:
+    """`name` itself. Raises InputError for an unknown one."""
+    if name not in EXECUTORS:
+        raise InputError(f"executor is {name!r}; allowed are {', '.join(EXECUTORS)}")
+    return name
+
+
 def check_devices(executor: str, devices: list[torch.device], config: AvatarConfig) -> None:
     """Raises InputError when the executor cannot use these devices for this model."""
-    if executor not in EXECUTORS:
-        raise InputError(f"executor is {executor!r}; allowed are {', '.join(EXECUTORS)}")
+    check_executor(executor)
     if executor == LOCAL and len(devices) > 1:
         raise InputError(f"local runs on one device, devices names {len(devices)}; choose another executor")
     if executor in (FSDP, LAYER_PIPELINE) and len(devices) > config.num_layers:

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from comfy_client import PromptRefused
 from PIL import Image
 
 
@@ -72,10 +73,14 @@ def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip,
         ({"executor": "layer_pipeline", "devices": "cuda:77"}, "devices names 'cuda:77'"),
         ({"executor": "local", "devices": "cpu,cpu"}, "local runs on one device"),
         ({"executor": "fsdp", "devices": "cpu,cpu", "precision": "fp8_e4m3fn"}, "precision is fp8_e4m3fn"),
+        ({"executor": "magic"}, "executor is 'magic'"),
         ({"workers": "nonsense"}, "is not an address of workers"),
     ],
 )
 def test_wrong_choices_are_told_before_anything_starts(server, short_clip, loader, message):
-    _, result = run(server, short_clip, "wrong", **loader)
-    assert result.error is not None and message in str(result.error)
+    try:
+        told = str(run(server, short_clip, "wrong", **loader)[1].error)
+    except PromptRefused as error:
+        told = str(error)
+    assert message in told
     assert not running_workers()
