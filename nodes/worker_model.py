@@ -26,7 +26,8 @@ def chosen_places(executor: str, devices: str) -> list[torch.device]:
     """The devices of an executor in this process or in a group; none for ComfyUI's own. Raises InputError."""
     from ..liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_executor, parse_devices
 
-    own = devices.strip() in ("", AUTO) and check_executor(executor) in (AUTO, LOCAL)
+    check_executor(executor)
+    own = devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL)
     return [] if own else parse_devices(devices)
 
 
