@@ -1,0 +1,215 @@
+"""A very long video of the demo model in one stream: memory, time per clip, frames and sound, drift.
+
+    python -m benchmarks.soak [--clips 1000] [--infer-frames 48] [--sink-policy adaptive]
+
+Samples, decodes and writes the file as ComfyUI does, with the spool on the disk, and writes
+benchmarks/results/soak.json and soak.png.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import measures, quality  # noqa: E402
+from demo.training.portraits import Pose, draw  # noqa: E402
+from demo.training.voices import RATE  # noqa: E402
+from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
+from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
+from liveavatar_runtime.media.frames import probe  # noqa: E402
+from liveavatar_runtime.media.images import to_uint8_frames  # noqa: E402
+from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online  # noqa: E402
+from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
+from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
+from liveavatar_runtime.planning.duration import duration  # noqa: E402
+from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
+from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
+from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.sampling.resume import StateSettings  # noqa: E402
+from liveavatar_runtime.sampling.spool import Spool  # noqa: E402
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
+
+CPU = torch.device("cpu")
+RESULTS = ROOT / "benchmarks" / "results"
+WARM_CLIPS, WINDOW = 20, 50
+MAX_GROWTH, MAX_SLOWDOWN = 0.02, 0.05
+
+
+@dataclass
+class Record:
+    """After each clip: resident bytes, processor seconds it took; of each clip's last frame how near it is to the
+    picture (dB, where the person does not move) and its mean brightness."""
+
+    resident: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    identity: list[float] = field(default_factory=list)
+    brightness: list[float] = field(default_factory=list)
+
+
+class MeasuringDecoder(OnlineDecoder):
+    """Notes the last frame of every clip on its way to the file."""
+
+    def observe(self, what: quality.Scene, blocks_per_clip: int, record: Record) -> "MeasuringDecoder":
+        self._record, self._blocks_per_clip, self._decoded = record, blocks_per_clip, 0
+        self._still = measures.still_parts(what.person, wall_too=what.word is None)
+        self._picture = draw(what.person, Pose())[self._still]
+        return self
+
+    def decode(self, latents: Tensor) -> Tensor:
+        pixels = super().decode(latents)
+        self._decoded += 1
+        if self._decoded % self._blocks_per_clip == 0:
+            frame = to_uint8_frames(pixels[:, -1:])[0]
+            self._record.identity.append(measures.psnr(np.asarray(frame)[self._still], self._picture))
+            self._record.brightness.append(float(np.asarray(frame).mean()))
+        return pixels
+
+
+def prepared(demo: quality.Demo, what: quality.Scene, plan: ClipPlan) -> tuple[Prepared, AvatarAudio]:
+    audio = AvatarAudio(demo.audio.encode_long(what.voice, RATE)[None], what.voice, RATE)
+    picture = torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255
+    config = load_transformer(demo.bundle.model).config
+    return prepare(plan, config, picture, demo.text.encode(what.prompt), audio, demo.vae, CPU, torch.float32), audio
+
+
+def make_video(
+    demo: quality.Demo, what: quality.Scene, ready: Prepared, audio: AvatarAudio, path: Path, spool: Path
+) -> Record:
+    """Sample, decode and write all of it; one thread, so that the time of a clip is its own."""
+    plan, record = ready.plan, Record()
+    model = load_transformer(demo.bundle.model, dtype=torch.float32)
+    executor = LocalExecutor(model, CPU, torch.float32)
+    stream = LatentStream(
+        plan,
+        ready.priming,
+        lambda part, start, keep: executor.run(ready.conditions, part, start, keep_rings=keep),
+        Spool(spool),
+        StateSettings(ring_bytes(model.config, plan, torch.float32)),
+    )
+    decoder = MeasuringDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32)
+    decoder.observe(what, plan.blocks_per_clip, record)
+    process, last = psutil.Process(), [time.process_time()]
+
+    def note(done: int, total: int) -> None:
+        if done % plan.infer_frames == 0:
+            record.resident.append(process.memory_info().rss)
+            record.seconds.append(time.process_time() - last[0])
+            last[0] = time.process_time()
+            if len(record.seconds) % WINDOW == 0:
+                print(f"clip {len(record.seconds)}: {record.resident[-1] / 2**20:.0f} MiB", flush=True)
+
+    with VideoWriter(path, plan.width, plan.height, plan.fps, audio.sample_rate) as writer:
+        write_online(stream, decoder, audio, writer, OnlineVideo(path), hooks=Hooks(note), overlap=False)
+    return record
+
+
+def judge(plan: ClipPlan, record: Record, path: Path) -> dict[str, object]:
+    """The figures that the soak must show, each with whether it holds."""
+    growth = record.resident[-1] / record.resident[min(WARM_CLIPS, plan.num_clip) - 1] - 1
+    first = statistics.median(record.seconds[WARM_CLIPS : WARM_CLIPS + WINDOW])
+    slowdown = statistics.median(record.seconds[-WINDOW:]) / first - 1
+    facts = probe(path)
+    sound = abs((facts.audio_duration or 0) - duration(plan.num_clip, plan.infer_frames, plan.fps))
+    window = min(WINDOW, plan.num_clip // 2)
+    return {
+        "clips": plan.num_clip,
+        "infer_frames": plan.infer_frames,
+        "sink_policy": plan.sink_policy,
+        "memory_growth": growth,
+        "memory_ok": growth <= MAX_GROWTH,
+        "seconds_per_clip": first,
+        "slowdown": slowdown,
+        "slowdown_ok": slowdown <= MAX_SLOWDOWN,
+        "frames": facts.frames,
+        "frames_ok": facts.frames == plan.frames,
+        "sound_off_by_seconds": float(sound),
+        "sound_ok": sound <= 1 / plan.fps,
+        "identity_db_first": statistics.mean(record.identity[:window]),
+        "identity_db_last": statistics.mean(record.identity[-window:]),
+    }
+
+
+def plot(record: Record, path: Path) -> None:
+    """Memory, time, likeness and brightness over the clips, one below the other."""
+    curves = (
+        ("resident memory, MiB", [value / 2**20 for value in record.resident]),
+        ("processor time of a clip, ms (median of 21)", smooth([1000 * value for value in record.seconds])),
+        ("likeness of the still parts to the picture, dB (median of 21)", smooth(record.identity)),
+        ("mean brightness, 0..255 (median of 21)", smooth(record.brightness)),
+    )
+    cv2.imwrite(str(path), np.vstack([panel(title, values) for title, values in curves]))
+
+
+def smooth(values: list[float], window: int = 21) -> list[float]:
+    padded = np.pad(values, window // 2, mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1).tolist()
+
+
+def panel(title: str, values: list[float], width: int = 960, height: int = 240) -> np.ndarray:
+    """A curve with its title, its range and the number of clips: uint8 [height, width, 3]."""
+    left, right, top, bottom = 70, width - 20, 40, height - 30
+    image = np.full((height, width, 3), 255, np.uint8)
+    middle = (min(values) + max(values)) / 2
+    # Half a range of 5 % at least: noise must not look like drift.
+    half = max((max(values) - min(values)) / 2 * 1.1, abs(middle) * 0.05, 1e-9)
+    cv2.rectangle(image, (left, top), (right, bottom), (200, 200, 200), 1)
+    x = np.linspace(left, right, len(values))
+    y = bottom - (np.asarray(values) - (middle - half)) / (2 * half) * (bottom - top)
+    cv2.polylines(image, [np.stack([x, y], axis=1).round().astype(np.int32)], False, (160, 60, 20), 1, cv2.LINE_AA)
+    labels = ((title, left, 25), (f"{middle + half:.1f}", 5, top + 10), (f"{middle - half:.1f}", 5, bottom))
+    for text, column, line in (
+        *labels,
+        ("clip 0", left, height - 10),
+        (f"clip {len(values) - 1}", right - 70, height - 10),
+    ):
+        cv2.putText(image, text, (column, line), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, default=1000)
+    parser.add_argument("--infer-frames", type=int, default=48)
+    parser.add_argument("--sink-policy", default="adaptive")
+    parser.add_argument("--name", default="soak", help="name of the results")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    demo = quality.Demo.load(ROOT / "demo" / "liveavatar-demo")
+    plan = ClipPlan(
+        num_clip=options.clips,
+        infer_frames=options.infer_frames,
+        fps=Fraction(25),
+        width=64,
+        height=64,
+        seed=7,
+        sink_policy=options.sink_policy,
+    )
+    what = quality.scene(0, float(plan.duration))
+    ready, audio = prepared(demo, what, plan)
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "soak.mp4"
+        record = make_video(demo, what, ready, audio, path, Path(folder) / "spool")
+        result = judge(ready.plan, record, path)
+    (RESULTS / f"{options.name}.json").write_text(json.dumps({**result, **asdict(record)}))
+    plot(record, RESULTS / f"{options.name}.png")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
