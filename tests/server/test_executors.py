@@ -75,6 +75,7 @@ def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip,
         ({"executor": "fsdp", "devices": "cpu,cpu", "precision": "fp8_e4m3fn"}, "precision is fp8_e4m3fn"),
         ({"executor": "magic"}, "executor is 'magic'"),
         ({"workers": "nonsense"}, "is not an address of workers"),
+        ({"workers": "127.0.0.1:1"}, "the workers' token is missing"),
     ],
 )
 def test_wrong_choices_are_told_before_anything_starts(server, short_clip, loader, message):
