@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import measures  # noqa: E402
+from demo.training.dataset import shown_motion  # noqa: E402
 from demo.training.portraits import Person, Pose, draw, draw_person  # noqa: E402
 from demo.training.text import TextEncoder, random_prompt  # noqa: E402
 from demo.training.train_vae import PEOPLE  # noqa: E402
-from demo.training.voices import RATE, motion_of, voice_of  # noqa: E402
+from demo.training.voices import RATE, voice_of  # noqa: E402
 from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
 from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2  # noqa: E402
 from liveavatar_runtime.checkpoint.bundle import Bundle, find_bundle  # noqa: E402
@@ -170,9 +171,8 @@ def people_and_prompts(demo: Demo, count: int) -> list[str]:
 
 def ideal_sync(what: Scene, first: int, frames: int) -> float:
     """Lip sync of a perfect drawing of the motion that was trained."""
-    motion = AvatarAudio(motion_of(what.voice)[None, None], what.voice, RATE)
     energy = measures.frame_energy(what.voice[0].numpy(), RATE, float(FPS), first + frames)[first:]
-    return measures.correlation(motion.aligned(first, frames, FPS)[0, 0, 0].numpy(), energy)
+    return measures.correlation(shown_motion(what.voice).aligned(first, frames, FPS)[0, 0, 0].numpy(), energy)
 
 
 def length(demo: Demo, clips: int) -> list[str]:

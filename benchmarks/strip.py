@@ -1,10 +1,12 @@
-"""Draws a strip of video frames with the voice's waveform under them: `python benchmarks/strip.py`.
+"""Draws portraits and frames of their videos with the voice's waveform under them: `python benchmarks/strip.py`.
 
-The person, the voice and the prompt are none that the demo model was trained on.
+The first row is the picture, voice and prompt of the example workflow, at 25 frames a second. People, voices and
+prompts are none that the demo model was trained on.
 """
 
 import argparse
 import sys
+import wave
 from pathlib import Path
 
 import cv2
@@ -14,12 +16,22 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.quality import CLIP, FPS, RATE, Demo, generate, prepared, scene  # noqa: E402
-from demo.training.portraits import Pose, draw  # noqa: E402
+from benchmarks.quality import CLIP, FPS, RATE, Demo, Scene, generate, prepared, scene  # noqa: E402
+from demo.draw_portrait import PERSON  # noqa: E402
+from demo.training.portraits import Pose, draw, draw_person  # noqa: E402
 
 SCALE = 2
 WAVE_HEIGHT = 64
 WAVE_COLOUR, PAPER = (60, 90, 170), 255
+
+
+def workflow_scene() -> Scene:
+    """Picture, voice and prompt of `workflows/short_clip.json`."""
+    with wave.open(str(ROOT / "demo" / "voice.wav")) as sound:
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), dtype=np.int16)
+    voice = torch.from_numpy(samples.astype(np.float32) / 32768)[None]
+    prompt = "A friendly person talks to the camera in front of a blue wall."
+    return Scene(draw_person(PERSON), voice, prompt, "blue")
 
 
 def strip(reference: np.ndarray, frames: np.ndarray, sound: np.ndarray) -> np.ndarray:
@@ -53,7 +65,7 @@ def main() -> None:
     demo = Demo.load(arguments.bundle)
     rows = []
     for number in range(arguments.people):
-        what = scene(300 + number, 2 * CLIP / float(FPS), coloured=float(number > 0))
+        what = scene(300 + number, 2 * CLIP / float(FPS), coloured=float(number > 1)) if number else workflow_scene()
         frames = generate(demo, prepared(demo, what, clips=2))
         window = slice(arguments.first, arguments.first + arguments.frames)
         sound = what.voice[0, int(window.start / FPS * RATE) : int(window.stop / FPS * RATE)].numpy()

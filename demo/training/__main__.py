@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 DEMO = Path(__file__).resolve().parents[1]
-DECODER_STEPS = 600
+DECODER_STEPS = 1000
 
 
 def start(stage: str, *options: str | Path) -> subprocess.Popen[bytes]:

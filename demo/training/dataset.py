@@ -60,10 +60,21 @@ def load_audio_encoder(folder: Path) -> Wav2Vec2Encoder:
     return load_wav2vec2(weights, {**AUDIO_ENCODER, **AUDIO_PREPROCESSOR})
 
 
+def shown_motion(waveform: Tensor) -> AvatarAudio:
+    """The motion as videos show it, one row for what a person hears.
+
+    It comes one frame of the encoder (20 ms) later: a frame hears the 25 ms that begin at its time, and the alignment
+    with video frames runs ahead by up to 27 ms at the end of a track.
+    """
+    motion = motion_of(waveform)
+    delayed = torch.cat([motion[:1], motion[:-1]])
+    return AvatarAudio(delayed[None, None], waveform, RATE)
+
+
 def make_track(encoder: Wav2Vec2Encoder, waveform: Tensor) -> Track:
-    features = encoder.encode_long(waveform, RATE)
-    motion = motion_of(waveform)[: features.shape[1]]
-    return Track(AvatarAudio(features[None], waveform, RATE), AvatarAudio(motion[None, None], waveform, RATE))
+    audio, motion = AvatarAudio(encoder.encode_long(waveform, RATE)[None], waveform, RATE), shown_motion(waveform)
+    assert audio.features.shape[2] == motion.features.shape[2]
+    return Track(audio, motion)
 
 
 def poses(track: Track, first: int, frames: int, fps: Fraction) -> list[Pose]:

@@ -235,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept")
     parser.add_argument("--picture-steps", type=int, default=700)
-    parser.add_argument("--clip-steps", type=int, default=1300)
+    parser.add_argument("--clip-steps", type=int, default=900)
     parser.add_argument("--decoder-steps", type=int, default=0, help="go on with the decoder of vae.pt instead")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

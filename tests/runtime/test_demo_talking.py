@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,17 @@ def test_the_mouth_opens_with_the_sound(demo, beep):
     assert len(frames) == 48
     assert opening[28:36].mean() > 3 * opening[4:20].mean()
     assert opening[28:36].mean() > 3 * opening[42:].mean()
+
+
+def test_the_mouth_moves_inside_a_latent(demo, beep):
+    """Four frames share a latent; where the sound begins and ends, each of them shows another mouth."""
+    frames = generate(demo, prepared(demo, beep, clips=1))
+    opening = measures.mouth_opening(frames, draw(beep.person, Pose())).reshape(-1, 4)
+    steps = np.abs(np.diff(opening, axis=1))
+    most = opening.std(axis=1).argmax()
+    assert steps[most].min() > 0.5
+    mouths = frames[(slice(4 * most, 4 * most + 4), *measures.MOUTH_INSIDE)].astype(int)
+    assert (np.abs(mouths[1:] - mouths[:1]).mean(axis=(1, 2, 3)) > 1).all()
 
 
 @pytest.mark.parametrize("word", ["red", "blue", "yellow"])

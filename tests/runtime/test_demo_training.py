@@ -1,6 +1,7 @@
 """The demo's training: the same numbers as the runtime's block loop, and data that means what it says."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from demo.training.clip_vae import (
 from demo.training.dataset import Track, poses
 from demo.training.parallel_forward import RELATIVE_DISTANCE, Sequences, velocities
 from demo.training.portraits import MOUTH_BOX, WALLS, Pose, draw, draw_person, in_front_of
-from demo.training.train_vae import fold_statistics
+from demo.training.train_vae import fold_statistics, train
 from demo.training.voices import RATE, motion_of
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.config import DEMO
@@ -127,6 +128,31 @@ def test_folding_changes_the_latents_statistics_only(vae):
     torch.testing.assert_close(
         latents.transpose(0, 1).flatten(1).std(dim=1), torch.tensor(LATENT_STD), atol=1e-2, rtol=0
     )
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path):
+    def trained(file: Path, stop_at: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model: Any = torch.nn.Linear(4, 4)
+        calls = 0
+
+        def loss_of(model: Any, rng: np.random.Generator) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise Stopped
+            return (model(torch.from_numpy(rng.random((8, 4))).float()) - torch.randn(8, 4)).square().mean()
+
+        train(model, loss_of, file, steps=110, rate=1e-2, seed=3)
+        return model.weight.detach()
+
+    with pytest.raises(Stopped):
+        trained(tmp_path / "stopped.pt", stop_at=105)
+    assert torch.equal(trained(tmp_path / "stopped.pt"), trained(tmp_path / "whole.pt"))
 
 
 def test_people_differ_and_are_drawn_the_same_every_time():
