@@ -10,7 +10,8 @@ from core_latents import BUNDLE, MODEL_FILE, adopted, difference, header_of, lat
 from safetensors.torch import load_file, save_file
 
 from liveavatar_runtime.checkpoint.transformer import load_transformer
-from liveavatar_runtime.config import DEMO
+from liveavatar_runtime.config import DEMO, AvatarConfig
+from liveavatar_runtime.dit.model import CausalWanS2V
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +158,17 @@ def test_a_scaled_fp8_file_loads_with_its_scales(core_model, expected, tmp_path,
     save_file(fp8_scaled(load_file(MODEL_FILE), prefix), file, metadata=header)
     result = latents(adopted(core_model, core_model.load_with_core(file, [], None)))
     assert 1e-4 < relative_difference(result, expected) < 0.2
+
+
+@pytest.mark.parametrize("with_lora", [False, True], ids=["plain", "lora"])
+def test_streamed_weights_give_the_same_bits_as_resident_ones(core_model, tmp_path, with_lora):
+    """As with --lowvram and --novram: modules fetch and patch their weights at every use, here from the same RAM."""
+    loras = [(write_lora(tmp_path / "lora.safetensors", "peft", MODULES), 0.8)] if with_lora else []
+    resident = latents(adopted(core_model, core_model.load_with_core(MODEL_FILE, loras, None)))
+    patcher = core_model.load_with_core(MODEL_FILE, loras, None)
+    patcher.load(torch.device("cpu"), lowvram_model_memory=1)
+    assert patcher.model.model_loaded_weight_memory < 0.1 * patcher.model_size()
+    avatar = core_model.adopt(patcher)
+    config = AvatarConfig.from_dict(avatar.config.to_dict())
+    streamed = latents(CausalWanS2V.adopt(patcher.get_model_object("diffusion_model"), config))
+    assert difference(streamed, resident) <= (1e-5 if with_lora else 0)
