@@ -72,7 +72,9 @@ def main() -> None:
         rows.append(strip(draw(what.person, Pose()), frames[window], sound))
         print(f"{number}: {what.prompt}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(arguments.output), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
+    cv2.imwrite(
+        str(arguments.output), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    )
     print(arguments.output)
 
 
