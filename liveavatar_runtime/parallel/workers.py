@@ -21,7 +21,7 @@ from .link import Link, Poll
 PACK_ROOT = Path(__file__).parents[2]
 LAUNCHER = "liveavatar_runtime.parallel.launch"
 WORKER = ("-m", "liveavatar_runtime.parallel.worker")
-REASON_SECONDS = 3.0
+REASON_SECONDS = 6.0
 """How long to wait, after the workers fell silent, for the launcher to say why."""
 START_SECONDS, LOAD_SECONDS, CONNECT_SECONDS = 120.0, 1800.0, 60.0
 
