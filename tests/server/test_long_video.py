@@ -41,8 +41,9 @@ def test_the_joined_segments_are_one_video(server, segments):
             assert np.array_equal(read_frame(whole, number * CLIP + index), read_frame(part, index))
 
 
-def test_segments_equal_one_run(server, segments, object_info):
-    """The same plan without segments gives the same pictures, bit for bit, and nothing is sampled for them."""
+@pytest.fixture(scope="module")
+def lossless(server, segments, object_info):
+    """Pictures of the same video as one stream and as joined segments, decoded again without loss or sampling."""
     several, _ = segments
     one = PromptBuilder(json.loads((WORKFLOWS / "long_video_single.json").read_text()), object_info)
     pictures = []
@@ -54,15 +55,19 @@ def test_segments_equal_one_run(server, segments, object_info):
         assert not result.previews(), "clips were sampled again"
         with av.open(str(saved(server, result, node))) as file:
             pictures.append([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-    assert len(pictures[0]) == len(pictures[1]) == 3 * CLIP
-    assert all(np.array_equal(a, b) for a, b in zip(*pictures, strict=True))
+    return pictures
 
 
-def test_no_jump_at_the_joins(server, segments):
+def test_segments_equal_one_run(lossless):
+    """The same plan without segments gives the same pictures, bit for bit."""
+    one, joined = lossless
+    assert len(one) == len(joined) == 3 * CLIP
+    assert all(np.array_equal(a, b) for a, b in zip(one, joined, strict=True))
+
+
+def test_no_jump_at_the_joins(lossless):
     """The change over a join is like that over other borders of blocks."""
-    prompt, result = segments
-    path = saved(server, result, prompt.id(JOIN))
-    frames = [read_frame(path, n).astype(float) for n in range(3 * CLIP)]
+    frames = [picture.astype(float) for picture in lossless[1]]
     change = [np.abs(b - a).mean() for a, b in zip(frames, frames[1:], strict=False)]
     borders = [change[n - 1] for n in range(12, 3 * CLIP, 12) if n % CLIP]
     for join in (CLIP, 2 * CLIP):
