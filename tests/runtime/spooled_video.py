@@ -1,7 +1,6 @@
 """A small real video that is sampled through a spool, also in a process of its own that can be killed."""
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,13 +80,9 @@ def latents_of(stream: LatentStream) -> Tensor:
     return torch.cat([block.latents for block in stream], dim=1)
 
 
-def sample_in_process(folder: str, log: str) -> None:
+def sample_in_process(folder: str, log: str, plan: ClipPlan) -> None:
     """Make the video; append the number of each block to `log` as soon as it is sampled."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sampling = Sampling(after_block=lambda block: os.write(descriptor, f"{block}\n".encode()))
-    for _ in stream_of(sampling, Path(folder)):
+    for _ in stream_of(sampling, Path(folder), plan):
         pass
-
-
-if __name__ == "__main__":
-    sample_in_process(*sys.argv[1:])

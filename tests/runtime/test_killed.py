@@ -1,10 +1,15 @@
-"""kill -9 at any moment: the video becomes what it would have been, and no finished clip is sampled twice."""
+"""kill -9 at any moment: the video becomes what it would have been, and no finished clip is sampled twice.
+
+LIVEAVATAR_KILLS=20 kills more often, in a longer video.
+"""
 
 import multiprocessing
+import os
 import random
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +17,8 @@ from spooled_video import PLAN, Sampling, latents_of, sample_in_process, stream_
 
 from liveavatar_runtime.sampling.spool import Spool
 
-KILLS = 5
+KILLS = int(os.environ.get("LIVEAVATAR_KILLS", "5"))
+VIDEO = replace(PLAN, num_clip=3 * KILLS)
 
 
 class Killable:
@@ -27,7 +33,7 @@ class Killable:
     def run(self, kill_after: float | None) -> bool:
         """Whether it came to its end; `kill_after` seconds from its first block on it is killed."""
         sampled = len(self.blocks())
-        process = self._context.Process(target=sample_in_process, args=(str(self.folder), str(self.log)))
+        process = self._context.Process(target=sample_in_process, args=(str(self.folder), str(self.log), VIDEO))
         process.start()
         if kill_after is not None:
             while process.is_alive() and len(self.blocks()) == sampled:
@@ -44,7 +50,7 @@ class Killable:
 
 
 def test_kill_9_at_random_moments(tmp_path):
-    whole = latents_of(stream_of(Sampling(), tmp_path / "whole"))
+    whole = latents_of(stream_of(Sampling(), tmp_path / "whole", VIDEO))
     folder, log = tmp_path / "spool", tmp_path / "log"
     killable, times = Killable(folder, log), random.Random(7)
     kills = 0
@@ -55,8 +61,9 @@ def test_kill_9_at_random_moments(tmp_path):
             break
         kills += 1
         assert min(killable.blocks()[before:], default=finished) >= finished, "a finished clip was sampled again"
-    assert kills >= 3 and killable.run(None)
-    stream = stream_of(Sampling(), folder)
-    assert torch.equal(latents_of(stream), whole) and stream.finished_clips == PLAN.num_clip
+    assert kills >= KILLS // 2 and killable.run(None)
+    print(f"{kills} kills, {len(killable.blocks())} blocks sampled for {VIDEO.num_blocks}")
+    stream = stream_of(Sampling(), folder, VIDEO)
+    assert torch.equal(latents_of(stream), whole) and stream.finished_clips == VIDEO.num_clip
     assert max(Counter(killable.blocks()).values()) <= 1 + kills
     assert not list(folder.glob(".*"))
