@@ -70,7 +70,8 @@ class SelfAttention:
     def __call__(self, modules: Any, x: Tensor) -> Tensor:
         queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
         own = project_keys_values(modules, x, self.head_dim)
-        return modules.o(self.attend(queries, own, apply_rope(own.k, self.rope)))
+        attend: Any = self.attend
+        return modules.o(attend(queries, own, apply_rope(own.k, self.rope)))
 
     # Slots and lengths change with the block: compiled into a graph they would make a new one for every block.
     @torch.compiler.disable
