@@ -51,6 +51,9 @@ CONFIG = AvatarConfig(
 )
 PLAN = ClipPlan(num_clip=4, infer_frames=48, width=128, height=128, keep_aspect=False)
 
+FREE = 0.9
+"""Share of a core that one stage must get for the times to mean something."""
+
 
 @dataclass(frozen=True)
 class Silence:
@@ -81,10 +84,11 @@ def random_conditions(plan: ClipPlan) -> Conditions:
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds after the start at which each block was there, and its latents."""
+    """Seconds after the start at which each block was there, its latents, and the time of all threads together."""
 
     blocks: tuple[float, ...]
     latents: Tensor
+    work: float = 0.0
 
     @property
     def pace(self) -> float:
@@ -92,12 +96,12 @@ class Timed:
 
 
 def time_run(executor: Executor, conditions: Conditions, plan: ClipPlan) -> Timed:
-    started = time.perf_counter()
+    started, before = time.perf_counter(), time.process_time()
     times, latents = [], []
     for block in executor.run(conditions, plan):
         times.append(time.perf_counter() - started)
         latents.append(block.latents)
-    return Timed(tuple(times), torch.stack(latents))
+    return Timed(tuple(times), torch.stack(latents), time.process_time() - before)
 
 
 def predict(schedule: PipelineSchedule, plan: ClipPlan, local: Timed) -> float:
@@ -149,15 +153,22 @@ def main(arguments: list[str] | None = None, write: Callable[[str], None] = prin
             assert torch.equal(runs[pipeline.name][-1].latents, runs["local"][-1].latents)
     single = statistics.median(run.pace for run in runs["local"])
     write(f"{options.stages} stages, one thread each; {plan.num_blocks} blocks, median of {options.repeats} runs\n")
-    write("| executor | seconds a block | times as fast | simulator | simulator / measured |")
-    write("| --- | --- | --- | --- | --- |")
-    write(f"| local | {single:.3f} | 1.00 | - | - |")
+    work = statistics.median(run.work for run in runs["local"])
+    write("| executor | seconds a block | times as fast | simulator | simulator / measured | work, one stage = 1 |")
+    write("| --- | --- | --- | --- | --- | --- |")
+    write(f"| local | {single:.3f} | 1.00 | - | - | 1.00 |")
     ratios = []
     for pipeline in pipelines:
-        pace = statistics.median(run.pace for run in runs[pipeline.name])
+        own = runs[pipeline.name]
+        pace = statistics.median(run.pace for run in own)
         predicted = predict(pipeline.schedule, plan, min(runs["local"], key=lambda run: abs(run.pace - single)))
         ratios.append(single / pace)
-        write(f"| {pipeline.name} | {pace:.3f} | {single / pace:.2f} | {predicted:.3f} | {predicted / pace:.2f} |")
+        forecast = f"{predicted:.3f} | {predicted / pace:.2f}"
+        more = statistics.median(run.work for run in own) / work
+        write(f"| {pipeline.name} | {pace:.3f} | {single / pace:.2f} | {forecast} | {more:.2f} |")
+    core = work / statistics.median(run.blocks[-1] for run in runs["local"])
+    if core < FREE:
+        write(f"\nThe machine is busy: one stage got {core:.0%} of a core, so only the last column tells something.")
     return ratios
 
 
