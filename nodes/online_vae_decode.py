@@ -161,13 +161,14 @@ def write(
     hooks = Hooks(lambda done, _: progress.advance_to(done), bridge.stop_if_interrupted, bridge.between_steps)
     module, device = streaming.on_device()
     first = start if plan.segment.starts_video else None
-    priming = stream.priming(module.config.decoder_past_latents)
-    decoder = OnlineDecoder(module, priming, first, device, streaming.dtype)
     sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
     try:
+        priming = stream.priming(module.config.decoder_past_latents)
+        decoder = OnlineDecoder(module, priming, first, device, streaming.dtype)
         with VideoWriter(path, plan.width, plan.height, plan.fps, metadata=metadata, **options, **sound) as writer:
             write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)
     finally:
+        stream.close()
         if 0 < video.frames < total:
             seconds = format_duration(video.frames / plan.fps)
             bridge.show_text(node_id, f"Stopped early: the first {seconds} are in {path}")

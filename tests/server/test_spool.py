@@ -154,6 +154,7 @@ def test_kill_9_of_the_server_loses_no_finished_clip(tmp_path, server, short_cli
         if event.kind == "preview":
             killed.append(event)
             if len(killed) == 7:
+                assert first._process is not None
                 os.kill(first._process.pid, signal.SIGKILL)
 
     with ComfyServer(comfyui, base) as first, pytest.raises((ComfyError, OSError)):
