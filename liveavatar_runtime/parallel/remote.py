@@ -76,12 +76,12 @@ class RemoteRun(Iterator[LatentBlock]):
         return block
 
     def rings(self) -> dict[str, Tensor] | None:
-        """Ends the run. None when nothing was sampled, or the workers are gone."""
+        """Ends the run. None when nothing was sampled, the workers have finished one more block, or they are gone."""
         self._cancel()
         if self._link is None or self._next == self._job.first_block:
             return None
         with contextlib.suppress(ChannelError):
-            self._link.send({"type": "rings", "number": self._job.number})
+            self._link.send({"type": "rings", "number": self._job.number, "after": self._next - 1})
             count = self._receive(self._link, "rings").header["count"]
             return None if count is None else self._receive_rings(self._link, count)
         return None

@@ -188,6 +188,7 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
     executor = loaded.executor
     pipeline = PipelineWorker(rank, desk, executor) if isinstance(executor, PipelinePart) else None
     run: Run | None = None
+    last = -1
     while True:
         message = rank.share(desk.next_request() if desk else None)
         if message.type in ("run", "release") and run is not None:
@@ -196,9 +197,11 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
         if message.type == "run":
             session = Session(rank, desk, message.header["number"])
             with rank.progress.expected(True):
-                run = session.run(executor, pipeline, message)
+                run, last = session.run(executor, pipeline, message)
         elif message.type == "rings" and desk is not None:
-            rings = run.rings() if run is not None else None
+            # ComfyUI may have interrupted while the next block was already on its way to it.
+            wanted = run is not None and message.header["after"] == last
+            rings = run.rings() if run is not None and wanted else None
             send_rings(desk, message.header["number"], rings)
 
 
@@ -217,15 +220,18 @@ class Session:
     desk: Desk | None
     number: int
 
-    def run(self, executor: Executor | PipelinePart, pipeline: PipelineWorker | None, message: Message) -> Run | None:
-        """Sends all blocks that ComfyUI wants; returns the run if it still has its rings."""
+    def run(
+        self, executor: Executor | PipelinePart, pipeline: PipelineWorker | None, message: Message
+    ) -> tuple[Run | None, int]:
+        """Sends all blocks that ComfyUI wants; returns the run if it still has its rings, and its last block."""
         run: Run | None = None
+        last = -1
         try:
             job = Job.from_messages(message, self._receive_rings(message.header["rings"]))
             if isinstance(executor, PipelinePart):
                 assert pipeline is not None
                 pipeline.run(job)
-                return None
+                return None, last
             if isinstance(executor, LocalExecutor):
                 executor = LocalExecutor.placed(executor.model, executor.device, executor.dtype, job.placement)
             run = executor.run(
@@ -234,6 +240,7 @@ class Session:
             for index in range(job.first_block, job.plan.num_blocks):
                 self._wait_until_wanted(index)
                 block = next(run)
+                last = block.index
                 if self.desk is not None:
                     send_block(self.desk, job, block.index, block.latents, block.rings)
                 self.rank.progress.settle()
@@ -242,7 +249,7 @@ class Session:
             self._send({"type": "cancelled"})
         except InputError as error:
             self._send({"type": "refused", "message": str(error)})
-        return run
+        return run, last
 
     def frames(self, first: int, count: int) -> Tensor:
         """Voice features, from ComfyUI; all ranks ask for the same ones in the same order."""
