@@ -1,6 +1,7 @@
 """Opening weight files: mapped, sharded, prefixed, and every damaged kind with a message that says what it is."""
 
 import json
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from liveavatar_runtime.errors import CheckpointError
 TENSORS = {"a.weight": torch.arange(600.0).reshape(20, 30), "b.bias": torch.ones(7, dtype=torch.bfloat16)}
 
 
-def same(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+def same(ours: Mapping[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
     return ours.keys() == expected.keys() and all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
