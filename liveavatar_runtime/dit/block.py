@@ -4,7 +4,7 @@ Arithmetic follows the original: modulation, gates and residual adds in float32,
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,15 +53,32 @@ class TransformerLayer(nn.Module):
         return (run or run_layer)(self, hidden, modulation, text, self_attention)
 
 
+def attend_rows(call: "SelfAttention", queries: Tensor, own: KeysValues, rotated_keys: Tensor) -> Tensor:
+    """Rows have caches of their own; the projections, which read the weights, are computed for all together.
+
+    Slots and lengths change with the block, so this must stay outside of compiled graphs.
+    """
+    rows = zip(queries.split(1), call.contexts(own, rotated_keys), strict=True)
+    attended = [attention(row, context, call.kernel) for row, context in rows]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+AttendRows = Callable[["SelfAttention", Tensor, KeysValues, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class SelfAttention:
-    """How self-attention of a batch of evaluations works; `layer` counts as in the whole model."""
+    """How self-attention of a batch of evaluations works; `layer` counts as in the whole model.
+
+    `attend`: `attend_rows`, or what keeps it out of a compiled graph.
+    """
 
     layer: int
     head_dim: int
     kernel: AttentionKernel
     rope: RopeFactors
     cache: KVCache
+    attend: AttendRows = field(default=attend_rows, kw_only=True)
 
     def contexts(self, own: KeysValues, rotated_keys: Tensor) -> Iterator[KeysValues]:
         """What each row of the batch attends to, from the batch's own keys and values."""
@@ -70,16 +87,7 @@ class SelfAttention:
     def __call__(self, modules: Any, x: Tensor) -> Tensor:
         queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
         own = project_keys_values(modules, x, self.head_dim)
-        attend: Any = self.attend
-        return modules.o(attend(queries, own, apply_rope(own.k, self.rope)))
-
-    # Slots and lengths change with the block: compiled into a graph they would make a new one for every block.
-    @torch.compiler.disable
-    def attend(self, queries: Tensor, own: KeysValues, rotated_keys: Tensor) -> Tensor:
-        """Rows have caches of their own; the projections, which read the weights, are computed for all together."""
-        rows = zip(queries.split(1), self.contexts(own, rotated_keys), strict=True)
-        attended = [attention(row, context, self.kernel) for row, context in rows]
-        return attended[0] if len(attended) == 1 else torch.cat(attended)
+        return modules.o(self.attend(self, queries, own, apply_rope(own.k, self.rope)))
 
 
 @dataclass(frozen=True)

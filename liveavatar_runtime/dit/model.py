@@ -25,7 +25,16 @@ from .audio import (
     join_injections,
     prepare_injection,
 )
-from .block import BlockAttention, RunLayer, SelfAttention, SinkAttention, TransformerLayer, run_layer
+from .block import (
+    AttendRows,
+    BlockAttention,
+    RunLayer,
+    SelfAttention,
+    SinkAttention,
+    TransformerLayer,
+    attend_rows,
+    run_layer,
+)
 from .embeddings import HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
 from .frame_packer import FramePacker, pack_motion
 from .kv_cache import CacheShape, CacheUse, KVCache, ReferencePosition, Sink
@@ -109,6 +118,7 @@ class CausalWanS2V(nn.Module):
         super().__init__()
         self.config, self.attention = config, attention
         self.run_layer: RunLayer = run_layer
+        self.attend_rows: AttendRows = attend_rows
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         dim, patch = config.dim, config.patch_size
         self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
@@ -139,7 +149,8 @@ class CausalWanS2V(nn.Module):
         """
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model.config, model.attention, model.run_layer = config, attention, run_layer
+        model.config, model.attention = config, attention
+        model.run_layer, model.attend_rows = run_layer, attend_rows
         for name in SUBMODULES:
             model.add_module(name, tree.get_submodule(name))
         return model
@@ -147,6 +158,9 @@ class CausalWanS2V(nn.Module):
     def compile_layers(self, **options: Any) -> None:
         """Run the layers through `torch.compile` (its options) from now on: one graph for all layers and blocks."""
         self.run_layer = torch.compile(run_layer, **options)
+        # Not a decorator: that alone would import the compiler, which takes seconds.
+        outside: Any = torch.compiler.disable(attend_rows)
+        self.attend_rows = outside
 
     @property
     def layers(self) -> range:
@@ -249,7 +263,7 @@ class CausalWanS2V(nn.Module):
         rope = stack_factors([row.block.rope for row in rows])
         modulation = _together([video.steps[row.step].layers for row in rows])
         for number in cache.layers:
-            attention = BlockAttention(number, head_dim, kernel, rope, cache, uses)
+            attention = BlockAttention(number, head_dim, kernel, rope, cache, uses, attend=self.attend_rows)
             hidden = self._layer(number, hidden, modulation, video, attention)
             hidden = self._inject(number, hidden, [row.block for row in rows])
         return hidden
@@ -278,7 +292,7 @@ class CausalWanS2V(nn.Module):
         rope = join_factors(reference_rope(head_dim, grid, REFERENCE_FRAME), motion_rope(head_dim, grid))
         rope = rope.to(hidden.device)
         for number in cache.layers:
-            attention = SinkAttention(number, head_dim, self.attention, rope, cache, sink)
+            attention = SinkAttention(number, head_dim, self.attention, rope, cache, sink, attend=self.attend_rows)
             hidden = self._layer(number, hidden, video.clean.layers, video, attention)
         return hidden
 

@@ -1,6 +1,9 @@
 """torch.compile as an option: no new graph for another layer, block or step."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +12,17 @@ from test_block_loop import conditions as conditions
 from test_block_loop import executor as executor
 from torch._dynamo.testing import CompileCounter
 
-from liveavatar_runtime.dit.block import run_layer
+from liveavatar_runtime.dit.block import attend_rows, run_layer
+from liveavatar_runtime.dit.model import CausalWanS2V
 
+ROOT = Path(__file__).parents[2]
 GRAPHS = 4
 """Pieces that a layer is compiled in: around the modulation and the attention itself."""
+
+
+def plain(model: CausalWanS2V) -> None:
+    """Undo `compile_layers`."""
+    model.run_layer, model.attend_rows = run_layer, attend_rows
 
 
 @pytest.fixture
@@ -21,7 +31,7 @@ def counter(executor):
     counter = CompileCounter()
     executor.model.compile_layers(backend=counter)
     yield counter
-    executor.model.run_layer = run_layer
+    plain(executor.model)
     torch._dynamo.reset()
 
 
@@ -39,8 +49,14 @@ def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counte
     assert counts[0] > 0 and set(counts) == {counts[0]}
     # Sink, one row, and any number of rows.
     assert counts[0] == GRAPHS * (3 if batched else 2)
-    executor.model.run_layer = run_layer
+    plain(executor.model)
     assert torch.equal(latents(made), latents(list(executor.run(conditions, plan))))
+
+
+def test_the_compiler_is_not_imported_unless_it_is_wanted():
+    program = "import sys, liveavatar_runtime.parallel.local; print('torch._dynamo' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False"
 
 
 def test_traced_code_gives_the_same_latents(executor, conditions):
@@ -51,6 +67,6 @@ def test_traced_code_gives_the_same_latents(executor, conditions):
     try:
         traced = latents(list(executor.run(conditions, plan)))
     finally:
-        executor.model.run_layer = run_layer
+        plain(executor.model)
         torch._dynamo.reset()
     torch.testing.assert_close(traced, expected, atol=1e-5, rtol=0)
