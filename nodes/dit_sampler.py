@@ -20,6 +20,7 @@ from ..liveavatar_runtime.planning.memory import (
 from ..liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
 from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
+from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
 from .stage_models import describe_stages, is_pipeline, patcher_on, pipeline_executor, plan_pipeline, transformer_of
@@ -105,6 +106,13 @@ class DiTSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="GiB for states that sampling continues from exactly; without one it warms up instead.",
                 ),
+                io.Combo.Input(
+                    "state_dtype",
+                    options=list(get_args(StateType)),
+                    default="auto",
+                    advanced=True,
+                    tooltip="What states are kept as; fp8 halves them and goes on inexactly. auto: exact if it fits.",
+                ),
             ],
             outputs=[LatentsSocket.Output("latents", display_name="latents", tooltip="Latent blocks, made on demand.")],
             hidden=[io.Hidden.unique_id],
@@ -127,6 +135,7 @@ class DiTSampler(io.ComfyNode):
         spool: str = KEEP,
         spool_budget: float = 20.0,
         state_budget: float = 8.0,
+        state_dtype: StateType = "auto",
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import first_picture
         from ..liveavatar_runtime.sampling.prepare import prepare
@@ -157,7 +166,8 @@ class DiTSampler(io.ComfyNode):
             memory = "\n".join(filter(None, (memory, describe_stages(model, stages, final))))
         numerics = (placement.kv_dtype, attention)
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
-        text = "\n".join(filter(None, (size_of(final), memory, note, *prepared.notes, *spool_notes)))
+        states, state_note = state_settings(model, final, placement, state_dtype, state_budget)
+        text = "\n".join(filter(None, (size_of(final), memory, note, *prepared.notes, *spool_notes, state_note)))
         bridge.show_text(node_id, text)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
@@ -167,7 +177,6 @@ class DiTSampler(io.ComfyNode):
                 executor = executor_of(model, streaming, part, placement, kernel, compile)
             return executor.run(prepared.conditions, part, first, bridge.SamplingProgress(node_id, part), keep_rings)
 
-        states = state_settings(model, final, placement, state_budget)
         stream = LatentStream(
             final,
             prepared.priming,

@@ -1,5 +1,6 @@
 """Where finished clips are kept: ComfyUI's user folder, so that they survive a restart, or its temporary one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from ..liveavatar_runtime.sampling.fingerprint import Fingerprint, video_key
 from ..liveavatar_runtime.sampling.latent_stream import clip_bytes
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from ..liveavatar_runtime.sampling.prepare import Prepared
-from ..liveavatar_runtime.sampling.resume import StateSettings
 from ..liveavatar_runtime.sampling.spool import Spool
 from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from ..liveavatar_runtime.sampling.states import StateSettings, StateType
 from . import comfy_bridge as bridge
 from .model_fingerprint import fingerprint_of
 from .types import AvatarModel
@@ -28,9 +29,17 @@ def store() -> SpoolStore:
     return SpoolStore(Path(folder_paths.get_user_directory()) / f"__{FOLDER}")
 
 
-def state_settings(model: AvatarModel, plan: ClipPlan, placement: Placement, budget_gib: float) -> StateSettings:
-    """The size of a state of this plan, and the budget of the node's widget."""
-    return StateSettings(ring_bytes(model.config, plan, model.dtype, placement), int(budget_gib * GIB))
+def state_settings(
+    model: AvatarModel, plan: ClipPlan, placement: Placement, choice: StateType, budget_gib: float
+) -> tuple[StateSettings, str]:
+    """How states of this plan are kept, and a note for the user, or "" when they are exact."""
+    exact, in_fp8 = (
+        ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
+    )
+    settings = StateSettings.choose(exact, in_fp8, int(budget_gib * GIB), choice)
+    if settings.fp8:
+        return settings, f"States are kept in fp8, {gib(in_fp8)}; exact ones would be {gib(exact)} (state_budget)"
+    return settings, ""
 
 
 def open_spool(

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from .attention import KeysValues
+from .fp8 import from_fp8, to_fp8
 from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
 from .rope import apply_rope
 
 Place = Literal["device", "ram"]
 StoredType = Literal["model", "fp8"]
-
-FP8 = torch.float8_e4m3fn
-FP8_MAX = torch.finfo(FP8).max
 
 
 class Store(Protocol):
@@ -59,7 +57,7 @@ class PlainStore:
 
 
 class Fp8Store:
-    """As float8_e4m3fn with a float32 scale for each token and head, so that one large value costs its head only."""
+    """In fp8, with a scale for each token and head."""
 
     def __init__(self, size: tuple[int, ...], device: torch.device, pinned: bool) -> None:
         self._kept = torch.zeros(size, dtype=torch.uint8, device=device, pin_memory=pinned)
@@ -69,8 +67,7 @@ class Fp8Store:
         return {"": self._kept[row], ".scale": self._scales[row]}
 
     def write(self, row: int, tokens: slice, values: Tensor) -> int:
-        scale = values.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / FP8_MAX
-        quantised = (values.float() / scale).to(FP8).view(torch.uint8)
+        quantised, scale = to_fp8(values)
         self._kept[row, tokens].copy_(quantised, non_blocking=True)
         self._scales[row, tokens].copy_(scale, non_blocking=True)
         return quantised.nbytes + scale.nbytes
@@ -78,7 +75,7 @@ class Fp8Store:
     def read(self, row: int, tokens: slice, into: Tensor) -> int:
         kept = self._kept[row, tokens].to(into.device, non_blocking=True)
         scale = self._scales[row, tokens].to(into.device, non_blocking=True)
-        into.copy_(kept.view(FP8).float() * scale)
+        into.copy_(from_fp8(kept, scale))
         return kept.nbytes + scale.nbytes
 
 

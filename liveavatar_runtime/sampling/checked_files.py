@@ -11,7 +11,9 @@ from torch import Tensor
 from .fingerprint import checksum
 
 CHECKSUM = "sha256"
-TEMPORARY_SUFFIX = ".tmp"
+UNFINISHED = (".*.tmp", ".tmp*")
+"""Names of files that a crash left half-written: those of `write_tensors`, and those of safetensors, which itself
+writes beside its target."""
 
 
 class DamagedFile(Exception):
@@ -25,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     # Hidden and without the suffix of a finished file, so that nobody takes it for one.
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file(whole, temporary, metadata={CHECKSUM: checksum(whole)})
         sync(temporary)
@@ -37,6 +39,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a crash of `write_tensors` left behind; nobody may be writing in the folder."""
+    for pattern in UNFINISHED:
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from ..errors import MachineError
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
 from .block_loop import KeepRings, LatentBlock, RunStart
 from .plan import ClipPlan, Segment
-from .resume import Resumption, StateSettings, clip_shape, resumption
-from .spool import Spool, State, same
+from .resume import Resumption, clip_shape, resumption
+from .spool import Beginning, Spool, same
+from .states import State, StateSettings
 
 WAIT_SECONDS = 0.2
 
@@ -182,7 +183,7 @@ class LatentStream:
         plan = self.plan
         found = resumption(plan, self.spool, clip)
         if not found.exact:
-            self.spool.begin_anew_at(found.start.first_block // plan.blocks_per_clip, plan.blocks_per_clip)
+            self.spool.begin_anew_at(Beginning(found.start.first_block, found.how == "fp8"), plan.blocks_per_clip)
         first = self.segment.clips.start
         if clip < first:
             self._say(f"Clips {clip} to {first - 1}, before this segment, are missing and are made first")
@@ -215,7 +216,7 @@ class LatentStream:
         needed = (self.segment.clips.stop - work.clip) * clip_bytes(self.plan)
         # First the state: a clip without it would have to be sampled again to go on exactly.
         if work.rings is not None:
-            self.spool.write_state(State(next_block, work.rings), needed + self._states.size)
+            self.spool.write_state(State(next_block, work.rings), needed + self._states.size, self._states.fp8)
         if not self.spool.has_clip(work.clip):
             self.spool.write_clip(work.clip, torch.cat(work.parts, dim=1), needed)
         work.rings = self._unwritten = None
@@ -252,8 +253,9 @@ class LatentStream:
         if rings is None:
             return
         whole = len(work.parts) in (0, self.plan.blocks_per_clip)
+        state = State(next_block, rings, None if whole else torch.cat(work.parts, dim=1))
         try:
-            self.spool.write_state(State(next_block, rings, None if whole else torch.cat(work.parts, dim=1)))
+            self.spool.write_state(state, fp8=self._states.fp8)
         except MachineError as error:
             self._say(f"The state of sampling could not be kept: {error}")
         else:
@@ -269,7 +271,9 @@ def clip_bytes(plan: ClipPlan) -> int:
 def resume_note(plan: ClipPlan, clip: int, found: Resumption) -> str:
     """How sampling goes on, for the user."""
     text = f"{clip} of {plan.num_clip} clips are finished: going on with clip {clip}"
-    if not found.exact:
+    if found.how == "fp8":
+        text += ", from a state that was kept in fp8 (state_dtype): almost, not exactly, as it would have gone on"
+    elif found.how == "warm-up":
         text += (
             ", after a warm-up of one ring length because no state was kept (state_budget); the picture may jump a "
             "little there"

@@ -1,6 +1,7 @@
-"""Where sampling goes on: an exact state on the disk if there is one, else a warm-up of one ring length."""
+"""Where sampling goes on: an exact state on the disk if there is one, else one in fp8, else a warm-up."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -9,55 +10,21 @@ from .block_loop import RunStart
 from .plan import LATENT_CHANNELS, ClipPlan
 from .spool import Spool, same
 
-SMALL_STATE = 64 * 2**20
-"""States up to this size are kept after every clip: it costs less than a second and saves every clip from a crash."""
-
-SPARE_CLIPS = 16
-"""Small states of so many last clips are kept, and of every clip that this divides."""
-
-
-@dataclass(frozen=True)
-class StateSettings:
-    """`size`: bytes of one state, known from the plan; `budget`: bytes that the states of a video may take."""
-
-    size: int = 0
-    budget: int = 8 * 2**30
-
-    @property
-    def allowed(self) -> bool:
-        return self.size <= self.budget
-
-    @property
-    def at_every_clip(self) -> bool:
-        return self.size <= min(self.budget, SMALL_STATE)
-
-    def wanted_after(self, plan: ClipPlan, block: int) -> bool:
-        """Whether the state after a block of `plan` (the whole one, with its segments) is kept."""
-        if not self.allowed or (block + 1) % plan.blocks_per_clip:
-            return False
-        return self.at_every_clip or (ends_segment(plan, block + 1) and block + 1 < plan.num_blocks)
-
-    def worth_keeping(self, plan: ClipPlan, next_block: int, newest: int) -> bool:
-        """Whether the state before a block is still of use once there is a newer one: to repair a damaged clip."""
-        clips, rest = divmod(next_block, plan.blocks_per_clip)
-        recent = newest - next_block <= SPARE_CLIPS * plan.blocks_per_clip
-        spare = self.at_every_clip and not rest and (recent or clips % SPARE_CLIPS == 0)
-        return spare or ends_segment(plan, next_block)
-
-
-def ends_segment(plan: ClipPlan, next_block: int) -> bool:
-    """Whether a segment of the plan begins with this block."""
-    return bool(plan.segment_clips) and next_block % (plan.segment_clips * plan.blocks_per_clip) == 0
+How = Literal["exact", "fp8", "warm-up"]
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """`parts`: blocks of the start's clip that are finished already. `exact`: the clip becomes what it was or would
-    have been; otherwise later clips do not fit any more."""
+    """`parts`: blocks of the start's clip that are finished already. `how`: "exact" when the clip becomes what it was
+    or would have been; after a state in fp8 or a warm-up it does not, and later clips do not fit any more."""
 
     start: RunStart
     parts: list[Tensor] = field(default_factory=list)
-    exact: bool = True
+    how: How = "exact"
+
+    @property
+    def exact(self) -> bool:
+        return self.how == "exact"
 
 
 def clip_shape(plan: ClipPlan) -> tuple[int, int, int, int]:
@@ -68,22 +35,30 @@ def clip_shape(plan: ClipPlan) -> tuple[int, int, int, int]:
 def resumption(plan: ClipPlan, spool: Spool, clip: int) -> Resumption:
     """How to make a clip that is not in the spool; all clips before it are.
 
-    Exact is: from the newest state at or before the clip, from the beginning, or as it was made before, from the last
-    warm-up. If that is further back than both one ring length and the number of finished clips after this one, which
-    would have to be made anew otherwise, the run warms up.
+    Exact is: from the newest exact state at or before the clip, from the beginning, or as it was made before, from the
+    last beginning anew. If that is further back than both one ring length and the number of finished clips after this
+    one, which would have to be made anew otherwise, the run begins anew: from a state in fp8 of this clip, or after a
+    warm-up of one ring length.
     """
     first = clip * plan.blocks_per_clip
     later = sum(number > clip for number in spool.clips()) * plan.blocks_per_clip
-    earliest = max((number for number in spool.warm_ups() if number <= clip), default=0) * plan.blocks_per_clip
-    nearest = max(0, first - max(2 * plan.window_blocks, later))
-    for block in reversed(spool.states()):
-        if max(earliest, nearest) <= block and plan.clip_of(block) <= clip:
+    anew = spool.last_beginning(first + plan.blocks_per_clip - 1)
+    furthest = max(anew.block, first - max(2 * plan.window_blocks, later))
+    states = [block for block in reversed(spool.states()) if furthest <= block and plan.clip_of(block) <= clip]
+    for block in states:
+        if not spool.is_fp8(block) or anew.begins_with_state(block):
             found = _from_state(plan, spool, block)
             if found is not None:
                 return found
-    exact = earliest >= nearest
-    start = _without_state(plan, spool, earliest if exact else first)
-    return Resumption(start or RunStart(), exact=exact)
+    if anew.block >= furthest and not anew.from_fp8:
+        return Resumption(_without_state(plan, spool, anew.block) or RunStart(), how="exact")
+    for block in states:
+        # From an earlier one, clips that are finished would have to be made anew as well.
+        if block >= first:
+            found = _from_state(plan, spool, block)
+            if found is not None:
+                return replace(found, how="fp8")
+    return Resumption(_without_state(plan, spool, first) or RunStart(), how="warm-up")
 
 
 def _from_state(plan: ClipPlan, spool: Spool, block: int) -> Resumption | None:

@@ -2,7 +2,9 @@
 
 <key>/clip-000012.safetensors    latents of clip 12
 <key>/state-0000052.safetensors  state before block 52: the rings, and the finished blocks of its clip
-<key>/warm-up-000012             clip 12 was begun without a state, so it does not follow exactly from clip 11
+<key>/state-0000052-fp8.safetensors  the same with the rings in fp8
+<key>/anew-0000052-warm-up       block 52 was begun without a state, so it does not follow exactly from block 51
+<key>/anew-0000052-fp8           block 52 was begun from a state in fp8
 <key>/spool.json                 what it is, for people; its time is when it was last used
 <key>.lock                       held by whoever samples
 """
@@ -24,29 +26,27 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..errors import MachineError
-from .checked_files import TEMPORARY_SUFFIX, DamagedFile, read_tensors, write_tensors
+from .checked_files import DamagedFile, clear_unfinished, read_tensors, write_tensors
+from .states import State, rings_from_fp8, rings_in_fp8
 
 ABOUT = "spool.json"
 LATENTS = "latents"
 _CLIP = re.compile(r"clip-(\d+)\.safetensors")
-_STATE = re.compile(r"state-(\d+)\.safetensors")
-_WARM_UP = re.compile(r"warm-up-(\d+)")
+_STATE = re.compile(r"state-(\d+)(-fp8)?\.safetensors")
+_ANEW = re.compile(r"anew-(\d+)-(fp8|warm-up)")
 
 
 @dataclass(frozen=True)
-class State:
-    """What sampling is continued from: the next block, the rings before it, finished blocks of its clip (or None).
+class Beginning:
+    """A block from which on a video was made anew, so that it does not follow exactly from what was before: after a
+    warm-up of one ring length, or from the state in fp8 before this block. Block 0: the beginning of the video."""
 
-    `rings` as in `LatentBlock.rings`; `latents` float32 [16, 3 * blocks, h, w].
-    """
+    block: int = 0
+    from_fp8: bool = False
 
-    next_block: int
-    rings: Mapping[str, Tensor]
-    latents: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.rings.values())
+    def begins_with_state(self, block: int) -> bool:
+        """Whether the state before `block` is the one it began with."""
+        return self.from_fp8 and block == self.block
 
 
 class Spool:
@@ -88,8 +88,7 @@ class Spool:
                 f"the folder for finished clips, {self.folder}, cannot be used: {error}. Make room there, or allow "
                 "writing."
             ) from error
-        for leftover in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        clear_unfinished(self.folder)
         # For people only: when the disk is full, the clips that don't fit say it better.
         with suppress(OSError):
             if not (self.folder / ABOUT).exists():
@@ -109,7 +108,7 @@ class Spool:
 
     def clips(self) -> list[int]:
         """Numbers of all finished clips."""
-        return self._numbers(_CLIP)
+        return sorted(int(match[1]) for match in self._matches(_CLIP))
 
     def read_clip(self, clip: int) -> Tensor | None:
         """Latents float32 [16, infer_frames / 4, h, w]; None when there are none or they were damaged (now deleted)."""
@@ -121,57 +120,70 @@ class Spool:
         """Raises MachineError when the disk refuses; `still_needed` bytes is what the message says to make room for."""
         self._write(self._clip_path(clip), {LATENTS: latents}, still_needed)
 
-    def begin_anew_at(self, clip: int, blocks_per_clip: int) -> None:
-        """Forget this clip and all that comes after, and note that it is begun by a warm-up."""
-        for block in self.states():
-            if block > clip * blocks_per_clip:
-                self.remove_state(block)
+    def begin_anew_at(self, beginning: Beginning, blocks_per_clip: int) -> None:
+        """Forget the block's clip and all that comes after it, and note that it is begun anew."""
+        block = beginning.block
+        for number in self.states():
+            if number > block:
+                self.remove_state(number)
         for number in self.clips():
-            if number >= clip:
+            if number >= block // blocks_per_clip:
                 self._clip_path(number).unlink(missing_ok=True)
-        for number in self.warm_ups():
-            if number > clip:
-                self._warm_up_path(number).unlink(missing_ok=True)
-        self._warm_up_path(clip).touch()
+        for other in self.beginnings():
+            if other.block >= block:
+                self._anew_path(other).unlink(missing_ok=True)
+        self._anew_path(beginning).touch()
 
-    def warm_ups(self) -> list[int]:
-        """Clips that were begun by a warm-up, ascending."""
-        return self._numbers(_WARM_UP)
+    def beginnings(self) -> list[Beginning]:
+        """Where the video was begun anew, ascending."""
+        found = [Beginning(int(match[1]), match[2] == "fp8") for match in self._matches(_ANEW)]
+        return sorted(found, key=lambda beginning: beginning.block)
+
+    def last_beginning(self, block: int) -> Beginning:
+        """The last one at or before a block."""
+        return next((found for found in reversed(self.beginnings()) if found.block <= block), Beginning())
 
     def states(self) -> list[int]:
         """Blocks that sampling can be continued before, ascending."""
-        return self._numbers(_STATE)
+        return sorted({int(match[1]) for match in self._matches(_STATE)})
+
+    def is_fp8(self, next_block: int) -> bool:
+        """Whether the rings of a state are in fp8."""
+        return not self._state_path(next_block).exists()
 
     def read_state(self, next_block: int) -> State | None:
         """None when there is none or it was damaged (now deleted)."""
-        tensors = self._read(self._state_path(next_block))
+        fp8 = self.is_fp8(next_block)
+        tensors = self._read(self._state_path(next_block, fp8))
         if tensors is None:
             return None
         latents = tensors.pop(LATENTS, None)
-        return State(next_block, tensors, latents)
+        return State(next_block, rings_from_fp8(tensors) if fp8 else tensors, latents)
 
-    def write_state(self, state: State, still_needed: int = 0) -> None:
-        """Raises MachineError when the disk refuses."""
+    def write_state(self, state: State, still_needed: int = 0, fp8: bool = False) -> None:
+        """Raises MachineError when the disk refuses. An exact state is not replaced by one in fp8."""
+        if fp8 and self._state_path(state.next_block).exists():
+            return
         partial = {} if state.latents is None else {LATENTS: state.latents}
-        self._write(self._state_path(state.next_block), {**state.rings, **partial}, still_needed)
+        rings = rings_in_fp8(state.rings) if fp8 else state.rings
+        self._write(self._state_path(state.next_block, fp8), {**rings, **partial}, still_needed)
 
     def remove_state(self, next_block: int) -> None:
-        self._state_path(next_block).unlink(missing_ok=True)
+        for fp8 in (False, True):
+            self._state_path(next_block, fp8).unlink(missing_ok=True)
 
     def _clip_path(self, clip: int) -> Path:
         return self.folder / f"clip-{clip:06}.safetensors"
 
-    def _state_path(self, next_block: int) -> Path:
-        return self.folder / f"state-{next_block:07}.safetensors"
+    def _state_path(self, next_block: int, fp8: bool = False) -> Path:
+        return self.folder / f"state-{next_block:07}{'-fp8' * fp8}.safetensors"
 
-    def _warm_up_path(self, clip: int) -> Path:
-        return self.folder / f"warm-up-{clip:06}"
+    def _anew_path(self, beginning: Beginning) -> Path:
+        return self.folder / f"anew-{beginning.block:07}-{'fp8' if beginning.from_fp8 else 'warm-up'}"
 
-    def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
-        if not self.folder.is_dir():
-            return []
-        found = (pattern.fullmatch(name) for name in os.listdir(self.folder))
-        return sorted(int(match[1]) for match in found if match)
+    def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        return [match for match in map(pattern.fullmatch, names) if match]
 
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         try:

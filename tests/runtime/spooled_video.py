@@ -15,8 +15,8 @@ from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.sampling.block_loop import BlockRun, Evaluation, KeepRings, RunStart
 from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.resume import StateSettings
 from liveavatar_runtime.sampling.spool import Spool
+from liveavatar_runtime.sampling.states import StateSettings
 
 CPU = torch.device("cpu")
 PLAN = ClipPlan(

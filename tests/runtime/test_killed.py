@@ -67,3 +67,26 @@ def test_kill_9_at_random_moments(tmp_path):
     assert torch.equal(latents_of(stream), whole) and stream.finished_clips == VIDEO.num_clip
     assert max(Counter(killable.blocks()).values()) <= 1 + kills
     assert not list(folder.glob(".*"))
+
+
+def test_a_file_half_written_by_a_killed_process_goes(tmp_path):
+    """Whatever the library for the files leaves beside its target."""
+    spool = Spool(tmp_path / "spool")
+    assert spool.try_lock()
+    spool.unlock()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=write_large_clips, args=(str(spool.folder),))
+    process.start()
+    while not (half := [path for path in spool.folder.glob(".*") if path.exists()]):
+        assert process.is_alive()
+    process.kill()
+    process.join()
+    assert half and list(spool.folder.glob(".*")), "it was not killed while it wrote"
+    assert spool.try_lock() and not list(spool.folder.glob(".*"))
+
+
+def write_large_clips(folder: str) -> None:
+    spool = Spool(Path(folder))
+    assert spool.try_lock()
+    for clip in range(1000):
+        spool.write_clip(clip, torch.zeros(16, 2**20))

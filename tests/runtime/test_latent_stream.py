@@ -17,8 +17,8 @@ from torch import Tensor
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.resume import StateSettings
 from liveavatar_runtime.sampling.spool import Spool
+from liveavatar_runtime.sampling.states import StateSettings
 
 BLOCKS = list(range(PLAN.num_blocks))
 NO_STATES = StateSettings(STATE_BYTES, 0)
@@ -103,7 +103,7 @@ def test_a_warm_up_that_reaches_the_start_is_exact(folder, whole):
     with pytest.raises(InterruptedError):
         latents_of(stream_of(sampling, folder, states=NO_STATES))
     assert torch.equal(latents_of(stream_of(sampling, folder, states=NO_STATES)), whole)
-    assert Spool(folder).warm_ups() == []
+    assert Spool(folder).beginnings() == []
 
 
 @pytest.mark.parametrize("clip", [0, 3, 7])

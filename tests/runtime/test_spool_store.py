@@ -14,8 +14,8 @@ from tiny_avatar import random_conditions
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.sampling.checked_files import DamagedFile, read_tensors, write_tensors
 from liveavatar_runtime.sampling.fingerprint import Fingerprint, video_key
-from liveavatar_runtime.sampling.spool import State
 from liveavatar_runtime.sampling.spool_store import SpoolStore
+from liveavatar_runtime.sampling.states import State
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from test_block_loop import conditions as conditions
 from test_block_loop import executor as executor
 
 from liveavatar_runtime.config import DEMO
-from liveavatar_runtime.dit.staged_cache import FP8_MAX, Fp8Store, StagedCache, spread
+from liveavatar_runtime.dit.fp8 import FP8_MAX
+from liveavatar_runtime.dit.staged_cache import Fp8Store, StagedCache, spread
 from liveavatar_runtime.planning.memory import Placement, cache_bytes, cache_traffic, ring_bytes, staging_bytes
 from liveavatar_runtime.sampling.block_loop import BlockSampler, RunStart
 
