@@ -216,6 +216,13 @@ def make_room_for_others(devices: Sequence[torch.device]) -> None:
         comfy.model_management.soft_empty_cache()
 
 
+def make_room(device: torch.device, size: int) -> None:
+    """Have so many bytes free on a GPU; models of ComfyUI that must go for it come back when they are needed."""
+    if device.type == "cuda":
+        comfy.model_management.free_memory(size, device)
+        comfy.model_management.soft_empty_cache()
+
+
 def show_text(node_id: str, text: str) -> None:
     """Show a text on a node while it runs, and in the log."""
     from server import PromptServer

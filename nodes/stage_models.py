@@ -12,6 +12,7 @@ from ..liveavatar_runtime.dit.attention import AttentionKernel
 from ..liveavatar_runtime.dit.model import CausalWanS2V
 from ..liveavatar_runtime.errors import MachineError
 from ..liveavatar_runtime.parallel.devices import LAYER_PIPELINE, TIMESTEP_PIPELINE
+from ..liveavatar_runtime.planning.measured import Measurements, measured_on
 from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PIPELINES = (LAYER_PIPELINE, TIMESTEP_PIPELINE)
 Share = tuple[torch.device, frozenset[int]]
 
+_MEASUREMENTS = Measurements()
 _CLONES: "WeakKeyDictionary[AvatarModel, dict[Share, Any]]" = WeakKeyDictionary()
 
 
@@ -50,10 +52,12 @@ def plan_pipeline(
         return StagePlan((range(model.config.num_layers),) * len(model.devices), placement)
     work = Workload(model.config, plan, model.dtype)
     work = replace(work, weight_bytes=2 * size / work.weights(range(model.config.num_layers)))
+    work, speeds = measured_on(work, model.devices, _MEASUREMENTS, bridge.make_room)
     home = model.devices[0]
     # On the processor stages and decoder share the same cores, however the layers are split.
     decodes = home == vae.patcher.load_device and home.type != "cpu"
-    return plan_stages(work, [StageDevice(room) for room in memory], kv_cache, kv_dtype, decodes)
+    devices = [StageDevice(room, speed) for room, speed in zip(memory, speeds, strict=True)]
+    return plan_stages(work, devices, kv_cache, kv_dtype, decodes)
 
 
 def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> str:

@@ -29,8 +29,8 @@ from .fsdp import parameter_bytes, shard
 from .job import Job
 from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
-from .partition import split_evenly
 from .pipeline_worker import PipelinePart, PipelineWorker, send_block
+from .rank_layers import agree_on_layers
 from .ranks import LINGER_SECONDS, Progress, Rank, Watch
 from .schedule import LayerSchedule, TimestepSchedule, split_steps
 from .stage_model import share_of
@@ -164,7 +164,7 @@ def mesh_of(rank: Rank) -> DeviceMesh:
 def pipeline_part(name: str, model: CausalWanS2V, rank: Rank, dtype: torch.dtype) -> PipelinePart:
     """This rank's stage: its layers of the model, or its steps of the whole model."""
     if name == LAYER_PIPELINE:
-        layers = split_evenly(model.config.num_layers, rank.size)
+        layers = agree_on_layers(rank, rank.size, model.config, dtype)
         part = share_of(model, layers[rank.number]).to(rank.device)
         return PipelinePart(part, dtype, lambda plan: LayerSchedule(layers, plan.steps))
     layer_count, ranks = model.config.num_layers, rank.size

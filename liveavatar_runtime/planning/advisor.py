@@ -112,8 +112,8 @@ class Advisor:
         costs = LayerCosts(
             seconds=[work.layer_flops(layer) for layer in self._layers],
             bytes=[0] * len(self._layers),
-            first_seconds=work.embedding_flops() + decoding,
-            last_seconds=work.head_flops(),
+            first_seconds=work.costs.first + decoding,
+            last_seconds=work.costs.last,
         )
         return split_layers(costs, [Capacity(card.flops) for card in self.machines.cards[:cards]])
 
@@ -140,8 +140,7 @@ class Advisor:
     def _evaluation(self, layers: range, card: int, setting: Setting) -> float:
         """Seconds of one evaluation by some layers; caches in RAM are fetched meanwhile."""
         work = self.work
-        flops = sum(work.layer_flops(layer) for layer in layers)
-        flops += work.embedding_flops() * (0 in layers) + work.head_flops() * (self._layers[-1] in layers)
+        flops = work.evaluation_flops(layers)
         fetching = self.machines.host.seconds(work.cache_traffic(layers, setting.placement))
         return max(flops / self.machines.cards[card].flops, fetching)
 

@@ -66,8 +66,8 @@ def _costs(work: Workload, placement: Placement, beside: float) -> LayerCosts:
     return LayerCosts(
         seconds=[work.layer_flops(layer) for layer in layers],
         bytes=[weights + working for weights in inner],
-        first_seconds=work.embedding_flops() + beside,
-        last_seconds=work.head_flops(),
+        first_seconds=work.costs.first + beside,
+        last_seconds=work.costs.last,
         first_bytes=work.weights(layers[:1]) - inner[0],
         last_bytes=work.weights(layers[-1:]) - inner[-1],
     )

@@ -5,7 +5,7 @@ counted, as they take their time beside the products, which `Card.flops` (a sust
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,13 +27,29 @@ LATENT_BYTES = 4
 
 
 @dataclass(frozen=True)
+class PartCosts:
+    """Operations of one evaluation: of a layer, of the voice's injection after a layer, of what stands before the first
+    layer and after the last one."""
+
+    layer: float
+    voice: float
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
 class Workload:
-    """`weight_bytes`: bytes of a weight as it is kept (2 for bf16, 1 for fp8); `dtype` of activations and caches."""
+    """`weight_bytes`: bytes of a weight as it is kept (2 for bf16, 1 for fp8); `dtype` of activations and caches.
+
+    `measured`: how many operations a layer could do in the time that each part takes, where that was measured
+    (`planning.measured`).
+    """
 
     config: AvatarConfig
     plan: "ClipPlan"
     dtype: torch.dtype = torch.bfloat16
     weight_bytes: float = 2.0
+    measured: PartCosts | None = None
 
     @property
     def tokens(self) -> int:
@@ -41,26 +57,37 @@ class Workload:
         rows, columns = self.plan.grid
         return LATENT_FRAMES_PER_BLOCK * rows * columns
 
-    def layer_flops(self, layer: int) -> float:
-        """One evaluation of a block with a full ring; the voice's injection included."""
+    @property
+    def counted(self) -> PartCosts:
+        """Operations of a block's evaluation with a full ring; text, time and voice are embedded once a video or block,
+        which is not counted."""
         config, tokens = self.config, self.tokens
         linear = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
         attention = 4 * tokens * (cache_shape(config, self.plan).tokens + config.text_len) * config.dim
         voice = 2 * tokens * 2 * config.dim**2 + 4 * tokens * (config.num_audio_token + 1) * config.dim
-        return linear + attention + voice * (layer in config.audio_inject_layers)
+        patches = 2 * tokens * config.dim * self._patch_values
+        return PartCosts(linear + attention, voice, patches, patches)
+
+    @property
+    def costs(self) -> PartCosts:
+        """As measured, else as counted."""
+        return self.counted if self.measured is None else self.measured
+
+    def layer_flops(self, layer: int) -> float:
+        """One evaluation of a layer; the voice's injection included."""
+        costs = self.costs
+        return costs.layer + costs.voice * (layer in self.config.audio_inject_layers)
+
+    def evaluation_flops(self, layers: range) -> float:
+        """One evaluation of a stage with these layers."""
+        inner = sum(map(self.layer_flops, layers))
+        return inner + self.costs.first * (0 in layers) + self.costs.last * (self.config.num_layers - 1 in layers)
 
     def sink_layer_flops(self) -> float:
         """One layer over the sink's tokens, which attend to each other."""
         config, tokens = self.config, cache_shape(self.config, self.plan).sink_tokens
         linear = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
         return linear + 4 * tokens * (tokens + config.text_len) * config.dim
-
-    def head_flops(self) -> float:
-        return 2 * self.tokens * self.config.dim * self._patch_values
-
-    def embedding_flops(self) -> float:
-        """Patches of a block; text, time and voice are embedded once a video or block."""
-        return 2 * self.tokens * self.config.dim * self._patch_values
 
     @property
     def _patch_values(self) -> int:
@@ -84,9 +111,9 @@ class Workload:
             parts += [injector.injector[number], injector.injector_adain_layers[number]]
         return int(sum(p.numel() for part in parts for p in part.parameters()) * self.weight_bytes)
 
-    @cached_property
+    @property
     def _skeleton(self) -> CausalWanS2V:
-        return CausalWanS2V(self.config, device="meta")
+        return _skeleton_of(self.config)
 
     def working(self, layers: range, steps: range, placement: Placement = ON_DEVICE) -> int:
         """Caches, prompt and activations that a stage with these layers and steps has on its card."""
@@ -113,3 +140,8 @@ class Workload:
     def latents_bytes(self) -> int:
         height, width = self.plan.latent_size
         return self.config.out_dim * LATENT_FRAMES_PER_BLOCK * height * width * LATENT_BYTES
+
+
+@lru_cache(maxsize=4)
+def _skeleton_of(config: AvatarConfig) -> CausalWanS2V:
+    return CausalWanS2V(config, device="meta")

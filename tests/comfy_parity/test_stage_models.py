@@ -1,6 +1,7 @@
 """Pipelines on module trees of ComfyUI's core: one patcher for each device, each with its layers only."""
 
 import importlib
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_the_node_says_what_each_device_does(stage_models, avatar, vae):
         spread = replace(avatar, executor=executor, devices=(CPU, OTHER))
         stages = stage_models.plan_pipeline(spread, PLAN, vae[1], "auto", "auto")
         assert stage_models.describe_stages(spread, stages, PLAN) == text
+
+
+def test_devices_are_measured_for_the_first_plan_only(stage_models, avatar, vae, caplog):
+    caplog.set_level("INFO")
+    spread = replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER))
+    # A size that no other test has.
+    plan = replace(PLAN, width=192)
+    first, second = (stage_models.plan_pipeline(spread, plan, vae[1], "auto", "auto") for _ in range(2))
+    assert first == second
+    told = [record.getMessage() for record in caplog.records if "Measured on" in record.getMessage()]
+    assert len(told) == 1 and float(re.findall(r" in ([\d.]+) s", told[0])[0]) < 2
 
 
 def test_the_model_itself_runs_where_it_is_whole(stage_models, avatar):

@@ -93,9 +93,7 @@ def test_the_floating_point_operations_are_those_of_the_model():
         return counter.get_total_flops()
 
     # Blocks of the last clip have full rings; what is made once a block, the voice's keys and values, is small.
-    predicted = plan.blocks_per_clip * (
-        sum(work.layer_flops(layer) for layer in range(CONFIG.num_layers)) + work.embedding_flops() + work.head_flops()
-    )
+    predicted = plan.blocks_per_clip * work.evaluation_flops(range(CONFIG.num_layers))
     voice = counted(3) - counted(2) - predicted
     assert 0 <= voice < 0.5 * predicted
     with FlopCounterMode(display=False) as counter:

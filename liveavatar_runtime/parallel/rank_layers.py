@@ -1,0 +1,89 @@
+"""Layers of each rank of a layer pipeline: every rank measures its device, and all decide alike from what all found.
+
+The split is made when the group starts, before any plan is known: for a plan of the default size and steps.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..config import AvatarConfig
+from ..errors import MachineError
+from ..planning.machines import RESERVED_SHARE
+from ..planning.measured import kind_of, seconds_on, with_measured
+from ..planning.sample_model import PartSeconds
+from ..planning.stages import StageDevice, plan_stages
+from ..planning.workload import Workload
+from ..sampling.plan import ClipPlan
+from .ranks import Rank
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class RankFacts:
+    """A rank's kind of device, what was measured on it (None: nothing), and bytes that it has (None: enough)."""
+
+    kind: str
+    seconds: PartSeconds | None
+    memory: int | None
+
+    @classmethod
+    def of(cls, work: Workload, device: torch.device, decides: bool) -> "RankFacts":
+        """`decides`: whether there is something to measure for."""
+        memory = None
+        if device.type == "cuda":
+            memory = int(torch.cuda.get_device_properties(device).total_memory * (1 - RESERVED_SHARE))
+        return cls(kind_of(device), seconds_on(work, device) if decides else None, memory)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RankFacts":
+        seconds = values["seconds"]
+        return cls(values["kind"], None if seconds is None else PartSeconds(**seconds), values["memory"])
+
+
+def agree_on_layers(
+    rank: Rank, ranks: int, config: AvatarConfig, dtype: torch.dtype, plan: ClipPlan | None = None
+) -> tuple[range, ...]:
+    """The first `ranks` ranks call it, each gets the same split over all of them."""
+    work = Workload(config, plan or ClipPlan(), dtype, dtype.itemsize)
+    own = RankFacts.of(work, rank.device, 1 < ranks < config.num_layers)
+    rank.store.set(f"facts/{rank.number}", json.dumps(asdict(own)))
+    # Asked for again and again, because a waiting request would keep the watch's heartbeats waiting too.
+    while not rank.store.check([f"facts/{number}" for number in range(ranks)]):
+        time.sleep(POLL_SECONDS)
+    return layers_of(work, [facts_of(rank, number) for number in range(ranks)])
+
+
+def facts_of(rank: Rank, number: int) -> RankFacts:
+    return RankFacts.from_dict(json.loads(rank.store.get(f"facts/{number}")))
+
+
+def layers_of(work: Workload, facts: Sequence[RankFacts]) -> tuple[range, ...]:
+    """Split by time, as far as it fits the devices' memory; devices of one kind count as equally fast.
+
+    Raises InputError with more ranks than layers.
+    """
+    speeds = [1.0] * len(facts)
+    seconds = [typical for one in facts if (typical := _of_kind(one.kind, facts)) is not None]
+    if len(seconds) == len(facts):
+        work, speeds = with_measured(work, seconds)
+    try:
+        return plan_stages(work, [StageDevice(one.memory, s) for one, s in zip(facts, speeds, strict=True)]).layers
+    except MachineError:
+        # A smaller plan than the default one may fit all the same.
+        return plan_stages(work, [StageDevice(None, speed) for speed in speeds]).layers
+
+
+def _of_kind(kind: str, facts: Sequence[RankFacts]) -> PartSeconds | None:
+    """The medians over the ranks with this kind of device; None when one of them has measured nothing."""
+    found = [one.seconds for one in facts if one.kind == kind]
+    if None in found:
+        return None
+    columns = zip(*(asdict(parts).values() for parts in found if parts is not None), strict=True)
+    return PartSeconds(*(statistics.median(column) for column in columns))

@@ -1,0 +1,119 @@
+"""Speed of devices and cost of a model's parts, measured where that decides how the layers are split.
+
+A layer pipeline is as fast as its slowest stage. Counted operations know nothing of how fast a card is, nor of what
+takes long without being a product, so the parts are timed on the devices themselves (`sample_model`).
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from .sample_model import PartSeconds, measure_parts, sample_bytes, sample_flops
+from .workload import PartCosts, Workload
+
+log = logging.getLogger(__name__)
+
+GRAIN = 0.05
+"""Costs and speeds are rounded, relative to a layer and to the slowest device: noise must not change a split."""
+CPU_FLOPS = 2e10
+"""Operations a second that one thread of a processor is taken to do where measuring would take too long."""
+LONGEST_SECONDS = 1.0
+"""Of a measurement on a processor."""
+
+MakeRoom = Callable[[torch.device, int], object]
+"""Called before so many bytes are used on a device."""
+
+
+class Measurements:
+    """What was measured in this process, by sizes of the model, shape of the plan, dtype and kind of device."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], PartSeconds] = {}
+        self._lock = threading.Lock()
+
+    def of(self, work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartSeconds | None:
+        """Devices of one kind are measured once. None when the device has no room for it."""
+        plan, kind = work.plan, kind_of(device)
+        key = (work.config, plan.latent_size, plan.steps, plan.window_blocks, plan.infer_frames, work.dtype, kind)
+        with self._lock:
+            if key not in self._known:
+                found = seconds_on(work, device, make_room)
+                if found is None:
+                    return None
+                self._known[key] = found
+            return self._known[key]
+
+
+def seconds_on(work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartSeconds | None:
+    """Measured; counted on a processor that would take long. None when the device has no room for it."""
+    rate = CPU_FLOPS * torch.get_num_threads()
+    if device.type == "cpu" and sample_flops(work) > LONGEST_SECONDS * rate:
+        costs = work.counted
+        return PartSeconds(costs.layer / rate, costs.voice / rate, costs.first / rate, costs.last / rate)
+    start = time.perf_counter()
+    if make_room is not None:
+        make_room(device, sample_bytes(work))
+    try:
+        seconds = measure_parts(work, device)
+    except torch.cuda.OutOfMemoryError:
+        log.warning("%s has no room to measure a layer; the layers are split by their operations", device)
+        return None
+    log.info(
+        "Measured on %s in %.2f s: a layer takes %.2f ms, with the voice %.2f ms more; before the layers %.2f ms, "
+        "after them %.2f ms",
+        *(kind_of(device), time.perf_counter() - start),
+        *(1e3 * part for part in (seconds.layer, seconds.voice, seconds.first, seconds.last)),
+    )
+    return seconds
+
+
+def kind_of(device: torch.device) -> str:
+    """Devices of one kind are equally fast."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def measured_on(
+    work: Workload, devices: Sequence[torch.device], known: Measurements, make_room: MakeRoom | None = None
+) -> tuple[Workload, list[float]]:
+    """As `with_measured`, for a stage on each device. Where all layers have their device already, or a device has no
+    room to measure, the workload as it is and equal speeds."""
+    same = work, [1.0] * len(devices)
+    if not 1 < len(devices) < work.config.num_layers:
+        return same
+    found = [known.of(work, device, make_room) for device in devices]
+    seconds = [parts for parts in found if parts is not None]
+    if len(seconds) < len(found):
+        return same
+    timed, speeds = with_measured(work, seconds)
+    return timed, [speed / stages for speed, stages in zip(speeds, stages_beside(devices), strict=True)]
+
+
+def stages_beside(devices: Sequence[torch.device]) -> list[int]:
+    """For each stage, how many stages share its device; the processor is one device."""
+    places = [(device.type, 0 if device.type == "cpu" else device.index) for device in devices]
+    return [places.count(place) for place in places]
+
+
+def with_measured(work: Workload, seconds: Sequence[PartSeconds]) -> tuple[Workload, list[float]]:
+    """The workload with the parts' costs relative to a layer, the mean of all stages' devices; and the stages' speeds,
+    that of the slowest one being 1."""
+
+    def cost(of: Callable[[PartSeconds], float]) -> float:
+        return rounded(sum(of(parts) / parts.layer for parts in seconds) / len(seconds)) * layer
+
+    layer = work.counted.layer
+    costs = PartCosts(layer, cost(lambda p: p.voice), cost(lambda p: p.first), cost(lambda p: p.last))
+    times = [parts.evaluation(work.config) for parts in seconds]
+    return replace(work, measured=costs), [rounded(max(times) / time) for time in times]
+
+
+def rounded(value: float) -> float:
+    """To a multiple of GRAIN, of larger ones to 5 % or less; the same on every machine."""
+    _, exponent = math.frexp(value)
+    grain = GRAIN * 2.0 ** max(0, exponent - 1)
+    return round(value / grain) * grain
