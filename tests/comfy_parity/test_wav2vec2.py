@@ -4,26 +4,14 @@ import importlib
 
 import pytest
 import torch
-from torch import Tensor, nn
+from random_weights import randomised
+from torch import Tensor
 
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
 from liveavatar_runtime.audio.waveform import to_encoder_rate
 from liveavatar_runtime.audio.windows import encode_in_windows
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
-
-
-def randomise(model: nn.Module) -> None:
-    """Weights that keep activations near 1, so that an error shows; ComfyUI leaves its layers uninitialised."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.ndim < 2:
-                noise = noise * 0.1 + float("norm" in name and name.endswith("weight"))
-            elif not name.endswith("original0"):
-                noise = noise / weight[0].numel() ** 0.5
-            weight.copy_(noise)
 
 
 def speech_like(seconds: float, sample_rate: int) -> Tensor:
@@ -41,7 +29,7 @@ def comfy_encoder(comfy, **config):
 
     torch.set_num_threads(1)
     encoder = AudioEncoderModel({"model_type": "wav2vec2", **config})
-    randomise(encoder.model)
+    randomised(encoder.model)
     return encoder
 
 

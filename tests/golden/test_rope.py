@@ -32,23 +32,15 @@ def test_head_is_split_as_in_the_original(golden):
     assert [2 * pairs for pairs in axis_pairs(128)] == [44, 42, 42]
 
 
-def test_noisy_blocks(golden):
+@pytest.mark.parametrize("kind", ["noisy.", "d128."])
+def test_noisy_blocks(golden, kind):
     tensors, indices = golden.tensors("rope.safetensors"), golden.json("rope_indices.json")
-    head_dim = golden.about("rope.safetensors")["head_dim"]
-    names = [name for name in indices if name.startswith("noisy.")]
+    head_dim = 128 if kind == "d128." else golden.about("rope.safetensors")["head_dim"]
+    names = [name for name in indices if name.startswith(kind)]
     assert names
     for name in names:
         frames = indices[name][0]["f"]
         check(block_rope(head_dim, grid_of(indices[name]), frames[0], len(frames)), tensors, name)
-
-
-def test_head_of_128_channels(golden):
-    tensors, indices = golden.tensors("rope.safetensors"), golden.json("rope_indices.json")
-    names = [name for name in indices if name.startswith("d128.")]
-    assert names
-    for name in names:
-        frames = indices[name][0]["f"]
-        check(block_rope(128, grid_of(indices[name]), frames[0], len(frames)), tensors, name)
 
 
 def test_sink_moves_only_the_reference(golden):

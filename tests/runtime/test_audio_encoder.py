@@ -1,10 +1,10 @@
 """wav2vec2 against the transformers library, and its weights in every spelling."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import pytest
 import torch
+from random_weights import randomised
 from torch import Tensor
 from transformers import Wav2Vec2Config as HfConfig
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model
@@ -13,7 +13,6 @@ from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, infer_config, loa
 from liveavatar_runtime.errors import CheckpointError, InputError
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
-Model = TypeVar("Model", Wav2Vec2ForCTC, Wav2Vec2Model)
 LARGE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
 BASE = {"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False}
 
@@ -23,20 +22,6 @@ def tiny_config(style: dict[str, object], **changes: object) -> HfConfig:
     sizes = {"hidden_size": 32, "num_hidden_layers": 24, "num_attention_heads": 4, "intermediate_size": 48}
     sizes |= {"conv_dim": (24,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "vocab_size": 9}
     return HfConfig(**{**sizes, **style, **changes})
-
-
-def randomised(model: Model) -> Model:
-    """Every weight drawn anew: the library's biases start at 0 and its norms at 1, which hides mistakes."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.ndim < 2:
-                noise = noise * 0.1 + float("norm" in name and name.endswith("weight"))
-            elif not name.endswith("original0"):
-                noise = noise / weight[0].numel() ** 0.5
-            weight.copy_(noise)
-    return model.eval()
 
 
 def noise(samples: int, channels: int = 1) -> Tensor:

@@ -17,6 +17,7 @@ from liveavatar_runtime.media.sound import SOUND_CODECS
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 
+WORKFLOW = {"workflow": '{"nodes": []}'}
 FORMATS = [(codec, name) for codec, settings in CODECS.items() for name in settings.pixel_formats]
 
 
@@ -125,7 +126,7 @@ def test_file_of_a_killed_process_plays(tmp_path, codec):
 import os, signal
 from liveavatar_runtime.media.video import VideoWriter
 from media_files import *
-video = VideoWriter({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, codec={codec!r}, metadata={{"workflow": "{{}}"}})
+video = VideoWriter({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, codec={codec!r}, metadata={WORKFLOW})
 video.write_audio(tone(10 * RATE))
 for block in range(6):
     video.write_frames(numbered_frames(block * 12, 12))
@@ -135,12 +136,15 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL, done.stderr
     pictures, times = decoded(path)
     assert len(pictures) >= 5 * FRAMES_PER_BLOCK
-    assert all(abs(time - Fraction(n, 16)) <= Fraction(1, 1000) for n, time in enumerate(times))
+    # Matroska tells times in milliseconds, and does not say where the sound's first padding ends.
+    rounding, padding = (0, 0) if path.suffix == ".mp4" else (Fraction(1, 1000), 0.02)
+    assert all(abs(time - Fraction(n, 16)) <= rounding for n, time in enumerate(times))
     assert [number_of(picture) for picture in pictures] == [n % 40 for n in range(len(pictures))]
     heard, rate, start = decoded_sound(path, exact=False)
-    assert start == 0 and heard.shape[1] / rate >= 5 * FRAMES_PER_BLOCK / 16 - 0.02
+    assert start == 0 and heard.shape[1] / rate >= 5 * FRAMES_PER_BLOCK / 16 - padding
     with av.open(str(path)) as file:
-        assert {name.lower() for name in file.metadata} >= {"workflow"}
+        stored = {name.lower(): value for name, value in file.metadata.items()}
+    assert {"workflow": stored["workflow"]} == WORKFLOW
 
 
 @pytest.mark.parametrize(

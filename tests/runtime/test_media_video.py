@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from fractions import Fraction
 from pathlib import Path
 
@@ -132,30 +131,6 @@ def test_blocks_are_on_the_disk_while_the_file_grows(tmp_path, fps, sound_blocks
             assert float(np.abs(heard).max()) > 0.4
             assert probe(copy).frames == len(pictures)
             assert number_of(read_frame(copy, "last")) == (len(pictures) - 1) % 40
-
-
-def test_file_of_a_killed_process_plays(tmp_path):
-    path = tmp_path / "a.mp4"
-    program = f"""
-import os, signal, sys
-from fractions import Fraction
-from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.media.video import VideoWriter
-from media_files import *
-video = VideoWriter({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, metadata={{"workflow": '{{"nodes": []}}'}})
-video.write_audio(tone(10 * RATE))
-for block in range(6):
-    video.write_frames(numbered_frames(block * 12, 12))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = run_python(program)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    pictures, times = decoded(path)
-    assert len(pictures) >= 5 * FRAMES_PER_BLOCK and times == [Fraction(n, 16) for n in range(len(times))]
-    heard, heard_rate, start = decoded_sound(path)
-    assert start == 0 and heard.shape[1] / heard_rate >= 5 * FRAMES_PER_BLOCK / 16
-    with av.open(str(path)) as file:
-        assert json.loads(file.metadata["workflow"]) == {"nodes": []}
 
 
 def test_interruption_leaves_a_finished_file(tmp_path):
