@@ -37,7 +37,7 @@ def save_model(folder: str) -> None:
 def main(arguments: list[str] | None = None, write: Callable[[str], None] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--clips", type=int, default=PLAN.num_clip)
     parser.add_argument("--executors", nargs="+", default=["layer_pipeline", "timestep_pipeline", "fsdp"])
     options = parser.parse_args(arguments)
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None, write: Callable[[str], None] = prin
         "layer_pipeline": LayerSchedule(split_evenly(CONFIG.num_layers, options.ranks), plan.steps),
         "timestep_pipeline": TimestepSchedule(CONFIG.num_layers, split_steps(plan.steps, options.ranks)),
     }
-    write(f"{options.ranks} ranks, one thread each; {plan.num_blocks} blocks, median of {options.repeats} runs\n")
+    what = f"{plan.num_blocks} blocks, medians of {options.repeats} pairs of runs"
+    write(f"{options.ranks} ranks, one thread each; {what}\n")
     write("| executor | seconds a block | times as fast | simulator | simulator / measured |")
     write("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
@@ -65,10 +66,16 @@ def main(arguments: list[str] | None = None, write: Callable[[str], None] = prin
                 shared.append(time_run(RemoteExecutor(workers), conditions, plan))
                 assert torch.equal(alone[-1].latents, shared[-1].latents)
             workers.close()
+            # The machine's speed changes: what is compared ran one after the other.
+            pairs = list(zip(alone, shared, strict=True))
             single, pace = (statistics.median(run.pace for run in runs) for runs in (alone, shared))
-            predicted = predict(schedules[name], plan, alone[-1]) if name in schedules else None
-            forecast = "- | -" if predicted is None else f"{predicted:.3f} | {predicted / pace:.2f}"
-            write(f"| {name} | {pace:.3f} (alone {single:.3f}) | {single / pace:.2f} | {forecast} |")
+            faster = statistics.median(one.pace / two.pace for one, two in pairs)
+            forecast = "- | -"
+            if name in schedules:
+                predicted = [predict(schedules[name], plan, one) for one in alone]
+                ratio = statistics.median(time / two.pace for time, two in zip(predicted, shared, strict=True))
+                forecast = f"{statistics.median(predicted):.3f} | {ratio:.2f}"
+            write(f"| {name} | {pace:.3f} (alone {single:.3f}) | {faster:.2f} | {forecast} |")
 
 
 if __name__ == "__main__":
