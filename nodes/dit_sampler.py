@@ -2,6 +2,7 @@
 
 from typing import Any, get_args
 
+import torch
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.dit.attention import AttentionKernel
@@ -22,8 +23,17 @@ from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
+from .executor_choice import executor_for
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
-from .stage_models import describe_stages, is_pipeline, patcher_on, pipeline_executor, plan_pipeline, transformer_of
+from .stage_models import (
+    PIPELINES,
+    decoder_bytes,
+    describe_stages,
+    patcher_on,
+    pipeline_executor,
+    plan_pipeline,
+    transformer_of,
+)
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
 from .worker_model import worker_executor, worker_placement
@@ -144,13 +154,14 @@ class DiTSampler(io.ComfyNode):
         picture, note = first_picture(image)
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
         streaming = streaming_vae(vae)
+        chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
         stages = None
-        if is_pipeline(model):
-            stages = plan_pipeline(model, plan, streaming, kv_cache, kv_dtype)
-            placement = stages.placement
-        elif model.workers is not None:
+        if model.workers is not None:
             beside = decoder_bytes(streaming, plan)
             placement = worker_placement(model, plan, beside, kv_cache, kv_dtype, schedule)
+        elif chosen in PIPELINES:
+            stages = plan_pipeline(model, chosen, plan, streaming, kv_cache, kv_dtype)
+            placement = stages.placement
         else:
             placement = choose_placement(
                 model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
@@ -167,7 +178,7 @@ class DiTSampler(io.ComfyNode):
         numerics = (placement.kv_dtype, attention)
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
         states, state_note = state_settings(model, final, placement, state_dtype, state_budget)
-        text = "\n".join(filter(None, (size_of(final), memory, note, *prepared.notes, *spool_notes, state_note)))
+        text = "\n".join(filter(None, (size_of(final), why, memory, note, *prepared.notes, *spool_notes, state_note)))
         bridge.show_text(node_id, text)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
@@ -210,16 +221,14 @@ def prompt_of(conditioning: Any) -> Any:
 
 def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine:
     """Memory that there is; the blocks are decoded while the next ones are sampled, so the VAE needs its part."""
-    device = bridge.device_memory(model.patcher.load_device)
+    device = bridge.device_memory(home_of(model))
     weights, beside = model.patcher.model_size(), decoder_bytes(vae, plan)
     return Machine(device=device, ram=bridge.free_ram(), weights=weights, beside=beside)
 
 
-def decoder_bytes(vae: StreamingVAE, plan: ClipPlan) -> int:
-    """The VAE and its work."""
-    from ..liveavatar_runtime.planning.memory import decode_bytes
-
-    return vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
+def home_of(model: AvatarModel) -> torch.device:
+    """Where the model runs when it runs on one device."""
+    return model.devices[0] if model.devices else model.patcher.load_device
 
 
 def executor_of(
@@ -236,8 +245,7 @@ def executor_of(
 
     if model.workers is not None:
         return worker_executor(model, placement)
-    home = model.devices[0] if model.devices else model.patcher.load_device
-    patcher = patcher_on(model, home, set(range(model.config.num_layers)))
+    patcher = patcher_on(model, home_of(model), set(range(model.config.num_layers)))
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
     device = bridge.load_on_device(patcher, needed, beside=[vae.patcher])

@@ -89,8 +89,8 @@ class LoadAvatarModel(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="How the work is shared by several devices; auto is layer_pipeline when devices names "
-                    "several, else local.",
+                    tooltip="How the work is shared by several devices; auto takes the fastest that fits when devices "
+                    "names several, else local.",
                 ),
                 io.String.Input(
                     "devices",

@@ -12,7 +12,7 @@ from ..liveavatar_runtime.dit.attention import AttentionKernel
 from ..liveavatar_runtime.dit.model import CausalWanS2V
 from ..liveavatar_runtime.errors import MachineError
 from ..liveavatar_runtime.parallel.devices import LAYER_PIPELINE, TIMESTEP_PIPELINE
-from ..liveavatar_runtime.planning.measured import Measurements, measured_on
+from ..liveavatar_runtime.planning.measured import Measurements
 from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
@@ -20,6 +20,7 @@ from .types import AvatarModel
 
 if TYPE_CHECKING:
     from ..liveavatar_runtime.parallel.executor import Executor
+    from ..liveavatar_runtime.planning.measured import Timed
     from ..liveavatar_runtime.planning.stages import StagePlan
     from .vae_bridge import StreamingVAE
 
@@ -30,41 +31,51 @@ _MEASUREMENTS = Measurements()
 _CLONES: "WeakKeyDictionary[AvatarModel, dict[Share, Any]]" = WeakKeyDictionary()
 
 
-def is_pipeline(model: AvatarModel) -> bool:
-    return model.workers is None and model.executor in PIPELINES
-
-
 def plan_pipeline(
-    model: AvatarModel, plan: ClipPlan, vae: "StreamingVAE", kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice
+    model: AvatarModel,
+    executor: str,
+    plan: ClipPlan,
+    vae: "StreamingVAE",
+    kv_cache: KVCacheChoice,
+    kv_dtype: KVTypeChoice,
 ) -> "StagePlan":
-    """Layers and caches of each device. Raises MachineError when nothing fits."""
+    """Layers and caches of each device, for a pipeline. Raises MachineError when nothing fits."""
     from ..liveavatar_runtime.parallel.schedule import split_steps
     from ..liveavatar_runtime.planning.stages import StageDevice, StagePlan, plan_stages
-    from ..liveavatar_runtime.planning.workload import Workload
 
     memory = device_shares(model.devices, vae, plan)
-    size = model.patcher.model_size()
-    if model.executor == TIMESTEP_PIPELINE:
+    if executor == TIMESTEP_PIPELINE:
         steps = max(map(len, split_steps(plan.steps, len(model.devices))))
-        machine = Machine(device=min(memory), ram=bridge.free_ram(), weights=size)
+        machine = Machine(device=min(memory), ram=bridge.free_ram(), weights=model.patcher.model_size())
         part = replace(plan, steps=steps)
         placement = choose_placement(model.config, part, model.dtype, machine, kv_cache, kv_dtype, "sequential")
-        return StagePlan((range(model.config.num_layers),) * len(model.devices), placement)
-    work = Workload(model.config, plan, model.dtype)
-    work = replace(work, weight_bytes=2 * size / work.weights(range(model.config.num_layers)))
-    work, speeds = measured_on(work, model.devices, _MEASUREMENTS, bridge.make_room)
+        return StagePlan(executor, (range(model.config.num_layers),) * len(model.devices), placement)
+    timed = timed_work(model, plan, len(model.devices) < model.config.num_layers)
     home = model.devices[0]
     # On the processor stages and decoder share the same cores, however the layers are split.
     decodes = home == vae.patcher.load_device and home.type != "cpu"
-    devices = [StageDevice(room, speed) for room, speed in zip(memory, speeds, strict=True)]
-    return plan_stages(work, devices, kv_cache, kv_dtype, decodes)
+    devices = [StageDevice(room, speed) for room, speed in zip(memory, timed.speeds, strict=True)]
+    return plan_stages(timed.work, devices, kv_cache, kv_dtype, decodes)
+
+
+def timed_work(model: AvatarModel, plan: ClipPlan, decides: bool) -> "Timed":
+    """The work of a plan, and how fast its parts are on the devices, if that decides anything."""
+    from ..liveavatar_runtime.planning.measured import Timed, measured_on
+    from ..liveavatar_runtime.planning.workload import Workload
+
+    work = Workload(model.config, plan, model.dtype)
+    kept = model.patcher.model_size() / work.weights(range(model.config.num_layers))
+    work = replace(work, weight_bytes=work.weight_bytes * kept)
+    if not decides or len(model.devices) < 2:
+        return Timed(work, (1.0,) * len(model.devices))
+    return measured_on(work, model.devices, _MEASUREMENTS, bridge.make_room)
 
 
 def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> str:
     """For the node: what each device does."""
     from ..liveavatar_runtime.parallel.schedule import split_steps
 
-    if model.executor == TIMESTEP_PIPELINE:
+    if stages.executor == TIMESTEP_PIPELINE:
         what, parts = "steps", split_steps(plan.steps, len(model.devices))
     else:
         what, parts = "layers", stages.layers
@@ -74,17 +85,26 @@ def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> 
 
 def device_shares(devices: Sequence[torch.device], vae: "StreamingVAE", plan: ClipPlan) -> list[int]:
     """Bytes of memory for each stage: stages on one device share it, also with the VAE if that is there."""
-    from ..liveavatar_runtime.planning.machines import RESERVED_SHARE
-    from ..liveavatar_runtime.planning.memory import decode_bytes
-
-    beside = vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
-    stages = Counter(devices)
+    beside, stages = decoder_bytes(vae, plan), Counter(devices)
 
     def room(device: torch.device) -> int:
-        usable = int(bridge.device_memory(device) * (1 - RESERVED_SHARE))
-        return max(0, usable - beside * (device == vae.patcher.load_device)) // stages[device]
+        return max(0, usable_memory(device) - beside * (device == vae.patcher.load_device)) // stages[device]
 
     return [room(device) for device in devices]
+
+
+def usable_memory(device: torch.device) -> int:
+    """Bytes of a device that programs can fill."""
+    from ..liveavatar_runtime.planning.machines import RESERVED_SHARE
+
+    return int(bridge.device_memory(device) * (1 - RESERVED_SHARE))
+
+
+def decoder_bytes(vae: "StreamingVAE", plan: ClipPlan) -> int:
+    """The VAE and its work."""
+    from ..liveavatar_runtime.planning.memory import decode_bytes
+
+    return vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
 
 
 def pipeline_executor(
@@ -95,7 +115,7 @@ def pipeline_executor(
     attention: AttentionKernel,
     compile_layers: bool,
 ) -> "Executor":
-    """The executor of a model that runs as a pipeline, with its weights loaded on all devices."""
+    """The executor of a pipeline, with the model's weights loaded on all devices."""
     from ..liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
     from ..liveavatar_runtime.parallel.stage_model import PlacedModel, share_of
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
@@ -114,7 +134,7 @@ def pipeline_executor(
         for transformer in transformers.values():
             transformer.compile_layers()
     make_cache = cache_maker(stages.placement)
-    if model.executor == TIMESTEP_PIPELINE:
+    if stages.executor == TIMESTEP_PIPELINE:
         whole = [PlacedModel(transformers[device], device) for device in model.devices]
         return TimestepPipelineExecutor(whole, model.dtype, make_cache)
     parts = zip(stages.layers, model.devices, strict=True)

@@ -17,7 +17,8 @@ CATEGORY = "LiveAvatar"
 class AvatarModel:
     """A loaded transformer: ComfyUI's patcher of its S2V model, its sizes, and the dtype it computes in.
 
-    `executor` and `devices` are those that were chosen (`liveavatar_runtime.parallel.devices`). With `workers`
+    `executor` and `devices` are those that were chosen (`liveavatar_runtime.parallel.devices`); "auto" with several
+    devices is decided when the plan is known. With `workers`
     (`liveavatar_runtime.parallel.workers.Workers`) other processes hold the model and there is no patcher; `devices` is
     empty for those of other machines, and `key` tells their weights apart.
     """

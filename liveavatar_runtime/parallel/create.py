@@ -7,17 +7,15 @@ import torch
 
 from ..config import AvatarConfig
 from ..errors import InputError
-from .devices import AUTO, LAYER_PIPELINE, LOCAL, check_devices
+from .devices import AUTO, LOCAL, check_devices
 from .workers import LocalWorkers
 
 PRECISIONS_IN_WORKERS = ("auto", "bf16", "fp16", "fp32")
 
 
 def resolve(executor: str, devices: Sequence[torch.device]) -> str:
-    """The executor that "auto" stands for: layer_pipeline when several devices are named, else local."""
-    if executor != AUTO:
-        return executor
-    return LAYER_PIPELINE if len(devices) > 1 else LOCAL
+    """The executor that "auto" stands for: local on one device; with several it depends on the plan, and stays auto."""
+    return LOCAL if executor == AUTO and len(devices) < 2 else executor
 
 
 def local_workers(

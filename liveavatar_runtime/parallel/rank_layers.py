@@ -15,7 +15,7 @@ import torch
 from ..config import AvatarConfig
 from ..errors import MachineError
 from ..planning.machines import RESERVED_SHARE
-from ..planning.measured import kind_of, seconds_on, with_measured
+from ..planning.measured import decides_split, kind_of, seconds_on, with_measured
 from ..planning.sample_model import PartSeconds
 from ..planning.stages import StageDevice, plan_stages
 from ..planning.workload import Workload
@@ -52,7 +52,7 @@ def agree_on_layers(
 ) -> tuple[range, ...]:
     """The first `ranks` ranks call it, each gets the same split over all of them."""
     work = Workload(config, plan or ClipPlan(), dtype, dtype.itemsize)
-    own = RankFacts.of(work, rank.device, 1 < ranks < config.num_layers)
+    own = RankFacts.of(work, rank.device, decides_split(work, ranks))
     rank.store.set(f"facts/{rank.number}", json.dumps(asdict(own)))
     # Asked for again and again, because a waiting request would keep the watch's heartbeats waiting too.
     while not rank.store.check([f"facts/{number}" for number in range(ranks)]):
@@ -69,15 +69,13 @@ def layers_of(work: Workload, facts: Sequence[RankFacts]) -> tuple[range, ...]:
 
     Raises InputError with more ranks than layers.
     """
-    speeds = [1.0] * len(facts)
-    seconds = [typical for one in facts if (typical := _of_kind(one.kind, facts)) is not None]
-    if len(seconds) == len(facts):
-        work, speeds = with_measured(work, seconds)
+    timed = with_measured(work, [_of_kind(one.kind, facts) for one in facts])
+    devices = [StageDevice(one.memory, speed) for one, speed in zip(facts, timed.speeds, strict=True)]
     try:
-        return plan_stages(work, [StageDevice(one.memory, s) for one, s in zip(facts, speeds, strict=True)]).layers
+        return plan_stages(timed.work, devices).layers
     except MachineError:
         # A smaller plan than the default one may fit all the same.
-        return plan_stages(work, [StageDevice(None, speed) for speed in speeds]).layers
+        return plan_stages(timed.work, [StageDevice(None, device.speed) for device in devices]).layers
 
 
 def _of_kind(kind: str, facts: Sequence[RankFacts]) -> PartSeconds | None:

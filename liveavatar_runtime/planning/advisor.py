@@ -13,26 +13,30 @@ import torch
 
 from ..config import WAN_S2V_14B
 from ..errors import MachineError
-from ..parallel.partition import Capacity, LayerCosts, split_layers
+from ..parallel.devices import FSDP, LAYER_PIPELINE, LOCAL, TIMESTEP_PIPELINE
 from ..parallel.schedule import LayerSchedule, PipelineSchedule, Span, TimestepSchedule, split_steps
 from ..sampling.plan import ClipPlan
 from ..vae.config import VaeConfig
+from .duration import FRAMES_PER_BLOCK
 from .machines import GIB, PRESETS, Machines
 from .memory import ON_DEVICE, Placement, decode_bytes
 from .simulator import Costs, simulate
+from .stages import StageDevice, plan_stages
 from .workload import DECODER_PARAMETERS, Workload
 
-BLOCKS = 40
-"""Blocks that are simulated."""
+BLOCKS, CLIP_FRAMES = 40, 48
+"""Blocks that are simulated, in clips of so many frames."""
 IN_RAM = Placement("ram")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the caches are, and whether one more card is used for the decoder alone."""
+    """Where the caches are, and who decodes: with `vae_alone` one more card that does nothing else, otherwise the card
+    number `decoder` beside its own work, or with None a device that is none of the cards, which costs nothing here."""
 
     placement: Placement = ON_DEVICE
     vae_alone: bool = False
+    decoder: int | None = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +65,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Advisor:
-    """Predicts executors for a workload on machines."""
+    """Predicts executors for a workload on machines. `decoder_bytes`: the VAE and its work, by default the released
+    one's."""
 
     work: Workload
     machines: Machines
+    decoder_bytes: float | None = None
 
     def options(self) -> list[Option]:
         """All ways, those that fit first, the faster the earlier; of equally fast ones that with less in RAM, then
@@ -87,15 +93,20 @@ class Advisor:
         cards = len(self.machines.cards) - setting.vae_alone
         if cards < 1:
             return
-        yield self._local(setting)
+        yield self.local(setting)
         if cards == 1:
             return
         yield self._fsdp(cards, setting)
+        yield from self.pipelines(setting)
+
+    def pipelines(self, setting: Setting) -> Iterator[Option]:
+        """A stage on every card, but that of a decoder alone."""
+        cards = len(self.machines.cards) - setting.vae_alone
         steps = split_steps(self.work.plan.steps, cards)
-        yield self._pipeline("timestep_pipeline", TimestepSchedule(self._layers.stop, steps), setting)
+        yield self._pipeline(TIMESTEP_PIPELINE, TimestepSchedule(self._layers.stop, steps), setting)
         if cards <= self._layers.stop:
             layers = self._split(cards, setting)
-            yield self._pipeline("layer_pipeline", LayerSchedule(layers, self.work.plan.steps), setting)
+            yield self._pipeline(LAYER_PIPELINE, LayerSchedule(layers, self.work.plan.steps), setting)
 
     @property
     def _layers(self) -> range:
@@ -106,16 +117,16 @@ class Advisor:
         return range(self.work.plan.steps)
 
     def _split(self, cards: int, setting: Setting) -> tuple[range, ...]:
-        """Layers by time; the first card has the decoder as well, unless that has one of its own."""
-        work = self.work
-        decoding = 0.0 if setting.vae_alone else work.decode_flops() / work.plan.steps
-        costs = LayerCosts(
-            seconds=[work.layer_flops(layer) for layer in self._layers],
-            bytes=[0] * len(self._layers),
-            first_seconds=work.costs.first + decoding,
-            last_seconds=work.costs.last,
-        )
-        return split_layers(costs, [Capacity(card.flops) for card in self.machines.cards[:cards]])
+        """Layers by time, as far as they fit; by time alone when they do not."""
+        memory = [int(card.usable - self._beside(setting, n)) for n, card in enumerate(self.machines.cards[:cards])]
+        speeds = [card.flops for card in self.machines.cards[:cards]]
+        decodes_first, place = setting.decoder == 0 and not setting.vae_alone, setting.placement
+        try:
+            devices = [StageDevice(room, speed) for room, speed in zip(memory, speeds, strict=True)]
+            return plan_stages(self.work, devices, place.kv_cache, place.kv_dtype, decodes_first).layers
+        except MachineError:
+            devices = [StageDevice(None, speed) for speed in speeds]
+            return plan_stages(self.work, devices, place.kv_cache, place.kv_dtype, decodes_first).layers
 
     def _pipeline(self, name: str, schedule: PipelineSchedule, setting: Setting) -> Option:
         work, parts = self.work, schedule.parts
@@ -128,7 +139,7 @@ class Advisor:
             latents_bytes=work.latents_bytes(),
             sink_bytes=work.hidden_bytes(),
             decode=self._decode_seconds(setting, len(parts)),
-            decoder_at=None if setting.vae_alone else 0,
+            decoder_at=self._decoder_at(setting, len(parts)),
         )
         memory = [
             float(work.weights(part.layers) + work.working(part.layers, part.steps, setting.placement))
@@ -148,14 +159,25 @@ class Advisor:
         return len(layers) * self.work.sink_layer_flops() / self.machines.cards[card].flops
 
     def _decode_seconds(self, setting: Setting, stages: int) -> float:
-        card = self.machines.cards[stages if setting.vae_alone else 0]
+        if setting.decoder is None:
+            return 0.0
+        card = self.machines.cards[stages if setting.vae_alone else setting.decoder]
         return self.work.decode_flops() / card.flops
 
-    def _local(self, setting: Setting) -> Option:
+    def _decoder_at(self, setting: Setting, stages: int) -> int | None:
+        """The stage that decodes too; None when a card without a stage does."""
+        beside = setting.decoder is not None and setting.decoder < stages and not setting.vae_alone
+        return setting.decoder if beside else None
+
+    def _beside(self, setting: Setting, stage: int) -> float:
+        """Bytes of the decoder on a stage's card."""
+        return self._decoder_bytes() if setting.decoder == stage and not setting.vae_alone else 0.0
+
+    def local(self, setting: Setting) -> Option:
         """The first card alone; weights that do not fit are streamed, all steps of a block in one batch."""
         work, card = self.work, self.machines.cards[0]
         weights = work.weights(self._layers)
-        beside = 0.0 if setting.vae_alone else self._decoder_bytes()
+        beside = self._beside(setting, 0)
         working = work.working(self._layers, self._steps, setting.placement)
         streams = weights + working + beside > card.usable
         if streams:
@@ -165,7 +187,7 @@ class Advisor:
         # A batch reads the streamed weights once a block, so each step bears its share of the time.
         moving = self.machines.host.seconds(weights - resident + window * streams) / work.plan.steps
         ram = work.ram(self._layers, self._steps, setting.placement) + weights * streams
-        option = self._single("local", 1, moving, resident + working, ram, setting)
+        option = self._single(LOCAL, 1, moving, resident + working, ram, setting)
         return replace(option, streams=streams)
 
     def _fsdp(self, cards: int, setting: Setting) -> Option:
@@ -178,7 +200,7 @@ class Advisor:
         working = work.working(self._layers, self._steps, setting.placement)
         resident = weights / cards + 2 * work.weights(range(1, 2)) + working
         ram = work.ram(self._layers, self._steps, setting.placement)
-        return self._single("fsdp", cards, gather, resident, ram, setting)
+        return self._single(FSDP, cards, gather, resident, ram, setting)
 
     def _single(self, name: str, cards: int, moving: float, memory: float, ram: float, setting: Setting) -> Option:
         """One evaluation at a time, on all cards alike; `moving`: seconds that the weights need to get there."""
@@ -187,7 +209,7 @@ class Advisor:
             evaluate=[max(self._evaluation(self._layers, slowest, setting), moving)],
             sink=[max(self._sink(self._layers, slowest), moving)],
             decode=self._decode_seconds(setting, cards),
-            decoder_at=None if setting.vae_alone else 0,
+            decoder_at=self._decoder_at(setting, cards),
         )
         schedule = LayerSchedule((self._layers,), self.work.plan.steps)
         return self._option(name, schedule, costs, [float(memory)] * cards, [float(ram)] * cards, setting)
@@ -201,17 +223,18 @@ class Advisor:
         ram: Sequence[float],
         setting: Setting,
     ) -> Option:
-        plan = replace(self.work.plan, num_clip=max(2, BLOCKS // self.work.plan.blocks_per_clip))
+        clips = BLOCKS * FRAMES_PER_BLOCK // CLIP_FRAMES
+        plan = replace(self.work.plan, num_clip=clips, infer_frames=CLIP_FRAMES, segment_clips=0, segment_index=0)
         result = simulate(schedule, Span.of(plan, 0), costs)
-        first, *others = memory
-        decoder = self._decoder_bytes()
-        on_cards = (*memory, decoder) if setting.vae_alone else (first + decoder, *others)
+        on_cards = tuple(size + self._beside(setting, stage) for stage, size in enumerate(memory))
+        if setting.vae_alone:
+            on_cards = (*on_cards, self._decoder_bytes())
         return Option(
             executor=name,
             setting=setting,
             memory=on_cards,
             fits=self._fits(on_cards, ram),
-            fps=plan.infer_frames / plan.blocks_per_clip / result.seconds_per_block,
+            fps=FRAMES_PER_BLOCK / result.seconds_per_block,
             first_block=result.first_block,
         )
 
@@ -223,6 +246,8 @@ class Advisor:
         return on_cards and max(of_machine.values()) <= self.machines.ram
 
     def _decoder_bytes(self) -> float:
+        if self.decoder_bytes is not None:
+            return self.decoder_bytes
         return DECODER_PARAMETERS * 2 + decode_bytes(VaeConfig(), self.work.plan, torch.bfloat16)
 
 

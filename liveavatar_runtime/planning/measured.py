@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -77,20 +77,29 @@ def kind_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A workload with the parts' costs as they were measured, and each stage's share of them: `speeds`, relative to
+    `rate`, the operations a second of the slowest kind of device (None: not measured, the speeds are equal)."""
+
+    work: Workload
+    speeds: tuple[float, ...]
+    rate: float | None = None
+
+
 def measured_on(
     work: Workload, devices: Sequence[torch.device], known: Measurements, make_room: MakeRoom | None = None
-) -> tuple[Workload, list[float]]:
-    """As `with_measured`, for a stage on each device. Where all layers have their device already, or a device has no
-    room to measure, the workload as it is and equal speeds."""
-    same = work, [1.0] * len(devices)
-    if not 1 < len(devices) < work.config.num_layers:
-        return same
+) -> Timed:
+    """For a stage on each device; stages on one device share its speed. Not measured where a device has no room."""
     found = [known.of(work, device, make_room) for device in devices]
-    seconds = [parts for parts in found if parts is not None]
-    if len(seconds) < len(found):
-        return same
-    timed, speeds = with_measured(work, seconds)
-    return timed, [speed / stages for speed, stages in zip(speeds, stages_beside(devices), strict=True)]
+    timed = with_measured(work, found)
+    speeds = zip(timed.speeds, stages_beside(devices), strict=True)
+    return replace(timed, speeds=tuple(speed / stages for speed, stages in speeds))
+
+
+def decides_split(work: Workload, stages: int) -> bool:
+    """Whether there is more than one way to split the layers."""
+    return 1 < stages < work.config.num_layers
 
 
 def stages_beside(devices: Sequence[torch.device]) -> list[int]:
@@ -99,17 +108,21 @@ def stages_beside(devices: Sequence[torch.device]) -> list[int]:
     return [places.count(place) for place in places]
 
 
-def with_measured(work: Workload, seconds: Sequence[PartSeconds]) -> tuple[Workload, list[float]]:
-    """The workload with the parts' costs relative to a layer, the mean of all stages' devices; and the stages' speeds,
-    that of the slowest one being 1."""
+def with_measured(work: Workload, seconds: Sequence[PartSeconds | None]) -> Timed:
+    """From what was measured on the device of each stage; costs are relative to a layer, the mean of all of them."""
+    known = [parts for parts in seconds if parts is not None]
+    if len(known) < len(seconds):
+        return Timed(work, (1.0,) * len(seconds))
+    layer = work.counted.layer
 
     def cost(of: Callable[[PartSeconds], float]) -> float:
-        return rounded(sum(of(parts) / parts.layer for parts in seconds) / len(seconds)) * layer
+        return rounded(sum(of(parts) / parts.layer for parts in known) / len(known)) * layer
 
-    layer = work.counted.layer
     costs = PartCosts(layer, cost(lambda p: p.voice), cost(lambda p: p.first), cost(lambda p: p.last))
-    times = [parts.evaluation(work.config) for parts in seconds]
-    return replace(work, measured=costs), [rounded(max(times) / time) for time in times]
+    timed = replace(work, measured=costs)
+    times = [parts.evaluation(work.config) for parts in known]
+    operations = timed.evaluation_flops(range(work.config.num_layers))
+    return Timed(timed, tuple(rounded(max(times) / time) for time in times), operations / max(times))
 
 
 def rounded(value: float) -> float:

@@ -54,6 +54,12 @@ class Placement:
 ON_DEVICE = Placement()
 
 
+def placements_of(kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice) -> list[Placement]:
+    """Where a user lets the caches of a pipeline be, the faster place first."""
+    places: tuple[Place, ...] = ("device", "ram") if kv_cache == "auto" else (kv_cache,)
+    return [Placement(place, "fp8" if kv_dtype == "fp8" else "model") for place in places]
+
+
 def cache_shape(config: AvatarConfig, plan: "ClipPlan") -> CacheShape:
     return CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
 

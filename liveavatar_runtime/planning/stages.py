@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import MachineError
+from ..parallel.devices import LAYER_PIPELINE
 from ..parallel.partition import Capacity, LayerCosts, split_layers
-from .memory import KVCacheChoice, KVTypeChoice, Placement
+from .memory import KVCacheChoice, KVTypeChoice, Placement, placements_of
 from .workload import Workload
 
 
@@ -19,8 +20,9 @@ class StageDevice:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Layers of each stage, and where the caches of all of them are."""
+    """The pipeline's name, layers of each stage, and where the caches of all of them are."""
 
+    executor: str
     layers: tuple[range, ...]
     placement: Placement
 
@@ -38,12 +40,11 @@ def plan_stages(
     MachineError when nothing fits.
     """
     beside = work.decode_flops() / work.plan.steps if decodes_first else 0.0
-    places = ("device", "ram") if kv_cache == "auto" else (kv_cache,)
-    placements = [Placement(place, "fp8" if kv_dtype == "fp8" else "model") for place in places]
+    placements = placements_of(kv_cache, kv_dtype)
     for placement in placements:
         capacities = [_capacity(work, device, placement) for device in devices]
         try:
-            return StagePlan(split_layers(_costs(work, placement, beside), capacities), placement)
+            return StagePlan(LAYER_PIPELINE, split_layers(_costs(work, placement, beside), capacities), placement)
         except MachineError:
             if placement == placements[-1]:
                 raise

@@ -15,6 +15,8 @@ from liveavatar_runtime.parallel.ranks import Progress, Rank
 from liveavatar_runtime.planning.measured import (
     GRAIN,
     Measurements,
+    Timed,
+    decides_split,
     measured_on,
     rounded,
     seconds_on,
@@ -42,8 +44,8 @@ def slower(times: float, card: PartSeconds = CARD) -> PartSeconds:
 
 
 def sizes(work: Workload, seconds: list[PartSeconds]) -> list[int]:
-    timed, speeds = with_measured(work, seconds)
-    return [len(part) for part in plan_stages(timed, [StageDevice(speed=speed) for speed in speeds]).layers]
+    timed = with_measured(work, seconds)
+    return [len(part) for part in plan_stages(timed.work, [StageDevice(speed=s) for s in timed.speeds]).layers]
 
 
 def live_bytes() -> int:
@@ -111,17 +113,25 @@ def test_on_a_processor_long_work_is_counted(caplog):
     assert seconds.layer > 1
 
 
-@pytest.mark.parametrize("devices", [[CPU], [CPU] * CONFIG.num_layers])
-def test_nothing_is_measured_where_nothing_is_to_be_decided(devices):
-    rooms = []
-    found = measured_on(TINY, devices, Measurements(), lambda *room: rooms.append(room))
-    assert found == (TINY, [1.0] * len(devices)) and not rooms
+def test_one_stage_or_a_layer_for_each_decides_nothing():
+    assert [decides_split(TINY, stages) for stages in range(1, 6)] == [False, True, True, True, False]
 
 
 def test_equal_devices_are_equally_fast():
-    timed, speeds = measured_on(TINY, [CPU, torch.device("cpu", 0), CPU], Measurements())
-    assert len(set(speeds)) == 1 and timed.measured is not None
-    assert timed.costs.layer == TINY.counted.layer
+    timed = measured_on(TINY, [CPU, torch.device("cpu", 0), CPU], Measurements())
+    assert timed.speeds == (1 / 3,) * 3 and timed.work.costs.layer == TINY.counted.layer
+    assert timed.rate is not None and timed.work.measured is not None
+
+
+def test_a_device_without_room_leaves_all_as_it_was():
+    assert with_measured(LARGE, [CARD, None]) == Timed(LARGE, (1.0, 1.0))
+
+
+def test_the_rate_is_that_of_the_slowest():
+    timed = with_measured(LARGE, [CARD, slower(2)])
+    assert timed.speeds == (2.0, 1.0) and timed.rate is not None
+    seconds = timed.work.evaluation_flops(range(40)) / timed.rate
+    assert seconds == pytest.approx(slower(2).evaluation(WAN_S2V_14B))
 
 
 def test_stages_of_one_device_share_its_speed():
@@ -145,8 +155,8 @@ def test_what_stands_before_and_after_the_layers_is_taken_into_account():
 
 
 def test_the_decoder_is_taken_into_account_as_before():
-    timed, _ = with_measured(LARGE, [CARD] * 4)
-    first, *others = (len(part) for part in plan_stages(timed, [StageDevice()] * 4, decodes_first=True).layers)
+    timed = with_measured(LARGE, [CARD] * 4)
+    first, *others = (len(part) for part in plan_stages(timed.work, [StageDevice()] * 4, decodes_first=True).layers)
     assert first < min(others)
 
 

@@ -87,7 +87,7 @@ def test_devices_that_an_executor_cannot_use() -> None:
         check_devices("magic", [CPU], CONFIG)
     assert [resolve("auto", []), resolve("auto", [CPU, CPU]), resolve("fsdp", [])] == [
         "local",
-        "layer_pipeline",
+        "auto",
         "fsdp",
     ]
 

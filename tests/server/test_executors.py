@@ -44,9 +44,15 @@ def expected(server, short_clip):
 
 @pytest.mark.parametrize("executor", ["layer_pipeline", "timestep_pipeline", "auto"])
 def test_pipelines_in_comfyui_give_the_same_video(server, short_clip, expected, executor):
-    _, result = run(server, short_clip, executor, executor=executor, devices="cpu,cpu")
+    prompt, result = run(server, short_clip, executor, executor=executor, devices="cpu,cpu")
     assert np.array_equal(last_frame(server, result), expected)
     assert not running_workers()
+    text = result.texts(prompt.id("LiveAvatar_DiTSampler"))[0]
+    why = [line for line in text.splitlines() if line.startswith("auto chose ")]
+    assert len(why) == (executor == "auto")
+    assert all(line.startswith("auto chose layer_pipeline: the stages share one device, ") for line in why)
+    stages = ["cpu: steps 0 to 1", "cpu: steps 2 to 3"] if executor == "timestep_pipeline" else ["cpu: layers 0 to"]
+    assert all(stage in text for stage in stages)
 
 
 def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip, expected):
