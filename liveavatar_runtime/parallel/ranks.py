@@ -30,6 +30,8 @@ from .failures import Failure
 BEAT_SECONDS = 0.5
 LOST_SECONDS = 6.0
 """Silence after which a rank counts as lost."""
+SUSPECT_SECONDS = 3.0
+"""The same once another rank has failed because a connection was closed."""
 FIRST_STALL_SECONDS, SHORTEST_STALL_SECONDS, STALL_FACTOR = 120.0, 8.0, 10
 FOREVER = timedelta(days=7)
 """For collectives in which ranks wait for ComfyUI; the watch finds failures, not their timeout."""
@@ -233,16 +235,16 @@ class Watch:
 
     def _lost(self) -> Iterator[Failure]:
         now = time.monotonic()
+        searching = self._failed_since is not None and not self._cause_known
+        limit = SUSPECT_SECONDS if searching else LOST_SECONDS
         for number, (beats, since) in self._beats.items():
             count = self._rank.store.add(f"beat/{number}", 0)
             if count != beats:
                 self._beats[number] = (count, now)
-            elif count and now - since > LOST_SECONDS:
+            elif count and now - since > limit:
                 self._beats[number] = (count, math.inf)
                 where = self._rank.store.get(f"where/{number}").decode()
-                yield Failure(
-                    number, where, f"hangs or is out of reach: nothing was heard of it for {LOST_SECONDS:g} s"
-                )
+                yield Failure(number, where, f"hangs or is out of reach: nothing was heard of it for {limit:g} s")
 
     def _new_failures(self) -> Iterator[Failure]:
         count = self._rank.store.add("failures", 0)

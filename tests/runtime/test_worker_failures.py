@@ -58,7 +58,7 @@ def ended() -> Callable[[], float]:
 RAISES = (failing_worker.RAISES, 1, r"ValueError: the tensor is made of cheese[\s\S]*failing_worker.py")
 KILLED = (failing_worker.KILLED, 1, r"was killed \(SIGKILL\)")
 DIVES = (failing_worker.DIVES, 0, r"was killed \(SIGKILL\)")
-STOPPED = (failing_worker.STOPPED, 1, r"nothing was heard of it for 6 s")
+STOPPED = (failing_worker.STOPPED, 1, r"nothing was heard of it for 3 s")
 HANGS = (failing_worker.HANGS, 1, r"made no progress for 3.0 s[\s\S]*time.sleep\(1000\)")
 
 
