@@ -131,6 +131,11 @@ class KVCache(Protocol):
     @property
     def steps(self) -> range: ...
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keys and values, those of sinks that wait beside them not included."""
+        ...
+
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
         """Put one layer's sink, [1, sink tokens, heads, head_dim] each, where this cache wants it."""
         ...
@@ -198,6 +203,10 @@ class ResidentCache:
         self.values = {layer: torch.zeros(size, dtype=dtype, device=device) for layer in layers}
         self._first_block = 0
         self._placed: dict[int, tuple[Sink, int]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for own in (self.keys, self.values) for tensor in own.values())
 
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
         reference = self.shape.reference_tokens

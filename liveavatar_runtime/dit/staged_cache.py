@@ -159,6 +159,13 @@ class StagedCache:
         self._turn = 0
         self._fetched: Any = None
 
+    @property
+    def nbytes(self) -> int:
+        """With the buffers that all layers share."""
+        stores = (*self._keys.values(), *self._values.values())
+        kept = [part for store in stores for row in range(len(self.steps)) for part in store.parts(row).values()]
+        return sum(tensor.nbytes for tensor in (*kept, self._buffer_keys, self._buffer_values))
+
     def _store(self, layer: int, size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> Store:
         home, pinned = self._home(layer)
         return Fp8Store(size, home, pinned) if stored == "fp8" else PlainStore(size, dtype, home, pinned)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,11 +22,28 @@ from .pipeline import Pipeline
 from .video import VideoWriter
 
 if TYPE_CHECKING:
-    from ..vae.online_decoder import OnlineDecoder, VideoStart
+    from ..vae.online_decoder import VideoStart
 
 MAX_KEPT_CLIPS = 100
 """Longer videos are never kept as images."""
 MANY_BYTES = 4 * 2**30
+
+
+class Decoder(Protocol):
+    """A video's blocks to frames, in order (`vae.online_decoder.OnlineDecoder`)."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """latents [16, 3, h, w] in the model's space -> pixels float32 [3, frames, H, W] in -1..1, on the CPU."""
+        ...
+
+
+@runtime_checkable
+class RemoteDecoding(Protocol):
+    """A decoder in another process: the next blocks can be on their way while the frames of one are waited for."""
+
+    def ask(self, latents: Tensor) -> Any: ...
+
+    def take(self, asked: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def check_kept(plan: ClipPlan, available: int) -> str | None:
 class _Work:
     """The two halves behind the sampler: decoding a block, and writing what was decoded."""
 
-    decoder: "OnlineDecoder"
+    decoder: Decoder
     audio: AvatarAudio
     writer: VideoWriter
     video: OnlineVideo
@@ -96,6 +113,17 @@ class _Work:
 
     def decode(self, block: LatentBlock) -> Tensor:
         return self.decoder.decode(block.latents)
+
+    def stages(self) -> list[Callable[[Any], Any]]:
+        """What each thread does: a block and what the one before returned, to frames in the file."""
+        decoder = self.decoder
+        if not isinstance(decoder, RemoteDecoding):
+            return [self.decode, self.encode]
+
+        def ask(block: LatentBlock) -> Any:
+            return decoder.ask(block.latents)
+
+        return [ask, decoder.take, self.encode]
 
     def encode(self, pixels: Tensor) -> None:
         """The sound of every frame goes into the file with it; past the end of the track the writer puts silence."""
@@ -136,7 +164,7 @@ class _Reporter:
 
 def write_online(
     stream: LatentStream,
-    decoder: "OnlineDecoder",
+    decoder: Decoder,
     audio: AvatarAudio,
     writer: VideoWriter,
     video: OnlineVideo,
@@ -149,8 +177,8 @@ def write_online(
 
     The caller's thread samples. With `overlap` a second one decodes and a third one encodes meanwhile; the file is
     the same as without. An error in any of them ends all three with that error, and what was decoded by then is
-    written. `skipped` leading frames are not in the picture, so their sound is left out as well. A plan's segment has
-    its own part of the sound.
+    written. A decoder in another process has at most three blocks under way. `skipped` leading frames are not in the
+    picture, so their sound is left out as well. A plan's segment has its own part of the sound.
     """
     plan = stream.plan
     hooks = hooks or Hooks()
@@ -171,7 +199,7 @@ def write_online(
 
 
 def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter) -> None:
-    pipeline = Pipeline([work.decode, work.encode], meanwhile=reporter.wait)
+    pipeline = Pipeline(work.stages(), meanwhile=reporter.wait)
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:

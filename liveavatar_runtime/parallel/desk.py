@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .channel import Channel, ChannelError, Listener, Message, welcome
+from .decoding import ANY, CLOSE, REFUSED, REQUESTS
 from .failures import Failure
 from .ranks import NOTICE_SECONDS
 
@@ -35,6 +36,7 @@ class Desk:
         self._allowed: dict[int, int] = {}
         """The runs that ComfyUI has begun and not cancelled, and up to which block it wants them."""
         self._ready: dict[str, Any] | None = None
+        self._decode: Callable[[Message], None] | None = None
         self._welcomes = threading.Semaphore(WELCOMES_AT_ONCE)
 
     def open(self) -> None:
@@ -47,6 +49,10 @@ class Desk:
         with self._changed:
             self._ready = about
         self.send({"type": "ready", **about})
+
+    def pass_on_decoding(self, decode: Callable[[Message], None]) -> None:
+        """Requests to decode go to `decode`, which must return at once; without it they are refused."""
+        self._decode = decode
 
     def send(self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """To ComfyUI, if one is there."""
@@ -115,6 +121,7 @@ class Desk:
             before, self._channel = self._channel, channel
             self._clear()
             ready = self._ready
+        self._end_decoding()
         if before is not None:
             before.close()
         channel.set_timeout(CLIENT_SILENCE_SECONDS)
@@ -123,15 +130,22 @@ class Desk:
         for message in self._messages(channel):
             self._take(message)
         with self._changed:
-            if self._channel is channel:
+            last = self._channel is channel
+            if last:
                 self._channel = None
                 self._clear()
+        if last:
+            self._end_decoding()
 
     def _clear(self) -> None:
         self._requests.clear()
         self._answers.clear()
         self._allowed.clear()
         self._changed.notify_all()
+
+    def _end_decoding(self) -> None:
+        if self._decode is not None:
+            self._decode(Message({"type": CLOSE, "number": ANY}))
 
     def _messages(self, channel: Channel) -> Iterator[Message]:
         with contextlib.suppress(ChannelError):
@@ -140,6 +154,9 @@ class Desk:
         channel.close()
 
     def _take(self, message: Message) -> None:
+        if message.type in REQUESTS:
+            self._take_decoding(message)
+            return
         with self._changed:
             number = message.header.get("number", 0)
             if message.type == "run":
@@ -153,6 +170,13 @@ class Desk:
             elif message.type not in ("beat", "more"):
                 self._requests.append(message)
             self._changed.notify_all()
+
+    def _take_decoding(self, message: Message) -> None:
+        if self._decode is not None:
+            self._decode(message)
+        elif message.type != CLOSE:
+            text = "these workers have no VAE; start them with --vae"
+            self.send({"type": REFUSED, "number": message.header.get("number"), "message": text})
 
     def _beat(self) -> None:
         while True:

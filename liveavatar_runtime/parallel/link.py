@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import MachineError
 from ..sampling.conditions import FrameFeatures
 from .channel import Channel, ChannelError, Message
+from .decoding import ANSWERS
 from .failures import Failure
 
 BEAT_SECONDS = 2.0
@@ -32,10 +33,13 @@ class Link:
         self._received: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._ready = threading.Event()
         self._audio: FrameFeatures | None = None
-        self._number = 0
+        self._number = self._decoding = 0
+        self._frames: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._audio_error: Exception | None = None
         self.about: dict[str, Any] = {}
-        """What the workers said when they were ready: `ranks`, each with where it is and its bytes of weights."""
+        """What the workers said when they were ready: `ranks`, each with where it is, its `bytes` of weights and,
+        once a run has begun, of `caches`; and `vae`, what
+        decodes (`decoder_relay.DecoderRelay.about`), or None."""
         self.failures: list[Failure] = []
         self.lost: str | None = None
         """Why the connection ended, once it has."""
@@ -78,6 +82,24 @@ class Link:
             if message.header.get("number") == number:
                 return message
 
+    def begin_decoding(self, number: int) -> None:
+        """Frames of the session `number` are those that count from now on."""
+        self._decoding, self._frames = number, queue.SimpleQueue()
+
+    def receive_frames(self, number: int) -> Message:
+        """The next answer in session `number`. Raises ChannelError when the workers are gone."""
+        while True:
+            if number != self._decoding:
+                raise MachineError("another video is decoded by these workers now; start this one again after it")
+            try:
+                message = self._frames.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if self.lost is not None:
+                    raise ChannelError(self.lost) from None
+                continue
+            if message.header["number"] == number:
+                return message
+
     def close(self) -> None:
         self._channel.close()
 
@@ -99,6 +121,8 @@ class Link:
             self.failures.append(Failure(**{name: message.header[name] for name in names}))
         elif message.type == "audio":
             self._answer(message.header)
+        elif message.type in ANSWERS:
+            self._frames.put(message)
         elif message.type != "beat":
             self._received.put(message)
 

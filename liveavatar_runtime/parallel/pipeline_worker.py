@@ -15,6 +15,7 @@ from ..planning.duration import FRAMES_PER_BLOCK
 from ..sampling.block_loop import Evaluation
 from ..sampling.plan import ClipPlan
 from .desk import Cancelled, Desk
+from .held import cache_bytes, measured
 from .job import Job
 from .pipelines import cache_maker
 from .post import PostOffice
@@ -54,7 +55,7 @@ class PipelineWorker:
         why = None
         try:
             schedule = self._part.schedule(job.plan)
-            self._results = None if self._desk is None else Results(self._desk, job, schedule)
+            self._results = None if self._desk is None else Results(rank, self._desk, job, schedule)
             if rank.number < len(schedule.parts):
                 self._run_stage(job, schedule, transport)
             if self._results is not None:
@@ -103,7 +104,7 @@ class PipelineWorker:
             start=job.start(),
             keep_rings=lambda block: block in job.kept_rings,
             want_evaluations=True,
-            make_cache=cache_maker(job.placement),
+            make_cache=measured(self._rank, cache_maker(job.placement)),
         )
         with torch.inference_mode():
             Stage(self._rank.number, self._part.model, self._rank.device, task, transport, self).run()
@@ -160,8 +161,9 @@ class Voice:
 class Results:
     """On rank 0: puts together what the stages give, and sends it to ComfyUI, blocks in order."""
 
-    def __init__(self, desk: Desk, job: Job, schedule: PipelineSchedule) -> None:
-        self._desk, self._job = desk, job
+    def __init__(self, rank: Rank, desk: Desk, job: Job, schedule: PipelineSchedule) -> None:
+        self._rank, self._desk, self._job = rank, desk, job
+        self._stages = len(schedule.parts)
         self._parts = sum(len(part.steps) for part in schedule.parts)
         self._lock = threading.Lock()
         self._rings: dict[int, list[dict[str, Tensor]]] = defaultdict(list)
@@ -191,14 +193,20 @@ class Results:
     def _send(self, block: int) -> None:
         parts = self._rings.pop(block, None)
         rings = None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
-        send_block(self._desk, self._job, block, self._finished.pop(block), rings)
+        caches = cache_bytes(self._rank, self._stages) if block == self._job.first_block else None
+        send_block(self._desk, self._job, block, self._finished.pop(block), rings, caches)
 
 
-def send_block(desk: Desk, job: Job, index: int, latents: Tensor, rings: dict[str, Tensor] | None) -> None:
-    """A finished block to ComfyUI, then one message for each tensor of its rings."""
+def send_block(
+    desk: Desk, job: Job, index: int, latents: Tensor, rings: dict[str, Tensor] | None, caches: list[int] | None
+) -> None:
+    """A finished block to ComfyUI, then one message for each tensor of its rings.
+
+    `caches`: with a run's first block, the bytes of caches on each rank.
+    """
     count = None if rings is None else len(rings)
     clip = job.plan.clip_of(index)
-    header = {"type": "block", "number": job.number, "index": index, "clip": clip, "rings": count}
+    header = {"type": "block", "number": job.number, "index": index, "clip": clip, "rings": count, "caches": caches}
     desk.send(header, {"latents": latents})
     for name, tensor in (rings or {}).items():
         desk.send({"type": "ring", "number": job.number}, {name: tensor})

@@ -89,13 +89,26 @@ class Progress:
 
 @dataclass(frozen=True)
 class Rank:
-    """This process in its group. Methods that all ranks must call together say so."""
+    """This process in its group. Methods that all ranks must call together say so; one that decodes calls none.
+
+    `size`: ranks that compute the transformer together; `decoders`: ranks behind them, not in their process group,
+    which hold the VAE (none or one).
+    """
 
     number: int
     size: int
     device: torch.device
     store: Store
     progress: Progress
+    decoders: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.size + self.decoders
+
+    @property
+    def decodes(self) -> bool:
+        return self.number >= self.size
 
     @property
     def where(self) -> str:
@@ -106,17 +119,22 @@ class Rank:
         return self.number == 0
 
     def join(self, timeout: float) -> None:
-        """Wait for all ranks, then connect them. Raises MachineError naming those that did not arrive in time."""
+        """Wait for all ranks, then connect those that compute together.
+
+        Raises MachineError naming those that did not arrive in time.
+        """
         self.store.set(f"arrived/{self.number}", "")
         deadline = time.monotonic() + timeout
-        while missing := [n for n in range(self.size) if not self.store.check([f"arrived/{n}"])]:
+        while missing := [n for n in range(self.total) if not self.store.check([f"arrived/{n}"])]:
             if time.monotonic() > deadline:
                 names = ", ".join(map(str, missing))
                 raise MachineError(
-                    f"rank {names} of {self.size} did not arrive within {timeout:g} s; look at its output, or give "
+                    f"rank {names} of {self.total} did not arrive within {timeout:g} s; look at its output, or give "
                     "slow machines more time (--join-timeout)"
                 )
             time.sleep(0.05)
+        if self.decodes:
+            return
         backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         store = PrefixStore("group", self.store)
         dist.init_process_group(backend, store=store, rank=self.number, world_size=self.size, timeout=FOREVER)
@@ -193,7 +211,7 @@ class Watch:
         self._noticed = 0
         self._failed_since: float | None = None
         self._cause_known = False
-        self._beats = {n: (0, time.monotonic()) for n in range(rank.size) if n != rank.number}
+        self._beats = {n: (0, time.monotonic()) for n in range(rank.total) if n != rank.number}
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="watch", daemon=True).start()

@@ -110,6 +110,8 @@ class RemoteRun(Iterator[LatentBlock]):
         header = message.header
         if header["index"] != self._next:
             raise MachineError(f"the workers gave block {header['index']} instead of {self._next}")
+        for rank, size in zip(link.about["ranks"], header["caches"] or (), strict=False):
+            rank["caches"] = size
         rings = None if header["rings"] is None else self._receive_rings(link, header["rings"])
         return LatentBlock(header["index"], header["clip"], message.tensors["latents"], rings)
 

@@ -8,7 +8,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from ..dit.model import CausalWanS2V
 from ..errors import InputError
 from ..sampling.block_loop import Evaluation
 from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, parse_address
+from .decoder_rank import serve_decoder
+from .decoder_relay import DecoderRelay
 from .desk import Cancelled, Desk
 from .devices import EXECUTORS, FSDP, LAYER_PIPELINE, parse_devices
 from .executor import Executor, Run
 from .fsdp import parameter_bytes, shard
+from .held import cache_bytes, measured
 from .job import Job
 from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
@@ -66,6 +69,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--executor", choices=[name for name in EXECUTORS if name not in ("auto", "local")], default=FSDP)
     add("--devices", default="auto", help="this machine's, one for each of its ranks, such as cuda:0,cuda:1")
+    add("--vae", type=Path, help="VAE file, on the last rank's machine; that rank decodes instead of sampling")
     add("--offload", action="store_true", help="keep the weights in system memory between their uses")
     add("--listen", default=f"{LOOPBACK}:0", help="address at which rank 0 listens for ComfyUI")
     add("--token-file", type=Path, help=f"file with the secret of the connection (or variable {TOKEN_VARIABLE})")
@@ -88,6 +92,8 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
         Watch(rank, desk.tell if desk else print).start()
         watched = True
         rank.join(options.join_timeout)
+        if rank.decodes:
+            serve_decoder(rank, options.vae, token_of(options))
         loaded = (load or load_executor)(options, rank)
         serve(rank, desk, loaded, options)
     except BaseException as error:
@@ -111,7 +117,8 @@ def open_rank(options: argparse.Namespace) -> Rank:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store = open_store(options.store_port)
-    rank = Rank(number, size, device, store, Progress(options.stall_timeout))
+    decoders = 0 if options.vae is None else 1
+    rank = Rank(number, size - decoders, device, store, Progress(options.stall_timeout), decoders)
     store.set(f"where/{number}", rank.where)
     return rank
 
@@ -120,14 +127,22 @@ def open_desk(options: argparse.Namespace, rank: Rank) -> Desk | None:
     """On rank 0, begin to listen for ComfyUI. Raises MachineError when the address is taken."""
     if not rank.leads:
         return None
-    token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
-    if len(token) < SHORTEST_TOKEN:
-        raise InputError(f"the token has {len(token)} characters; give --token-file a file with {SHORTEST_TOKEN}")
+    token = token_of(options)
+    if rank.size < 1:
+        raise InputError("--vae takes the last rank, and there is one only; start one more rank")
     listener = Listener(*parse_address(options.listen))
     rank.store.set(LISTENING_KEY, str(listener.port))
     desk = Desk(listener, token)
     desk.open()
     return desk
+
+
+def token_of(options: argparse.Namespace) -> str:
+    """Raises InputError when it is missing or too short."""
+    token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
+    if len(token) < SHORTEST_TOKEN:
+        raise InputError(f"the token has {len(token)} characters; give --token-file a file with {SHORTEST_TOKEN}")
+    return token
 
 
 def loras_of(options: argparse.Namespace) -> list[tuple[Path, float]]:
@@ -183,6 +198,7 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
             "config": loaded.config.to_dict(),
             "dtype": str(loaded.dtype)[len("torch.") :],
         }
+        about["vae"] = open_relay(rank, desk, options).about if rank.decoders else None
         about["key"] = weights_key(options.model, loras_of(options), about["dtype"])
         desk.ready({**about, "ranks": [{"where": where, "bytes": size} for where, size in names]})
     executor = loaded.executor
@@ -203,6 +219,12 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
             wanted = run is not None and message.header["after"] == last
             rings = run.rings() if run is not None and wanted else None
             send_rings(desk, message.header["number"], rings)
+
+
+def open_relay(rank: Rank, desk: Desk, options: argparse.Namespace) -> DecoderRelay:
+    """On the address over which ranks find each other."""
+    host = LOOPBACK if options.store_port is not None else os.environ.get("MASTER_ADDR", LOOPBACK)
+    return DecoderRelay(rank, desk, host, token_of(options))
 
 
 def send_rings(desk: Desk, number: int, rings: Mapping[str, Tensor] | None) -> None:
@@ -234,6 +256,7 @@ class Session:
                 return None, last
             if isinstance(executor, LocalExecutor):
                 executor = LocalExecutor.placed(executor.model, executor.device, executor.dtype, job.placement)
+                executor = replace(executor, make_cache=measured(self.rank, executor.make_cache))
             run = executor.run(
                 job.conditions(self), job.plan, job.start(), self._after_step, lambda block: block in job.kept_rings
             )
@@ -242,7 +265,8 @@ class Session:
                 block = next(run)
                 last = block.index
                 if self.desk is not None:
-                    send_block(self.desk, job, block.index, block.latents, block.rings)
+                    caches = cache_bytes(self.rank, self.rank.size) if index == job.first_block else None
+                    send_block(self.desk, job, block.index, block.latents, block.rings, caches)
                 self.rank.progress.settle()
             self._send({"type": "end"})
         except Cancelled:

@@ -21,6 +21,7 @@ from .link import Link, Poll
 PACK_ROOT = Path(__file__).parents[2]
 LAUNCHER = "liveavatar_runtime.parallel.launch"
 WORKER = ("-m", "liveavatar_runtime.parallel.worker")
+DECODER_OPTION = "--vae"
 REASON_SECONDS = 6.0
 """How long to wait, after the workers fell silent, for the launcher to say why."""
 START_SECONDS, LOAD_SECONDS, CONNECT_SECONDS = 120.0, 1800.0, 60.0
@@ -35,6 +36,10 @@ class Workers(Protocol):
 
     def failure(self, link: Link) -> MachineError:
         """Why the link was lost, for the user; what is left of the group is ended."""
+        ...
+
+    def decoder(self, poll: Poll, connect: bool) -> dict[str, Any] | None:
+        """What is known of the rank that decodes; None without one. `connect`: also if there is no link now."""
         ...
 
     def close(self) -> None:
@@ -59,6 +64,8 @@ class LocalWorkers:
         self._ranks, self._arguments, self._program = ranks, list(arguments), list(program)
         self._start_timeout, self._load_timeout = start_timeout, load_timeout
         self._groups: list[_Group] = []
+        self._told: tuple[Link, MachineError] | None = None
+        self._telling = threading.Lock()
         # Also at the interpreter's exit.
         self._finalizer = weakref.finalize(self, _end_groups, self._groups)
 
@@ -77,7 +84,16 @@ class LocalWorkers:
             raise
 
     def failure(self, link: Link) -> MachineError:
-        return self._failed(link.lost or "the connection was closed")
+        # What samples and what decodes both ask, and the group that knows the reason is gone after the first time.
+        with self._telling:
+            if self._told is None or self._told[0] is not link:
+                self._told = link, self._failed(link.lost or "the connection was closed")
+            return MachineError(*self._told[1].args)
+
+    def decoder(self, poll: Poll, connect: bool) -> dict[str, Any] | None:
+        if DECODER_OPTION not in self._arguments or not (connect or self._groups):
+            return None
+        return self.link(poll).about.get("vae")
 
     def _failed(self, otherwise: str) -> MachineError:
         if not self._groups:
@@ -218,6 +234,10 @@ class RemoteWorkers:
                     raise
             poll()
             time.sleep(0.2)
+
+    def decoder(self, poll: Poll, connect: bool) -> dict[str, Any] | None:
+        connected = self._links and self._links[0].lost is None
+        return self.link(poll).about.get("vae") if connect or connected else None
 
     def failure(self, link: Link) -> MachineError:
         self.close()
