@@ -197,7 +197,7 @@ class DiTSampler(io.ComfyNode):
             say=lambda news: bridge.show_text(node_id, f"{text}\n{news}"),
             stop_if_interrupted=bridge.stop_if_interrupted,
         )
-        return io.NodeOutput(AvatarLatents(stream, avatar_audio))
+        return io.NodeOutput(AvatarLatents(stream, avatar_audio, model.workers))
 
 
 def size_of(plan: ClipPlan) -> str:

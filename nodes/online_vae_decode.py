@@ -1,5 +1,7 @@
 """Online VAE Decode: latent blocks to a video file with sound, block by block, while they are sampled."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
@@ -9,6 +11,7 @@ from ..liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video
 from ..liveavatar_runtime.planning.duration import format_duration
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
+from .decoder_choice import DECODERS, choose_decoder, open_decoder
 from .types import CATEGORY, AvatarLatents, LatentsSocket
 from .vae_bridge import streaming_vae
 from .validation import verdict
@@ -68,6 +71,14 @@ class OnlineVAEDecode(io.ComfyNode):
                     advanced=True,
                     tooltip="auto suits players (ffv1: rgb); yuv444p keeps sharp colours, 10 avoids bands.",
                 ),
+                io.Combo.Input(
+                    "decoder",
+                    options=list(DECODERS),
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Who decodes: comfyui, or workers that hold the same VAE; auto takes workers that do.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video", tooltip="The file that was written."),
@@ -101,6 +112,7 @@ class OnlineVAEDecode(io.ComfyNode):
         start: str = "hold",
         codec: str = "h264",
         pixel_format: str = AUTO,
+        decoder: str = AUTO,
     ) -> io.NodeOutput:
         plan, node_id = latents.stream.plan, cls.hidden.unique_id
         # Everything that can be refused is refused before the file exists.
@@ -108,14 +120,25 @@ class OnlineVAEDecode(io.ComfyNode):
         if return_frames:
             warn_of_memory(plan, node_id)
         streaming = streaming_vae(vae)
+        workers, decoded_by = choose_decoder(decoder, latents, streaming)
+        if decoded_by:
+            bridge.show_text(node_id, decoded_by)
         path, file, subfolder = bridge.output_file(filename_prefix, plan.width, plan.height, chosen.extension)
         options = {"codec": codec, "pixel_format": pixel_format, "crf": crf}
         with bridge.claimed(path):
             video = write(
-                latents, streaming, path, options, return_frames, start, node_id, bridge.metadata_of(cls.hidden)
+                latents,
+                lambda first: open_decoder(streaming, workers, latents, first),
+                path,
+                options,
+                return_frames,
+                start,
+                node_id,
+                bridge.metadata_of(cls.hidden),
             )
         seconds = format_duration(video.frames / plan.fps)
-        bridge.show_text(node_id, f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}")
+        written = f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}"
+        bridge.show_text(node_id, "\n".join(filter(None, (written, decoded_by))))
         assert video.last_frame is not None
         frames = video.kept if return_frames else ExecutionBlocker(FRAMES_OFF)
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
@@ -137,7 +160,7 @@ def warn_of_memory(plan: ClipPlan, node_id: str) -> None:
 
 def write(
     latents: AvatarLatents,
-    streaming: Any,
+    decoding: Callable[[Any], AbstractContextManager[Any]],
     path: Any,
     options: dict[str, Any],
     return_frames: bool,
@@ -147,11 +170,10 @@ def write(
 ) -> Any:
     """Decode all blocks into the file; returns the OnlineVideo. What was written stays playable if this raises.
 
-    options: codec, pixel_format and crf.
+    decoding: opens a decoder, given the first-frame mode; options: codec, pixel_format and crf.
     """
     from ..liveavatar_runtime.media.online_video import Hooks, OnlineVideo, skipped_frames, write_online
     from ..liveavatar_runtime.media.video import VideoWriter
-    from ..liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
     stream, audio = latents.stream, latents.audio
     plan, skipped = stream.plan, skipped_frames(start, stream.plan)
@@ -159,13 +181,13 @@ def write(
     video = OnlineVideo(path)
     progress = bridge.NodeProgress(node_id, total)
     hooks = Hooks(lambda done, _: progress.advance_to(done), bridge.stop_if_interrupted, bridge.between_steps)
-    module, device = streaming.on_device()
     first = start if plan.segment.starts_video else None
     sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
     try:
-        priming = stream.priming(module.config.decoder_past_latents)
-        decoder = OnlineDecoder(module, priming, first, device, streaming.dtype)
-        with VideoWriter(path, plan.width, plan.height, plan.fps, metadata=metadata, **options, **sound) as writer:
+        with (
+            decoding(first) as decoder,
+            VideoWriter(path, plan.width, plan.height, plan.fps, metadata=metadata, **options, **sound) as writer,
+        ):
             write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)
     finally:
         stream.close()

@@ -50,8 +50,10 @@ LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")
 class AvatarLatents:
     """A lazy stream of latent blocks and the sound that belongs to it.
 
-    stream: liveavatar_runtime.sampling.latent_stream.LatentStream; audio: AvatarAudio.
+    stream: liveavatar_runtime.sampling.latent_stream.LatentStream; audio: AvatarAudio; workers: those that sample it
+    (`AvatarModel.workers`), or None.
     """
 
     stream: Any
     audio: Any
+    workers: Any = None

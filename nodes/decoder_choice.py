@@ -1,0 +1,70 @@
+"""Where the blocks are decoded: by ComfyUI's VAE, or by the rank of the workers that holds the same one."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..liveavatar_runtime.errors import InputError
+from . import comfy_bridge as bridge
+from .types import AvatarLatents
+from .vae_bridge import StreamingVAE
+
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.media.online_video import Decoder
+    from ..liveavatar_runtime.vae.online_decoder import VideoStart
+
+AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
+DECODERS = (AUTO, COMFYUI, WORKERS)
+
+
+def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tuple[Any, str]:
+    """The workers that are to decode, or None for ComfyUI; and what the user is told about it.
+
+    Raises InputError when `choice` is "workers" and they have no VAE, or another one.
+    """
+    if choice == COMFYUI or (choice == AUTO and latents.workers is None):
+        return None, ""
+    if latents.workers is None:
+        raise InputError(
+            "decoder is workers, but the latents come from a model in this ComfyUI; set decoder to auto, or workers in "
+            "Load Avatar Model to the address of workers that were started with --vae"
+        )
+    stream = latents.stream
+    # A finished video needs no workers, so nobody waits for some that are gone.
+    needed = choice == WORKERS or stream.finished_clips < len(stream.segment.clips)
+    facts = latents.workers.decoder(bridge.stop_if_interrupted, needed)
+    reason = refusal(facts, vae)
+    if facts is not None and not reason:
+        return latents.workers, f"Decoded by rank {facts['rank']} of the workers ({facts['where']})"
+    if choice == WORKERS:
+        raise InputError(f"decoder is workers, but {reason}; or set decoder to auto or comfyui")
+    return None, f"Decoded by ComfyUI: {reason}" if facts is not None else ""
+
+
+def refusal(facts: dict[str, Any] | None, vae: StreamingVAE) -> str:
+    """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
+    from ..liveavatar_runtime.parallel.weights_key import dtype_name, vae_key
+
+    if facts is None:
+        return "these workers have no VAE; start them with --vae and one more rank"
+    if facts["keys"].get(dtype_name(vae.dtype)) == vae_key(vae.patcher.model.state_dict(), vae.dtype):
+        return ""
+    return f"rank {facts['rank']} of the workers ({facts['where']}) holds another VAE; give both sides the same file"
+
+
+@contextmanager
+def open_decoder(
+    vae: StreamingVAE, workers: Any, latents: AvatarLatents, start: "VideoStart | None"
+) -> "Iterator[Decoder]":
+    """What decodes the stream's blocks; with `workers` the VAE is not loaded here."""
+    priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)
+    if workers is not None:
+        from ..liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
+
+        with closing(RemoteDecoder(workers, priming, start, vae.dtype, bridge.stop_if_interrupted)) as decoder:
+            yield decoder
+        return
+    from ..liveavatar_runtime.vae.online_decoder import OnlineDecoder
+
+    module, device = vae.on_device()
+    yield OnlineDecoder(module, priming, start, device, vae.dtype)
