@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liveavatar_runtime.parallel import worker
+from torch import Tensor
+
+from liveavatar_runtime.parallel import decoder_rank, worker
 from liveavatar_runtime.parallel.executor import Executor, Run
 from liveavatar_runtime.parallel.pipeline_worker import PipelinePart
 from liveavatar_runtime.parallel.ranks import Rank
 from liveavatar_runtime.parallel.schedule import Operation, PipelineSchedule, Span
 from liveavatar_runtime.sampling.block_loop import AfterStep, Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 RAISES, KILLED, STOPPED, HANGS, DIVES = 7001, 7002, 7003, 7004, 7005
 """Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. At block 2 of a run from 0."""
 FAILING_BLOCK, FAILING_STEP = 2, 1
+RAISES_ON, HANGS_ON = 7001.0, 7002.0
+"""First number of the latents: the rank that decodes raises / sleeps."""
 ABSENT = "LIVEAVATAR_TEST_ABSENT_RANK"
 
 
@@ -65,6 +70,16 @@ def fail(seed: int, rank: int) -> None:
         time.sleep(1000)
 
 
+class FailingDecoder(OnlineDecoder):
+    def decode(self, latents: Tensor) -> Tensor:
+        first = float(latents.flatten()[0])
+        if first == RAISES_ON:
+            raise ValueError("the latents are rotten")
+        if first == HANGS_ON:
+            time.sleep(1000)
+        return super().decode(latents)
+
+
 def load(options: argparse.Namespace, rank: Rank) -> worker.Loaded:
     loaded = worker.load_executor(options, rank)
     executor = loaded.executor
@@ -77,4 +92,5 @@ def load(options: argparse.Namespace, rank: Rank) -> worker.Loaded:
 if __name__ == "__main__":
     if os.environ["RANK"] == os.environ.get(ABSENT):
         time.sleep(1000)
+    decoder_rank.OnlineDecoder = FailingDecoder
     worker.main(load=load)

@@ -9,11 +9,14 @@ import torch
 from tiny_avatar import PLAN, random_conditions, random_model
 from worker_group import local_workers, open_descriptors, processes_below, save_model
 
+from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.parallel.remote import RemoteExecutor
+from liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
 from liveavatar_runtime.parallel.workers import LocalWorkers
+from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
 
 CPU = torch.device("cpu")
@@ -77,19 +80,27 @@ def test_other_numbers_of_ranks_give_the_same_latents(
 ) -> None:
     group = local_workers(model_folder, ranks, "--executor", executor)
     assert_same(RemoteExecutor(group), local)
-    held = [rank["bytes"] for rank in group.link(lambda: None).about["ranks"]]
+    about = group.link(lambda: None).about["ranks"]
+    held, caches = [rank["bytes"] for rank in about], [rank["caches"] for rank in about]
     group.close()
+    shape = local.model.cache_shape(PLAN.grid, PLAN.steps, PLAN.window_blocks, LATENT_FRAMES_PER_BLOCK)
+    whole_cache = ResidentCache(shape, local.model.layers, torch.float32, CPU).nbytes
     whole, layers = weight_bytes(local.model), weight_bytes(local.model.blocks)
     voice = weight_bytes(local.model.audio_injector)
     if executor == "fsdp":
         # FSDP cuts tensors into equal numbers of rows, so small ones leave a remainder on the first ranks.
         shares = [(size - (whole - layers - voice)) / (layers + voice) for size in held]
         assert shares == pytest.approx([1 / ranks] * ranks, abs=0.03)
+        assert caches == [whole_cache] * ranks
     elif executor == "layer_pipeline":
         assert sum(held) == whole
         assert all(abs(size - layers / ranks) < layers / len(local.model.blocks) + voice for size in held[1:])
+        one_layer = whole_cache / len(local.model.blocks)
+        assert sum(caches) == whole_cache
+        assert all(abs(size - whole_cache / ranks) <= one_layer for size in caches)
     else:
         assert held == [whole] * ranks
+        assert sum(caches) == whole_cache and max(caches) <= whole_cache * 2 / PLAN.steps
 
 
 def test_steps_and_kept_rings_arrive(remote: RemoteExecutor, local: LocalExecutor) -> None:
@@ -152,6 +163,12 @@ def test_a_wrong_input_is_told_and_the_workers_go_on(
         next(remote.run(random_conditions(), PLAN, RunStart(1, {}, rings)))
     assert_same(remote, local)
     assert workers.pid == pid
+
+
+def test_workers_without_a_vae_refuse_to_decode(workers: LocalWorkers) -> None:
+    assert workers.decoder(lambda: None, True) is None
+    with pytest.raises(InputError, match="these workers have no VAE; start them with --vae"):
+        RemoteDecoder(workers, torch.zeros(16, 7, 8, 8), "hold", torch.float32).take(0)
 
 
 def test_an_error_of_the_voice_is_told(workers: LocalWorkers, remote: RemoteExecutor) -> None:
