@@ -1,0 +1,128 @@
+"""A real ComfyUI with workers of torchrun, the last of which decodes: same video, restarts, another VAE, a kill."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from comfy_server import ROOT, ComfyServer, free_port, make_base
+from safetensors.torch import load_file, save_file
+from test_executors import last_frame, run
+from test_spool import SMALL, sampled
+
+LOADER, SAMPLER, DECODE = "LiveAvatar_LoadAvatarModel", "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
+COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
+MODEL = ROOT / "demo" / "liveavatar-demo"
+VAE = MODEL / "Wan2.1_VAE.safetensors"
+VIDEO = {**SMALL, "num_clip": 2, "seed": 901}
+LIMIT = 10.0
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder with a token, and a VAE that is not the demo's."""
+    base = make_base(tmp_path_factory.mktemp("base"))
+    (base / "user" / "liveavatar-workers-token").write_text("a token for this test only\n")
+    (base / "models" / "vae").mkdir()
+    weights = load_file(VAE)
+    save_file({name: 1.01 * tensor for name, tensor in weights.items()}, base / "models" / "vae" / "other.safetensors")
+    return base
+
+
+@pytest.fixture(scope="module")
+def address(base: Path) -> Iterator[str]:
+    """Of two ranks that sample and one that decodes."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "3"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--max-restarts", "100"]
+    command += ["-m", "liveavatar_runtime.parallel.worker", "--model", str(MODEL), "--executor", "layer_pipeline"]
+    command += ["--vae", str(VAE), "--listen", address]
+    command += ["--token-file", str(base / "user" / "liveavatar-workers-token")]
+    own = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))}
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own})
+    yield address
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def begun(base: Path, address: str, short_clip) -> tuple[int, str]:
+    """A video that workers sampled and decoded, before ComfyUI was started again: its blocks, and the node's text."""
+    with ComfyServer(COMFYUI, base) as first:
+        prompt = prompt_of(short_clip, address, **VIDEO)
+        result = first.client.run(prompt.nodes)
+        result.raise_for_error()
+        return sampled(result, prompt), result.texts(prompt.id(DECODE))[-1]
+
+
+@pytest.fixture(scope="module")
+def comfy(base: Path, begun: tuple[int, str]) -> Iterator[ComfyServer]:
+    with ComfyServer(COMFYUI, base) as second:
+        yield second
+
+
+def prompt_of(short_clip, address: str, decoder: str = "auto", **inputs):
+    prompt = short_clip(**inputs)
+    prompt.set(LOADER, workers=address)
+    prompt.set(DECODE, decoder=decoder)
+    return prompt
+
+
+def test_a_video_that_workers_began_is_continued_after_comfyui_restarts(comfy, begun, address, short_clip):
+    blocks, text = begun
+    assert blocks == 4 and "Decoded by rank 2 of the workers (cpu on " in text
+    prompt = prompt_of(short_clip, address, **{**VIDEO, "num_clip": 3})
+    result = comfy.client.run(prompt.nodes)
+    result.raise_for_error()
+    assert sampled(result, prompt) == 2
+
+
+def test_the_video_is_that_of_one_process(comfy, address, short_clip):
+    expected = last_frame(comfy, run(comfy, short_clip, "local", executor="local")[1])
+    prompt, result = run(comfy, short_clip, "torchrun", workers=address)
+    assert np.array_equal(last_frame(comfy, result), expected)
+    assert "Decoded by rank 2" in result.texts(prompt.id(DECODE))[-1]
+
+
+def test_another_vae_decodes_here_or_is_refused(comfy, address, short_clip):
+    told = {}
+    for decoder in ("auto", "workers", "comfyui"):
+        prompt = prompt_of(short_clip, address, decoder, **VIDEO)
+        prompt.add("other", "VAELoader", vae_name="other.safetensors")
+        prompt.set(DECODE, vae=["other", 0])
+        result = comfy.client.run(prompt.nodes)
+        told[decoder] = str(result.error) if result.error else "\n".join(result.texts(prompt.id(DECODE)))
+    assert "Decoded by ComfyUI: rank 2 of the workers" in told["auto"] and "holds another VAE" in told["auto"]
+    assert "decoder is workers, but rank 2 of the workers" in told["workers"] and "another VAE" in told["workers"]
+    assert "workers" not in told["comfyui"]
+    prompt = short_clip(**VIDEO)
+    prompt.set(DECODE, decoder="workers")
+    assert "come from a model in this ComfyUI" in str(comfy.client.run(prompt.nodes).error)
+
+
+def test_a_decoding_rank_that_is_killed_is_told_and_the_next_prompt_works(comfy, address, short_clip):
+    killed = []
+
+    def kill_at_the_second_block(event) -> None:
+        if event.kind == "preview":
+            killed.append(time.monotonic())
+            if len(killed) == 2:
+                decoding_process(address).kill()
+
+    prompt = prompt_of(short_clip, address, **{**VIDEO, "num_clip": 5, "seed": 902})
+    result = comfy.client.run(prompt.nodes, on_event=kill_at_the_second_block)
+    assert "rank 2" in str(result.error) and time.monotonic() - killed[1] < LIMIT
+    again = comfy.client.run(prompt.nodes)
+    again.raise_for_error()
+    assert "Decoded by rank 2" in again.texts(prompt.id(DECODE))[-1]
+
+
+def decoding_process(address: str) -> psutil.Process:
+    ranks = [p for p in psutil.Process().children(recursive=True) if address in p.cmdline()]
+    (found,) = [process for process in ranks if process.environ().get("RANK") == "2"]
+    return found
