@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from test_online_video import voice
 from tiny_avatar import PLAN, random_conditions
 from torch import Tensor
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 from worker_group import FAILING, local_workers, save_model
 
 from liveavatar_runtime.errors import InputError, MachineError
@@ -28,7 +28,7 @@ from liveavatar_runtime.parallel.worker import open_desk, parse
 from liveavatar_runtime.parallel.workers import LocalWorkers
 from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.vae import VaeConfig, WanVAE
-from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 
 CPU = torch.device("cpu")
 EXECUTORS = ("fsdp", "layer_pipeline", "timestep_pipeline")
@@ -81,7 +81,7 @@ def groups(folder: Path) -> Iterator[Callable[[str], LocalWorkers]]:
         workers.close()
 
 
-def local_decoder(vae: WanVAE, start="hold") -> OnlineDecoder:
+def local_decoder(vae: WanVAE, start: VideoStart | None = "hold") -> OnlineDecoder:
     return OnlineDecoder(vae, PRIMING, start, CPU, torch.float32)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,7 +20,7 @@ LOADER, SAMPLER, DECODE = "LiveAvatar_LoadAvatarModel", "LiveAvatar_DiTSampler",
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
 MODEL = ROOT / "demo" / "liveavatar-demo"
 VAE = MODEL / "Wan2.1_VAE.safetensors"
-VIDEO = {**SMALL, "num_clip": 2, "seed": 901}
+VIDEO: dict[str, Any] = {**SMALL, "num_clip": 2, "seed": 901}
 LIMIT = 10.0
 
 
