@@ -158,9 +158,16 @@ class LatentStream:
     def _is_on_the_way(self, clip: int) -> bool:
         """Whether the run comes to a clip without making others again that it need not make."""
         work = self._work
-        if work is None or work.clip > clip:
+        if work is None or work.clip > clip or self._is_at_beginning(work):
             return False
         return clip in (self._target, work.clip, work.clip + 1) or not self.spool.has_clip(work.clip + 1)
+
+    def _is_at_beginning(self, work: ClipInWork) -> bool:
+        """Whether the next clip was begun anew: made from this run it would not fit the clips after it."""
+        blocks = self.plan.blocks_per_clip
+        next_block = (work.clip + 1) * blocks
+        whole = len(work.parts) == blocks
+        return whole and self.spool.last_beginning(next_block + blocks - 1).block >= next_block
 
     def _lock_or_find(self, clip: int) -> bool:
         """Wait for the right to sample; False when the clip has been made by another prompt meanwhile."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
 from .block_loop import RunStart
 from .plan import LATENT_CHANNELS, ClipPlan
-from .spool import Spool, same
+from .spool import Beginning, Spool, same
 
 How = Literal["exact", "fp8", "warm-up"]
 
@@ -46,7 +46,7 @@ def resumption(plan: ClipPlan, spool: Spool, clip: int) -> Resumption:
     furthest = max(anew.block, first - max(2 * plan.window_blocks, later))
     states = [block for block in reversed(spool.states()) if furthest <= block and plan.clip_of(block) <= clip]
     for block in states:
-        if not spool.is_fp8(block) or anew.begins_with_state(block):
+        if _went_on_from(spool, anew, block):
             found = _from_state(plan, spool, block)
             if found is not None:
                 return found
@@ -59,6 +59,14 @@ def resumption(plan: ClipPlan, spool: Spool, clip: int) -> Resumption:
             if found is not None:
                 return replace(found, how="fp8")
     return Resumption(_without_state(plan, spool, first) or RunStart(), how="warm-up")
+
+
+def _went_on_from(spool: Spool, anew: Beginning, block: int) -> bool:
+    """Whether the video, last begun anew at `anew`, went on from this state or would have: from exact ones after that,
+    and from the one in fp8 that it was begun with."""
+    if block == anew.block:
+        return anew.from_fp8 and spool.is_fp8(block)
+    return not spool.is_fp8(block)
 
 
 def _from_state(plan: ClipPlan, spool: Spool, block: int) -> Resumption | None:

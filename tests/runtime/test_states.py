@@ -17,6 +17,8 @@ FP8_BYTES = ring_bytes(CONFIG, PLAN, torch.float32, Placement(kv_dtype="fp8"))
 # Too large to be kept after every clip.
 BIG_FP8 = StateSettings(2**27, 2**28, fp8=True)
 
+NONE_FIT = StateSettings(2**28, 2**27)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -103,6 +105,29 @@ def test_a_damaged_clip_after_it_is_made_again_as_it_was(folder, block, kept):
     assert torch.equal(again[:, :42], made[:, :42]) and torch.equal(again, made) == kept
     assert ("warm-up" in said[-1]) != kept
     assert spool.last_beginning(99) == (Beginning(block, from_fp8=True) if kept else Beginning(14))
+
+
+@pytest.mark.parametrize(("states", "block"), [(BIG_FP8, 8), (BIG_FP8, 9), (NONE_FIT, 8)])
+def test_clips_on_both_sides_of_a_beginning_are_made_again_as_they_were(folder, states, block):
+    interrupted(folder, block, states)
+    made = latents_of(stream_of(Sampling(), folder, states=states))
+    for clip in (3, 4):
+        (folder / f"clip-{clip:06}.safetensors").unlink()
+    sampling = Sampling()
+    assert torch.equal(latents_of(stream_of(sampling, folder, states=states)), made)
+    assert sampling.first_blocks == [0, block]
+
+
+@pytest.mark.parametrize("states", [BIG_FP8, NONE_FIT])
+def test_an_exact_state_that_the_video_did_not_go_on_from_is_not_taken(folder, states):
+    interrupted(folder, 8, states)
+    made = latents_of(stream_of(Sampling(), folder, states=states))
+    exact = replace(states, size=STATE_BYTES, budget=2**30, fp8=False)
+    for clip in (3, 4):
+        # Making clip 3 again gives an exact state before block 8, from which clip 4 was not made.
+        (folder / f"clip-{clip:06}.safetensors").unlink()
+        assert torch.equal(latents_of(stream_of(Sampling(), folder, states=exact)), made)
+        assert 6 in Spool(folder).states() and 8 in Spool(folder).states()
 
 
 def test_segments_go_on_from_it(folder, whole):
