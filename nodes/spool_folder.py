@@ -32,12 +32,12 @@ def store() -> SpoolStore:
 def state_settings(
     model: AvatarModel, plan: ClipPlan, placement: Placement, choice: StateType, budget_gib: float
 ) -> tuple[StateSettings, str]:
-    """How states of this plan are kept, and a note for the user, or "" when they are exact."""
+    """How states of this plan are kept, and a note for the user, or "" when they are exact or too large."""
     exact, in_fp8 = (
         ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
     )
     settings = StateSettings.choose(exact, in_fp8, int(budget_gib * GIB), choice)
-    if settings.fp8:
+    if settings.fp8 and settings.allowed:
         return settings, f"States are kept in fp8, {gib(in_fp8)}; exact ones would be {gib(exact)} (state_budget)"
     return settings, ""
 

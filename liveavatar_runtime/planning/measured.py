@@ -26,26 +26,24 @@ LONGEST_SECONDS = 1.0
 """Of a measurement on a processor."""
 
 MakeRoom = Callable[[torch.device, int], object]
-"""Called before so many bytes are used on a device."""
+"""Called before so many bytes are used on a device; may raise torch.cuda.OutOfMemoryError."""
 
 
 class Measurements:
     """What was measured in this process, by sizes of the model, shape of the plan, dtype and kind of device."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], PartSeconds] = {}
+        self._known: dict[tuple[object, ...], PartSeconds | None] = {}
         self._lock = threading.Lock()
 
     def of(self, work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartSeconds | None:
-        """Devices of one kind are measured once. None when the device has no room for it."""
+        """Devices of one kind are measured once. None when the device had no room for it."""
         plan, kind = work.plan, kind_of(device)
         key = (work.config, plan.latent_size, plan.steps, plan.window_blocks, plan.infer_frames, work.dtype, kind)
         with self._lock:
+            # Tried again, models would go for it at every prompt, and the split might change from one to the next.
             if key not in self._known:
-                found = seconds_on(work, device, make_room)
-                if found is None:
-                    return None
-                self._known[key] = found
+                self._known[key] = seconds_on(work, device, make_room)
             return self._known[key]
 
 
@@ -56,9 +54,9 @@ def seconds_on(work: Workload, device: torch.device, make_room: MakeRoom | None 
         costs = work.counted
         return PartSeconds(costs.layer / rate, costs.voice / rate, costs.first / rate, costs.last / rate)
     start = time.perf_counter()
-    if make_room is not None:
-        make_room(device, sample_bytes(work))
     try:
+        if make_room is not None:
+            make_room(device, sample_bytes(work))
         seconds = measure_parts(work, device)
     except torch.cuda.OutOfMemoryError:
         log.warning("%s has no room to measure a layer; the layers are split by their operations", device)

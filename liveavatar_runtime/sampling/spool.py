@@ -157,10 +157,10 @@ class Spool:
         return State(next_block, rings_from_fp8(tensors) if fp8 else tensors, latents)
 
     def write_state(self, state: State, still_needed: int = 0, fp8: bool = False) -> None:
-        """Raises MachineError when the disk refuses. An exact state is not replaced by one in fp8, nor one in fp8 that the
-        video went on from by an exact one, which its later clips do not fit."""
+        """Raises MachineError when the disk refuses. An exact state is not replaced by one in fp8, nor one in fp8 that
+        the video went on from by an exact one, which its later clips do not fit."""
         went_on = Beginning(state.next_block, from_fp8=True) in self.beginnings()
-        if (self._state_path(state.next_block).exists() if fp8 else went_on):
+        if self._state_path(state.next_block).exists() if fp8 else went_on:
             return
         partial = {} if state.latents is None else {LATENTS: state.latents}
         rings = rings_in_fp8(state.rings) if fp8 else state.rings

@@ -105,6 +105,19 @@ def test_a_kind_of_device_is_measured_once(caplog):
     assert len(rooms) == 3
 
 
+def test_a_device_without_room_is_tried_once(caplog):
+    tries = []
+
+    def no_room(device: torch.device, size: int) -> None:
+        tries.append(device)
+        raise torch.cuda.OutOfMemoryError
+
+    known = Measurements()
+    found = [measured_on(TINY, [CPU, CPU], known, no_room) for _ in range(2)]
+    assert found == [Timed(TINY, (0.5, 0.5))] * 2
+    assert tries == [CPU] and [r.levelname for r in caplog.records] == ["WARNING"]
+
+
 def test_on_a_processor_long_work_is_counted(caplog):
     caplog.set_level("INFO")
     seconds = seconds_on(LARGE, CPU)
