@@ -86,3 +86,11 @@ def sample_in_process(folder: str, log: str, plan: ClipPlan) -> None:
     sampling = Sampling(after_block=lambda block: os.write(descriptor, f"{block}\n".encode()))
     for _ in stream_of(sampling, Path(folder), plan):
         pass
+
+
+def write_large_clips(folder: str) -> None:
+    """Until it is ended: each takes long enough to be caught half-written."""
+    spool = Spool(Path(folder))
+    assert spool.try_lock()
+    for clip in range(1000):
+        spool.write_clip(clip, torch.zeros(16, 2**20))
