@@ -45,11 +45,12 @@ def plan_pipeline(
 
     memory = device_shares(model.devices, vae, plan)
     if executor == TIMESTEP_PIPELINE:
-        steps = max(map(len, split_steps(plan.steps, len(model.devices))))
+        parts = split_steps(plan.steps, len(model.devices))
+        steps, memory = max(map(len, parts)), memory[: len(parts)]
         machine = Machine(device=min(memory), ram=bridge.free_ram(), weights=model.patcher.model_size())
         part = replace(plan, steps=steps)
         placement = choose_placement(model.config, part, model.dtype, machine, kv_cache, kv_dtype, "sequential")
-        return StagePlan(executor, (range(model.config.num_layers),) * len(model.devices), placement)
+        return StagePlan(executor, (range(model.config.num_layers),) * len(parts), placement)
     timed = timed_work(model, plan, len(model.devices) < model.config.num_layers)
     home = model.devices[0]
     # On the processor stages and decoder share the same cores, however the layers are split.
@@ -120,8 +121,10 @@ def pipeline_executor(
     from ..liveavatar_runtime.parallel.stage_model import PlacedModel, share_of
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
-    layers_on: dict[torch.device, set[int]] = {device: set() for device in model.devices}
-    for device, layers in zip(model.devices, stages.layers, strict=True):
+    # There may be more devices than steps.
+    devices = model.devices[: len(stages.layers)]
+    layers_on: dict[torch.device, set[int]] = {device: set() for device in devices}
+    for device, layers in zip(devices, stages.layers, strict=True):
         layers_on[device].update(layers)
     patchers = {device: patcher_on(model, device, layers) for device, layers in layers_on.items()}
     share = replace(model.config, num_layers=max(map(len, layers_on.values())), audio_inject_layers=())
@@ -135,9 +138,9 @@ def pipeline_executor(
             transformer.compile_layers()
     make_cache = cache_maker(stages.placement)
     if stages.executor == TIMESTEP_PIPELINE:
-        whole = [PlacedModel(transformers[device], device) for device in model.devices]
+        whole = [PlacedModel(transformers[device], device) for device in devices]
         return TimestepPipelineExecutor(whole, model.dtype, make_cache)
-    parts = zip(stages.layers, model.devices, strict=True)
+    parts = zip(stages.layers, devices, strict=True)
     places = [PlacedModel(share_of(transformers[device], layers), device) for layers, device in parts]
     return LayerPipelineExecutor(places, stages.layers, model.dtype, make_cache)
 

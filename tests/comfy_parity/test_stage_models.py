@@ -11,6 +11,7 @@ from core_latents import BUNDLE, MODEL_FILE, PLAN, Features, latents
 from test_core_model import MODULES, write_lora
 
 from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.plan import ClipPlan
 
 CPU, OTHER = torch.device("cpu"), torch.device("cpu", 0)
 """To ComfyUI two devices, though both are the processor."""
@@ -46,12 +47,12 @@ def conditions(avatar: Any) -> Conditions:
     )
 
 
-def run(stage_models: Any, avatar: Any, streaming: Any) -> torch.Tensor:
+def run(stage_models: Any, avatar: Any, streaming: Any, plan: ClipPlan = PLAN) -> torch.Tensor:
     from liveavatar_runtime.dit.attention import sdpa
 
-    stages = stage_models.plan_pipeline(avatar, avatar.executor, PLAN, streaming, "auto", "auto")
-    executor = stage_models.pipeline_executor(avatar, stages, PLAN, streaming, sdpa, False)
-    return torch.cat([block.latents for block in executor.run(conditions(avatar), PLAN)], dim=1)
+    stages = stage_models.plan_pipeline(avatar, avatar.executor, plan, streaming, "auto", "auto")
+    executor = stage_models.pipeline_executor(avatar, stages, plan, streaming, sdpa, False)
+    return torch.cat([block.latents for block in executor.run(conditions(avatar), plan)], dim=1)
 
 
 def local(stage_models: Any, avatar: Any) -> torch.Tensor:
@@ -93,6 +94,14 @@ def test_the_node_says_what_each_device_does(stage_models, avatar, vae):
         spread = replace(avatar, executor=executor, devices=(CPU, OTHER))
         stages = stage_models.plan_pipeline(spread, spread.executor, PLAN, vae[1], "auto", "auto")
         assert stage_models.describe_stages(spread, stages, PLAN) == text
+
+
+def test_a_device_beyond_the_steps_gets_no_model(stage_models, avatar, vae):
+    one, two = (replace(avatar, executor="timestep_pipeline", devices=(CPU, OTHER)[:count]) for count in (1, 2))
+    plan = replace(PLAN, steps=1)
+    expected = run(stage_models, one, vae[1], plan)
+    assert torch.equal(run(stage_models, two, vae[1], plan), expected)
+    assert two not in stage_models._CLONES
 
 
 def test_devices_are_measured_for_the_first_plan_only(stage_models, avatar, vae, caplog):
