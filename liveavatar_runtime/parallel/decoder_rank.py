@@ -17,7 +17,7 @@ from ..vae import WanVAE, load_wan_vae
 from ..vae.checkpoint import DTYPES
 from ..vae.online_decoder import VIDEO_STARTS, OnlineDecoder
 from .channel import Channel, ChannelError, Message, connect
-from .decoding import ADDRESS_KEY, ANY, CLOSE, DECODE, FACTS_KEY, FRAMES, MESSAGE_BYTES, OPEN, REFUSED, WAITING
+from .decoding import ADDRESS_KEY, CLOSE, DECODE, FACTS_KEY, FRAMES, MESSAGE_BYTES, OPEN, REFUSED, WAITING
 from .ranks import Rank
 from .weights_key import dtype_name, vae_keys
 
@@ -67,8 +67,8 @@ class DecoderRank:
                 number = message.header["number"]
                 if message.type == OPEN:
                     self._wanted = number
-                elif message.type == CLOSE and number in (ANY, self._wanted):
-                    self._wanted = ANY
+                elif message.type == CLOSE and number == self._wanted:
+                    self._wanted = 0
                 self._requests.put(message)
         except ChannelError as error:
             self._lost = error
@@ -76,7 +76,7 @@ class DecoderRank:
 
     def _answer(self, message: Message) -> None:
         number = message.header["number"]
-        if message.type == OPEN or (message.type == CLOSE and number in (ANY, self._open)):
+        if message.type == OPEN or (message.type == CLOSE and number == self._open):
             # A new session lets go of what the one before remembers.
             self._decoder, self._open = None, number
         if number != self._wanted:

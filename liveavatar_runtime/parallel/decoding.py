@@ -13,7 +13,5 @@ ADDRESS_KEY, FACTS_KEY = "decoder/address", "decoder/facts"
 """In the store: where rank 0 waits for the rank that decodes, [host, port]; and what ComfyUI is told about it."""
 MESSAGE_BYTES = 2**31
 """Largest message between the two; frames of a block at 1280x720 in float32 are 133 MB."""
-ANY = 0
-"""With CLOSE: whatever session there is."""
 WAITING = 8
 """Requests that the rank holds before it stops reading. ComfyUI has at most three blocks under way."""

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .channel import Channel, ChannelError, Listener, Message, welcome
-from .decoding import ANY, CLOSE, REFUSED, REQUESTS
+from .decoding import CLOSE, OPEN, REFUSED, REQUESTS
 from .failures import Failure
 from .ranks import NOTICE_SECONDS
 
@@ -121,31 +121,29 @@ class Desk:
             before, self._channel = self._channel, channel
             self._clear()
             ready = self._ready
-        self._end_decoding()
         if before is not None:
             before.close()
         channel.set_timeout(CLIENT_SILENCE_SECONDS)
         if ready is not None:
             self.send({"type": "ready", **ready})
+        decoding = 0
         for message in self._messages(channel):
+            if message.type == OPEN:
+                decoding = message.header.get("number", 0)
             self._take(message)
         with self._changed:
-            last = self._channel is channel
-            if last:
+            if self._channel is channel:
                 self._channel = None
                 self._clear()
-        if last:
-            self._end_decoding()
+        if decoding and self._decode is not None:
+            # Its own session: another ComfyUI may have opened one by now.
+            self._decode(Message({"type": CLOSE, "number": decoding}))
 
     def _clear(self) -> None:
         self._requests.clear()
         self._answers.clear()
         self._allowed.clear()
         self._changed.notify_all()
-
-    def _end_decoding(self) -> None:
-        if self._decode is not None:
-            self._decode(Message({"type": CLOSE, "number": ANY}))
 
     def _messages(self, channel: Channel) -> Iterator[Message]:
         with contextlib.suppress(ChannelError):
