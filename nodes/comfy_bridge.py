@@ -199,12 +199,6 @@ def attention_kernel(name: str) -> AttentionKernel:
     return attention if name == COMFYUI_ATTENTION else named(name)
 
 
-def free_system_memory() -> int:
-    """Bytes of RAM that are free."""
-    free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
-    return int(free)
-
-
 def stop_if_interrupted() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 

@@ -1,6 +1,6 @@
 """DiT Sampler: picture, voice, prompt and plan to a lazy stream of latent blocks."""
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from comfy_api.latest import io
@@ -37,6 +37,9 @@ from .stage_models import (
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
 from .worker_model import worker_executor, worker_placement
+
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.planning.stages import StagePlan
 
 
 class DiTSampler(io.ComfyNode):
@@ -155,17 +158,7 @@ class DiTSampler(io.ComfyNode):
         plan = plan.fitted_to(picture.shape[0], picture.shape[1])
         streaming = streaming_vae(vae)
         chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
-        stages = None
-        if model.workers is not None:
-            beside = decoder_bytes(streaming, plan)
-            placement = worker_placement(model, plan, beside, kv_cache, kv_dtype, schedule)
-        elif chosen in PIPELINES:
-            stages = plan_pipeline(model, chosen, plan, streaming, kv_cache, kv_dtype)
-            placement = stages.placement
-        else:
-            placement = choose_placement(
-                model.config, plan, model.dtype, machine_of(model, streaming, plan), kv_cache, kv_dtype, schedule
-            )
+        stages, placement = places_of(model, chosen, plan, streaming, kv_cache, kv_dtype, schedule)
         module, device = streaming.on_device()
         prepared = prepare(
             plan, model.config, picture, prompt_of(positive), avatar_audio, module, device, streaming.dtype
@@ -217,6 +210,29 @@ def prompt_of(conditioning: Any) -> Any:
             "CLIP Text Encode instead of Conditioning (Combine)."
         )
     return conditioning[0][0][0]
+
+
+def places_of(
+    model: AvatarModel,
+    executor: str,
+    plan: ClipPlan,
+    vae: StreamingVAE,
+    kv_cache: KVCacheChoice,
+    kv_dtype: KVTypeChoice,
+    schedule: ScheduleChoice,
+) -> "tuple[StagePlan | None, Placement]":
+    """What each device holds, for a pipeline in this process, and where the caches are.
+
+    Raises MachineError when nothing fits.
+    """
+    if model.workers is not None:
+        beside = decoder_bytes(vae, plan)
+        return None, worker_placement(model, plan, beside, kv_cache, kv_dtype, schedule)
+    if executor in PIPELINES:
+        stages = plan_pipeline(model, executor, plan, vae, kv_cache, kv_dtype)
+        return stages, stages.placement
+    machine = machine_of(model, vae, plan)
+    return None, choose_placement(model.config, plan, model.dtype, machine, kv_cache, kv_dtype, schedule)
 
 
 def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine:

@@ -153,7 +153,7 @@ def warn_of_memory(plan: ClipPlan, node_id: str) -> None:
     """Says when all frames take much memory. Raises InputError when they do not fit."""
     from ..liveavatar_runtime.media.online_video import check_kept
 
-    note = check_kept(plan, bridge.free_system_memory())
+    note = check_kept(plan, bridge.free_ram())
     if note is not None:
         bridge.show_text(node_id, note)
 

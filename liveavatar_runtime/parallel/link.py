@@ -38,8 +38,7 @@ class Link:
         self._audio_error: Exception | None = None
         self.about: dict[str, Any] = {}
         """What the workers said when they were ready: `ranks`, each with where it is, its `bytes` of weights and,
-        once a run has begun, of `caches`; and `vae`, what
-        decodes (`decoder_relay.DecoderRelay.about`), or None."""
+        once a run has begun, of `caches`; and `vae`, what decodes (`decoder_relay.DecoderRelay.about`), or None."""
         self.failures: list[Failure] = []
         self.lost: str | None = None
         """Why the connection ended, once it has."""
