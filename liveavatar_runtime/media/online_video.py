@@ -45,6 +45,10 @@ class RemoteDecoding(Protocol):
 
     def take(self, asked: Any) -> Tensor: ...
 
+    def close(self) -> None:
+        """Wait for nothing more: `take` raises, also one that is waiting in another thread."""
+        ...
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -125,6 +129,10 @@ class _Work:
 
         return [ask, decoder.take, self.encode]
 
+    def give_up(self) -> None:
+        if isinstance(self.decoder, RemoteDecoding):
+            self.decoder.close()
+
     def encode(self, pixels: Tensor) -> None:
         """The sound of every frame goes into the file with it; past the end of the track the writer puts silence."""
         video = self.video
@@ -199,7 +207,7 @@ def write_online(
 
 
 def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter) -> None:
-    pipeline = Pipeline(work.stages(), meanwhile=reporter.wait)
+    pipeline = Pipeline(work.stages(), meanwhile=reporter.wait, give_up=work.give_up)
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:

@@ -26,15 +26,21 @@ class Pipeline:
     still finished. When the caller's block raises, accepted items are finished too, for `GRACE_SECONDS` at most. No
     thread is left when the block has been left.
 
-    depth: items that wait between two functions. meanwhile: called about every 0.05 s while waiting, in the caller's
+    depth: items that wait between two functions. give_up: called when accepted items are not waited for any longer; it
+    ends functions that wait for another process. meanwhile: called about every 0.05 s while waiting, in the caller's
     thread, for progress and interruption; may raise.
     """
 
     def __init__(
-        self, functions: Sequence[Callable[[Any], Any]], depth: int = 1, meanwhile: Callable[[], None] | None = None
+        self,
+        functions: Sequence[Callable[[Any], Any]],
+        depth: int = 1,
+        meanwhile: Callable[[], None] | None = None,
+        give_up: Callable[[], None] | None = None,
     ) -> None:
         self._queues: list[Queue[Any]] = [Queue(depth) for _ in functions]
         self._meanwhile = meanwhile or (lambda: None)
+        self._give_up = give_up or (lambda: None)
         # Functions before this number have nobody to work for.
         self._broken = 0
         self._error: BaseException | None = None
@@ -59,6 +65,8 @@ class Pipeline:
             self._end(lambda: None, time.monotonic() + GRACE_SECONDS)
             # Whatever happened while waiting, nobody works on when this returns.
             self._break_before(len(self._threads))
+            if any(thread.is_alive() for thread in self._threads):
+                self._give_up()
             for thread in self._threads:
                 thread.join()
         if error is None:

@@ -85,11 +85,18 @@ class Link:
         """Frames of the session `number` are those that count from now on."""
         self._decoding, self._frames = number, queue.SimpleQueue()
 
+    def end_decoding(self, number: int) -> None:
+        """Nobody waits for frames of the session `number` any longer."""
+        if number == self._decoding:
+            self._decoding = 0
+
     def receive_frames(self, number: int) -> Message:
         """The next answer in session `number`. Raises ChannelError when the workers are gone."""
         while True:
             if number != self._decoding:
-                raise MachineError("another video is decoded by these workers now; start this one again after it")
+                raise MachineError(
+                    "this video is not decoded by the workers any longer, or another one is; start it again"
+                )
             try:
                 message = self._frames.get(timeout=POLL_SECONDS)
             except queue.Empty:

@@ -62,7 +62,8 @@ class RemoteDecoder:
         return pixels.float()
 
     def close(self) -> None:
-        """The workers forget the session; what is still under way is not waited for."""
+        """The workers forget the session; what is still under way is not waited for, in no thread."""
+        self._link.end_decoding(self._number)
         with contextlib.suppress(ChannelError):
             self._link.send({"type": CLOSE, "number": self._number})
 

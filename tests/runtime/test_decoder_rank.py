@@ -142,7 +142,7 @@ def test_a_session_that_is_given_up_leaves_nothing_for_the_next(groups, vae) -> 
     expected = local_decoder(vae)
     for seed in range(5, 8):
         assert torch.equal(following.decode(latents(seed)), expected.decode(latents(seed)))
-    with pytest.raises(MachineError, match="another video is decoded by these workers"):
+    with pytest.raises(MachineError, match="or another one is; start it again"):
         given_up.take(asked[1])
 
 
@@ -167,6 +167,26 @@ def test_an_interruption_while_blocks_are_under_way(groups, vae, tmp_path) -> No
     far = write(tmp_path / "far.mp4", stream, RemoteDecoder(workers, PRIMING, "hold", torch.float32))
     near = write(tmp_path / "near.mp4", stream, local_decoder(vae))
     assert far.kept is not None and near.kept is not None and torch.equal(far.kept, near.kept)
+
+
+def test_an_interruption_does_not_wait_for_frames_that_do_not_come(groups, tmp_path) -> None:
+    workers = groups("timestep_pipeline")
+
+    class Silent(RemoteDecoder):
+        def ask(self, latents: Tensor) -> int:
+            asked.append(latents)
+            return 0
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    asked: list[Tensor] = []
+    decoder = Silent(workers, PRIMING, "hold", torch.float32)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "stopped.mp4", stream_of(workers), decoder, check)
+    assert time.monotonic() - begin < LIMIT
 
 
 def test_wrong_latents_are_refused_and_the_rank_goes_on(groups, vae) -> None:
