@@ -141,12 +141,15 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path, ended: Callable[[], 
 
 
 HOST = """
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from tiny_avatar import PLAN, random_conditions
 from worker_group import local_workers
 from liveavatar_runtime.parallel.remote import RemoteExecutor
+# A shell's background jobs, and what they start, ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 workers = local_workers(Path(sys.argv[1]), 2)
 for block in RemoteExecutor(workers).run(random_conditions(), replace(PLAN, num_clip=1000)):
     print(block.index, flush=True)
