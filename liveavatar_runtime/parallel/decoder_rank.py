@@ -3,7 +3,6 @@
 import json
 import queue
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +20,6 @@ from .decoding import ADDRESS_KEY, CLOSE, DECODE, FACTS_KEY, FRAMES, MESSAGE_BYT
 from .ranks import Rank
 from .weights_key import dtype_name, vae_keys
 
-POLL_SECONDS = 0.05
 CHANNELS = 16
 
 
@@ -31,9 +29,7 @@ def serve_decoder(rank: Rank, path: Path, token: str) -> NoReturn:
     size = sum(tensor.nbytes for tensor in load_wan_vae(weights).state_dict().values())
     facts = {"rank": rank.number, "where": rank.where, "bytes": size, "keys": vae_keys(weights)}
     rank.store.set(FACTS_KEY, json.dumps(facts))
-    # Asked for again and again, because a waiting request would keep the watch's heartbeats waiting too.
-    while not rank.store.check([ADDRESS_KEY]):
-        time.sleep(POLL_SECONDS)
+    rank.wait_for(ADDRESS_KEY)
     host, port = json.loads(rank.store.get(ADDRESS_KEY))
     channel = connect(host, port, token)
     channel.set_timeout(None)

@@ -5,7 +5,6 @@ The split is made when the group starts, before any plan is known: for a plan of
 
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,16 +12,13 @@ from typing import Any
 import torch
 
 from ..config import AvatarConfig
-from ..errors import MachineError
 from ..planning.machines import RESERVED_SHARE
 from ..planning.measured import decides_split, kind_of, seconds_on, with_measured
 from ..planning.sample_model import PartSeconds
-from ..planning.stages import StageDevice, plan_stages
+from ..planning.stages import StageDevice, split_by_time
 from ..planning.workload import Workload
 from ..sampling.plan import ClipPlan
 from .ranks import Rank
-
-POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,9 +50,7 @@ def agree_on_layers(
     work = Workload(config, plan or ClipPlan(), dtype, dtype.itemsize)
     own = RankFacts.of(work, rank.device, decides_split(work, ranks))
     rank.store.set(f"facts/{rank.number}", json.dumps(asdict(own)))
-    # Asked for again and again, because a waiting request would keep the watch's heartbeats waiting too.
-    while not rank.store.check([f"facts/{number}" for number in range(ranks)]):
-        time.sleep(POLL_SECONDS)
+    rank.wait_for(*(f"facts/{number}" for number in range(ranks)))
     return layers_of(work, [facts_of(rank, number) for number in range(ranks)])
 
 
@@ -71,11 +65,8 @@ def layers_of(work: Workload, facts: Sequence[RankFacts]) -> tuple[range, ...]:
     """
     timed = with_measured(work, [_of_kind(one.kind, facts) for one in facts])
     devices = [StageDevice(one.memory, speed) for one, speed in zip(facts, timed.speeds, strict=True)]
-    try:
-        return plan_stages(timed.work, devices).layers
-    except MachineError:
-        # A smaller plan than the default one may fit all the same.
-        return plan_stages(timed.work, [StageDevice(None, device.speed) for device in devices]).layers
+    # Where the default plan does not fit, a smaller one may all the same.
+    return split_by_time(timed.work, devices)
 
 
 def _of_kind(kind: str, facts: Sequence[RankFacts]) -> PartSeconds | None:

@@ -28,6 +28,8 @@ from .channel import DTYPES, Message
 from .failures import Failure
 
 BEAT_SECONDS = 0.5
+POLL_SECONDS = 0.05
+"""Between two looks into the store."""
 LOST_SECONDS = 6.0
 """Silence after which a rank counts as lost."""
 SUSPECT_SECONDS = 3.0
@@ -132,12 +134,18 @@ class Rank:
                     f"rank {names} of {self.total} did not arrive within {timeout:g} s; look at its output, or give "
                     "slow machines more time (--join-timeout)"
                 )
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         if self.decodes:
             return
         backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         store = PrefixStore("group", self.store)
         dist.init_process_group(backend, store=store, rank=self.number, world_size=self.size, timeout=FOREVER)
+
+    def wait_for(self, *keys: str) -> None:
+        """Until all of them are in the store."""
+        # Asked for again and again, because a waiting request would keep the watch's heartbeats waiting too.
+        while not self.store.check(list(keys)):
+            time.sleep(POLL_SECONDS)
 
     def share(self, message: Message | None) -> Message:
         """The message that rank 0 gives, on every rank. All ranks call it together."""
@@ -180,7 +188,7 @@ class Rank:
         order = self.post(failure)
         deadline = time.monotonic() + NOTICE_SECONDS
         while not self.store.check([f"noticed/{order}"]) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
 
     def post(self, failure: Failure) -> int:
         """Let rank 0 know; returns the number of the report."""

@@ -21,7 +21,7 @@ from .duration import FRAMES_PER_BLOCK
 from .machines import GIB, PRESETS, Machines
 from .memory import ON_DEVICE, Placement, decode_bytes
 from .simulator import Costs, simulate
-from .stages import StageDevice, plan_stages
+from .stages import StageDevice, split_by_time
 from .workload import DECODER_PARAMETERS, Workload
 
 BLOCKS, CLIP_FRAMES = 40, 48
@@ -117,16 +117,13 @@ class Advisor:
         return range(self.work.plan.steps)
 
     def _split(self, cards: int, setting: Setting) -> tuple[range, ...]:
-        """Layers by time, as far as they fit; by time alone when they do not."""
-        memory = [int(card.usable - self._beside(setting, n)) for n, card in enumerate(self.machines.cards[:cards])]
-        speeds = [card.flops for card in self.machines.cards[:cards]]
+        """Layers by time, as far as they fit."""
+        devices = [
+            StageDevice(int(card.usable - self._beside(setting, number)), card.flops)
+            for number, card in enumerate(self.machines.cards[:cards])
+        ]
         decodes_first, place = setting.decoder == 0 and not setting.vae_alone, setting.placement
-        try:
-            devices = [StageDevice(room, speed) for room, speed in zip(memory, speeds, strict=True)]
-            return plan_stages(self.work, devices, place.kv_cache, place.kv_dtype, decodes_first).layers
-        except MachineError:
-            devices = [StageDevice(None, speed) for speed in speeds]
-            return plan_stages(self.work, devices, place.kv_cache, place.kv_dtype, decodes_first).layers
+        return split_by_time(self.work, devices, place.kv_cache, place.kv_dtype, decodes_first)
 
     def _pipeline(self, name: str, schedule: PipelineSchedule, setting: Setting) -> Option:
         work, parts = self.work, schedule.parts

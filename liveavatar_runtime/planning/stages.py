@@ -51,6 +51,21 @@ def plan_stages(
     raise AssertionError("unreachable: there is always a last placement")
 
 
+def split_by_time(
+    work: Workload,
+    devices: Sequence[StageDevice],
+    kv_cache: KVCacheChoice = "auto",
+    kv_dtype: KVTypeChoice = "auto",
+    decodes_first: bool = False,
+) -> tuple[range, ...]:
+    """The layers of `plan_stages` as far as they fit; by time alone when nothing fits."""
+    try:
+        return plan_stages(work, devices, kv_cache, kv_dtype, decodes_first).layers
+    except MachineError:
+        roomy = [StageDevice(None, device.speed) for device in devices]
+        return plan_stages(work, roomy, kv_cache, kv_dtype, decodes_first).layers
+
+
 def _capacity(work: Workload, device: StageDevice, placement: Placement) -> Capacity:
     """Room for layers: without what every stage needs however few layers it has."""
     if device.memory is None:
