@@ -43,7 +43,8 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tu
 
 def refusal(facts: dict[str, Any] | None, vae: StreamingVAE) -> str:
     """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
-    from ..liveavatar_runtime.parallel.weights_key import dtype_name, vae_key
+    from ..liveavatar_runtime.parallel.channel import dtype_name
+    from ..liveavatar_runtime.parallel.weights_key import vae_key
 
     if facts is None:
         return "these workers have no VAE; start them with --vae and one more rank"

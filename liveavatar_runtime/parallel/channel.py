@@ -40,8 +40,14 @@ CHUNK_BYTES = 2**20
 """What must get through within the timeout."""
 MAX_TENSORS, MAX_DIMENSIONS = 4096, 8
 
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
+    dtype_name(dtype): dtype
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.uint8)
 }
 
@@ -200,7 +206,7 @@ def _equal(given: Any, expected: str) -> bool:
 
 
 def _dtype_name(tensor: Tensor) -> str:
-    name = str(tensor.dtype).removeprefix("torch.")
+    name = dtype_name(tensor.dtype)
     if name not in DTYPES:
         raise InputError(f"tensors of {tensor.dtype} do not travel between processes; allowed are {', '.join(DTYPES)}")
     return name

@@ -15,10 +15,10 @@ from ..errors import InputError
 from ..vae import WanVAE, load_wan_vae
 from ..vae.checkpoint import DTYPES
 from ..vae.online_decoder import VIDEO_STARTS, OnlineDecoder
-from .channel import Channel, ChannelError, Message, connect
+from .channel import Channel, ChannelError, Message, connect, dtype_name
 from .decoding import ADDRESS_KEY, CLOSE, DECODE, FACTS_KEY, FRAMES, MESSAGE_BYTES, OPEN, REFUSED, WAITING
 from .ranks import Rank
-from .weights_key import dtype_name, vae_keys
+from .weights_key import vae_keys
 
 CHANNELS = 16
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .channel import DTYPES
+from .channel import DTYPES, dtype_name
 from .ranks import FOREVER, Rank
 
 LETTERS_UNDER_WAY = 32
@@ -81,7 +81,7 @@ class PostOffice:
                 if stream is not None and letter.ready is not None:
                     stream.wait_event(letter.ready)
                 tensors = {name: tensor.to("cpu").contiguous() for name, tensor in letter.tensors.items()}
-            table = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()]
+            table = [[name, dtype_name(t.dtype), list(t.shape)] for name, t in tensors.items()]
             text = json.dumps([letter.header, table]).encode()
             buffer = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
             assert len(text) <= HEADER_BYTES, f"a letter's header has {len(text)} bytes"

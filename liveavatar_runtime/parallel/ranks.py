@@ -24,7 +24,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from ..errors import MachineError
-from .channel import DTYPES, Message
+from .channel import DTYPES, Message, dtype_name
 from .failures import Failure
 
 BEAT_SECONDS = 0.5
@@ -153,7 +153,7 @@ class Rank:
             assert message is not None
             return message
         tensors = message.tensors if message else {}
-        table = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()]
+        table = [[name, dtype_name(t.dtype), list(t.shape)] for name, t in tensors.items()]
         header = self._share_bytes(json.dumps([message and message.header, table]).encode())
         shared, table = json.loads(header)
         got = {name: tensors.get(name, torch.empty(shape, dtype=DTYPES[dtype])) for name, dtype, shape in table}

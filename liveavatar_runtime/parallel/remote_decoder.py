@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ..errors import InputError, MachineError
 from ..vae.online_decoder import VideoStart
-from .channel import ChannelError
+from .channel import ChannelError, dtype_name
 from .decoding import CLOSE, DECODE, OPEN, REFUSED
 from .link import Poll
 from .remote import never
-from .weights_key import dtype_name
 from .workers import Workers
 
 PIXELS_PER_LATENT = 8

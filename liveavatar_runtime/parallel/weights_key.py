@@ -9,6 +9,7 @@ from torch import Tensor
 from ..checkpoint.safetensors_io import read_tensors
 from ..sampling.fingerprint import Fingerprint
 from ..vae.checkpoint import DTYPES
+from .channel import dtype_name
 
 SAMPLES = 256
 """Numbers of each tensor that are looked at, spread over all of it; training changes nearly every weight."""
@@ -38,11 +39,6 @@ def vae_key(weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
         fingerprint.add(name, list(weights[name].shape))
         fingerprint.add(name, _sampled(weights[name].detach()).to(dtype))
     return fingerprint.hexdigest()
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """ "float32"."""
-    return str(dtype).removeprefix("torch.")
 
 
 def _sampled(tensor: Tensor) -> Tensor:

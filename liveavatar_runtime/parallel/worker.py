@@ -21,7 +21,7 @@ from ..config import AvatarConfig
 from ..dit.model import CausalWanS2V
 from ..errors import InputError
 from ..sampling.block_loop import Evaluation
-from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, parse_address
+from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, dtype_name, parse_address
 from .decoder_rank import serve_decoder
 from .decoder_relay import DecoderRelay
 from .desk import Cancelled, Desk
@@ -196,7 +196,7 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
         about = {
             "executor": options.executor,
             "config": loaded.config.to_dict(),
-            "dtype": str(loaded.dtype)[len("torch.") :],
+            "dtype": dtype_name(loaded.dtype),
         }
         about["vae"] = open_relay(rank, desk, options).about if rank.decoders else None
         about["key"] = weights_key(options.model, loras_of(options), about["dtype"])

@@ -30,6 +30,7 @@ from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 EXECUTORS = ("fsdp", "layer_pipeline", "timestep_pipeline")
 LIMIT = 10.0
@@ -41,15 +42,6 @@ def latents(seed: int, frames: int = 3) -> Tensor:
 
 
 PRIMING = latents(-1, 7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As many as each worker has: the order of a sum may depend on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -24,18 +24,11 @@ from liveavatar_runtime.parallel.transport import StageError
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
 from liveavatar_runtime.sampling.plan import ClipPlan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 STAGES = [1, 2, 3, 4]
 TIMES = 5
 """How often failures are repeated."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -19,21 +19,13 @@ from liveavatar_runtime.parallel.workers import LocalWorkers
 from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As many as each worker has: the order of a sum may depend on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["fsdp", "layer_pipeline", "timestep_pipeline"])
