@@ -10,6 +10,7 @@ from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning import duration as time
 from . import comfy_bridge as bridge
 from .bundle_parts import BundleAudioEncoder
+from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
 from .validation import verdict
@@ -40,6 +41,7 @@ class AudioEncode(io.ComfyNode):
                 io.Int.Output("num_clip", display_name="num_clip", tooltip="Clips that cover the voice."),
             ],
             hidden=[io.Hidden.unique_id],
+            **KEPT_WHEN_CACHED,
         )
 
     @classmethod
@@ -60,7 +62,9 @@ class AudioEncode(io.ComfyNode):
         features = encode(audio_encoder, waveform, rate, cls.hidden.unique_id)
         encoded = AvatarAudio(features[None], waveform, rate)
         clips = time.clips_for_duration(encoded.duration, infer_frames, time.parse_fps(fps))
-        return io.NodeOutput(encoded, float(encoded.duration), clips)
+        seconds = time.format_duration(encoded.duration)
+        notes = Notes(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {fps:g} fps cover it")
+        return notes.output(encoded, float(encoded.duration), clips)
 
 
 def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str) -> Tensor:

@@ -13,7 +13,7 @@ from ..liveavatar_runtime.sampling.plan import (
     ClipPlan,
     check_distance,
 )
-from . import comfy_bridge as bridge
+from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input, num_clip_input
 from .types import CATEGORY, PlanSocket
 from .validation import verdict
@@ -121,7 +121,7 @@ class ClipScheduler(io.ComfyNode):
                 ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
-            hidden=[io.Hidden.unique_id],
+            **KEPT_WHEN_CACHED,
         )
 
     @classmethod
@@ -178,5 +178,4 @@ class ClipScheduler(io.ComfyNode):
             segment_index=segment_index,
             reanchor_clips=reanchor_clips,
         )
-        bridge.show_text(cls.hidden.unique_id, "\n".join(advice(plan)))
-        return io.NodeOutput(plan)
+        return Notes(*advice(plan)).output(plan)

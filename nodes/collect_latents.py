@@ -3,6 +3,7 @@
 import torch
 from comfy_api.latest import io
 
+from .notes import KEPT_WHEN_CACHED, Notes
 from .types import CATEGORY, AvatarLatents, LatentsSocket
 
 
@@ -18,6 +19,7 @@ class CollectLatents(io.ComfyNode):
             description="Collects all blocks into one native video latent, for VAE Decode and other nodes.",
             inputs=[LatentsSocket.Input("latents", tooltip="From DiT Sampler.")],
             outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="[1, 16, frames / 4, h / 8, w / 8].")],
+            **KEPT_WHEN_CACHED,
         )
 
     @classmethod
@@ -27,4 +29,4 @@ class CollectLatents(io.ComfyNode):
 
         check_collected(latents.stream.plan)
         samples = torch.cat([block.latents for block in latents.stream], dim=1)
-        return io.NodeOutput({"samples": from_model_space(samples)[None]})
+        return Notes(*latents.stream.news).output({"samples": from_model_space(samples)[None]})

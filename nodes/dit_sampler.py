@@ -24,6 +24,7 @@ from ..liveavatar_runtime.sampling.plan import ClipPlan
 from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
 from .executor_choice import executor_for
+from .notes import KEPT_WHEN_CACHED, Notes
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
 from .stage_models import (
     PIPELINES,
@@ -129,6 +130,7 @@ class DiTSampler(io.ComfyNode):
             ],
             outputs=[LatentsSocket.Output("latents", display_name="latents", tooltip="Latent blocks, made on demand.")],
             hidden=[io.Hidden.unique_id],
+            **KEPT_WHEN_CACHED,
         )
 
     @classmethod
@@ -151,28 +153,31 @@ class DiTSampler(io.ComfyNode):
         state_dtype: StateType = "auto",
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import first_picture
-        from ..liveavatar_runtime.sampling.prepare import prepare
+        from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, clamp_clips, prepare
 
+        notes = Notes()
         kernel = bridge.attention_kernel(attention)
         picture, note = first_picture(image)
-        plan = plan.fitted_to(picture.shape[0], picture.shape[1])
+        notes.warn(note)
+        text = prompt_of(positive)
+        # Before a VAE is loaded or a device measured.
+        check_audio(avatar_audio, model.config)
+        check_text(text, model.config)
+        plan, clamped = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), avatar_audio)
+        notes.warn(*clamped)
         streaming = streaming_vae(vae)
         chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
         stages, placement = places_of(model, chosen, plan, streaming, kv_cache, kv_dtype, schedule)
         module, device = streaming.on_device()
-        prepared = prepare(
-            plan, model.config, picture, prompt_of(positive), avatar_audio, module, device, streaming.dtype
-        )
+        prepared = prepare(plan, model.config, picture, text, avatar_audio, module, device, streaming.dtype)
         node_id = cls.hidden.unique_id
-        final = prepared.plan
-        memory = "" if placement == ON_DEVICE else str(placement)
+        notes.tell(size_of(plan), why, "" if placement == ON_DEVICE else str(placement))
         if stages is not None:
-            memory = "\n".join(filter(None, (memory, describe_stages(model, stages, final))))
+            notes.tell(describe_stages(model, stages, plan))
         numerics = (placement.kv_dtype, attention)
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
-        states, state_note = state_settings(model, final, placement, state_dtype, state_budget)
-        text = "\n".join(filter(None, (size_of(final), why, memory, note, *prepared.notes, *spool_notes, state_note)))
-        bridge.show_text(node_id, text)
+        states, state_note = state_settings(model, plan, placement, state_dtype, state_budget)
+        notes.tell(*spool_notes, state_note)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
             if stages is not None:
@@ -182,15 +187,15 @@ class DiTSampler(io.ComfyNode):
             return executor.run(prepared.conditions, part, first, bridge.SamplingProgress(node_id, part), keep_rings)
 
         stream = LatentStream(
-            final,
+            plan,
             prepared.priming,
             start,
             kept,
             states,
-            say=lambda news: bridge.show_text(node_id, f"{text}\n{news}"),
+            say=lambda news: bridge.show_text(node_id, news),
             stop_if_interrupted=bridge.stop_if_interrupted,
         )
-        return io.NodeOutput(AvatarLatents(stream, avatar_audio, model.workers))
+        return notes.output(AvatarLatents(stream, avatar_audio, model.workers))
 
 
 def size_of(plan: ClipPlan) -> str:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.planning import duration as time
-from . import comfy_bridge as bridge
+from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import fps_input, infer_frames_input, num_clip_input
 from .types import CATEGORY
 from .validation import verdict
@@ -46,7 +46,7 @@ class DurationCalc(io.ComfyNode):
                 io.Float.Output("seconds", display_name="duration", tooltip="Seconds of the video."),
                 io.Int.Output("frames", display_name="frames", tooltip="Frames of the video."),
             ],
-            hidden=[io.Hidden.unique_id],
+            **KEPT_WHEN_CACHED,
         )
 
     @classmethod
@@ -60,5 +60,5 @@ class DurationCalc(io.ComfyNode):
             num_clip = time.clips_for_duration(time.parse_seconds(duration), infer_frames, rate)
         seconds, frames = time.duration(num_clip, infer_frames, rate), time.video_frames(num_clip, infer_frames)
         formula = f"{num_clip} x {infer_frames} frames / {float(rate):g} fps"
-        bridge.show_text(cls.hidden.unique_id, f"{formula} = {time.format_duration(seconds)} ({frames} frames)")
-        return io.NodeOutput(num_clip, float(seconds), frames)
+        notes = Notes(f"{formula} = {time.format_duration(seconds)} ({frames} frames)")
+        return notes.output(num_clip, float(seconds), frames)

@@ -9,6 +9,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning.duration import format_duration
 from . import comfy_bridge as bridge
+from .notes import Notes
 from .types import CATEGORY
 from .validation import verdict
 
@@ -90,9 +91,9 @@ class JoinSegments(io.ComfyNode):
                 )
         how = "encoded again" if reencode else "copied"
         seconds = format_duration(frames / first.fps)
-        bridge.show_text(node_id, f"{file}: {len(found)} parts, {frames} frames ({how}), {seconds}")
+        notes = Notes(f"{file}: {len(found)} parts, {frames} frames ({how}), {seconds}")
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
+        return notes.output(InputImpl.VideoFromFile(str(path)), shown=shown)
 
 
 def file_of(video: Any, name: str, folder: Path) -> Path:

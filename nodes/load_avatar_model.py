@@ -13,6 +13,7 @@ from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_lora
+from .notes import KEPT_WHEN_CACHED, Notes
 from .types import CATEGORY, AvatarModel, ModelSocket
 from .validation import verdict
 from .worker_model import (
@@ -116,6 +117,7 @@ class LoadAvatarModel(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **KEPT_WHEN_CACHED,
         )
 
     @classmethod
@@ -163,8 +165,7 @@ class LoadAvatarModel(io.ComfyNode):
                     base_model = with_lora(base_model, path, strength)
             avatar = on_devices(adopt(base_model), executor, devices)
         parts = load_parts(bundle, stages) if bundle else (None, None, None)
-        bridge.show_text(cls.hidden.unique_id, description(avatar, loras))
-        return io.NodeOutput(avatar, *parts)
+        return Notes(description(avatar, loras)).output(avatar, *parts)
 
 
 class Stages:

@@ -12,6 +12,7 @@ from ..liveavatar_runtime.planning.duration import format_duration
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .decoder_choice import DECODERS, choose_decoder, open_decoder
+from .notes import Notes
 from .types import CATEGORY, AvatarLatents, LatentsSocket
 from .vae_bridge import streaming_vae
 from .validation import verdict
@@ -117,12 +118,12 @@ class OnlineVAEDecode(io.ComfyNode):
         plan, node_id = latents.stream.plan, cls.hidden.unique_id
         # Everything that can be refused is refused before the file exists.
         chosen = video_format(codec, pixel_format, crf)
+        notes = Notes()
         if return_frames:
-            warn_of_memory(plan, node_id)
+            notes.warn(memory_warning(plan))
         streaming = streaming_vae(vae)
         workers, decoded_by = choose_decoder(decoder, latents, streaming)
-        if decoded_by:
-            bridge.show_text(node_id, decoded_by)
+        bridge.show_text(node_id, "\n".join(filter(None, (str(notes), decoded_by))))
         path, file, subfolder = bridge.output_file(filename_prefix, plan.width, plan.height, chosen.extension)
         options = {"codec": codec, "pixel_format": pixel_format, "crf": crf}
         with bridge.claimed(path):
@@ -137,25 +138,23 @@ class OnlineVAEDecode(io.ComfyNode):
                 bridge.metadata_of(cls.hidden),
             )
         seconds = format_duration(video.frames / plan.fps)
-        written = f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}"
-        bridge.show_text(node_id, "\n".join(filter(None, (written, decoded_by))))
+        notes.warn(*latents.stream.news)
+        notes.tell(f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}", decoded_by)
         assert video.last_frame is not None
         frames = video.kept if return_frames else ExecutionBlocker(FRAMES_OFF)
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), video.last_frame[None], frames, ui=shown)
+        return notes.output(InputImpl.VideoFromFile(str(path)), video.last_frame[None], frames, shown=shown)
 
 
 PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
 FRAMES_OFF = "The frames output of Online VAE Decode is off. Turn on return_frames there to use it."
 
 
-def warn_of_memory(plan: ClipPlan, node_id: str) -> None:
-    """Says when all frames take much memory. Raises InputError when they do not fit."""
+def memory_warning(plan: ClipPlan) -> str:
+    """What to say when all frames take much memory, or "". Raises InputError when they do not fit."""
     from ..liveavatar_runtime.media.online_video import check_kept
 
-    note = check_kept(plan, bridge.free_ram())
-    if note is not None:
-        bridge.show_text(node_id, note)
+    return check_kept(plan, bridge.free_ram()) or ""
 
 
 def write(

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
-from . import comfy_bridge as bridge
+from .notes import Notes
 from .spool_folder import store
 from .types import CATEGORY
 
@@ -36,7 +36,6 @@ class AvatarSpools(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output("text", display_name="text", tooltip="The list: clips, size, last use.")],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -48,8 +47,7 @@ class AvatarSpools(io.ComfyNode):
     @classmethod
     def execute(cls, action: str, unused_days: float) -> io.NodeOutput:
         text = report(store(), action, unused_days)
-        bridge.show_text(cls.hidden.unique_id, text)
-        return io.NodeOutput(text)
+        return Notes(text).output(text)
 
 
 def report(spools: SpoolStore, action: str, unused_days: float) -> str:

@@ -107,6 +107,14 @@ class RunResult:
         """Progress texts."""
         return [e.data for e in self.of("text", node)]
 
+    def notes(self, node: str) -> list[str]:
+        """What a node of this pack tells when it has run, cached or not: warnings, marked with ⚠, then facts."""
+        return self.outputs.get(str(node), {}).get("liveavatar_notes", [])
+
+    def told(self, node: str) -> str:
+        """All that a node of this pack told: its notes, and before them its progress texts, a line each."""
+        return "\n".join([*self.texts(node), *self.notes(node)])
+
     @property
     def error(self) -> dict[str, Any] | None:
         """ComfyUI's execution_error message: node_id, node_type, exception_type, exception_message, traceback ..."""

@@ -17,6 +17,8 @@ from .spool import Beginning, Spool, same
 from .states import State, StateSettings
 
 WAIT_SECONDS = 0.2
+NEWS_KEPT = 20
+"""Texts that are remembered; a broken disk could make one a block."""
 
 
 class Run(Protocol):
@@ -46,7 +48,7 @@ class LatentStream:
     """Blocks of a plan's segment; finished clips come from the spool, the rest is sampled when it is asked for.
 
     `history` [16, n, h, w]: latents of the still picture before the video, in the model's space. Without a spool one in
-    a temporary folder is used. `say(text)` tells the user what happens; `stop_if_interrupted` is called while waiting
+    a temporary folder is used. `say(text)` tells the user what happens, and `news` lists what it told; `stop_if_interrupted` is called while waiting
     for another prompt and may raise. Nothing grows with the number of clips. An error, an interruption or a crash
     loses no finished clip, and none is sampled twice where the state after it could be kept.
     """
@@ -64,6 +66,7 @@ class LatentStream:
         self.plan, self.history, self.spool = plan, history, spool or Spool.temporary()
         self._start_run, self._states = start_run, states or StateSettings()
         self._say, self._stop_if_interrupted = say, stop_if_interrupted
+        self.news: list[str] = []
         self._shape = clip_shape(plan)
         self._run: Run | None = None
         self._work: ClipInWork | None = None
@@ -105,6 +108,12 @@ class LatentStream:
         """Let go of the caches and of the lock; an iteration that ends does it too."""
         self._stop()
 
+    def _tell(self, text: str) -> None:
+        """Tell the user at once, and remember it in `news` for whoever reads the stream."""
+        self._say(text)
+        if text not in self.news and len(self.news) < NEWS_KEPT:
+            self.news.append(text)
+
     def _blocks(self, numbers: range, keep_run: bool = False) -> Generator[LatentBlock, None, None]:
         self._readers += 1
         whole = False
@@ -138,7 +147,7 @@ class LatentStream:
             latents = self.spool.read_clip(clip)
             if latents is None or not same(latents, self._shape):
                 if existed:
-                    self._say(f"Clip {clip} was damaged on the disk and is made again")
+                    self._tell(f"Clip {clip} was damaged on the disk and is made again")
                 return None
             self._read = clip, latents
             self.spool.touch()
@@ -177,7 +186,7 @@ class LatentStream:
                 return False
             if not waiting:
                 waiting = True
-                self._say(f"Another prompt is making this video: waiting for its clip {clip}")
+                self._tell(f"Another prompt is making this video: waiting for its clip {clip}")
             self._stop_if_interrupted()
             time.sleep(WAIT_SECONDS)
         return not self.spool.has_clip(clip)
@@ -193,9 +202,9 @@ class LatentStream:
             self.spool.begin_anew_at(Beginning(found.start.first_block, found.how == "fp8"), plan.blocks_per_clip)
         first = self.segment.clips.start
         if clip < first:
-            self._say(f"Clips {clip} to {first - 1}, before this segment, are missing and are made first")
+            self._tell(f"Clips {clip} to {first - 1}, before this segment, are missing and are made first")
         elif clip or found.parts:
-            self._say(resume_note(plan, clip, found))
+            self._tell(resume_note(plan, clip, found))
 
         def keep_rings(block: int) -> bool:
             return self._states.wanted_after(plan, block)
@@ -264,7 +273,7 @@ class LatentStream:
         try:
             self.spool.write_state(state, fp8=self._states.fp8)
         except MachineError as error:
-            self._say(f"The state of sampling could not be kept: {error}")
+            self._tell(f"The state of sampling could not be kept: {error}")
         else:
             self._forget_states()
 

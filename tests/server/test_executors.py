@@ -47,7 +47,7 @@ def test_pipelines_in_comfyui_give_the_same_video(server, short_clip, expected, 
     prompt, result = run(server, short_clip, executor, executor=executor, devices="cpu,cpu")
     assert np.array_equal(last_frame(server, result), expected)
     assert not running_workers()
-    text = result.texts(prompt.id("LiveAvatar_DiTSampler"))[0]
+    text = result.told(prompt.id("LiveAvatar_DiTSampler"))
     why = [line for line in text.splitlines() if line.startswith("auto chose ")]
     assert len(why) == (executor == "auto")
     assert all(line.startswith("auto chose layer_pipeline: the stages share one device, ") for line in why)

@@ -91,7 +91,7 @@ def test_several_loras_and_what_the_node_says(server, short_clip, models, plain)
     prompt = single_file(short_clip, model="q8-demo.gguf", **widgets)
     result = server.client.run(prompt.nodes)
     result.raise_for_error()
-    (text,) = result.texts("single")
+    text = result.told("single")
     assert re.search(r"GiB, computes in \w+\nlora1\.safetensors: 0\.5\nlora2\.safetensors: -1", text), text
     bars = result.progress("single")
     assert bars[-1][0] == bars[-1][1]

@@ -113,7 +113,7 @@ def test_joined_files_have_the_frames_of_the_parts(server, two_videos):
     for part, first in zip(two_videos, (0, 12), strict=True):
         for index in (0, 5, 11):
             assert np.array_equal(read_frame(path, first + index), read_frame(part, index))
-    assert any("2 parts, 24 frames (copied), 1.5 s" in text for text in result.texts("join"))
+    assert "2 parts, 24 frames (copied), 1.5 s" in "\n".join(result.notes("join"))
     with av.open(str(path)) as file:
         assert json.loads(file.metadata["prompt"]).keys() == {"load0", "load1", "join"}
     again = server.client.run(join_nodes(two_videos, filename_prefix="joined/whole", reencode=True))

@@ -61,7 +61,7 @@ def test_interruption_then_the_same_graph_goes_on_exactly(server, short_clip):
     again = server.client.run(prompt.nodes)
     again.raise_for_error()
     assert sampled(again, prompt) == BLOCKS - len(seen)
-    assert any("clips are finished: going on with clip" in t for t in again.texts(prompt.id("LiveAvatar_DiTSampler")))
+    assert "clips are finished: going on with clip" in again.told(prompt.id("LiveAvatar_DiTSampler"))
     assert np.array_equal(latents(server, "resumed"), latents(server, "whole"))
 
 
@@ -92,10 +92,10 @@ def test_segments_equal_the_whole_and_make_what_is_missing(server, short_clip):
         result = server.client.run(with_latents(prompt, f"part{index}").nodes)
         result.raise_for_error()
         parts.insert(0, latents(server, f"part{index}"))
-        texts = result.texts(prompt.id("LiveAvatar_DiTSampler"))
+        told = result.told(prompt.id("LiveAvatar_DiTSampler"))
         assert sampled(result, prompt) == (BLOCKS if index else 0)
-        assert any("before this segment, are missing" in text for text in texts) == bool(index)
-        assert any(f"clips {2 * index} to {2 * index + 1}, 48 frames" in text for text in texts)
+        assert ("before this segment, are missing" in told) == bool(index)
+        assert f"clips {2 * index} to {2 * index + 1}, 48 frames" in told
     assert np.array_equal(np.concatenate(parts, axis=2), latents(server, "all-at-once"))
 
 
@@ -119,7 +119,7 @@ def test_advice_on_long_videos(server, short_clip):
     prompt = short_clip(**{**SMALL, "num_clip": 900}, seed=804, sink_policy="reanchor", reanchor_clips=50)
     result = server.client.run(prompt.nodes)
     result.raise_for_error()
-    (text,) = result.texts(prompt.id("LiveAvatar_ClipScheduler"))
+    text = result.told(prompt.id("LiveAvatar_ClipScheduler"))
     for part in (
         "return_frames and Collect Latents are refused",
         "drift",
@@ -137,7 +137,7 @@ def test_avatar_spools_lists_and_clears(server, short_clip):
         nodes = {"1": {"class_type": "LiveAvatar_Spools", "inputs": {"action": action, "unused_days": days}}}
         result = server.client.run(nodes)
         result.raise_for_error()
-        return result.texts("1")[-1]
+        return result.told("1")
 
     listed = run("list", 0.0)
     assert "1 clips" in listed and "seed 805" in listed and "64x64" in listed

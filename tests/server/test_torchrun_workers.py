@@ -58,7 +58,7 @@ def begun(base: Path, address: str, short_clip) -> tuple[int, str]:
         prompt = prompt_of(short_clip, address, **VIDEO)
         result = first.client.run(prompt.nodes)
         result.raise_for_error()
-        return sampled(result, prompt), result.texts(prompt.id(DECODE))[-1]
+        return sampled(result, prompt), result.told(prompt.id(DECODE))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_video_is_that_of_one_process(comfy, address, short_clip):
     expected = last_frame(comfy, run(comfy, short_clip, "local", executor="local")[1])
     prompt, result = run(comfy, short_clip, "torchrun", workers=address)
     assert np.array_equal(last_frame(comfy, result), expected)
-    assert "Decoded by rank 2" in result.texts(prompt.id(DECODE))[-1]
+    assert "Decoded by rank 2" in result.told(prompt.id(DECODE))
 
 
 def test_another_vae_decodes_here_or_is_refused(comfy, address, short_clip):
@@ -97,7 +97,7 @@ def test_another_vae_decodes_here_or_is_refused(comfy, address, short_clip):
         prompt.add("other", "VAELoader", vae_name="other.safetensors")
         prompt.set(DECODE, vae=["other", 0])
         result = comfy.client.run(prompt.nodes)
-        told[decoder] = str(result.error) if result.error else "\n".join(result.texts(prompt.id(DECODE)))
+        told[decoder] = str(result.error) if result.error else result.told(prompt.id(DECODE))
     assert "Decoded by ComfyUI: rank 2 of the workers" in told["auto"] and "holds another VAE" in told["auto"]
     assert "decoder is workers, but rank 2 of the workers" in told["workers"] and "another VAE" in told["workers"]
     assert "workers" not in told["comfyui"]
@@ -120,7 +120,7 @@ def test_a_decoding_rank_that_is_killed_is_told_and_the_next_prompt_works(comfy,
     assert "rank 2" in str(result.error) and time.monotonic() - killed[1] < LIMIT
     again = comfy.client.run(prompt.nodes)
     again.raise_for_error()
-    assert "Decoded by rank 2" in again.texts(prompt.id(DECODE))[-1]
+    assert "Decoded by rank 2" in again.told(prompt.id(DECODE))
 
 
 def decoding_process(address: str) -> psutil.Process:
