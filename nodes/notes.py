@@ -17,11 +17,10 @@ UI_KEY = "liveavatar_notes"
 WARNING_MARK = "⚠ "
 """In front of what differs from what was asked, or will disappoint."""
 
+_SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
 # Since ComfyUI 0.19; before, only output nodes are told about again when they are cached.
 KEPT_WHEN_CACHED: dict[str, Any] = (
-    {"has_intermediate_output": True}
-    if "has_intermediate_output" in {field.name for field in fields(io.Schema)}
-    else {}
+    {"has_intermediate_output": True} if "has_intermediate_output" in _SCHEMA_FIELDS else {}
 )
 """Arguments of `io.Schema` for a node that is no output node and has notes."""
 
@@ -34,13 +33,13 @@ class Notes:
         self._facts: list[str] = []
         self.tell(*facts)
 
-    def warn(self, *sentences: str) -> None:
+    def warn(self, *sentences: str | None) -> None:
         """What the user would not expect; empty texts are left out, repetitions too."""
         self._warnings += [text for text in dict.fromkeys(sentences) if text and text not in self._warnings]
 
-    def tell(self, *facts: str) -> None:
+    def tell(self, *facts: str | None) -> None:
         """What is worth knowing; one text may have several lines. Empty ones are left out."""
-        self._facts += [line for text in facts for line in text.splitlines() if line]
+        self._facts += [line for text in facts for line in (text or "").splitlines() if line]
 
     @property
     def lines(self) -> list[str]:

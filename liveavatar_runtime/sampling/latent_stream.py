@@ -48,9 +48,10 @@ class LatentStream:
     """Blocks of a plan's segment; finished clips come from the spool, the rest is sampled when it is asked for.
 
     `history` [16, n, h, w]: latents of the still picture before the video, in the model's space. Without a spool one in
-    a temporary folder is used. `say(text)` tells the user what happens, and `news` lists what it told; `stop_if_interrupted` is called while waiting
-    for another prompt and may raise. Nothing grows with the number of clips. An error, an interruption or a crash
-    loses no finished clip, and none is sampled twice where the state after it could be kept.
+    a temporary folder is used. `say(text)` tells the user what happens, and `news` lists what it told;
+    `stop_if_interrupted` is called while waiting for another prompt and may raise. Nothing grows with the number of
+    clips. An error, an interruption or a crash loses no finished clip, and none is sampled twice where the state after
+    it could be kept.
     """
 
     def __init__(
