@@ -36,15 +36,17 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def make_base(base: Path) -> Path:
-    """Makes a ComfyUI base folder that has this checkout as its only installed pack."""
+def make_base(base: Path, beside: Sequence[Path] = ()) -> Path:
+    """Makes a ComfyUI base folder that has this checkout as its only installed pack, but for those of `beside`."""
     for name in ("custom_nodes", "models", "input", "output", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    link = base / "custom_nodes" / PACK_NAME
-    if link.is_symlink() and link.resolve() != ROOT:
-        link.unlink()
-    if not link.exists():
-        link.symlink_to(ROOT, target_is_directory=True)
+    packs = {PACK_NAME: ROOT, **{pack.name: pack for pack in beside}}
+    for name, pack in packs.items():
+        link = base / "custom_nodes" / name
+        if link.is_symlink() and link.resolve() != pack:
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(pack, target_is_directory=True)
     return base
 
 

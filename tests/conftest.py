@@ -1,4 +1,4 @@
-"""One real ComfyUI with this checkout as its only pack, for all tests that need one."""
+"""One real ComfyUI with this checkout and the tests' own nodes as its packs, for all tests that need one."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from comfy_server import ComfyServer, make_base
 
 ROOT = Path(__file__).parents[1]
 ARTIFACTS = ROOT / "tests" / "artifacts"
+ODD_NODES = ROOT / "tests" / "server" / "odd_nodes"
 
 
 class PlainRoot:
@@ -29,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A running ComfyUI with a base folder of its own. A node file that cannot be imported is an error here."""
     comfyui = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
     assert (comfyui / "main.py").is_file(), f"no ComfyUI in {comfyui}: run bash scripts/test.sh, or set COMFYUI_PATH"
-    with ComfyServer(comfyui, make_base(tmp_path_factory.mktemp("comfyui"))) as running:
+    with ComfyServer(comfyui, make_base(tmp_path_factory.mktemp("comfyui"), [ODD_NODES])) as running:
         yield running
     ARTIFACTS.mkdir(exist_ok=True)
     shutil.copyfile(running.log, ARTIFACTS / "server.log")
