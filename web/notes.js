@@ -9,7 +9,8 @@ const UI_KEY = "liveavatar_notes";
 const WARNING_MARK = "⚠";
 const WIDGET = "liveavatar_notes";
 const LINE_HEIGHT = 16;
-const PADDING = 6;
+const PADDING = 4;
+const MARGIN = 4;
 const MAX_HEIGHT = 220;
 
 /** One line of text as an element; warnings stand out. */
@@ -31,14 +32,12 @@ function boxElement() {
     Object.assign(box.style, {
         boxSizing: "border-box",
         width: "100%",
-        height: "100%",
+        maxHeight: "100%",
         overflowY: "auto",
         padding: `${PADDING}px`,
         fontSize: "11px",
         lineHeight: `${LINE_HEIGHT}px`,
         color: "var(--input-text, #ddd)",
-        background: "var(--comfy-input-bg, #222)",
-        borderRadius: "4px",
         whiteSpace: "pre-wrap",
         userSelect: "text",
     });
@@ -55,7 +54,7 @@ function boxElement() {
 function neededHeight(node, lines) {
     const charsPerLine = Math.max(20, Math.floor((node.size[0] - 40) / 5.6));
     const rows = lines.reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / charsPerLine)), 0);
-    return Math.min(MAX_HEIGHT, rows * LINE_HEIGHT + 2 * PADDING + 4);
+    return Math.min(MAX_HEIGHT, rows * LINE_HEIGHT + 2 * (PADDING + MARGIN));
 }
 
 /** The node's widget for its lines, made when it is first needed. */
@@ -66,6 +65,7 @@ function notesWidget(node) {
     const widget = node.addDOMWidget(WIDGET, "LIVEAVATAR_NOTES", box, {
         serialize: false,
         hideOnZoom: false,
+        margin: MARGIN,
         getMinHeight: () => widget.notesHeight ?? LINE_HEIGHT,
         getMaxHeight: () => widget.notesHeight ?? LINE_HEIGHT,
     });

@@ -180,6 +180,15 @@ class ComfyPage:
         """The HTML element of a node; only Nodes 2.0 has one."""
         return self.page.locator(f'[data-node-id="{node}"]').first
 
+    def notes(self, node: str) -> list[str]:
+        """The lines of the pack's notes on a node that are drawn now; [] while there are none in view."""
+        script = """(id) => {
+            const widget = app.graph.getNodeById(id).widgets?.find(w => w.name === 'liveavatar_notes');
+            const box = widget?.element?.getBoundingClientRect();
+            return box && box.height > 8 && box.width > 8 ? [...widget.element.children].map(c => c.innerText) : [];
+        }"""
+        return self.page.evaluate(script, int(node))
+
     def video(self, node: str) -> Locator:
         """The video element that shows a node's result."""
         if self.renderer == "nodes2":

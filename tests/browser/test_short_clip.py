@@ -41,6 +41,8 @@ def test_opens_runs_and_plays(template):
     template.screenshot("short_clip-video")
     template.fit_view()
     template.screenshot("short_clip-done")
+    assert any("128x128, 2 clips, 48 frames" in line for line in template.notes(sampler))
+    assert any("48 frames, 3 s" in line for line in template.notes(decode))
     assert not template.errors
 
 
