@@ -9,6 +9,7 @@ from torch import Tensor
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning import duration as time
 from . import comfy_bridge as bridge
+from .audio_input import read_audio
 from .bundle_parts import BundleAudioEncoder
 from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import fps_input, infer_frames_input
@@ -31,7 +32,7 @@ class AudioEncode(io.ComfyNode):
                 io.AudioEncoder.Input(
                     "audio_encoder", tooltip="wav2vec2 of Load Avatar Model or of Load Audio Encoder."
                 ),
-                io.Audio.Input("audio", tooltip="The voice; any sample rate, mono or stereo."),
+                io.Audio.Input("audio", tooltip="The voice; any sample rate. More than two channels are mixed."),
                 infer_frames_input("Video frames of a clip; only counts for the num_clip output."),
                 fps_input("Video frames a second; only counts for the num_clip output."),
             ],
@@ -51,19 +52,19 @@ class AudioEncode(io.ComfyNode):
     @classmethod
     def execute(cls, audio_encoder: Any, audio: Any, infer_frames: int, fps: float) -> io.NodeOutput:
         from ..liveavatar_runtime.audio.features import AvatarAudio
-        from ..liveavatar_runtime.audio.waveform import check_waveform
 
         if audio_encoder is None:
             raise InputError(
                 "no audio encoder: this model has none of its own. Connect Load Audio Encoder with "
                 "wav2vec2_large_english_fp16.safetensors to the audio_encoder input."
             )
-        waveform, rate = check_waveform(audio["waveform"], audio["sample_rate"]), audio["sample_rate"]
-        features = encode(audio_encoder, waveform, rate, cls.hidden.unique_id)
-        encoded = AvatarAudio(features[None], waveform, rate)
+        sound = read_audio(audio)
+        features = encode(audio_encoder, sound.waveform, sound.sample_rate, cls.hidden.unique_id)
+        encoded = AvatarAudio(features[None], sound.waveform, sound.sample_rate)
         clips = time.clips_for_duration(encoded.duration, infer_frames, time.parse_fps(fps))
         seconds = time.format_duration(encoded.duration)
         notes = Notes(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {fps:g} fps cover it")
+        notes.warn(*sound.changes)
         return notes.output(encoded, float(encoded.duration), clips)
 
 

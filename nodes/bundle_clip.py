@@ -1,6 +1,7 @@
 """The text encoder of a bundle as ComfyUI's own CLIP object, at the bundle's sizes."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import comfy.sd
 import comfy.supported_models_base
@@ -16,6 +17,7 @@ from ..liveavatar_runtime.checkpoint.bundle import Bundle
 from ..liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
 from ..liveavatar_runtime.checkpoint.umt5 import hugging_face_names, infer_config, is_archive
 from ..liveavatar_runtime.errors import CheckpointError
+from .prompt_input import PROMPT_TOKENS
 
 # Core's signatures only admit the class of their default, which is CLIP's, not T5's.
 T5: Any = comfy.text_encoders.t5.T5
@@ -23,14 +25,18 @@ SENTENCE_PIECE: Any = SPieceTokenizer
 
 CLIP_NAME = "umt5xxl"
 """Name under which Wan's text encoder lists its tokens in ComfyUI; other nodes look for it."""
-MIN_TOKENS = 512
+TEXT_TOKENS = 512
+"""Tokens that Wan's transformers read: shorter texts are padded to it, and of longer ones no more is encoded, as in the
+original. Attention over all tokens of 100,000 characters would take 160 GB in umT5-xxl."""
 PAD, END = 0, 1
+_Entry = TypeVar("_Entry")
 MODEL_PART = f"{CLIP_NAME}.transformer."
 
 
 def load_bundle_clip(bundle: Bundle) -> comfy.sd.CLIP | None:
-    """A CLIP whose conditioning is [1, max(512, tokens), d_model] in float32, rows of padding zero, pooled None.
+    """A CLIP whose conditioning is [1, 512, d_model] in float32, rows of padding zero, pooled None.
 
+    Of a longer text the first 511 tokens and the end mark are encoded, and the conditioning says how many there were.
     None when the bundle has no text encoder or tokenizer of its own.
     Raises CheckpointError when weights, config and tokenizer do not belong together.
     """
@@ -81,6 +87,15 @@ def _target(config: dict[str, Any], stored: torch.dtype | None) -> comfy.support
                 model_options=model_options or {},
             )
 
+        def encode_token_weights(self, token_weight_pairs: dict[str, Any]) -> tuple[Any, ...]:
+            sections = token_weight_pairs[CLIP_NAME]
+            longest = max(map(len, sections))
+            cut = {CLIP_NAME: [within_limit(section) for section in sections]}
+            cond, pooled, *extra = super().encode_token_weights(cut)
+            if longest > TEXT_TOKENS:
+                extra = [{**(extra[0] if extra else {}), PROMPT_TOKENS: longest}]
+            return cond, pooled, *extra
+
     class Tokens(sd1_clip.SDTokenizer):
         def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None) -> None:
             data = tokenizer_data or {}
@@ -94,7 +109,7 @@ def _target(config: dict[str, Any], stored: torch.dtype | None) -> comfy.support
                 pad_with_end=False,
                 pad_to_max_length=False,
                 pad_token=PAD,
-                min_length=MIN_TOKENS,
+                min_length=TEXT_TOKENS,
                 max_length=10**8,
                 tokenizer_data=data,
             )
@@ -112,6 +127,11 @@ def _target(config: dict[str, Any], stored: torch.dtype | None) -> comfy.support
             )
 
     return comfy.supported_models_base.ClipTarget(Tokenizer, TextEncoder)
+
+
+def within_limit(tokens: Sequence[_Entry]) -> Sequence[_Entry]:
+    """Tokens, the last one the end mark, without those before it that find no room."""
+    return tokens if len(tokens) <= TEXT_TOKENS else [*tokens[: TEXT_TOKENS - 1], tokens[-1]]
 
 
 def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> None:

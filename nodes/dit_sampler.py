@@ -7,7 +7,6 @@ from comfy_api.latest import io
 
 from ..liveavatar_runtime.dit.attention import AttentionKernel
 from ..liveavatar_runtime.dit.backends import BACKENDS
-from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.parallel.executor import Executor
 from ..liveavatar_runtime.planning.memory import (
     ON_DEVICE,
@@ -25,6 +24,7 @@ from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
 from .executor_choice import executor_for
 from .notes import KEPT_WHEN_CACHED, Notes
+from .prompt_input import read_prompt
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
 from .stage_models import (
     PIPELINES,
@@ -152,24 +152,24 @@ class DiTSampler(io.ComfyNode):
         state_budget: float = 8.0,
         state_dtype: StateType = "auto",
     ) -> io.NodeOutput:
-        from ..liveavatar_runtime.media.images import first_picture
+        from ..liveavatar_runtime.media.images import read_picture
         from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, clamp_clips, prepare
 
         notes = Notes()
         kernel = bridge.attention_kernel(attention)
-        picture, note = first_picture(image)
-        notes.warn(note)
-        text = prompt_of(positive)
+        picture, picture_changes = read_picture(image)
+        prompt = read_prompt(positive, model.config.text_len)
+        notes.warn(*picture_changes, *prompt.warnings)
         # Before a VAE is loaded or a device measured.
         check_audio(avatar_audio, model.config)
-        check_text(text, model.config)
+        check_text(prompt.text, model.config)
         plan, clamped = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), avatar_audio)
         notes.warn(*clamped)
         streaming = streaming_vae(vae)
         chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
         stages, placement = places_of(model, chosen, plan, streaming, kv_cache, kv_dtype, schedule)
         module, device = streaming.on_device()
-        prepared = prepare(plan, model.config, picture, text, avatar_audio, module, device, streaming.dtype)
+        prepared = prepare(plan, model.config, picture, prompt.text, avatar_audio, module, device, streaming.dtype)
         node_id = cls.hidden.unique_id
         notes.tell(size_of(plan), why, "" if placement == ON_DEVICE else str(placement))
         if stages is not None:
@@ -205,16 +205,6 @@ def size_of(plan: ClipPlan) -> str:
     if part.frames == plan.frames:
         return text
     return f"{text}; this segment: clips {part.clips.start} to {part.clips.stop - 1}, {part.frames} frames"
-
-
-def prompt_of(conditioning: Any) -> Any:
-    """The encoded prompt [tokens, width] of a CONDITIONING. Raises InputError unless it holds exactly one."""
-    if len(conditioning) != 1:
-        raise InputError(
-            f"the positive input holds {len(conditioning)} prompts; the model takes one. Combine the texts in one "
-            "CLIP Text Encode instead of Conditioning (Combine)."
-        )
-    return conditioning[0][0][0]
 
 
 def places_of(

@@ -1,8 +1,10 @@
-"""Sound as it comes from a user, checked, and as the audio encoder wants it."""
+"""Sound as it comes from a user, made usable, and as the audio encoder wants it."""
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,32 +21,91 @@ _INTEGER_SCALE = {
     torch.int16: (0, 2**15),
     torch.int32: (0, 2**31),
 }
+_CLIPPED = 1.1
+"""Peaks of limited music overshoot full scale by less when it is resampled."""
+_LOUDEST_FLOAT = 100.0
+"""Above, samples are no loud floats."""
+_SIDE, _BOTH = math.sqrt(0.5), (math.sqrt(0.5), math.sqrt(0.5))
+_SPEAKERS = {
+    "FL": (1.0, 0.0),
+    "FR": (0.0, 1.0),
+    "FC": _BOTH,
+    "LFE": (0.0, 0.0),
+    "BC": (0.5, 0.5),
+    "BL": (_SIDE, 0.0),
+    "BR": (0.0, _SIDE),
+    "SL": (_SIDE, 0.0),
+    "SR": (0.0, _SIDE),
+}
+"""What a speaker gives to left and right."""
+_LAYOUTS = {
+    3: ("2.1", "FL FR LFE"),
+    4: ("4.0", "FL FR FC BC"),
+    5: ("5.0", "FL FR FC BL BR"),
+    6: ("5.1", "FL FR FC LFE BL BR"),
+    7: ("6.1", "FL FR FC LFE BC SL SR"),
+    8: ("7.1", "FL FR FC LFE BL BR SL SR"),
+}
+"""The layout that FFmpeg takes for a number of channels, with its order."""
 
 
-def check_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
-    """A usable sound track [C, S], float32 in -1..1, on the CPU.
+@dataclass(frozen=True)
+class Sound:
+    """A usable sound track: waveform [1 or 2, S] float32 in -1..1 on the CPU, its samples a second, and what was
+    changed on the way, in words for the user."""
 
-    Takes [C, S] or one track of ComfyUI's AUDIO, [1, C, S]; floats of any width, or 8/16/32 bit integers, which are
-    scaled. Raises InputError for no samples, a batch of tracks, NaN or infinite samples, and sound shorter than the
-    25 ms that the audio encoder looks at.
+    waveform: Tensor
+    sample_rate: int
+    changes: tuple[str, ...] = ()
+
+
+def read_sound(waveform: object, sample_rate: object) -> Sound:
+    """The sound that a user gave.
+
+    waveform: tensor or NumPy array, [C, S] or [B, C, S] as in ComfyUI's AUDIO; floats of any width, or 8/16/32 bit
+        integers, which are scaled. Of several tracks the first is used; more than two channels are mixed to stereo.
+    sample_rate: a whole number of Hz, of any type that is a number or holds one.
+
+    Raises InputError for no samples, NaN or infinite ones, and sound shorter than the 25 ms that the audio encoder
+    looks at.
     """
-    _check_sample_rate(sample_rate)
-    tracks = _one_track(waveform)
-    samples = _to_float(tracks).detach().to("cpu", torch.float32).contiguous()
+    rate = _whole_rate(sample_rate)
+    track, changes = _one_track(waveform)
+    samples = _to_float(track).detach().to("cpu", torch.float32).contiguous()
     finite = samples.isfinite().all(dim=0)
     if not finite.all():
         first = int((~finite).to(torch.uint8).argmax())
         raise InputError(
-            f"the audio has samples that are NaN or infinite, the first at {first / sample_rate:.3f} s of "
-            f"{samples.shape[1] / sample_rate:.3f} s. Export or load the track again, or cut that part out."
+            f"the audio has samples that are NaN or infinite, the first at {first / rate:.3f} s of "
+            f"{samples.shape[1] / rate:.3f} s. Export or load the track again, or cut that part out."
         )
-    if encoder_length(samples.shape[1], sample_rate) < ENCODER_MIN_SAMPLES:
+    if encoder_length(samples.shape[1], rate) < ENCODER_MIN_SAMPLES:
         raise InputError(
-            f"the audio has {samples.shape[1]} samples at {sample_rate} Hz "
-            f"({1000 * samples.shape[1] / sample_rate:.1f} ms); at least "
+            f"the audio has {samples.shape[1]} samples at {rate} Hz "
+            f"({1000 * samples.shape[1] / rate:.1f} ms); at least "
             f"{Fraction(1000 * ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE)} ms are needed. Use a longer track."
         )
-    return samples
+    samples, mixed = mix_to_stereo(samples)
+    samples, levelled = _at_full_scale(samples)
+    return Sound(samples, rate, (*changes, *mixed, *levelled))
+
+
+def mix_to_stereo(samples: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """[C, S] -> [1 or 2, S], and what was done in words.
+
+    Three to eight channels are taken in the order of FFmpeg's layouts and mixed as in ITU-R BS.775, turned down so
+    that nothing clips. For more there is no common order, so every one is heard alike, in mono.
+    """
+    channels = samples.shape[0]
+    if channels <= 2:
+        return samples, ()
+    if channels not in _LAYOUTS:
+        return samples.mean(dim=0, keepdim=True), (f"The voice has {channels} channels; they were mixed to mono.",)
+    name, speakers = _LAYOUTS[channels]
+    mix = torch.tensor([_SPEAKERS[speaker] for speaker in speakers.split()]).T
+    mix = mix / mix.sum(dim=1).max()
+    said = f"The voice has {channels} channels; they were mixed to stereo as {name} ({speakers})."
+    return mix @ samples, (said,)
 
 
 def encoder_length(num_samples: int, sample_rate: int) -> int:
@@ -84,19 +145,27 @@ def to_encoder_rate(waveform: Tensor, sample_rate: int) -> Tensor:
     return resample(waveform.float().mean(dim=0, keepdim=True), sample_rate, ENCODER_SAMPLE_RATE)
 
 
-def _check_sample_rate(sample_rate: int) -> None:
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int) or sample_rate <= 0:
+def _whole_rate(sample_rate: object) -> int:
+    """A rate as other programs give it: Python's or NumPy's numbers, or a tensor or array of one."""
+    value = sample_rate
+    if isinstance(value, (Tensor, np.ndarray, np.generic)) and math.prod(value.shape) == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value <= 0:
         raise InputError(f"the audio's sample rate is {sample_rate!r}; it must be a whole number of Hz above 0.")
+    return int(value)
 
 
-def _one_track(waveform: Tensor) -> Tensor:
+def _one_track(waveform: object) -> tuple[Tensor, tuple[str, ...]]:
+    if isinstance(waveform, np.ndarray):
+        waveform = torch.from_numpy(np.ascontiguousarray(waveform)) if waveform.dtype.kind in "fiu" else waveform
     if not isinstance(waveform, Tensor):
         raise InputError(f"the audio is a {type(waveform).__name__}; it must be a tensor [channels, samples].")
     shape = tuple(waveform.shape)
     if waveform.numel() == 0 and waveform.ndim in (2, 3):
-        raise InputError(f"the audio has no samples (shape {shape}). Use a track with sound in it.")
-    if waveform.ndim == 3 and shape[0] > 1:
-        raise InputError(f"the audio is a batch of {shape[0]} tracks (shape {shape}); pick one of them.")
+        raise InputError(
+            f"the audio has no samples (shape {shape}); a video without sound gives that. Connect a voice, from Load "
+            "Audio for instance."
+        )
     if waveform.ndim not in (2, 3):
         raise InputError(f"the audio has shape {shape}; it must be [channels, samples] or [1, channels, samples].")
     track = waveform[0] if waveform.ndim == 3 else waveform
@@ -105,7 +174,24 @@ def _one_track(waveform: Tensor) -> Tensor:
             f"the audio has {track.shape[0]} channels of {track.shape[1]} samples; at most {MAX_CHANNELS} channels "
             "are allowed. The order is [channels, samples]: transpose the tensor if it is the other way round."
         )
-    return track
+    if waveform.ndim == 3 and shape[0] > 1:
+        return track, (f"The voice is a batch of {shape[0]} tracks; the first one is used.",)
+    return track, ()
+
+
+def _at_full_scale(samples: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """Samples whose level is far from -1..1: read as 16 bit numbers where that is what they are, or said."""
+    peak = float(samples.abs().max())
+    if _LOUDEST_FLOAT < peak <= 2**15:
+        return samples / 2**15, (
+            f"The voice's samples reach {peak:.0f} where 1 is full scale: they were read as 16 bit numbers.",
+        )
+    if peak > _CLIPPED:
+        return samples, (
+            f"The voice is too loud: its samples reach {peak:.1f} and everything above 1 will be cut off, which "
+            "sounds distorted. Lower its volume.",
+        )
+    return samples, ()
 
 
 def _to_float(track: Tensor) -> Tensor:

@@ -15,6 +15,10 @@ FitMode = Literal["cover", "pad"]
 FIT_MODES: tuple[FitMode, ...] = ("cover", "pad")
 MIN_PICTURE_SIDE = 16
 _SCAN_STEPS = 100
+_OVERSHOOT = 0.25
+"""Sharp resampling leaves 0..1 by less."""
+_BRIGHTEST_FLOAT = 16.0
+"""Above, values are no bright light in 0..1."""
 
 
 def fit_size(height: int, width: int, area: int, enlarge: bool = True, multiple: int = 64) -> tuple[int, int]:
@@ -65,19 +69,53 @@ def _raised(side: int, multiple: int) -> int:
     return max(1, -(-side // multiple)) * multiple
 
 
-def first_picture(image: torch.Tensor) -> tuple[torch.Tensor, str | None]:
-    """The picture [H, W, C] of a ComfyUI IMAGE [B, H, W, C], and a note for the user when others were left out.
+def read_picture(image: object) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The picture [H, W, C] that a user gave, of floats in 0..1, and what was done to it, in words for the user.
 
-    A picture [H, W, C] is returned as it is. Raises InputError for other ranks and an empty batch.
+    image: tensor or NumPy array, [H, W, C] or [B, H, W, C] as in ComfyUI's IMAGE, of which the first is used; C = 1
+        grey, 3 RGB, 4 RGB with straight alpha. Floats of any width in 0..1, or integers up to 255 (uint16: 65535),
+        which are scaled. Floats keep their values; `fit_picture` clips them.
+
+    Raises InputError for other shapes and types, an empty batch and values that are not finite.
     """
-    if image.ndim == 3:
-        return image, None
-    if image.ndim != 4 or not image.shape[0]:
-        raise InputError(f"The image is a tensor of shape {list(image.shape)}; it must be [batch, height, width, 3].")
-    note = None
-    if image.shape[0] > 1:
-        note = f"{image.shape[0]} pictures were given; the first one is used."
-    return image[0], note
+    if isinstance(image, np.ndarray) and image.dtype.kind in "fiub":
+        image = torch.from_numpy(np.ascontiguousarray(image))
+    if not isinstance(image, torch.Tensor):
+        raise InputError(f"The image is a {type(image).__name__}; it must be an IMAGE. Connect Load Image.")
+    if image.ndim not in (3, 4) or not image.numel() or image.shape[-1] not in (1, 3, 4):
+        raise InputError(
+            f"The image is a tensor of shape {list(image.shape)}; it must be [batch, height, width, channels] with 1 "
+            "(grey), 3 (RGB) or 4 (RGBA) channels."
+        )
+    changes = []
+    if image.ndim == 4:
+        if image.shape[0] > 1:
+            changes.append(f"{image.shape[0]} pictures were given; the first one is used.")
+        image = image[0]
+    picture, levelled = _unit_range(image)
+    if picture.shape[2] == 4 and bool((picture[..., 3] < 1).any()):
+        changes.append("The picture is transparent in parts; white is laid behind them.")
+    return picture, (*changes, *levelled)
+
+
+def _unit_range(picture: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The picture in floats of 0..1, and words about values that cannot be meant so."""
+    if not picture.is_floating_point():
+        top = 1 if picture.dtype == torch.bool else 65535 if picture.dtype == torch.uint16 else 255
+        picture = picture.to(torch.int32)
+        low, high = int(picture.min()), int(picture.max())
+        if low < 0 or high > top:
+            raise InputError(f"The image's values are whole numbers from {low} to {high}; they must be 0 to {top}.")
+        return picture.float() / top, ()
+    if not picture.isfinite().all():
+        raise InputError("The picture has values that are not numbers (NaN or infinity): check the node that made it.")
+    low, high = float(picture.min()), float(picture.max())
+    if _BRIGHTEST_FLOAT < high <= 255 and low >= 0:
+        return picture.float() / 255, (f"The picture's values reach {high:g}: they were read as 0 to 255.",)
+    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+        said = f"The picture's values go from {low:.2f} to {high:.2f}; below 0 is cut to black and above 1 to white."
+        return picture, (said,)
+    return picture, ()
 
 
 def fit_picture(

@@ -49,11 +49,16 @@ def check_audio(audio: "AvatarAudio", config: AvatarConfig) -> None:
 
 
 def check_text(text: Tensor, config: AvatarConfig) -> None:
-    """Raises InputError unless the prompt was encoded by the text encoder this transformer reads."""
+    """Raises InputError unless the prompt was encoded, to finite values, by the text encoder this transformer reads."""
     if text.ndim != 2 or text.shape[1] != config.text_dim:
         raise InputError(
             f"the prompt was encoded to {tuple(text.shape)}, this model reads [tokens, {config.text_dim}]. Use the "
             "text encoder that belongs to the model (14B: umt5_xxl, CLIPLoader type 'wan')."
+        )
+    if not text.isfinite().all():
+        raise InputError(
+            "the prompt was encoded to values that are not numbers (NaN or infinite): the text encoder's precision is "
+            "too low. Use umt5_xxl in bf16 or fp8, or start ComfyUI with --fp32-text-enc."
         )
 
 

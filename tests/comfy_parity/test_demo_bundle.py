@@ -117,10 +117,19 @@ def test_weights_in_brackets_work(clip):
     assert difference.max() > 0.01
 
 
-def test_long_prompts_are_kept_whole(clip):
-    cond = encode(clip, "talking " * 700)
-    assert cond.shape[1] > 700
-    assert cond[0, -1].any()
+def test_of_long_prompts_the_beginning_is_encoded_and_their_length_said(clip):
+    """As the original cuts texts: the last of the 512 tokens is the end mark."""
+    [[cond, extra]] = clip.encode_from_tokens_scheduled(clip.tokenize("talking " * 700))
+    ((tokens,),) = clip.tokenize("talking " * 700).values()
+    assert extra == {"pooled_output": None, "liveavatar_prompt_tokens": len(tokens)} and len(tokens) > 700
+    assert cond.shape[1] == 512 and cond[0].any(dim=-1).all()
+    cut = {"umt5xxl": [[*tokens[:511], (1, 1.0)]]}
+    assert torch.equal(clip.encode_from_tokens_scheduled(cut)[0][0], cond)
+
+
+def test_a_hundred_thousand_characters_need_no_more_memory_than_a_page(clip):
+    [[cond, extra]] = clip.encode_from_tokens_scheduled(clip.tokenize("A person talks. " * 6250))
+    assert cond.shape[1] == 512 and extra["liveavatar_prompt_tokens"] > 20_000
 
 
 def test_text_encoder_is_hugging_faces_umt5(clip):

@@ -1,13 +1,16 @@
 """Sound tracks: checks, resampling, windows, and features on demand."""
 
+import math
+from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from liveavatar_runtime.audio.features import AvatarAudio
-from liveavatar_runtime.audio.waveform import check_waveform, encoder_length, resample, to_encoder_rate
+from liveavatar_runtime.audio.waveform import encoder_length, mix_to_stereo, read_sound, resample, to_encoder_rate
 from liveavatar_runtime.audio.windows import encode_in_windows, plan_windows
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.duration import bucket_count, encoder_frames, parse_fps
@@ -33,7 +36,7 @@ def audio(features: Tensor, seconds: int = 1, rate: int = 100) -> AvatarAudio:
 def test_float_tracks_of_any_width(dtype: torch.dtype):
     given = (0.5 * random(2, 8000)).to(dtype)
     for waveform in (given, given[None]):
-        cleaned = check_waveform(waveform, 16000)
+        cleaned = read_sound(waveform, 16000).waveform
         assert cleaned.dtype == torch.float32 and torch.equal(cleaned, given.float())
 
 
@@ -48,7 +51,7 @@ def test_float_tracks_of_any_width(dtype: torch.dtype):
 )
 def test_integer_tracks_are_scaled(dtype: torch.dtype, low: int, middle: int, high: int):
     given = torch.tensor([[low, middle, high] * 400], dtype=dtype)
-    cleaned = check_waveform(given, 16000)[0, :3]
+    cleaned = read_sound(given, 16000).waveform[0, :3]
     torch.testing.assert_close(cleaned, torch.tensor([-1.0, 0.0, 1.0]), atol=1 / 127, rtol=0)
     assert cleaned[0] == -1 and cleaned[1] == 0
 
@@ -65,7 +68,6 @@ def with_value(value: float, at: int) -> Tensor:
         (torch.zeros(1, 0), 16000, "no samples"),
         (torch.zeros(1, 0, 100), 16000, "no samples"),
         (torch.zeros(0, 2, 16000), 16000, "no samples"),
-        (torch.zeros(2, 1, 16000), 16000, "batch of 2 tracks.*pick one"),
         (torch.zeros(16000), 16000, r"shape \(16000,\); it must be \[channels, samples\]"),
         (torch.zeros(1, 1, 1, 16000), 16000, "it must be"),
         (torch.zeros(16000, 2), 16000, "16000 channels.*transpose"),
@@ -77,6 +79,12 @@ def with_value(value: float, at: int) -> Tensor:
         (torch.zeros(1, 16000), 0, "sample rate is 0"),
         (torch.zeros(1, 16000), -8000, "sample rate is -8000"),
         (torch.zeros(1, 16000), 44100.5, "sample rate is 44100.5"),
+        (torch.zeros(1, 16000), float("nan"), "sample rate is nan"),
+        (torch.zeros(1, 16000), float("inf"), "sample rate is inf"),
+        (torch.zeros(1, 16000), True, "sample rate is True"),
+        (torch.zeros(1, 16000), "16000", "sample rate is '16000'"),
+        (torch.zeros(1, 16000), torch.tensor([16000, 16000]), "sample rate is tensor"),
+        (np.zeros((1, 16000), "U1"), 16000, "is a ndarray"),
         (torch.zeros(1, 16000, dtype=torch.int64), 16000, "torch.int64"),
         (torch.zeros(1, 16000, dtype=torch.bool), 16000, "torch.bool"),
         (torch.zeros(1, 16000, dtype=torch.complex64), 16000, "torch.complex64"),
@@ -86,12 +94,71 @@ def with_value(value: float, at: int) -> Tensor:
 )
 def test_unusable_sound_is_refused(waveform, sample_rate, message: str):
     with pytest.raises(InputError, match=message):
-        check_waveform(waveform, sample_rate)
+        read_sound(waveform, sample_rate)
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [24000.0, np.int64(24000), np.float32(24000), np.array([24000]), torch.tensor(24000), torch.tensor(24000.0)],
+)
+def test_a_rate_of_any_type_that_is_a_number(rate):
+    sound = read_sound(torch.zeros(1, 24000), rate)
+    assert sound == replace(sound, sample_rate=24000) and type(sound.sample_rate) is int and not sound.changes
+
+
+def test_numpy_arrays():
+    samples = (0.5 * random(2, 8000)).numpy()
+    assert torch.equal(read_sound(samples, 16000).waveform, torch.from_numpy(samples))
+    backwards = read_sound(samples[:, ::-1].astype(np.float64), 16000).waveform
+    assert torch.equal(backwards, torch.from_numpy(samples).flip(1))
+    assert float(read_sound((samples * 2**15).astype(np.int16), 16000).waveform.abs().max()) <= 1
+
+
+def test_the_first_track_of_a_batch_is_used_and_said():
+    tracks = random(3, 2, 8000) / 4
+    sound = read_sound(tracks, 16000)
+    assert torch.equal(sound.waveform, tracks[0])
+    assert sound.changes == ("The voice is a batch of 3 tracks; the first one is used.",)
+
+
+@pytest.mark.parametrize("channels", range(1, 13))
+def test_more_than_two_channels_are_mixed(channels: int):
+    given = torch.ones(channels, 8000)
+    sound = read_sound(given, 16000)
+    if channels <= 2:
+        assert torch.equal(sound.waveform, given) and not sound.changes
+        return
+    assert f"{channels} channels" in sound.changes[0]
+    assert sound.waveform.shape == ((2 if channels <= 8 else 1), 8000)
+    # Full scale everywhere is full scale again.
+    torch.testing.assert_close(sound.waveform, torch.ones_like(sound.waveform))
+
+
+def test_speakers_of_a_surround_track_keep_their_side():
+    """As FFmpeg mixes 5.1 to stereo: FL FR FC LFE BL BR."""
+    loudest = 1 + 2 * math.sqrt(0.5)
+    side = math.sqrt(0.5) / loudest
+    expected = [(1 / loudest, 0), (0, 1 / loudest), (side, side), (0, 0), (side, 0), (0, side)]
+    for speaker, levels in enumerate(expected):
+        track = torch.zeros(6, 1)
+        track[speaker] = 1
+        mixed, _ = mix_to_stereo(track)
+        torch.testing.assert_close(mixed[:, 0], torch.tensor(levels, dtype=torch.float32))
+
+
+def test_levels_far_from_full_scale_are_said():
+    sine = tone(1, 16000) * 2
+    assert not read_sound(sine * 1.05, 16000).changes
+    (loud,) = read_sound(sine * 3, 16000).changes
+    assert "too loud: its samples reach 3.0" in loud
+    integers = read_sound((sine * 20000).round(), 16000)
+    assert "read as 16 bit numbers" in integers.changes[0]
+    torch.testing.assert_close(integers.waveform, sine * 20000 / 2**15, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("samples", "rate"), [(400, 16000), (200, 8000), (1100, 44100), (1200, 48000)])
 def test_the_shortest_sound_is_one_encoder_frame(samples: int, rate: int):
-    waveform = check_waveform(torch.zeros(1, samples), rate)
+    waveform = read_sound(torch.zeros(1, samples), rate).waveform
     assert to_encoder_rate(waveform, rate).shape == (1, 400)
     assert encoder_length(samples, rate) == 400
 

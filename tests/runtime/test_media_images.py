@@ -1,10 +1,11 @@
 """Sizes, pictures into the model, frames out of it."""
 
+import numpy as np
 import pytest
 import torch
 
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.media.images import first_picture, fit_picture, fit_size, to_float_frames, to_uint8_frames
+from liveavatar_runtime.media.images import fit_picture, fit_size, read_picture, to_float_frames, to_uint8_frames
 
 
 def flat(height: int, width: int, *values: float) -> torch.Tensor:
@@ -119,15 +120,71 @@ def test_unknown_mode():
         fit_picture(torch.zeros(20, 20, 3), 64, 64, mode="stretch")  # pyright: ignore[reportArgumentType]
 
 
-def test_first_picture_of_a_batch():
+def test_the_first_picture_of_a_batch_is_used_and_said():
     batch = torch.rand(3, 20, 30, 3, generator=torch.Generator().manual_seed(0))
-    picture, note = first_picture(batch)
-    assert torch.equal(picture, batch[0]) and note is not None and "3 pictures" in note
-    assert first_picture(batch[:1])[1] is None
-    assert first_picture(batch[1])[1] is None and torch.equal(first_picture(batch[1])[0], batch[1])
-    for wrong in (batch[:0], torch.zeros(20, 30), torch.zeros(1, 1, 20, 30, 3)):
-        with pytest.raises(InputError, match="batch, height, width"):
-            first_picture(wrong)
+    picture, changes = read_picture(batch)
+    assert torch.equal(picture, batch[0]) and changes == ("3 pictures were given; the first one is used.",)
+    for single in (batch[:1], batch[0]):
+        picture, changes = read_picture(single)
+        assert torch.equal(picture, batch[0]) and not changes
+
+
+LEVELS = torch.arange(256).view(16, 16, 1).expand(16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        LEVELS.to(torch.uint8),
+        LEVELS[None],
+        LEVELS.int().numpy(),
+        (LEVELS.numpy().astype(np.uint16) * 257),
+        LEVELS.double() / 255,
+        (LEVELS.numpy() / 255).astype(np.float64),
+        (LEVELS.float() / 255).half(),
+    ],
+    ids=lambda given: str(given.dtype),
+)
+def test_pictures_of_every_type(given):
+    picture, changes = read_picture(given)
+    assert not changes and torch.equal(to_uint8_frames(fit_picture(picture, 16, 16)[:, None])[0].long(), LEVELS)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_opaque_pictures_need_no_words(channels):
+    assert not read_picture(torch.ones(1, 20, 20, channels))[1]
+
+
+def test_what_is_done_to_a_picture_is_said():
+    assert read_picture(torch.full((20, 20, 4), 0.9))[1] == (
+        "The picture is transparent in parts; white is laid behind them.",
+    )
+    picture, (said,) = read_picture(LEVELS.float())
+    assert said == "The picture's values reach 255: they were read as 0 to 255."
+    assert torch.equal(picture, LEVELS.float() / 255)
+    (said,) = read_picture(flat(20, 20, -1.0, 0.5, 1.0))[1]
+    assert said.startswith("The picture's values go from -1.00 to 1.00; below 0 is cut to black")
+    assert not read_picture(flat(20, 20, -0.1, 0.5, 1.1))[1], "Lanczos overshoots"
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (torch.zeros(0, 20, 30, 3), "batch, height, width"),
+        (torch.zeros(20, 30), "batch, height, width"),
+        (torch.zeros(1, 1, 20, 30, 3), "batch, height, width"),
+        (torch.zeros(1, 3, 20, 30), "batch, height, width"),
+        (torch.zeros(1, 20, 30, 2), "RGBA"),
+        (torch.full((20, 20, 3), torch.nan), "NaN"),
+        (torch.full((20, 20, 3), 300), "from 300 to 300; they must be 0 to 255"),
+        (torch.full((20, 20, 3), -1), "from -1 to -1"),
+        (None, "a NoneType; it must be an IMAGE"),
+        ([1], "a list"),
+    ],
+)
+def test_images_that_cannot_be_used(image, text):
+    with pytest.raises(InputError, match=text):
+        read_picture(image)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
