@@ -78,6 +78,12 @@ def lora_files() -> list[str]:
     return folder_paths.get_filename_list("loras")
 
 
+def lora_paths() -> dict[str, Path]:
+    """The LoRA files by the names that widgets show."""
+    paths = {name: folder_paths.get_full_path("loras", name) for name in lora_files()}
+    return {name: Path(path) for name, path in paths.items() if path}
+
+
 def model_path(folder: str, name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(folder, name))
 

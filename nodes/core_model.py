@@ -5,11 +5,11 @@ original's names.
 """
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import comfy.lora
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
@@ -22,7 +22,8 @@ from ..liveavatar_runtime.config import AvatarConfig
 from ..liveavatar_runtime.errors import CheckpointError
 from .types import AvatarModel
 
-log = logging.getLogger("LiveAvatar")
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.checkpoint.lora import FittedLora
 
 AS_IN_FILE = "as in file"
 PLAIN = (torch.bfloat16, torch.float16, torch.float32)
@@ -57,10 +58,7 @@ def load_with_core(
     keep theirs in any case. GGUF files are unpacked, their own precision is bf16.
     Raises CheckpointError when the file is not a complete S2V model, or a LoRA does not fit it.
     """
-    patcher = _load(path, precision, progress=progress)
-    for lora, strength in loras:
-        patcher = with_lora(patcher, lora, strength)
-    return patcher
+    return with_loras(_load(path, precision, progress=progress), loras)[0]
 
 
 def _load(
@@ -129,19 +127,33 @@ def _fill(tree: torch.nn.Module, checkpoint: Checkpoint, progress: Progress | No
             progress(done, len(parameters))
 
 
-def with_lora(patcher: Any, path: Path, strength: float) -> Any:
-    """A clone of the patcher with the LoRA's patches; what does not fit is left out and logged.
+def with_loras(patcher: Any, loras: Sequence[tuple[Path, float]]) -> tuple[Any, list["FittedLora"]]:
+    """A clone of the patcher with the patches of LoRAs, and what of each is applied.
 
-    Raises CheckpointError when nothing fits.
+    Raises CheckpointError when a file cannot be read, or nothing in it fits.
     """
-    from ..liveavatar_runtime.checkpoint.detect import expected_shapes
-    from ..liveavatar_runtime.checkpoint.lora import LoraFile, comfy_lora, fitting, open_lora
+    applied = []
+    for path, strength in loras:
+        patcher, fitted = _with_lora(patcher, path, strength)
+        applied.append(fitted)
+    return patcher, applied
 
-    lora = open_lora(path)
-    fits, others = fitting(lora, expected_shapes(adopt(patcher).config), path)
-    if others:
-        log.warning("LoRA %s: %d modules applied, %d do not fit: %s", path.name, len(fits), len(others), others[:5])
-    return comfy.sd.load_lora_for_models(patcher, None, comfy_lora(LoraFile(fits)), strength, 0.0)[0]
+
+def _with_lora(patcher: Any, path: Path, strength: float) -> tuple[Any, "FittedLora"]:
+    from ..liveavatar_runtime.checkpoint.detect import expected_shapes
+    from ..liveavatar_runtime.checkpoint.lora import CORE_PREFIX, fit_lora, open_lora
+
+    fitted = fit_lora(open_lora(path), expected_shapes(adopt(patcher).config))
+    patched = patcher.clone()
+    keys = comfy.lora.model_lora_keys_unet(patched.model, {})
+    taken: set[str] = set()
+    for tensors in fitted.for_core():
+        patches = comfy.lora.load_lora(tensors, keys)
+        taken.update(patched.add_patches(patches, strength))
+    unknown = {target for target in fitted.targets if CORE_PREFIX + target not in taken}
+    if unknown:
+        fitted = fitted.without(unknown, "this ComfyUI does not know this kind of LoRA, update it")
+    return patched, fitted
 
 
 def adopt(patcher: Any) -> AvatarModel:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
@@ -12,7 +12,8 @@ from ..liveavatar_runtime.parallel.channel import parse_address
 from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
-from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_lora
+from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_loras
+from .lora_notes import changed_weights, loras_for_workers, tell_distillation, tell_loras
 from .notes import KEPT_WHEN_CACHED, Notes
 from .types import CATEGORY, AvatarModel, ModelSocket
 from .validation import verdict
@@ -24,6 +25,9 @@ from .worker_model import (
     on_devices,
     refuse_base_model,
 )
+
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.checkpoint.lora import FittedLora
 
 BUNDLE_MARK = "/"
 """End of a bundle's name in the list, so that it differs from a file's."""
@@ -149,23 +153,38 @@ class LoadAvatarModel(io.ComfyNode):
         for number in MORE_LORAS:
             loras += chosen_loras(more.get(f"lora_{number}", NONE), None, more.get(f"lora_{number}_strength", 1.0))
         stages = Stages(cls.hidden.unique_id, 4 if bundle else 1)
-        if workers.strip() or executor == FSDP:
-            refuse_base_model(base_model)
+        notes = Notes()
         if workers.strip():
+            refuse_base_model(base_model)
             avatar = stages.run(None, lambda _: model_of_address(workers))
-        elif executor == FSDP:
-            path = bundle.model if bundle else bridge.diffusion_model_path(model)
-            avatar = model_of_group(executor, devices, path, loras, precision)
+            notes.tell(describe_workers(avatar))
+            notes.warn(ignored_loras(loras, bundle and bundle.lora))
         else:
+            source = base_model
             if base_model is None:
-                path = bundle.model if bundle else bridge.diffusion_model_path(model)
-                base_model = stages.run(path, lambda done: load_with_core(path, loras, PRECISIONS[precision], done))
-            else:
-                for path, strength in loras:
-                    base_model = with_lora(base_model, path, strength)
-            avatar = on_devices(adopt(base_model), executor, devices)
+                source = bundle.model if bundle else bridge.diffusion_model_path(model)
+            avatar, fitted = load_model(source, loras, precision, executor, devices, stages)
+            notes.tell(description(avatar))
+            tell_loras(notes, loras, fitted)
+            changed = changed_weights(avatar.patcher, loras, fitted)
+            tell_distillation(notes, avatar, changed, source, bundle is not None)
         parts = load_parts(bundle, stages) if bundle else (None, None, None)
-        return Notes(description(avatar, loras)).output(avatar, *parts)
+        return notes.output(avatar, *parts)
+
+
+def load_model(
+    source: Any, loras: Sequence[tuple[Path, float]], precision: str, executor: str, devices: str, stages: "Stages"
+) -> tuple[AvatarModel, list["FittedLora"]]:
+    """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
+    path = source if isinstance(source, Path) else None
+    if executor == FSDP:
+        refuse_base_model(None if path else source)
+        avatar = model_of_group(executor, devices, source, loras, precision)
+        return avatar, loras_for_workers(avatar.config, loras)
+    if path is not None:
+        source = stages.run(path, lambda done: load_with_core(path, [], PRECISIONS[precision], done))
+    patched, fitted = with_loras(source, loras)
+    return on_devices(adopt(patched), executor, devices), fitted
 
 
 class Stages:
@@ -226,9 +245,19 @@ def chosen_loras(name: str, own: Path | None, strength: float) -> list[tuple[Pat
     return [] if path is None else [(path, strength)]
 
 
-def description(avatar: AvatarModel, loras: Sequence[tuple[Path, float]]) -> str:
-    """What was loaded, for the node: size of the model, computing format, LoRAs."""
+def ignored_loras(loras: Sequence[tuple[Path, float]], own: Path | None) -> str | None:
+    """Says that LoRAs which the user chose are not applied: workers at an address have loaded theirs."""
+    names = [path.name for path, _ in loras if path != own]
+    if not names:
+        return None
+    return (
+        f"{', '.join(names)} is not applied: the workers were started with LoRAs of their own. "
+        "Start them with --lora FILE STRENGTH, or leave workers empty."
+    )
+
+
+def description(avatar: AvatarModel) -> str:
+    """What was loaded, for the node: where it is, or size of the model and computing format."""
     if avatar.workers is not None:
         return describe_workers(avatar)
-    size = f"{avatar.patcher.model_size() / 2**30:.2f} GiB, computes in {str(avatar.dtype).removeprefix('torch.')}"
-    return "\n".join([size, *(f"{path.name}: {strength:g}" for path, strength in loras)])
+    return f"{avatar.patcher.model_size() / 2**30:.2f} GiB, computes in {str(avatar.dtype).removeprefix('torch.')}"

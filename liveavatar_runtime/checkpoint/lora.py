@@ -1,86 +1,191 @@
-"""LoRA files: reading their adapters in any of the usual namings, merging them into weights.
+"""LoRA files: reading what they change, fitting it to a model, handing it to ComfyUI's core or merging it.
 
-How strong an adapter is when the file does not say (no `alpha` tensors, no metadata, no adapter_config.json) depends on
-which program wrote it, and the names tell that:
-
-- PEFT names of the bare model (`[base_model.model.]<module>.lora_A[.default].weight`) are what Live Avatar's training
-  saves. It trains with alpha = rank / 2 ("rank 128, alpha 64"), so the scale is 0.5.
-- All other namings (`diffusion_model.`, `transformer.`, `lora_unet_`, `lora_down`/`lora_up`) come from programs
-  whose convention is alpha = rank when alpha is not written, so the scale is 1.
+`lora_names.py` knows the namings, `lora_kinds.py` the kinds of change, `lora_scale.py` how strong they are meant.
 """
 
 import json
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .bundle import MODEL_PATTERN
 from .detect import describe_contents
+from .lora_kinds import BOFT, DIFFERENCE, LOW_RANK, OFT, REPLACEMENT, Kind, adapter_kind
+from .lora_names import MODULATION, ModuleNames, Place, Shapes, places, split_name
+from .lora_scale import STORED, UNSAID, PeftTable, Scale, live_avatar_modules, peft_table, unsaid_scale
 from .safetensors_io import read_json, read_tensors
 
-PEFT_PREFIX = "base_model.model."
-OTHER_PREFIXES = ("diffusion_model.", "transformer.", "model.diffusion_model.")
-KOHYA_PREFIX = "lora_unet_"
-LIVE_AVATAR_ALPHA_PER_RANK = 0.5
-
-# <module> . lora_A [. adapter name] [. weight]; down and up are the other naming of A and B.
-FACTOR = re.compile(r"^(?P<module>.+)\.lora[_.](?P<factor>A|B|down|up)(?:\.(?!weight$)\w+)?(?:\.weight)?$")
-METADATA_TABLES = ("lora_adapter_metadata", "lora_config")
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model"
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """Low-rank change of one linear layer: weight += scale * up @ down; down [rank, in], up [out, rank]."""
-
-    down: Tensor
-    up: Tensor
-    scale: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
+CORE_PREFIX = "diffusion_model."
+# What core calls a part, where the runtime's name is another one.
+CORE_PARTS = {
+    "down": "lora_down.weight", "up": "lora_up.weight",
+    "a1": "a1.weight", "a2": "a2.weight", "b1": "b1.weight", "b2": "b2.weight",
+}  # fmt: skip
+NAMED = 5
+"""Modules that a message names."""
+NOT_IN_MODEL, NOT_UNDERSTOOD = "not in this model", "not understood"
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """Adapters by module name (`blocks.0.self_attn.q`; with `_` for `.` in kohya names) and names not understood."""
+    """What a file holds, before it is fitted to a model: the parts of each module by the module's written name.
 
-    adapters: dict[str, Adapter]
+    `adapters`: the adapter's name, where PEFT wrote one. `ignored`: tensors that are no part of any LoRA.
+    """
+
+    path: Path | str
+    modules: Mapping[str, Mapping[str, Tensor]]
+    adapters: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    table: PeftTable = PeftTable()
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One change of one weight of the model: `parts` as `kind` needs them, times `scale`; `written` is for messages."""
+
+    kind: Kind
+    written: str
+    target: str
+    parts: Mapping[str, Tensor]
+    scale: Scale
+
+    @property
+    def decomposes(self) -> bool:
+        """Whether it is a DoRA: it also sets the lengths of the weight's rows or columns."""
+        return "dora_scale" in self.parts
+
+    @property
+    def merges(self) -> bool:
+        """Whether the runtime can apply it without core."""
+        return self.kind in (DIFFERENCE, REPLACEMENT) or (self.kind.change is not None and not self.decomposes)
+
+    @property
+    def kind_name(self) -> str:
+        return (
+            ("DoRA" if self.kind is LOW_RANK else f"{self.kind.name} with DoRA") if self.decomposes else self.kind.name
+        )
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A module or a part of one that is not applied, as it is written, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FittedLora:
+    """What a LoRA changes in a model, and what of it does not fit. `written`: all modules of the file."""
+
+    path: Path | str
+    changes: tuple[Change, ...]
+    left_out: tuple[LeftOut, ...]
+    written: tuple[str, ...]
+
+    @property
+    def applied(self) -> int:
+        """Modules of the file that are applied with everything it holds for them."""
+        incomplete = {one.name for one in self.left_out}
+        changed = {change.written for change in self.changes}
+        return sum(
+            name in changed and not any(out == name or out.startswith(f"{name}.") for out in incomplete)
+            for name in self.written
+        )
+
+    @property
+    def targets(self) -> set[str]:
+        """Names of the model's weights that change."""
+        return {change.target for change in self.changes}
+
+    def without(self, targets: Iterable[str], reason: str) -> "FittedLora":
+        """The same with the changes of these weights left out."""
+        gone = set(targets)
+        kept = tuple(change for change in self.changes if change.target not in gone)
+        lost = tuple(LeftOut(change.written, reason) for change in self.changes if change.target in gone)
+        return FittedLora(self.path, kept, self.left_out + lost, self.written)
+
+    def for_core(self) -> list[dict[str, Tensor]]:
+        """Tensors in the names that ComfyUI's LoRA loading understands.
+
+        Core takes one change of a weight from a file, so further ones come in tables of their own.
+        """
+        tables: list[dict[str, Tensor]] = []
+        taken: list[set[str]] = []
+        for change in self.changes:
+            free = next((number for number, targets in enumerate(taken) if change.target not in targets), len(taken))
+            if free == len(taken):
+                tables.append({})
+                taken.append(set())
+            taken[free].add(change.target)
+            tables[free] |= _core_tensors(change)
+        return tables
+
+    def describe(self, strength: float) -> str:
+        """One line: file, strength, scale and why, kinds other than plain LoRA, modules applied."""
+        scaled = sorted({change.scale.value for change in self.changes if change.kind.dim(change.parts) is not None})
+        reasons = dict.fromkeys(change.scale.reason for change in self.changes if change.kind.dim(change.parts))
+        kinds = dict.fromkeys(c.kind_name for c in self.changes if c.kind is not LOW_RANK or c.decomposes)
+        texts = [f"{Path(self.path).name}: strength {strength:g}"]
+        if scaled:
+            span = f"{scaled[0]:g}" if len(scaled) == 1 else f"{scaled[0]:g} to {scaled[-1]:g}"
+            texts.append(f"scale {span} ({'; '.join(reasons)})")
+        texts.append(f"{self.applied} of {len(self.written)} modules" + (f" ({', '.join(kinds)})" if kinds else ""))
+        return ", ".join(texts)
+
+    def shortfall(self) -> str | None:
+        """What is left out and why, by name, for the user; None when everything is applied."""
+        if not self.left_out:
+            return None
+        by_reason: dict[str, list[str]] = {}
+        for one in self.left_out:
+            by_reason.setdefault(one.reason, []).append(one.name)
+        parts = [f"{listing(names)} ({reason})" for reason, names in by_reason.items()]
+        more = f"; and {len(parts) - NAMED} more sorts" if len(parts) > NAMED else ""
+        return (
+            f"{Path(self.path).name} is only partly applied: {self.applied} of {len(self.written)} modules. "
+            f"Left out: {'; '.join(parts[:NAMED])}{more}. A LoRA made for Wan2.2-S2V-14B fits as a whole."
+        )
 
 
 @dataclass(frozen=True)
 class MergedLora:
-    """New values of the touched weights, and how the adapters and the model fitted together."""
+    """New values of the touched weights, and how the LoRA and the model fitted together."""
 
     tensors: dict[str, Tensor]
-    matched: tuple[str, ...]
-    unmatched: tuple[str, ...]
+    fitted: FittedLora
 
-    def report(self) -> str:
-        text = f"{len(self.matched)} LoRA modules merged"
-        if not self.unmatched:
-            return text
-        more = ", ..." if len(self.unmatched) > 5 else ""
-        return f"{text}, {len(self.unmatched)} left out ({', '.join(self.unmatched[:5])}{more})"
+    @property
+    def matched(self) -> tuple[str, ...]:
+        """The model's modules with changes."""
+        return tuple(dict.fromkeys(change.target.removesuffix(".weight") for change in self.fitted.changes))
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """What of the file was left out, as it is written."""
+        return tuple(one.name for one in self.fitted.left_out)
 
 
 def open_lora(path: str | Path) -> LoraFile:
-    """Adapters of a LoRA file; a PEFT `adapter_config.json` beside it supplies alpha when the file does not."""
+    """What a LoRA file holds; the `adapter_config.json` that PEFT saved with it supplies alpha when the file does not.
+
+    Raises CheckpointError when it cannot be read or is no LoRA.
+    """
     path = Path(path)
     tensors, metadata = read_tensors(path)
-    beside = path.parent / "adapter_config.json"
-    if beside.is_file():
+    beside = path.parent / PEFT_CONFIG
+    if beside.is_file() and _saved_together(path):
         metadata = {"lora_config": json.dumps(read_json(beside)), **metadata}
-    lora = read_adapters(tensors, metadata)
-    if not lora.adapters:
+    lora = read_lora(tensors, metadata, path)
+    if not any(adapter_kind(parts) or _differences(parts) for parts in lora.modules.values()):
         raise CheckpointError(
             f"{path} is not a LoRA: it looks like {describe_contents(tensors)}. "
             "Give liveavatar.safetensors or another LoRA of Wan2.2-S2V-14B; a full model belongs in the model input."
@@ -88,34 +193,64 @@ def open_lora(path: str | Path) -> LoraFile:
     return lora
 
 
-def read_adapters(
-    lora: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, alpha: float | None = None
+def read_lora(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, path: Path | str = "given"
 ) -> LoraFile:
-    """Adapters of a LoRA state dict.
-
-    The scale of each is, in this order: `alpha` / rank when given; the module's own `.alpha` tensor / rank; the
-    alpha (and `use_rslora`) of `metadata`; the default of the file's naming (see the module's description).
-    """
-    down: dict[str, Tensor] = {}
-    up: dict[str, Tensor] = {}
-    peft: set[str] = set()
+    """What a LoRA state dict holds; `path` names it in messages. Raises CheckpointError when it holds two."""
+    modules: dict[str, dict[str, Tensor]] = {}
+    adapters: dict[str, str] = {}
     ignored = []
-    for name, tensor in lora.items():
-        match = FACTOR.match(name)
-        if match and tensor.ndim == 2:
-            side = down if match["factor"] in ("A", "down") else up
-            side[match["module"]] = tensor
-            peft |= {match["module"]} if match["factor"] in ("A", "B") else set()
-        elif not name.endswith(".alpha"):
+    for name, tensor in tensors.items():
+        split = split_name(name)
+        if split is None:
             ignored.append(name)
-    complete = [name for name in down if name in up and down[name].shape[0] == up[name].shape[1]]
-    ignored += sorted((down.keys() | up.keys()) - set(complete))
-    adapters = {}
-    for written in complete:
-        rank = down[written].shape[0]
-        scale = _scale(written, rank, lora.get(f"{written}.alpha"), metadata or {}, alpha, written in peft)
-        adapters[_module_name(written)] = Adapter(down[written], up[written], scale)
-    return LoraFile(adapters, tuple(ignored))
+            continue
+        parts = modules.setdefault(split.module, {})
+        if split.part in parts:
+            raise CheckpointError(
+                f"the LoRA {path} holds two adapters for {split.module} ({name} is the second); "
+                "save the one that is meant in a file of its own"
+            )
+        parts[split.part] = tensor
+        if split.adapter:
+            adapters[split.module] = split.adapter
+    return LoraFile(path, modules, adapters, tuple(ignored), peft_table(metadata or {}))
+
+
+def fit_lora(lora: LoraFile, shapes: Shapes, alpha: float | None = None) -> FittedLora:
+    """The changes that fit a model, whose weights have `shapes`; `alpha` replaces what the file says.
+
+    Raises CheckpointError when nothing fits.
+    """
+    where = places(lora.modules, ModuleNames(shapes), lora.path)
+    is_live_avatar = low_rank_modules(lora, where, shapes) == live_avatar_modules(shapes)
+    changes: list[Change] = []
+    left_out = [LeftOut(name, NOT_UNDERSTOOD) for name in lora.ignored]
+    for written, parts in lora.modules.items():
+        place = where.get(written)
+        if place is None:
+            left_out.append(LeftOut(written, NOT_IN_MODEL))
+            continue
+        fitted = _Module(lora, written, place, shapes, alpha, is_live_avatar)
+        fitted.add(parts)
+        changes += fitted.changes
+        left_out += fitted.left_out
+    fitted_lora = FittedLora(lora.path, tuple(changes), tuple(left_out), tuple(lora.modules))
+    if not changes:
+        raise CheckpointError(_nothing_fits(fitted_lora))
+    return fitted_lora
+
+
+def low_rank_modules(lora: LoraFile, where: Mapping[str, Place], shapes: Shapes) -> set[str]:
+    """The modules with low-rank factors: by the model's name where one fits, else as they are written."""
+    found = set()
+    for written, parts in lora.modules.items():
+        own = LOW_RANK.taken(parts)
+        if own is not None:
+            shape = shapes.get(f"{where[written].module}.weight") if written in where else None
+            fits = shape is not None and LOW_RANK.fits(own, shape)
+            found.add(where[written].module if fits else written)
+    return found
 
 
 def merge_lora(
@@ -127,106 +262,171 @@ def merge_lora(
     metadata: Mapping[str, str] | None = None,
     path: Path | str = "given",
 ) -> MergedLora:
-    """weight + strength * scale * up @ down for every module the LoRA names; `state_dict` stays as it is.
+    """The weights that a LoRA changes, with it merged in; `state_dict` stays as it is.
 
-    The sum is computed in float32 and rounded once to the weight's dtype. `alpha` and `metadata` as in
-    `read_adapters`; `path` names the file in messages. Raises CheckpointError when nothing matches, and for weights
-    that are already quantised.
+    The sum is computed in float32 and rounded once to the weight's dtype. `alpha` replaces what the file says.
+    Raises CheckpointError when nothing fits, for kinds that only ComfyUI's core applies, and for weights that are
+    already quantised.
     """
-    lora = lora if isinstance(lora, LoraFile) else read_adapters(lora, metadata, alpha)
-    fits, unmatched = fitting(lora, {name: tuple(tensor.shape) for name, tensor in state_dict.items()}, path)
+    file = lora if isinstance(lora, LoraFile) else read_lora(lora, metadata, path)
+    fitted = fit_lora(file, {name: tuple(tensor.shape) for name, tensor in state_dict.items()}, alpha)
+    check_mergeable(fitted)
     tensors: dict[str, Tensor] = {}
-    for module, adapter in fits.items():
-        name = f"{module}.weight"
-        weight = state_dict[name]
+    for change in fitted.changes:
+        weight = state_dict[change.target]
         if weight.dtype not in MERGEABLE:
             raise CheckpointError(
-                f"{name} is quantised ({str(weight.dtype).removeprefix('torch.')}); a LoRA can only be merged into "
-                "bf16, fp16 or fp32 weights. Merge first and quantise then, or let ComfyUI's LoRA loader patch it."
+                f"{change.target} is quantised ({str(weight.dtype).removeprefix('torch.')}); a LoRA can only be merged "
+                "into bf16, fp16 or fp32 weights. Merge first and quantise then, or let ComfyUI's LoRA loader patch it."
             )
-        change = adapter.up.float() @ adapter.down.float()
-        tensors[name] = (weight.float() + (strength * adapter.scale) * change).to(weight.dtype)
-    return MergedLora(tensors, tuple(fits), tuple(unmatched))
+        tensors[change.target] = _changed(tensors.get(change.target, weight.float()), change, strength)
+    return MergedLora({name: tensor.to(state_dict[name].dtype) for name, tensor in tensors.items()}, fitted)
 
 
-def fitting(
-    lora: LoraFile, shapes: Mapping[str, tuple[int, ...]], path: Path | str = "given"
-) -> tuple[dict[str, Adapter], list[str]]:
-    """The adapters by the model's own module names, and what in the file fits no weight in name or shape.
-
-    `shapes` are those of the model's weights. Raises CheckpointError, which names the file `path`, when nothing fits.
-    """
-    by_kohya_name = {_kohya(name.removesuffix(".weight")): name for name in shapes if name.endswith(".weight")}
-    fits: dict[str, Adapter] = {}
-    unmatched = list(lora.ignored)
-    for module, adapter in lora.adapters.items():
-        name = f"{module}.weight" if f"{module}.weight" in shapes else by_kohya_name.get(module, "")
-        if shapes.get(name) == (adapter.up.shape[0], adapter.down.shape[1]):
-            fits[name.removesuffix(".weight")] = adapter
-        else:
-            unmatched.append(module)
-    if not fits:
-        raise CheckpointError(_nothing_fits(lora, shapes, unmatched, path))
-    return fits, unmatched
+def check_mergeable(fitted: FittedLora) -> None:
+    """Raises CheckpointError, with the kinds and modules, for a LoRA that only ComfyUI's core can apply."""
+    others = [change for change in fitted.changes if not change.merges]
+    if others:
+        kinds = ", ".join(dict.fromkeys(change.kind_name for change in others))
+        raise CheckpointError(
+            f"the LoRA {fitted.path} holds {kinds} changes ({listing([one.written for one in others])}), which only "
+            "ComfyUI's core applies. Workers merge LoRA, LoHa, LoKr and differences (diff, diff_b, diff_m). "
+            "Choose executor local or a pipeline in this ComfyUI, or another LoRA."
+        )
 
 
-def comfy_lora(lora: LoraFile) -> dict[str, Tensor]:
-    """The same adapters in the names ComfyUI's own LoRA loading understands, each with its alpha written out."""
-    tensors = {}
-    for module, adapter in lora.adapters.items():
-        name = f"diffusion_model.{module}" if "." in module else f"{KOHYA_PREFIX}{module}"
-        tensors[f"{name}.lora_down.weight"] = adapter.down
-        tensors[f"{name}.lora_up.weight"] = adapter.up
-        tensors[f"{name}.alpha"] = torch.tensor(adapter.scale * adapter.rank)
+def listing(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+class _Module:
+    """Sorts the parts that a file holds for one module into changes and what does not fit."""
+
+    def __init__(
+        self, lora: LoraFile, written: str, place: Place, shapes: Shapes, alpha: float | None, is_live_avatar: bool
+    ) -> None:
+        self.changes: list[Change] = []
+        self.left_out: list[LeftOut] = []
+        self._lora, self._written, self._place, self._shapes = lora, written, place, shapes
+        self._alpha, self._is_live_avatar = alpha, is_live_avatar
+        module = place.module
+        self._weight = module if module in shapes else f"{module}.weight"
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        rest = dict(parts)
+        scale = Scale(1.0, STORED)
+        adapter = adapter_kind(parts)
+        if adapter is not None:
+            kind, own = adapter
+            rest = {name: tensor for name, tensor in rest.items() if name not in own}
+            scale = self._scale(kind, own)
+            self._add_adapter(kind, own, scale)
+        for part, (target, change) in _differences(rest).items():
+            rest.pop(part)
+            # A bias that was trained with the factors is as strong as they are.
+            factor = scale.value if part == "up_bias" else 1.0
+            self._add_difference(part, self._target(target), factor, change)
+        self.left_out += [LeftOut(f"{self._written}.{part}", NOT_UNDERSTOOD) for part in rest]
+
+    def _target(self, what: str) -> str:
+        return self._weight if what == "weight" else f"{self._place.module}.{what}"
+
+    def _scale(self, kind: Kind, parts: Mapping[str, Tensor]) -> Scale:
+        rank = kind.dim(parts)
+        if rank is None:
+            return Scale(1.0, STORED)
+        stored = parts.get("alpha")
+        if self._alpha is not None:
+            return Scale(self._alpha / rank, STORED)
+        if stored is not None and stored.numel() == 1:
+            return Scale(float(stored) / rank, STORED)
+        told = self._lora.table.scale((self._written, self._place.module), rank)
+        if told is not None:
+            return Scale(told, STORED)
+        if kind is not LOW_RANK:
+            return Scale(1.0, UNSAID)
+        return unsaid_scale(self._place, self._lora.adapters.get(self._written, ""), self._is_live_avatar)
+
+    def _add_adapter(self, kind: Kind, parts: dict[str, Tensor], scale: Scale) -> None:
+        shape = self._shapes.get(self._weight)
+        reshaped = parts.pop("reshape_weight", None)
+        same_shape = reshaped is None or (shape is not None and tuple(reshaped.tolist()) == shape)
+        if shape is None or not same_shape or not kind.fits(parts, shape):
+            self.left_out.append(LeftOut(self._written, self._misfit(kind, parts, shape)))
+            return
+        magnitude = parts.pop("lora_magnitude_vector", None)
+        if magnitude is not None:
+            parts["dora_scale"] = magnitude.reshape(-1, *[1] * (len(shape) - 1))
+        self.changes.append(Change(kind, self._written, self._weight, parts, scale))
+
+    def _add_difference(self, part: str, target: str, factor: float, change: Tensor) -> None:
+        shape = self._shapes.get(target)
+        if shape != tuple(change.shape):
+            reason = NOT_IN_MODEL if shape is None else f"{_size(change.shape)}, the model's is {_size(shape)}"
+            self.left_out.append(LeftOut(f"{self._written}.{part}", reason))
+            return
+        kind, name = (REPLACEMENT, "set_weight") if part == "set_weight" else (DIFFERENCE, "diff")
+        values = change if factor == 1.0 else change.float() * factor
+        self.changes.append(Change(kind, self._written, target, {name: values}, Scale(1.0, STORED)))
+
+    def _misfit(self, kind: Kind, parts: Mapping[str, Tensor], shape: tuple[int, ...] | None) -> str:
+        if shape is None:
+            return NOT_IN_MODEL
+        size = kind.size(parts)
+        if size is None:
+            return f"{kind.name} factors of a form that no layer of this model takes"
+        made = f"{size[0]}x{size[1]}" if size[1] is not None else f"{size[0]} rows"
+        return f"made for a {made} layer, the model's is {_size(shape)}"
+
+
+def _differences(parts: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """Parts that are added to a weight (or replace it) as they are: part -> what of the module they change."""
+    targets = {
+        "diff": "weight", "set_weight": "weight", "diff_b": "bias", "up_bias": "bias", "diff_m": MODULATION,
+    }  # fmt: skip
+    return {part: (target, parts[part]) for part, target in targets.items() if part in parts}
+
+
+def _core_tensors(change: Change) -> dict[str, Tensor]:
+    """With alpha written out where it scales; core's orthogonal kinds need it too, 0 for no constraint."""
+    name = CORE_PREFIX + change.target.removesuffix(".weight")
+    tensors = {f"{name}.{CORE_PARTS.get(part, part)}": tensor for part, tensor in change.parts.items()}
+    rank = change.kind.dim(change.parts)
+    if rank is not None:
+        tensors[f"{name}.alpha"] = torch.tensor(change.scale.value * rank)
+    elif change.kind in (OFT, BOFT):
+        tensors.setdefault(f"{name}.alpha", torch.tensor(0.0))
     return tensors
 
 
-def _scale(
-    written: str, rank: int, own: Tensor | None, metadata: Mapping[str, str], alpha: float | None, is_peft: bool
-) -> float:
-    if alpha is not None:
-        return alpha / rank
-    if own is not None:
-        return float(own) / rank
-    table = _adapter_table(metadata)
-    if "lora_alpha" in table:
-        return float(table["lora_alpha"]) / (math.sqrt(rank) if table.get("use_rslora") else rank)
-    bare = not written.startswith((*OTHER_PREFIXES, KOHYA_PREFIX))
-    return LIVE_AVATAR_ALPHA_PER_RANK if is_peft and bare else 1.0
+def _changed(weight: Tensor, change: Change, strength: float) -> Tensor:
+    """`weight` (float32) with a change of a kind that merges."""
+    if change.kind is REPLACEMENT:
+        return change.parts["set_weight"].float()
+    if change.kind is DIFFERENCE:
+        return weight + strength * change.parts["diff"].float()
+    assert change.kind.change is not None
+    return weight + (strength * change.scale.value) * change.kind.change(change.parts).reshape(weight.shape)
 
 
-def _adapter_table(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """PEFT's configuration from a safetensors header, its keys without the model part's name."""
-    for key in METADATA_TABLES:
-        if key in metadata:
-            table = json.loads(metadata[key])
-            return {name.rsplit(".", 1)[-1]: value for name, value in table.items()}
-    return {key: metadata[key] for key in ("lora_alpha",) if key in metadata}
+def _saved_together(path: Path) -> bool:
+    """Whether a PEFT configuration in the folder can only be this file's: one in models/loras is of some other."""
+    others = [p for p in path.parent.glob("*.safetensors") if p != path and not fnmatch(p.name, MODEL_PATTERN)]
+    return path.stem == PEFT_WEIGHTS or not others
 
 
-def _module_name(written: str) -> str:
-    for prefix in (PEFT_PREFIX, *sorted(OTHER_PREFIXES, key=len, reverse=True), KOHYA_PREFIX):
-        written = written.removeprefix(prefix)
-    return written
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
-def _kohya(module: str) -> str:
-    return module.replace(".", "_")
-
-
-def _nothing_fits(lora: LoraFile, shapes: Mapping[str, tuple[int, ...]], unmatched: list[str], path: Path | str) -> str:
-    example = ""
-    for module, adapter in lora.adapters.items():
-        shape = shapes.get(f"{module}.weight")
-        if shape is not None:
-            example = (
-                f" {module} is made for a {adapter.up.shape[0]}x{adapter.down.shape[1]} layer, "
-                f"the model's is {'x'.join(map(str, shape))}: the LoRA belongs to a model of another size."
-            )
-            break
-    more = ", ..." if len(unmatched) > 5 else ""
+def _nothing_fits(fitted: FittedLora) -> str:
+    names = [one.name for one in fitted.left_out]
+    misfits = [one for one in fitted.left_out if one.reason not in (NOT_IN_MODEL, NOT_UNDERSTOOD)]
+    example = f" {misfits[0].name}: {misfits[0].reason}; the LoRA belongs to another model." if misfits else ""
     return (
-        f"the LoRA {path} fits no layer of this model: none of its {len(unmatched)} modules exists in it in name and "
-        f"size ({', '.join(unmatched[:5])}{more}).{example} "
+        f"the LoRA {fitted.path} fits no layer of this model: none of its {len(fitted.written)} modules exists in it "
+        f"in name and size ({listing(names)}).{example} "
         "Use a LoRA made for Wan2.2-S2V-14B, such as liveavatar.safetensors."
     )

@@ -33,7 +33,7 @@ def load_transformer(
     # Before merging, so that a LoRA is not rounded to a coarser format than the one asked for.
     tensors = plain_tensors(checkpoint, dtype)
     for lora_path, strength in loras:
-        tensors.update(merge_lora(tensors, open_lora(lora_path), strength, path=lora_path).tensors)
+        tensors.update(merge_lora(tensors, open_lora(lora_path), strength).tensors)
     model = CausalWanS2V(config, operations=operations, device="meta", attention=attention)
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)

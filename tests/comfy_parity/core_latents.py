@@ -20,24 +20,24 @@ PLAN = ClipPlan(num_clip=2, infer_frames=24, width=64, height=64, keep_aspect=Fa
 
 
 class Features:
-    def __init__(self, audio_dim: int) -> None:
+    def __init__(self, audio_dim: int, plan: ClipPlan = PLAN) -> None:
         generator = torch.Generator().manual_seed(3)
-        self.values = torch.randn(1, 25, audio_dim, PLAN.frames, generator=generator)
+        self.values = torch.randn(1, 25, audio_dim, plan.frames, generator=generator)
 
     def frames(self, first: int, count: int) -> torch.Tensor:
         return self.values[..., first : first + count]
 
 
-def latents(model: CausalWanS2V, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def latents(model: CausalWanS2V, dtype: torch.dtype = torch.float32, plan: ClipPlan = PLAN) -> torch.Tensor:
     generator = torch.Generator().manual_seed(4)
-    height, width = PLAN.latent_size
+    height, width = plan.latent_size
     conditions = Conditions(
         text=torch.randn(20, model.config.text_dim, generator=generator),
         reference=torch.randn(16, 1, height, width, generator=generator),
         motion=torch.randn(16, 19, height, width, generator=generator),
-        audio=Features(model.config.audio_dim),
+        audio=Features(model.config.audio_dim, plan),
     )
-    blocks = sample_blocks(model, PLAN, conditions, dtype, torch.device("cpu"))
+    blocks = sample_blocks(model, plan, conditions, dtype, torch.device("cpu"))
     return torch.cat([block.latents for block in blocks], dim=1)
 
 
