@@ -30,9 +30,6 @@ SAME_PART = {"w_norm": "diff", "b_norm": "diff_b"}
 
 # Wrappers of what a LoRA file may hold beside the transformer: never taken for the transformer's own.
 OTHER_MODELS = re.compile(r"(?:^|[._])(?:te\d?|text_encoders?(?:_\d)?|clip|vae|vace)(?:[._]|$)")
-# A number in front of a module's name makes it part of something else, such as `down_blocks.0.attentions.0.proj_out`.
-NUMBER = re.compile(r"(?:^|[._])\d+(?:[._]|$)")
-
 MODULATION = "modulation"
 # Diffusers' names of Wan's transformer (WanTransformer3DModel); what is the same in both is left out.
 DIFFUSERS_TOP = {
@@ -95,12 +92,12 @@ class ModuleNames:
         for start in range(len(tokens)):
             module = self._dotted.get(".".join(tokens[start:]))
             if module is not None:
-                return _place(".".join(tokens[:start]), module)
+                return _place(tokens[:start], ".", module)
         last = tokens[-1]
         for start in (0, *(match.end() for match in re.finditer("_", last))):
             module = self._kohya.get(last[start:])
             if module is not None:
-                return _place(".".join([*tokens[:-1], last[:start]]), module)
+                return _place([*tokens[:-1], *last[:start].split("_")], "_", module)
         return None
 
 
@@ -128,9 +125,11 @@ def places(written: Iterable[str], names: ModuleNames, path: object) -> dict[str
     return {name: place for name, place in found.items() if place.wrapper not in losers}
 
 
-def _place(wrapper: str, module: str) -> Place | None:
-    wrapper = wrapper.strip("._")
-    return None if OTHER_MODELS.search(wrapper) or NUMBER.search(wrapper) else Place(wrapper, module)
+def _place(before: list[str], separator: str, module: str) -> Place | None:
+    """A number before a module's name makes it part of something else (`down_blocks.0.attentions.0.proj_out`)."""
+    wrapper = separator.join(before).strip("._")
+    own = not OTHER_MODELS.search(wrapper) and not any(token.isdigit() for token in before)
+    return Place(wrapper, module) if own else None
 
 
 def _diffusers_names(module: str) -> list[str]:

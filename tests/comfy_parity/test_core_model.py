@@ -44,8 +44,8 @@ def test_weights_in_half_precision_compute_near_the_same(core_model, expected):
 
 # How each program writes a factor's name, with what it means by no alpha.
 STYLES = {
-    "peft": ("base_model.model.{}.lora_{}.weight", "AB", 0.5),
-    "peft with adapter name": ("{}.lora_{}.default.weight", "AB", 0.5),
+    "peft": ("base_model.model.{}.lora_{}.weight", "AB", 1.0),
+    "live avatar": ("base_model.model.{}.lora_{}.default.weight", "AB", 0.5),
     "comfyui": ("diffusion_model.{}.lora_{}.weight", "AB", 1.0),
     "kohya": ("lora_unet_{}.lora_{}.weight", ("down", "up"), 1.0),
     "diffusers": ("transformer.{}.lora_{}.weight", "AB", 1.0),
@@ -94,22 +94,23 @@ def test_several_loras_add_up(core_model, expected, tmp_path):
         assert difference(merged, latents(load_transformer(MODEL_FILE, loras[:count], torch.float32))) > 1e-2
 
 
-def test_what_does_not_fit_is_left_out_and_logged(core_model, caplog, tmp_path):
-    lora = write_lora(
-        tmp_path / "lora.safetensors", "kohya", {**MODULES, "blocks.9.self_attn.q": 128, "blocks.1.ffn.0": 64}
-    )
-    with caplog.at_level("WARNING", "LiveAvatar"):
-        patched = core_model.load_with_core(MODEL_FILE, [(lora, 0.8)], torch.float32)
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "LiveAvatar"]
-    assert "3 modules applied, 2 do not fit" in message and "blocks_9_self_attn_q" in message
-    assert len(patched.patches) == 3
+def test_what_does_not_fit_is_left_out_and_told(core_model, tmp_path):
+    modules = {**MODULES, "blocks.9.self_attn.q": 128, "blocks.1.ffn.0": 64}
+    lora = write_lora(tmp_path / "lora.safetensors", "kohya", modules)
+    patcher = core_model.load_with_core(MODEL_FILE, [], torch.float32)
+    patched, (fitted,) = core_model.with_loras(patcher, [(lora, 0.8)])
+    assert fitted.describe(0.8) == "lora.safetensors: strength 0.8, scale 1 (no alpha stored), 3 of 5 modules"
+    told = fitted.shortfall()
+    assert "blocks_9_self_attn_q (not in this model)" in told
+    assert "blocks_1_ffn_0 (made for a 64x64 layer, the model's is 256x128)" in told
+    assert len(patched.patches) == 3 and not patcher.patches
 
 
 @pytest.mark.parametrize(
     ("modules", "match"),
     [
         ({"other.0": 8}, r"lora\.safetensors fits no layer.*other\.0.*such as liveavatar\.safetensors"),
-        ({"blocks.0.self_attn.q": 64}, r"made for a 64x64 layer, the model's is 128x128.*another size"),
+        ({"blocks.0.self_attn.q": 64}, r"made for a 64x64 layer, the model's is 128x128.*another model"),
     ],
     ids=["names", "sizes"],
 )

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from liveavatar_runtime.checkpoint.bundle import find_bundle
-from liveavatar_runtime.checkpoint.lora import comfy_lora, merge_lora, read_adapters
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.vae import load_wan_vae
@@ -169,27 +168,6 @@ def test_text_encoder_that_does_not_fit_its_config(bundle_clip, tmp_path):
     save_file(weights, folder / "umt5" / "model.safetensors")
     with pytest.raises(ValueError, match=r"does not fit .*1 of \d+ weights are missing.*final_layer_norm"):
         bundle_clip.load_bundle_clip(find_bundle(folder))
-
-
-@pytest.mark.parametrize("prefix", ["", "base_model.model."])
-def test_core_applies_the_same_lora_change(comfy, prefix):
-    """Live Avatar's names, handed to core in core's: the patched weights equal our merge."""
-    import comfy.sd
-
-    draw = torch.Generator().manual_seed(7)
-    lora = {}
-    for module, (out, into) in {"blocks.1.ffn.0": (256, 128), "audio_injector.injector.1.v": (128, 128)}.items():
-        lora[f"{prefix}{module}.lora_A.default.weight"] = torch.randn(8, into, generator=draw)
-        lora[f"{prefix}{module}.lora_B.default.weight"] = torch.randn(out, 8, generator=draw)
-    patched, _ = comfy.sd.load_lora_for_models(load_model(torch.float32), None, comfy_lora(read_adapters(lora)), 0.8, 0)
-    weights = {name: tensor.float() for name, tensor in open_checkpoint(BUNDLE.model).tensors.items()}
-    expected = merge_lora(weights, lora, 0.8).tensors
-    assert patched is not None
-    assert len(patched.patches) == len(expected) == 2
-    patched.patch_model()
-    loaded = patched.model.diffusion_model.state_dict()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(loaded[name], tensor, atol=1e-5, rtol=0)
 
 
 def test_hugging_face_loads_the_audio_encoder(comfy):
