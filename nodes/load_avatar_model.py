@@ -164,8 +164,8 @@ class LoadAvatarModel(io.ComfyNode):
             if base_model is None:
                 source = bundle.model if bundle else bridge.diffusion_model_path(model)
             avatar, fitted = load_model(source, loras, precision, executor, devices, stages)
-            notes.tell(description(avatar))
             tell_loras(notes, loras, fitted)
+            notes.tell(description(avatar))
             changed = changed_weights(avatar.patcher, loras, fitted)
             tell_distillation(notes, avatar, changed, source, bundle is not None)
         parts = load_parts(bundle, stages) if bundle else (None, None, None)

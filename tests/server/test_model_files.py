@@ -92,7 +92,10 @@ def test_several_loras_and_what_the_node_says(server, short_clip, models, plain)
     result = server.client.run(prompt.nodes)
     result.raise_for_error()
     text = result.told("single")
-    assert re.search(r"GiB, computes in \w+\nlora1\.safetensors: 0\.5\nlora2\.safetensors: -1", text), text
+    line = r"{}\.safetensors: strength {}, scale 1 \(no alpha stored\), 1 of 1 modules\n"
+    assert re.search(line.format("lora1", "0\\.5") + line.format("lora2", "-1") + r".* GiB, computes in \w+", text), (
+        text
+    )
     bars = result.progress("single")
     assert bars[-1][0] == bars[-1][1]
     assert np.abs(latents(server, prompt, "loras") - plain).max() > 1e-2
