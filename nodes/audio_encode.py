@@ -12,7 +12,7 @@ from . import comfy_bridge as bridge
 from .audio_input import read_audio
 from .bundle_parts import BundleAudioEncoder
 from .notes import KEPT_WHEN_CACHED, Notes
-from .time_inputs import fps_input, infer_frames_input
+from .time_inputs import FPS, INFER_FRAMES, fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
 from .validation import verdict
 
@@ -33,8 +33,10 @@ class AudioEncode(io.ComfyNode):
                     "audio_encoder", tooltip="wav2vec2 of Load Avatar Model or of Load Audio Encoder."
                 ),
                 io.Audio.Input("audio", tooltip="The voice; any sample rate. More than two channels are mixed."),
-                infer_frames_input("Video frames of a clip; only counts for the num_clip output."),
-                fps_input("Video frames a second; only counts for the num_clip output."),
+                infer_frames_input(
+                    "Video frames of a clip; only counts for the num_clip output.", optional=True, advanced=True
+                ),
+                fps_input("Video frames a second; only counts for the num_clip output.", optional=True, advanced=True),
             ],
             outputs=[
                 AudioSocket.Output("avatar_audio", display_name="avatar_audio", tooltip="The encoded voice."),
@@ -50,7 +52,9 @@ class AudioEncode(io.ComfyNode):
         return verdict((time.check_infer_frames, infer_frames))
 
     @classmethod
-    def execute(cls, audio_encoder: Any, audio: Any, infer_frames: int, fps: float) -> io.NodeOutput:
+    def execute(
+        cls, audio_encoder: Any, audio: Any, infer_frames: int = INFER_FRAMES, fps: float = FPS
+    ) -> io.NodeOutput:
         from ..liveavatar_runtime.audio.features import AvatarAudio
 
         if audio_encoder is None:
@@ -61,7 +65,8 @@ class AudioEncode(io.ComfyNode):
         sound = read_audio(audio)
         features = encode(audio_encoder, sound.waveform, sound.sample_rate, cls.hidden.unique_id)
         encoded = AvatarAudio(features[None], sound.waveform, sound.sample_rate)
-        clips = time.clips_for_duration(encoded.duration, infer_frames, time.parse_fps(fps))
+        # The features know nothing of these two; only Clip Scheduler's decide the video.
+        clips = time.clips_for_frames(encoded.video_frames(time.parse_fps(fps)), infer_frames)
         seconds = time.format_duration(encoded.duration)
         notes = Notes(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {fps:g} fps cover it")
         notes.warn(*sound.changes)

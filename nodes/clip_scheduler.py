@@ -10,11 +10,11 @@ from ..liveavatar_runtime.sampling.plan import (
     MIN_DISTANCE,
     SIDE_MULTIPLE,
     SINK_POLICIES,
-    ClipPlan,
     check_distance,
 )
+from ..liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS, ENDS, End, PlanRequest
 from .notes import KEPT_WHEN_CACHED, Notes
-from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input, num_clip_input
+from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
 from .types import CATEGORY, PlanSocket
 from .validation import verdict
 
@@ -31,7 +31,13 @@ class ClipScheduler(io.ComfyNode):
             description="Plans the video: its clips, frame rate, size, seed and sampling steps.",
             search_aliases=["live avatar plan", "segments"],
             inputs=[
-                num_clip_input("Number of clips; never more than the voice fills."),
+                io.Int.Input(
+                    "num_clip",
+                    default=AS_MANY_AS_THE_VOICE_NEEDS,
+                    min=AS_MANY_AS_THE_VOICE_NEEDS,
+                    max=MAX_CLIPS,
+                    tooltip="Number of clips, never more than the voice fills; 0: as many clips as the voice needs.",
+                ),
                 infer_frames_input("Video frames of a clip, a multiple of 12."),
                 fps_input("Video frames a second; 16 is the default, the model's 1.1 release was tuned at 25."),
                 io.Int.Input(
@@ -51,7 +57,7 @@ class ClipScheduler(io.ComfyNode):
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
-                    tooltip="Seed of the first clip's noise; clip n uses seed + n.",
+                    tooltip="Seed of the first clip's noise; each later clip's is one more.",
                 ),
                 io.Int.Input(
                     "steps", default=4, min=1, max=100, tooltip="Sampling steps of a block; the model is made for 4."
@@ -59,6 +65,7 @@ class ClipScheduler(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_aspect",
                     default=True,
+                    optional=True,
                     advanced=True,
                     tooltip="Keep the picture's aspect within the area; off: exactly width x height, picture cropped.",
                 ),
@@ -68,6 +75,7 @@ class ClipScheduler(io.ComfyNode):
                     min=0.1,
                     max=20.0,
                     step=0.1,
+                    optional=True,
                     advanced=True,
                     tooltip="Shift of the noise schedule; the model is made for 3.",
                 ),
@@ -75,6 +83,7 @@ class ClipScheduler(io.ComfyNode):
                     "sink_policy",
                     options=list(SINK_POLICIES),
                     default="adaptive",
+                    optional=True,
                     advanced=True,
                     tooltip="What later clips look back to: the first generated frame, the picture, or a newer frame.",
                 ),
@@ -83,6 +92,7 @@ class ClipScheduler(io.ComfyNode):
                     default=17,
                     min=0,
                     max=MAX_DISTANCE,
+                    optional=True,
                     advanced=True,
                     tooltip=f"Latent frames from a block to the reference picture, {MIN_DISTANCE} to {MAX_DISTANCE}; "
                     "0 draws it anew for every step, from the seed.",
@@ -92,6 +102,7 @@ class ClipScheduler(io.ComfyNode):
                     default=4,
                     min=1,
                     max=8,
+                    optional=True,
                     advanced=True,
                     tooltip="Blocks the model looks back over; 4 is what it knows, fewer need less memory.",
                 ),
@@ -100,6 +111,7 @@ class ClipScheduler(io.ComfyNode):
                     default=0,
                     min=0,
                     max=MAX_CLIPS,
+                    optional=True,
                     advanced=True,
                     tooltip="Make the video in parts of so many clips, one part a run; 0 makes it as one.",
                 ),
@@ -108,16 +120,26 @@ class ClipScheduler(io.ComfyNode):
                     default=0,
                     min=0,
                     max=MAX_CLIPS,
+                    optional=True,
                     advanced=True,
-                    tooltip="Which part to make, counted from 0; it continues the part before it exactly.",
+                    tooltip="Which part to make, counted from 0. DiT Sampler says how exactly the parts go on.",
                 ),
                 io.Int.Input(
                     "reanchor_clips",
                     default=10,
                     min=1,
                     max=MAX_CLIPS,
+                    optional=True,
                     advanced=True,
                     tooltip="With sink_policy reanchor: clips until the newest frame becomes the new reference.",
+                ),
+                io.Combo.Input(
+                    "end",
+                    options=list(ENDS),
+                    default="clip",
+                    optional=True,
+                    advanced=True,
+                    tooltip="The video ends with a whole clip, or with the frame of the voice's last sample (voice).",
                 ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
@@ -139,7 +161,7 @@ class ClipScheduler(io.ComfyNode):
             (time.check_infer_frames, infer_frames),
             # 0 stands for a draw.
             (check_distance, relative_distance or None),
-            (lambda numbers: time.segment_clips(*numbers), segment),
+            (lambda n: PlanRequest.of(n[0], segment_clips=n[1], segment_index=n[2]), segment),
         )
 
     @classmethod
@@ -160,9 +182,11 @@ class ClipScheduler(io.ComfyNode):
         segment_clips: int = 0,
         segment_index: int = 0,
         reanchor_clips: int = 10,
+        end: End = "clip",
     ) -> io.NodeOutput:
-        plan = ClipPlan(
-            num_clip=num_clip,
+        request = PlanRequest.of(
+            num_clip,
+            end,
             infer_frames=infer_frames,
             fps=time.parse_fps(fps),
             width=width,
@@ -171,11 +195,11 @@ class ClipScheduler(io.ComfyNode):
             seed=seed,
             steps=steps,
             shift=shift,
-            sink_policy=sink_policy,  # pyright: ignore[reportArgumentType] (checked by ClipPlan)
+            sink_policy=sink_policy,
             relative_distance=relative_distance or None,
             window_blocks=window_blocks,
             segment_clips=segment_clips,
             segment_index=segment_index,
             reanchor_clips=reanchor_clips,
         )
-        return Notes(*advice(plan)).output(plan)
+        return Notes(*advice(request)).output(request)

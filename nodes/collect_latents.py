@@ -25,8 +25,17 @@ class CollectLatents(io.ComfyNode):
     @classmethod
     def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
         from ..liveavatar_runtime.planning.advice import check_collected
+        from ..liveavatar_runtime.planning.duration import FRAMES_PER_LATENT, latents_for_frames
         from ..liveavatar_runtime.vae import from_model_space
 
+        part = latents.stream.segment
         check_collected(latents.stream.plan)
         samples = torch.cat([block.latents for block in latents.stream], dim=1)
-        return Notes(*latents.stream.news).output({"samples": from_model_space(samples)[None]})
+        kept = latents_for_frames(part.frames)
+        notes = Notes(*latents.stream.news)
+        if part.cut_frames:
+            notes.tell(
+                f"end voice: cut to {kept} whole latents of {FRAMES_PER_LATENT} frames, the fewest that hold the "
+                f"video's {part.frames} frames"
+            )
+        return notes.output({"samples": from_model_space(samples[:, :kept])[None]})

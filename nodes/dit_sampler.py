@@ -20,6 +20,7 @@ from ..liveavatar_runtime.planning.memory import (
 from ..liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
 from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from ..liveavatar_runtime.sampling.plan import ClipPlan
+from ..liveavatar_runtime.sampling.plan_request import PlanRequest
 from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
 from .executor_choice import executor_for
@@ -65,6 +66,7 @@ class DiTSampler(io.ComfyNode):
                     "kv_cache",
                     options=list(get_args(KVCacheChoice)),
                     default="auto",
+                    optional=True,
                     advanced=True,
                     tooltip="Where the key/value caches are kept: on the device, or in RAM and brought layer by layer.",
                 ),
@@ -72,6 +74,7 @@ class DiTSampler(io.ComfyNode):
                     "kv_dtype",
                     options=list(get_args(KVTypeChoice)),
                     default="auto",
+                    optional=True,
                     advanced=True,
                     tooltip="What the caches are kept as; fp8 halves them and changes the result a little.",
                 ),
@@ -79,6 +82,7 @@ class DiTSampler(io.ComfyNode):
                     "schedule",
                     options=list(get_args(ScheduleChoice)),
                     default="auto",
+                    optional=True,
                     advanced=True,
                     tooltip="batched runs the blocks of all steps together, so weights are moved once a block.",
                 ),
@@ -86,12 +90,14 @@ class DiTSampler(io.ComfyNode):
                     "attention",
                     options=[bridge.COMFYUI_ATTENTION, *BACKENDS],
                     default=bridge.COMFYUI_ATTENTION,
+                    optional=True,
                     advanced=True,
                     tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need packages.",
                 ),
                 io.Boolean.Input(
                     "compile",
                     default=False,
+                    optional=True,
                     advanced=True,
                     tooltip="Run the layers through torch.compile: the first block takes minutes, later ones less.",
                 ),
@@ -99,6 +105,7 @@ class DiTSampler(io.ComfyNode):
                     "spool",
                     options=list(SPOOL_CHOICES),
                     default=KEEP,
+                    optional=True,
                     advanced=True,
                     tooltip="Keep finished clips on the disk: the same video goes on after an interruption or a crash.",
                 ),
@@ -108,6 +115,7 @@ class DiTSampler(io.ComfyNode):
                     min=0.0,
                     max=100_000.0,
                     step=1.0,
+                    optional=True,
                     advanced=True,
                     tooltip="GiB for the clips of all videos; those unused for longest are removed. 0: no limit.",
                 ),
@@ -117,13 +125,15 @@ class DiTSampler(io.ComfyNode):
                     min=0.0,
                     max=100_000.0,
                     step=1.0,
+                    optional=True,
                     advanced=True,
-                    tooltip="GiB for states that sampling continues from exactly; without one it warms up instead.",
+                    tooltip="GiB for states to go on from, exact (14B, 688x368: 27) or fp8 (14); below it warms up.",
                 ),
                 io.Combo.Input(
                     "state_dtype",
                     options=list(get_args(StateType)),
                     default="auto",
+                    optional=True,
                     advanced=True,
                     tooltip="What states are kept as; fp8 halves them and goes on inexactly. auto: exact if it fits.",
                 ),
@@ -141,7 +151,7 @@ class DiTSampler(io.ComfyNode):
         vae: Any,
         image: Any,
         avatar_audio: Any,
-        plan: ClipPlan,
+        plan: PlanRequest | ClipPlan,
         kv_cache: KVCacheChoice = "auto",
         kv_dtype: KVTypeChoice = "auto",
         schedule: ScheduleChoice = "auto",
@@ -153,7 +163,7 @@ class DiTSampler(io.ComfyNode):
         state_dtype: StateType = "auto",
     ) -> io.NodeOutput:
         from ..liveavatar_runtime.media.images import read_picture
-        from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, clamp_clips, prepare
+        from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
 
         notes = Notes()
         kernel = bridge.attention_kernel(attention)
@@ -163,21 +173,20 @@ class DiTSampler(io.ComfyNode):
         # Before a VAE is loaded or a device measured.
         check_audio(avatar_audio, model.config)
         check_text(prompt.text, model.config)
-        plan, clamped = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), avatar_audio)
-        notes.warn(*clamped)
+        plan = final_plan(plan, avatar_audio, picture.shape[0], picture.shape[1], notes)
         streaming = streaming_vae(vae)
         chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
         stages, placement = places_of(model, chosen, plan, streaming, kv_cache, kv_dtype, schedule)
         module, device = streaming.on_device()
         prepared = prepare(plan, model.config, picture, prompt.text, avatar_audio, module, device, streaming.dtype)
         node_id = cls.hidden.unique_id
-        notes.tell(size_of(plan), why, "" if placement == ON_DEVICE else str(placement))
+        notes.tell(why, "" if placement == ON_DEVICE else str(placement))
         if stages is not None:
             notes.tell(describe_stages(model, stages, plan))
         numerics = (placement.kv_dtype, attention)
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
-        states, state_note = state_settings(model, plan, placement, state_dtype, state_budget)
-        notes.tell(*spool_notes, state_note)
+        notes.tell(*spool_notes)
+        states = state_settings(model, plan, placement, state_dtype, state_budget, notes)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
             if stages is not None:
@@ -198,13 +207,35 @@ class DiTSampler(io.ComfyNode):
         return notes.output(AvatarLatents(stream, avatar_audio, model.workers))
 
 
+def final_plan(asked: PlanRequest | ClipPlan, audio: Any, height: int, width: int, notes: Notes) -> ClipPlan:
+    """The plan for a voice (AvatarAudio) and a picture of that size; the notes say what both make of it.
+
+    Raises InputError when the voice ends before the plan's segment, or no size fits the picture.
+    """
+    from ..liveavatar_runtime.planning.advice import length_advice
+    from ..liveavatar_runtime.planning.sizes import size_notes
+    from ..liveavatar_runtime.sampling.plan_request import VoicedPlan
+
+    voiced = VoicedPlan.of(asked, audio)
+    plan = voiced.plan.fitted_to(height, width)
+    size_warnings, size_facts = size_notes(voiced.plan, height, width)
+    notes.warn(*voiced.warnings, *size_warnings)
+    notes.tell(*voiced.facts, size_of(plan), *size_facts)
+    if voiced.was_open:
+        # Clip Scheduler could not know how long it becomes.
+        notes.tell(*length_advice(plan))
+    return plan
+
+
 def size_of(plan: ClipPlan) -> str:
     """The final size of the video, and of the segment if it is made in several."""
+    from ..liveavatar_runtime.planning.advice import clips_text
+
     text = f"{plan.width}x{plan.height}, {plan.num_clip} clips, {plan.frames} frames"
     part = plan.segment
-    if part.frames == plan.frames:
+    if len(part.clips) == plan.num_clip:
         return text
-    return f"{text}; this segment: clips {part.clips.start} to {part.clips.stop - 1}, {part.frames} frames"
+    return f"{text}; this segment: {clips_text(part.clips)}, {part.frames} frames"
 
 
 def places_of(

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..liveavatar_runtime.planning import duration as time
 from .notes import KEPT_WHEN_CACHED, Notes
-from .time_inputs import fps_input, infer_frames_input, num_clip_input
+from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
 from .types import CATEGORY
 from .validation import verdict
 
@@ -29,7 +29,13 @@ class DurationCalc(io.ComfyNode):
                     default=DURATION,
                     tooltip="What to compute: the duration of num_clip clips, or the clips that cover a duration.",
                 ),
-                num_clip_input("Number of clips; used when solving for the duration."),
+                io.Int.Input(
+                    "num_clip",
+                    default=10,
+                    min=1,
+                    max=MAX_CLIPS,
+                    tooltip="Number of clips; used when solving for the duration.",
+                ),
                 infer_frames_input("Video frames of a clip, a multiple of 12."),
                 fps_input("Video frames a second."),
                 io.Float.Input(

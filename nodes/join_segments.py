@@ -44,6 +44,7 @@ class JoinSegments(io.ComfyNode):
                 io.Boolean.Input(
                     "reencode",
                     default=False,
+                    optional=True,
                     advanced=True,
                     tooltip="Encode the pictures again, for parts of different codecs; costs time and some quality.",
                 ),

@@ -78,6 +78,7 @@ class LoadAvatarModel(io.ComfyNode):
                     "precision",
                     options=list(PRECISIONS),
                     default=AUTO,
+                    optional=True,
                     advanced=True,
                     tooltip="Number format of the weights; auto keeps the file's where the device can compute in it. "
                     "Quantised files keep theirs.",

@@ -53,6 +53,7 @@ class OnlineVAEDecode(io.ComfyNode):
                     "start",
                     options=["hold", "trim"],
                     default="hold",
+                    optional=True,
                     advanced=True,
                     tooltip="The first 3 frames can't be decoded: show the 4th instead (hold) or leave out their time.",
                 ),
@@ -115,9 +116,12 @@ class OnlineVAEDecode(io.ComfyNode):
         pixel_format: str = AUTO,
         decoder: str = AUTO,
     ) -> io.NodeOutput:
+        from ..liveavatar_runtime.media.online_video import skipped_frames
+
         plan, node_id = latents.stream.plan, cls.hidden.unique_id
         # Everything that can be refused is refused before the file exists.
         chosen = video_format(codec, pixel_format, crf)
+        skipped_frames(start, plan)  # pyright: ignore[reportArgumentType] (one of the widget's options)
         notes = Notes()
         if return_frames:
             notes.warn(memory_warning(plan))

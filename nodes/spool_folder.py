@@ -11,11 +11,13 @@ from ..liveavatar_runtime.sampling.fingerprint import Fingerprint, video_key
 from ..liveavatar_runtime.sampling.latent_stream import clip_bytes
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from ..liveavatar_runtime.sampling.prepare import Prepared
+from ..liveavatar_runtime.sampling.resume import how_it_goes_on
 from ..liveavatar_runtime.sampling.spool import Spool
 from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
 from ..liveavatar_runtime.sampling.states import StateSettings, StateType
 from . import comfy_bridge as bridge
 from .model_fingerprint import fingerprint_of
+from .notes import Notes
 from .types import AvatarModel
 
 KEEP, TEMPORARY = "keep", "until ComfyUI ends"
@@ -30,16 +32,18 @@ def store() -> SpoolStore:
 
 
 def state_settings(
-    model: AvatarModel, plan: ClipPlan, placement: Placement, choice: StateType, budget_gib: float
-) -> tuple[StateSettings, str]:
-    """How states of this plan are kept, and a note for the user, or "" when they are exact or too large."""
+    model: AvatarModel, plan: ClipPlan, placement: Placement, choice: StateType, budget_gib: float, notes: Notes
+) -> StateSettings:
+    """How states of this plan are kept. Notes say how the video will go on; first of all where segments do not bit for
+    bit."""
     exact, in_fp8 = (
         ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
     )
     settings = StateSettings.choose(exact, in_fp8, int(budget_gib * GIB), choice)
-    if settings.fp8 and settings.allowed:
-        return settings, f"States are kept in fp8, {gib(in_fp8)}; exact ones would be {gib(exact)} (state_budget)"
-    return settings, ""
+    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, choice, placement.batched)
+    several = len(plan.segment.clips) < plan.num_clip
+    (notes.warn if several and not bit_for_bit else notes.tell)(text)
+    return settings
 
 
 def open_spool(

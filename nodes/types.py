@@ -41,7 +41,7 @@ ModelSocket = io.Custom("LIVEAVATAR_MODEL")
 AudioSocket = io.Custom("LIVEAVATAR_AUDIO")
 """liveavatar_runtime.audio.features.AvatarAudio"""
 PlanSocket = io.Custom("LIVEAVATAR_PLAN")
-"""liveavatar_runtime.sampling.plan.ClipPlan"""
+"""liveavatar_runtime.sampling.plan_request.PlanRequest; a ClipPlan is taken too"""
 LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")
 """nodes.types.AvatarLatents"""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..planning.duration import bucket_count, bucket_index
+from ..planning.duration import bucket_count, bucket_index, frames_for_samples
 from .disk_backed import zeros
 from .waveform import resample
 
@@ -54,6 +54,10 @@ class AvatarAudio:
     def duration(self) -> Fraction:
         """Seconds of the waveform."""
         return Fraction(self.waveform.shape[1], self.sample_rate)
+
+    def video_frames(self, fps: Fraction) -> int:
+        """Fewest video frames that have the sound of the whole waveform, at least 1."""
+        return frames_for_samples(self.waveform.shape[1], fps, self.sample_rate)
 
     @cached_property
     def fingerprint(self) -> str:

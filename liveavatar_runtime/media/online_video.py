@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..audio.features import AvatarAudio
 from ..errors import InputError
-from ..planning.duration import samples_for_frames
+from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 from ..sampling.block_loop import LatentBlock
 from ..sampling.latent_stream import LatentStream
 from ..sampling.plan import ClipPlan
@@ -75,10 +75,17 @@ class OnlineVideo:
 
 
 def skipped_frames(start: "VideoStart", plan: ClipPlan) -> int:
-    """Frames that are left out at the start of this plan's segment."""
+    """Frames that are left out at the start of this plan's segment. Raises InputError when no others are left."""
     from ..vae.online_decoder import START_FRAMES
 
-    return START_FRAMES if start == "trim" and plan.segment.starts_video else 0
+    if start != "trim" or not plan.segment.starts_video:
+        return 0
+    if plan.segment.frames <= START_FRAMES:
+        raise InputError(
+            f"start trim leaves out the first {START_FRAMES} frames, and this video has {plan.segment.frames}, as it "
+            "ends with the voice. Set start to hold, or end of Clip Scheduler to clip."
+        )
+    return START_FRAMES
 
 
 def check_kept(plan: ClipPlan, available: int) -> str | None:
@@ -105,7 +112,7 @@ def check_kept(plan: ClipPlan, available: int) -> str | None:
 
 @dataclass
 class _Work:
-    """The two halves behind the sampler: decoding a block, and writing what was decoded."""
+    """The two halves behind the sampler: decoding a block, and writing what was decoded, up to `total` frames."""
 
     decoder: Decoder
     audio: AvatarAudio
@@ -114,6 +121,7 @@ class _Work:
     fps: Fraction
     before: int
     """Frames of the whole video before the first one that is written."""
+    total: int
 
     def decode(self, block: LatentBlock) -> Tensor:
         return self.decoder.decode(block.latents)
@@ -136,6 +144,7 @@ class _Work:
     def encode(self, pixels: Tensor) -> None:
         """The sound of every frame goes into the file with it; past the end of the track the writer puts silence."""
         video = self.video
+        pixels = pixels[:, : self.total - video.frames]
         end = video.frames + pixels.shape[1]
         self.writer.write_frames(to_uint8_frames(pixels) if self.writer.bits == 8 else to_uint16_frames(pixels))
         self.writer.write_audio(sound_of_frames(self.audio, self.fps, video.frames + self.before, end + self.before))
@@ -186,32 +195,40 @@ def write_online(
     The caller's thread samples. With `overlap` a second one decodes and a third one encodes meanwhile; the file is
     the same as without. An error in any of them ends all three with that error, and what was decoded by then is
     written. A decoder in another process has at most three blocks under way. `skipped` leading frames are not in the
-    picture, so their sound is left out as well. A plan's segment has its own part of the sound.
+    picture, so their sound is left out as well. A plan's segment has its own part of the sound. Of the frames that the
+    plan cuts at the end none is written; their blocks are sampled all the same, so that the clip is kept whole.
     """
     plan = stream.plan
     hooks = hooks or Hooks()
     total = plan.segment.frames - skipped
     if keep_frames:
         video.kept = torch.empty(total, plan.height, plan.width, 3)
-    work = _Work(decoder, audio, writer, video, plan.fps, plan.segment.first_frame + skipped)
+    work = _Work(decoder, audio, writer, video, plan.fps, plan.segment.first_frame + skipped, total)
     reporter = _Reporter(video, total, hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
     with closing(iter(stream)) as blocks:
         if overlap:
-            _overlapped(blocks, work, reporter)
+            _overlapped(blocks, work, reporter, plan.frames)
         else:
             for block in blocks:
-                work.encode(work.decode(block))
+                if _is_shown(block, plan.frames):
+                    work.encode(work.decode(block))
                 reporter.wait()
     reporter.poll()
 
 
-def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter) -> None:
+def _is_shown(block: LatentBlock, frames: int) -> bool:
+    """Whether a video of so many frames has any of the block's."""
+    return block.index * FRAMES_PER_BLOCK < frames
+
+
+def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter, frames: int) -> None:
     pipeline = Pipeline(work.stages(), meanwhile=reporter.wait, give_up=work.give_up)
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:
-            pipeline.put(block)
+            if _is_shown(block, frames):
+                pipeline.put(block)
             reporter.wait()
 
 

@@ -7,6 +7,7 @@ from .duration import LATENT_FRAMES_PER_BLOCK, format_duration
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
+    from ..sampling.plan_request import PlanRequest
 
 ONLINE_ONLY_CLIPS, DRIFT_CLIPS, WARNING_CLIPS = 100, 500, 800
 LATENT_VALUE_BYTES, LATENT_CHANNELS = 4, 16
@@ -33,13 +34,24 @@ def summary(plan: "ClipPlan") -> str:
     )
 
 
-def advice(plan: "ClipPlan") -> list[str]:
-    """The plan, its segment, its costs, and what to mind; one item a line."""
-    lines = [summary(plan)]
+def advice(request: "PlanRequest") -> list[str]:
+    """What is known of a plan before its voice: its segment, its costs, and what to mind; one item a line."""
+    plan = request.plan
+    lines = [_open_summary(plan) if request.follows_voice else summary(plan)]
     if plan.segment_clips:
-        lines.append(_segment(plan))
-    lines.append(f"Disk for finished clips: {_size(spool_bytes(plan))}. Memory does not grow with the length.")
-    lines.append(_sink(plan))
+        lines.append(_open_segment(plan) if request.follows_voice else _segment(plan))
+    if request.end == "voice":
+        lines.append("The video ends with the voice, if these clips cover it: frames of the last clip are left out.")
+    disk = spool_bytes(plan) // plan.num_clip if request.follows_voice else spool_bytes(plan)
+    each = " a clip" if request.follows_voice else ""
+    lines.append(f"Disk for finished clips: {_size(disk)}{each}. Memory does not grow with the length.")
+    lines.append(_sink(plan, request.follows_voice))
+    return lines if request.follows_voice else [*lines, *length_advice(plan)]
+
+
+def length_advice(plan: "ClipPlan") -> list[str]:
+    """What to mind when a video is long."""
+    lines: list[str] = []
     if len(plan.segment.clips) > ONLINE_ONLY_CLIPS:
         lines.append(
             f"More than {ONLINE_ONLY_CLIPS} clips: only Online VAE Decode to a file; return_frames and Collect Latents "
@@ -68,25 +80,45 @@ def check_collected(plan: "ClipPlan") -> None:
         )
 
 
+def clips_text(clips: range) -> str:
+    """Clips for people, who count them from 1."""
+    return f"clip {clips.start + 1}" if len(clips) == 1 else f"clips {clips.start + 1} to {clips.stop}"
+
+
+def _open_summary(plan: "ClipPlan") -> str:
+    seconds = format_duration(plan.infer_frames / plan.fps)
+    return (
+        f"As many clips as the voice needs; a clip is {plan.infer_frames} frames / {float(plan.fps):g} fps = "
+        f"{seconds}: {plan.blocks_per_clip} blocks, {plan.blocks_per_clip * plan.steps} evaluations"
+    )
+
+
 def _segment(plan: "ClipPlan") -> str:
     part = plan.segment
     segments = -(-plan.num_clip // plan.segment_clips)
     seconds = format_duration(part.frames / plan.fps)
     return (
-        f"Segment {plan.segment_index} of 0 to {segments - 1}: clips {part.clips.start} to {part.clips.stop - 1}, "
-        f"{part.frames} frames, {seconds}"
+        f"Segment {plan.segment_index + 1} of {segments} (segment_index {plan.segment_index} of 0 to {segments - 1}): "
+        f"{clips_text(part.clips)}, {part.frames} frames, {seconds}"
     )
 
 
-def _sink(plan: "ClipPlan") -> str:
+def _open_segment(plan: "ClipPlan") -> str:
+    return (
+        f"Segment {plan.segment_index + 1} (segment_index {plan.segment_index}): {clips_text(plan.segment.clips)}, as "
+        "far as the voice reaches"
+    )
+
+
+def _sink(plan: "ClipPlan", is_open: bool) -> str:
     if plan.sink_policy == "reference":
         return "Sink: the picture, all the way; costs nothing more."
-    if plan.sink_policy == "adaptive" or plan.num_clip <= plan.reanchor_clips + 1:
-        return "Sink: the first generated frame from clip 1 on; costs less than one evaluation in all."
-    times = (plan.num_clip - 2) // plan.reanchor_clips + 1
+    if plan.sink_policy == "adaptive" or (not is_open and plan.num_clip <= plan.reanchor_clips + 1):
+        return "Sink: the first generated frame from clip 2 on; costs less than one evaluation in all."
+    times = "" if is_open else f" {(plan.num_clip - 2) // plan.reanchor_clips + 1} times,"
     return (
-        f"Sink: a generated frame, anew every {plan.reanchor_clips} clips; {times} times, each less than one "
-        "evaluation. What has drifted until then becomes the new reference."
+        f"Sink: a generated frame, anew every {plan.reanchor_clips} clips;{times} each less than one evaluation. What "
+        "has drifted until then becomes the new reference."
     )
 
 

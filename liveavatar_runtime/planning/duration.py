@@ -1,6 +1,7 @@
 """All time arithmetic of the pack, in integers and exact fractions.
 
-A video is `num_clip` clips of `infer_frames` frames, so it lasts exactly `num_clip * infer_frames / fps` seconds.
+A video is `num_clip` clips of `infer_frames` frames, so it lasts exactly `num_clip * infer_frames / fps` seconds,
+unless it is to end with the voice: then frames of the last clip are left out.
 A clip is made of blocks of 12 frames (3 latent frames of 4 frames each).
 The audio encoder looks at 16 kHz sound and gives 50 feature frames a second; the model was trained on features
 interpolated to 30 a second, of which each video frame takes the nearest.
@@ -85,11 +86,12 @@ def check_infer_frames(infer_frames: int) -> int:
     if isinstance(infer_frames, bool) or not isinstance(infer_frames, int):
         raise InputError(f"infer_frames is {infer_frames!r}; it must be a whole number: 12, 24, 36, 48, ...")
     if infer_frames < FRAMES_PER_BLOCK or infer_frames % FRAMES_PER_BLOCK:
-        below = max(infer_frames // FRAMES_PER_BLOCK, 1) * FRAMES_PER_BLOCK
-        nearest = f"{below}" if infer_frames < below else f"{below} or {below + FRAMES_PER_BLOCK}"
+        below = infer_frames // FRAMES_PER_BLOCK * FRAMES_PER_BLOCK
+        # The longer clip first: it leaves out nothing of what was asked for.
+        usable = f"{below + FRAMES_PER_BLOCK} or {below}" if below > 0 else f"{FRAMES_PER_BLOCK}"
         raise InputError(
             f"infer_frames is {infer_frames}; the model works in blocks of {FRAMES_PER_BLOCK} frames, so it must be a "
-            f"multiple of {FRAMES_PER_BLOCK}. Use {nearest} (48 is the default)."
+            f"multiple of {FRAMES_PER_BLOCK}. Use {usable} (48 is the default)."
         )
     return infer_frames
 
@@ -113,6 +115,11 @@ def video_frames(num_clip: int, infer_frames: int) -> int:
     return check_num_clip(num_clip) * check_infer_frames(infer_frames)
 
 
+def latents_for_frames(frames: int) -> int:
+    """Fewest latent frames that hold so many video frames; the first one counts as whole, as blocks do."""
+    return -(-frames // FRAMES_PER_LATENT)
+
+
 def duration(num_clip: int, infer_frames: int, fps: Fraction) -> Fraction:
     """Seconds of the whole video: `num_clip * infer_frames / fps`, exactly."""
     return Fraction(video_frames(num_clip, infer_frames)) / fps
@@ -123,23 +130,41 @@ def clips_for_duration(seconds: Fraction, infer_frames: int, fps: Fraction) -> i
     return max(1, math.ceil(seconds * fps / check_infer_frames(infer_frames)))
 
 
-def segment_clips(num_clip: int, segment_clips: int, segment_index: int) -> range:
-    """Clips of one segment of a video that is cut every `segment_clips` clips (0: not cut); the last may be shorter.
+def clips_for_frames(frames: int, infer_frames: int) -> int:
+    """Fewest clips that have `frames` frames, at least 1."""
+    return max(1, -(-frames // check_infer_frames(infer_frames)))
 
-    Raises InputError when there is no such segment.
-    """
+
+def check_segment(segment_clips: int, segment_index: int) -> None:
+    """Raises InputError for a segment that no video has, however many clips it has."""
     if segment_clips < 0 or segment_index < 0:
         raise InputError(
             f"segment_clips is {segment_clips} and segment_index {segment_index}; neither can be negative. "
             "Use 0 for one video without segments."
         )
+    if segment_index and not segment_clips:
+        raise InputError(
+            f"segment_index is {segment_index} and segment_clips 0, so the video is made as one and allowed is only 0. "
+            "Set segment_clips to the clips of a segment, or segment_index to 0."
+        )
+
+
+def segment_clips(num_clip: int, segment_clips: int, segment_index: int, filled_by: str = "num_clip") -> range:
+    """Clips of one segment of a video that is cut every `segment_clips` clips (0: not cut); the last may be shorter.
+
+    `filled_by`: what decided `num_clip`, for the message: the user, or "the voice". Raises InputError when there is
+    no such segment.
+    """
+    check_segment(segment_clips, segment_index)
     length = segment_clips or check_num_clip(num_clip)
     segments = -(-num_clip // length)
     if segment_index >= segments:
         allowed = f"0 to {segments - 1}" if segments > 1 else "only 0"
+        made = f"{num_clip} clips" if filled_by == "num_clip" else f"{filled_by} fills {num_clip} clips, which"
+        advice = "or raise num_clip (a voice must fill it)" if filled_by == "num_clip" else "or use a longer voice"
         raise InputError(
-            f"segment_index is {segment_index}; {num_clip} clips in segments of {length} make {segments}, "
-            f"so allowed is {allowed}. Lower segment_index, or raise num_clip (a voice must fill it)."
+            f"segment_index is {segment_index}; {made} in segments of {length} make {segments}, "
+            f"so allowed is {allowed}. Lower segment_index, {advice}."
         )
     return range(segment_index * length, min(num_clip, (segment_index + 1) * length))
 
@@ -150,6 +175,14 @@ def samples_for_frames(num_frames: int, fps: Fraction, sample_rate: int) -> int:
     The sound of frames [a, b) is samples [samples_for_frames(a), samples_for_frames(b)): no error adds up.
     """
     return math.floor(Fraction(num_frames) * sample_rate / fps + Fraction(1, 2))
+
+
+def frames_for_samples(num_samples: int, fps: Fraction, sample_rate: int) -> int:
+    """Fewest frames whose sound has all of `num_samples` samples, at least 1: `samples_for_frames` backwards.
+
+    The last of them is the frame in which the last sample is heard.
+    """
+    return max(1, math.ceil((num_samples - Fraction(1, 2)) * fps / sample_rate))
 
 
 def encoder_frames(num_samples: int) -> int:
@@ -170,11 +203,12 @@ def bucket_index(frame: int, fps: Fraction) -> int:
     return round(frame * BUCKET_RATE / fps)
 
 
-def format_duration(seconds: Fraction) -> str:
-    """Seconds for people, to a hundredth: "7.5 s", "2 min 30 s", "2 h 46 min 40 s"."""
+def format_duration(seconds: Fraction, all_digits: bool = False) -> str:
+    """Seconds for people, to a hundredth: "7.5 s", "2 min 30 s", "2 h 46 min 40 s"; `all_digits`: "7.50 s"."""
     hundredths = math.floor(seconds * 100 + Fraction(1, 2))
     minutes, rest = divmod(hundredths, 6000)
     hours, minutes = divmod(minutes, 60)
     parts = [f"{hours} h"] if hours else []
     parts += [f"{minutes} min"] if minutes or hours else []
-    return " ".join([*parts, f"{rest / 100:.2f}".rstrip("0").rstrip(".") + " s"])
+    number = f"{rest / 100:.2f}"
+    return " ".join([*parts, (number if all_digits else number.rstrip("0").rstrip(".")) + " s"])

@@ -15,7 +15,7 @@ from .plan import ClipPlan
 CHUNK_BYTES = 2**26
 # Raised when the same inputs begin to give other latents.
 FORMAT = 1
-NOT_IN_KEY = {"num_clip", "segment_clips", "segment_index", "keep_aspect"}
+NOT_IN_KEY = {"num_clip", "segment_clips", "segment_index", "keep_aspect", "cut_frames"}
 """Fields of a plan that change how much of a video is made, not what is in it."""
 
 

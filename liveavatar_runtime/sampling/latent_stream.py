@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MachineError
+from ..planning.advice import clips_text
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
 from .block_loop import KeepRings, LatentBlock, RunStart
 from .plan import ClipPlan, Segment
@@ -148,7 +149,7 @@ class LatentStream:
             latents = self.spool.read_clip(clip)
             if latents is None or not same(latents, self._shape):
                 if existed:
-                    self._tell(f"Clip {clip} was damaged on the disk and is made again")
+                    self._tell(f"Clip {clip + 1} was damaged on the disk and is made again")
                 return None
             self._read = clip, latents
             self.spool.touch()
@@ -187,7 +188,7 @@ class LatentStream:
                 return False
             if not waiting:
                 waiting = True
-                self._tell(f"Another prompt is making this video: waiting for its clip {clip}")
+                self._tell(f"Another prompt is making this video: waiting for its clip {clip + 1}")
             self._stop_if_interrupted()
             time.sleep(WAIT_SECONDS)
         return not self.spool.has_clip(clip)
@@ -203,7 +204,8 @@ class LatentStream:
             self.spool.begin_anew_at(Beginning(found.start.first_block, found.how == "fp8"), plan.blocks_per_clip)
         first = self.segment.clips.start
         if clip < first:
-            self._tell(f"Clips {clip} to {first - 1}, before this segment, are missing and are made first")
+            missing, verb = clips_text(range(clip, first)), "is" if first - clip == 1 else "are"
+            self._tell(f"{missing.capitalize()}, before this segment, {verb} missing and {verb} made first")
         elif clip or found.parts:
             self._tell(resume_note(plan, clip, found))
 
@@ -287,14 +289,13 @@ def clip_bytes(plan: ClipPlan) -> int:
 
 def resume_note(plan: ClipPlan, clip: int, found: Resumption) -> str:
     """How sampling goes on, for the user."""
-    text = f"{clip} of {plan.num_clip} clips are finished: going on with clip {clip}"
+    text = f"{clip} of {plan.num_clip} clips are finished: going on with clip {clip + 1}"
     if found.how == "fp8":
         text += ", from a state that was kept in fp8 (state_dtype): almost, not exactly, as it would have gone on"
     elif found.how == "warm-up":
         text += (
-            ", after a warm-up of one ring length because no state was kept (state_budget); the picture may jump a "
-            "little there"
+            ", after a warm-up because no state was kept (state_budget): almost, not exactly, as it would have gone on"
         )
     elif found.start.first_block < clip * plan.blocks_per_clip:
-        text += f", by way of clip {plan.clip_of(found.start.first_block)}, so that it becomes what it was"
+        text += f", by way of clip {plan.clip_of(found.start.first_block) + 1}, so that it becomes what it was"
     return text

@@ -15,7 +15,6 @@ from ..planning.duration import (
     LATENT_FRAMES_PER_BLOCK,
     check_infer_frames,
     check_num_clip,
-    duration,
     segment_clips,
     video_frames,
 )
@@ -43,10 +42,11 @@ def check_distance(distance: int) -> int:
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of a plan's video that is made now: whole clips."""
+    """The part of a plan's video that is made now: whole clips, of which the last one's `cut_frames` are not shown."""
 
     clips: range
     infer_frames: int
+    cut_frames: int = 0
 
     @property
     def blocks(self) -> range:
@@ -61,7 +61,8 @@ class Segment:
 
     @property
     def frames(self) -> int:
-        return video_frames(len(self.clips), self.infer_frames)
+        """Frames of the video that this part has."""
+        return video_frames(len(self.clips), self.infer_frames) - self.cut_frames
 
     @property
     def starts_video(self) -> bool:
@@ -79,7 +80,8 @@ class ClipPlan:
     the reference picture by the first generated latent frame after clip 0, "reference" keeps it, "reanchor" replaces
     it as adaptive does and again after every `reanchor_clips` clips, by the newest clip's first latent frame.
     `segment_clips`, `segment_index`: which part of the video is made now (0 and 0: all). They change no latents: all
-    other fields describe the whole video.
+    other fields describe the whole video. `cut_frames`: frames at the end of the last clip that are sampled, as a clip
+    is what is kept, and left out of the video.
     """
 
     num_clip: int = 10
@@ -97,6 +99,7 @@ class ClipPlan:
     segment_clips: int = 0
     segment_index: int = 0
     reanchor_clips: int = 10
+    cut_frames: int = 0
 
     def __post_init__(self) -> None:
         check_num_clip(self.num_clip)
@@ -113,6 +116,8 @@ class ClipPlan:
         if self.reanchor_clips < 1:
             raise InputError(f"reanchor_clips is {self.reanchor_clips}; use at least 1")
         segment_clips(self.num_clip, self.segment_clips, self.segment_index)
+        if not 0 <= self.cut_frames < self.infer_frames:
+            raise InputError(f"cut_frames is {self.cut_frames}; allowed are 0 to {self.infer_frames - 1}")
 
     def _check_size(self) -> None:
         for name, side in (("width", self.width), ("height", self.height)):
@@ -132,25 +137,27 @@ class ClipPlan:
 
     def clamped_to(self, audio_clips: int) -> "ClipPlan":
         """The plan with no more clips than the sound fills."""
-        return replace(self, num_clip=min(self.num_clip, audio_clips))
+        return self if self.num_clip <= audio_clips else replace(self, num_clip=audio_clips, cut_frames=0)
 
     def until(self, clip: int) -> "ClipPlan":
         """The plan that ends before a clip; its latents are the beginning of this plan's."""
-        return replace(self, num_clip=clip, segment_clips=0, segment_index=0)
+        return replace(self, num_clip=clip, segment_clips=0, segment_index=0, cut_frames=0)
 
     @property
     def segment(self) -> Segment:
         """The part that is made now."""
-        return Segment(segment_clips(self.num_clip, self.segment_clips, self.segment_index), self.infer_frames)
+        clips = segment_clips(self.num_clip, self.segment_clips, self.segment_index)
+        return Segment(clips, self.infer_frames, self.cut_frames if clips.stop == self.num_clip else 0)
 
     @property
     def frames(self) -> int:
-        return video_frames(self.num_clip, self.infer_frames)
+        """Frames of the whole video."""
+        return video_frames(self.num_clip, self.infer_frames) - self.cut_frames
 
     @property
     def duration(self) -> Fraction:
-        """Seconds."""
-        return duration(self.num_clip, self.infer_frames, self.fps)
+        """Seconds of the whole video."""
+        return self.frames / self.fps
 
     @property
     def blocks_per_clip(self) -> int:

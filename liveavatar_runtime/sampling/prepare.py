@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ..config import AvatarConfig
 from ..errors import InputError
-from ..planning.duration import clips_for_duration
+from ..planning.duration import clips_for_frames
 from .conditions import AlignedAudio, Conditions
 from .plan import ClipPlan
+from .plan_request import reduced_note
 
 if TYPE_CHECKING:
     from ..audio.features import AvatarAudio
@@ -64,14 +65,8 @@ def check_text(text: Tensor, config: AvatarConfig) -> None:
 
 def clamp_clips(plan: ClipPlan, audio: "AvatarAudio") -> tuple[ClipPlan, tuple[str, ...]]:
     """No more clips than the sound fills; says so."""
-    available = clips_for_duration(audio.duration, plan.infer_frames, plan.fps)
-    if plan.num_clip <= available:
-        return plan, ()
-    note = (
-        f"num_clip {plan.num_clip} was reduced to {available}: the sound lasts {float(audio.duration):.2f} s, "
-        f"which {available} clips of {plan.infer_frames} frames at {float(plan.fps):g} fps cover."
-    )
-    return plan.clamped_to(available), (note,)
+    clamped = plan.clamped_to(clips_for_frames(audio.video_frames(plan.fps), plan.infer_frames))
+    return clamped, () if clamped is plan else (reduced_note(plan.num_clip, clamped, audio),)
 
 
 def encode_picture(

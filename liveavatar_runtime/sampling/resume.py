@@ -1,4 +1,4 @@
-"""Where sampling goes on: an exact state on the disk if there is one, else one in fp8, else a warm-up."""
+"""Where sampling goes on: an exact state on the disk if there is one, else one in fp8, else a warm-up; in words too."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -9,6 +9,8 @@ from ..planning.duration import LATENT_FRAMES_PER_BLOCK
 from .block_loop import RunStart
 from .plan import LATENT_CHANNELS, ClipPlan
 from .spool import Beginning, Spool, same
+from .spool_store import gib
+from .states import StateSettings, StateType
 
 How = Literal["exact", "fp8", "warm-up"]
 
@@ -107,3 +109,30 @@ def _first_frames(
             return None
         frames[source] = latents[:, :1].clone()
     return frames
+
+
+def how_it_goes_on(
+    plan: ClipPlan, settings: StateSettings, exact: int, in_fp8: int, choice: StateType, batched: bool
+) -> tuple[str, bool]:
+    """What a user is told before a run: how its later segments, or the video after a stop, will go on; and whether that
+    is bit for bit.
+
+    `exact`, `in_fp8`: bytes of a state, as given to `StateSettings.choose`. `batched`: whether the blocks of all steps
+    run as one batch, which other blocks share after a break.
+    """
+    several = len(plan.segment.clips) < plan.num_clip
+    subject = "The segments of this video go on" if several else "After a stop this video goes on"
+    if not settings.allowed:
+        smallest = "" if in_fp8 >= exact or choice == "model" else f", {gib(in_fp8)} in fp8"
+        return (
+            f"{subject} after a warm-up: almost, not bit for bit. No state is kept, as one takes "
+            f"{gib(exact)}{smallest} and state_budget is {gib(settings.budget)}; raise it to keep one"
+        ), False
+    if settings.fp8:
+        why = "state_dtype" if choice == "fp8" else "state_budget"
+        return (
+            f"{subject} from states in fp8 of {gib(in_fp8)}: almost, not bit for bit. Exact ones would take "
+            f"{gib(exact)} ({why})"
+        ), False
+    how = "equal up to rounding, as schedule is batched" if batched else "bit for bit"
+    return f"{subject} {how}, from exact states of {gib(exact)}", not batched

@@ -1,6 +1,7 @@
 """Translations and help pages against the schemas that ComfyUI reads from the pack, loaded as ComfyUI loads it."""
 
 import asyncio
+import inspect
 import json
 import re
 from pathlib import Path
@@ -14,14 +15,19 @@ Table = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def schemas(pack) -> dict[str, Any]:
-    """Node id -> io.Schema."""
+def nodes(pack) -> dict[str, Any]:
+    """Node id -> its class."""
 
-    async def nodes() -> list[Any]:
+    async def found() -> list[Any]:
         return await (await pack.comfy_entrypoint()).get_node_list()
 
-    found = [node.GET_SCHEMA() for node in asyncio.run(nodes())]
-    return {schema.node_id: schema for schema in found}
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(found())}
+
+
+@pytest.fixture(scope="module")
+def schemas(nodes) -> dict[str, Any]:
+    """Node id -> io.Schema."""
+    return {node_id: node.GET_SCHEMA() for node_id, node in nodes.items()}
 
 
 def locale(language: str, file: str = "nodeDefs.json") -> Table:
@@ -111,3 +117,19 @@ def test_comfyui_reads_the_translations(comfy, monkeypatch, tmp_path):
     served = CustomNodeManager().build_translations()
     for language in LOCALES:
         assert served[language] == {**locale(language, "main.json"), "nodeDefs": locale(language)}
+
+
+def test_every_advanced_widget_is_optional(schemas):
+    """A graph that was saved for the API before a widget was added, or without it, still runs."""
+    required = {(name, i.id) for name, s in schemas.items() for i in s.inputs if i.advanced and not i.optional}
+    assert not required
+
+
+def test_every_optional_widget_has_its_default_in_execute(nodes, schemas):
+    """ComfyUI passes no value for an optional input that a graph does not have."""
+    for node_id, node in nodes.items():
+        parameters = inspect.signature(node.execute).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for given in schemas[node_id].inputs:
+            if given.optional and not (takes_any and given.id not in parameters):
+                assert parameters[given.id].default == getattr(given, "default", None), (node_id, given.id)

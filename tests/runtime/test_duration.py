@@ -14,9 +14,11 @@ from liveavatar_runtime.planning.duration import (
     check_infer_frames,
     check_num_clip,
     clips_for_duration,
+    clips_for_frames,
     duration,
     encoder_frames,
     format_duration,
+    frames_for_samples,
     parse_fps,
     parse_seconds,
     samples_for_frames,
@@ -74,10 +76,12 @@ def test_clips_are_whole_blocks(infer_frames):
 
 
 def test_the_refusal_names_the_neighbours():
-    with pytest.raises(InputError, match="Use 48 or 60"):
+    with pytest.raises(InputError, match="Use 60 or 48"):
         check_infer_frames(50)
     with pytest.raises(InputError, match=r"Use 12 \("):
         check_infer_frames(0)
+    with pytest.raises(InputError, match="Use 36 or 24"):
+        check_infer_frames(32)
 
 
 @pytest.mark.parametrize("num_clip", [0, -1, 1.5, True])
@@ -114,6 +118,22 @@ def test_sound_of_blocks_adds_up_to_the_sound_of_the_video():
             assert abs(end - Fraction(12 * number * rate) / fps) <= Fraction(1, 2)
         exact = Fraction(12 * rate) / fps
         assert {b - a for a, b in zip(ends, ends[1:], strict=False)} <= {int(exact), int(exact) + 1}
+
+
+def test_frames_of_a_sound_are_the_fewest_that_have_all_its_samples():
+    for fps, rate in product(RATES, (8000, 16000, 22050, 44100, 48000)):
+        for samples in (1, 2, rate // 2 + 1, 111_037, samples_for_frames(1000, fps, rate), 7 * rate, 3601 * rate - 1):
+            frames = frames_for_samples(samples, fps, rate)
+            assert samples_for_frames(frames, fps, rate) >= samples
+            assert frames == 1 or samples_for_frames(frames - 1, fps, rate) < samples
+        for frames in (1, 12, 47, 48, 49, 100_001):
+            assert frames_for_samples(samples_for_frames(frames, fps, rate), fps, rate) == frames
+
+
+@pytest.mark.parametrize("frames", [1, 47, 48, 49, 96, 97])
+def test_clips_of_frames(frames):
+    clips = clips_for_frames(frames, 48)
+    assert (clips - 1) * 48 < frames <= clips * 48
 
 
 def test_ten_thousand_seconds_do_not_drift():
@@ -155,6 +175,11 @@ def test_buckets_follow_the_frames():
 )
 def test_duration_for_people(seconds: Fraction, text: str):
     assert format_duration(seconds) == text
+
+
+def test_duration_with_all_digits():
+    assert format_duration(Fraction(9), all_digits=True) == "9.00 s"
+    assert format_duration(Fraction(90), all_digits=True) == "1 min 30.00 s"
 
 
 @pytest.mark.parametrize("fps", ["16", "18", "25", "23.976", "29.97", "30", "7"])

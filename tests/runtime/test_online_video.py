@@ -209,3 +209,33 @@ def test_keeping_all_frames():
         check_kept(replace(PLAN, num_clip=101), 2**40)
     segment = replace(PLAN, num_clip=300, segment_clips=100, segment_index=2)
     assert check_kept(segment, 2**40) is None
+
+
+@pytest.mark.parametrize(("cut", "start", "overlap"), [(1, "hold", True), (13, "trim", True), (23, "hold", False)])
+def test_frames_that_the_plan_cuts_are_sampled_and_not_written(tmp_path, vae, cut, start, overlap):
+    """The file and the kept frames are those of the whole, up to the cut; the clip is in the spool all the same."""
+    whole = write(tmp_path / "whole.mp4", vae, start=start, keep_frames=True)
+    plan = replace(PLAN, cut_frames=cut)
+    given, seen = stream(plan), []
+    video = write(
+        tmp_path / "cut.mp4",
+        vae,
+        given,
+        start,
+        keep_frames=True,
+        overlap=overlap,
+        hooks=Hooks(lambda *n: seen.append(n)),
+    )
+    frames = PLAN.frames - cut - skipped_frames(start, plan)
+    facts = probe(video.path)
+    assert video.frames == facts.frames == frames and seen[-1] == (frames, frames)
+    assert abs(float(facts.audio_duration or 0) - frames / 16) < 1 / 32
+    assert whole.kept is not None and video.kept is not None and video.last_frame is not None
+    assert torch.equal(video.kept, whole.kept[:frames]) and torch.equal(video.last_frame, whole.kept[frames - 1])
+    assert given.finished_clips == PLAN.num_clip
+
+
+def test_trim_needs_more_frames_than_it_leaves_out():
+    with pytest.raises(InputError, match="leaves out the first 3 frames, and this video has 3"):
+        skipped_frames("trim", replace(PLAN, num_clip=1, cut_frames=21))
+    assert skipped_frames("hold", replace(PLAN, num_clip=1, cut_frames=23)) == 0
