@@ -10,8 +10,6 @@ from comfy_server import ComfyServer
 from prompt_builder import PromptBuilder
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
-# Widgets that several nodes of a workflow have and that must agree.
-SHARED = {"infer_frames", "fps"}
 
 
 @pytest.fixture(scope="session")
@@ -22,17 +20,12 @@ def object_info(server: ComfyServer) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def short_clip(object_info: dict[str, Any]) -> Callable[..., PromptBuilder]:
-    """short_clip(num_clip=1, width=64, ...): the short clip workflow with inputs of Clip Scheduler replaced.
-
-    A number of clips replaces the link that makes it follow the voice; infer_frames and fps are set on all nodes.
-    """
+    """short_clip(num_clip=1, width=64, ...): the short clip workflow with inputs of Clip Scheduler replaced."""
     workflow = json.loads((WORKFLOWS / "short_clip.json").read_text())
 
     def build(**inputs: Any) -> PromptBuilder:
         prompt = PromptBuilder(workflow, object_info)
         prompt.set("LiveAvatar_ClipScheduler", **inputs)
-        for node in prompt.nodes.values():
-            node["inputs"].update({k: v for k, v in inputs.items() if k in SHARED and k in node["inputs"]})
         return prompt
 
     return build

@@ -83,8 +83,8 @@ def test_sound_with_values_that_are_not_numbers(server, short_clip):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"infer_frames": 50}, r"infer_frames is 50.*multiple of 12.*48 or 60"),
-        ({"num_clip": 0}, r"num_clip|smaller than min"),
+        ({"infer_frames": 50}, r"infer_frames is 50.*multiple of 12.*60 or 48"),
+        ({"num_clip": -1}, r"num_clip is -1. Use 1 or more, or 0 for as many"),
         ({"fps": 0.0}, r"fps|smaller than min"),
         ({"steps": 0}, r"smaller than min"),
         ({"width": 16}, r"smaller than min"),

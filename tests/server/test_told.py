@@ -14,7 +14,7 @@ CASES = [
     Told(
         "a clip length that is no multiple of 12",
         "LiveAvatar_ClipScheduler",
-        r"infer_frames is 50.*multiple of 12.*48 or 60",
+        r"infer_frames is 50.*multiple of 12.*60 or 48",
         plan={"infer_frames": 50},
         refused=True,
     ),
