@@ -37,6 +37,11 @@ class GgufTensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._stored)
 
+    def packed(self, name: str, count: int) -> Tensor:
+        """About `count` of the values as they are stored, spread over the tensor: cheap, as nothing is unpacked."""
+        stored = self._stored[name].data.reshape(-1)
+        return torch.from_numpy(stored[:: max(1, stored.size // count)].copy())
+
     def renamed(self, names: Mapping[str, str]) -> "GgufTensors":
         """Only the tensors of `names` (new name -> name here), under the new names."""
         stored = {new: self._stored[old] for new, old in names.items()}

@@ -6,7 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.safetensors_io import read_tensors
+from ..checkpoint.gguf_io import GgufTensors
+from ..checkpoint.lora import fit_lora, open_lora
+from ..checkpoint.quantised import weight_shapes
+from ..checkpoint.safetensors_io import open_checkpoint
 from ..sampling.fingerprint import Fingerprint
 from ..vae.checkpoint import DTYPES
 from .channel import dtype_name
@@ -16,15 +19,29 @@ SAMPLES = 256
 
 
 def weights_key(path: Path, loras: Sequence[tuple[Path, float]], dtype: str) -> str:
-    """Over the files' weights, the LoRAs' with their strengths, and the number format of the computation."""
+    """Over the file's weights, what LoRAs change in them and how strongly, and the number format of the computation.
+
+    Of a LoRA the changes count, not its bytes: its scale may come from a file beside it.
+    """
     fingerprint = Fingerprint().add("dtype", dtype)
-    for file, strength in ((path, 1.0), *loras):
-        tensors = read_tensors(file)[0]
+    checkpoint = open_checkpoint(path)
+    for name, shape in sorted(checkpoint.shapes.items()):
+        if isinstance(checkpoint.tensors, GgufTensors):
+            fingerprint.add(name, list(shape)).add(name, checkpoint.tensors.packed(name, SAMPLES))
+        else:
+            _add(fingerprint, name, checkpoint.tensors[name])
+    shapes = weight_shapes(checkpoint) if loras else {}
+    for file, strength in loras:
         fingerprint.add("strength", strength)
-        for name in sorted(tensors):
-            fingerprint.add(name, [str(tensors[name].dtype), list(tensors[name].shape)])
-            fingerprint.add(name, _sampled(tensors[name]))
+        for change in fit_lora(open_lora(file), shapes).changes:
+            fingerprint.add(change.target, [change.kind.name, change.scale.value])
+            for name in sorted(change.parts):
+                _add(fingerprint, name, change.parts[name])
     return fingerprint.hexdigest()
+
+
+def _add(fingerprint: Fingerprint, name: str, tensor: Tensor) -> None:
+    fingerprint.add(name, [str(tensor.dtype), list(tensor.shape)]).add(name, _sampled(tensor))
 
 
 def vae_keys(weights: Mapping[str, Tensor]) -> dict[str, str]:

@@ -6,6 +6,9 @@ from fractions import Fraction
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
+from safetensors.torch import load_file, save_file
+from test_gguf import demo_file
 from tiny_avatar import CONFIG, PLAN, Noise, random_conditions
 from worker_group import save_model
 
@@ -21,6 +24,7 @@ from liveavatar_runtime.sampling.block_loop import RunStart
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 CPU = torch.device("cpu")
+Q8_0, Q4_0 = GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0
 
 
 @pytest.mark.parametrize(
@@ -139,9 +143,23 @@ def test_weights_are_told_apart(tmp_path) -> None:
     same = save_model(tmp_path / "two")
     key = weights_key(model, [], "float32")
     assert weights_key(same, [], "float32") == key
+    lora, strong = tmp_path / "lora" / "a.safetensors", tmp_path / "strong" / "a.safetensors"
+    size = load_file(model / "diffusion_pytorch_model.safetensors")["blocks.0.self_attn.q.weight"].shape[0]
+    for file, alpha in ((lora, "2"), (strong, "4")):
+        file.parent.mkdir()
+        factors = {"lora_A": torch.ones(2, size), "lora_B": torch.ones(size, 2)}
+        tensors = {f"blocks.0.self_attn.q.{name}.weight": value for name, value in factors.items()}
+        save_file(tensors, file, metadata={"lora_alpha": alpha})
     others = {
         weights_key(model, [], "bfloat16"),
-        weights_key(model, [(same, 1.0)], "float32"),
-        weights_key(model, [(same, 0.5)], "float32"),
+        weights_key(model, [(lora, 1.0)], "float32"),
+        weights_key(model, [(lora, 0.5)], "float32"),
+        weights_key(model, [(strong, 1.0)], "float32"),
     }
-    assert len(others | {key}) == 4
+    assert len(others | {key}) == 5
+
+
+def test_packed_weights_are_told_apart(tmp_path) -> None:
+    files = [demo_file(tmp_path / f"{kind.name}.gguf", kind) for kind in (Q8_0, Q4_0)]
+    first, second, again = (weights_key(file, [], "float32") for file in (*files, files[0]))
+    assert first == again != second
