@@ -19,7 +19,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from torch import Tensor
 
-from ..liveavatar_runtime.dit.attention import AttentionKernel, sdpa
+from ..liveavatar_runtime.dit.attention import sdpa
 from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.sampling.block_loop import Evaluation
 from ..liveavatar_runtime.sampling.plan import ClipPlan
@@ -196,13 +196,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 COMFYUI_ATTENTION = "comfyui"
-
-
-def attention_kernel(name: str) -> AttentionKernel:
-    """The kernel of ComfyUI's choice, or of one of the runtime's backends by name."""
-    from ..liveavatar_runtime.dit.backends import attention_kernel as named
-
-    return attention if name == COMFYUI_ATTENTION else named(name)
 
 
 def stop_if_interrupted() -> None:

@@ -158,12 +158,25 @@ def _with_lora(patcher: Any, path: Path, strength: float) -> tuple[Any, "FittedL
 
 def adopt(patcher: Any) -> AvatarModel:
     """A MODEL as a Live Avatar model. Raises CheckpointError when it is of another architecture."""
-    tree = patcher.get_model_object("diffusion_model")
+    tree = tree_of(patcher)
     if not hasattr(tree, "casual_audio_encoder") or not hasattr(tree, "frame_packer"):
         raise CheckpointError(
             f"the connected model is {type(tree).__name__}, which has no audio encoder; connect a Wan2.2-S2V-14B model"
         )
-    return AvatarModel(patcher, config_of(tree), patcher.model.get_dtype_inference())
+    return AvatarModel(patcher, config_of(tree), compute_dtype(patcher))
+
+
+def tree_of(patcher: Any) -> torch.nn.Module:
+    """The module tree of a MODEL; of one that a node compiled as a whole, what was compiled."""
+    tree = patcher.get_model_object("diffusion_model")
+    return getattr(tree, "_orig_mod", tree)
+
+
+def compute_dtype(patcher: Any) -> torch.dtype:
+    """What a MODEL computes in. Clones share one model, on which the one that was used last has left its own dtype."""
+    shared, name = patcher.model, "manual_cast_dtype"
+    own = patcher.object_patches_backup.get(name, shared.manual_cast_dtype)
+    return patcher.object_patches.get(name) or own or shared.get_dtype()
 
 
 def config_of(tree: Any) -> AvatarConfig:

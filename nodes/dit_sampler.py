@@ -23,6 +23,7 @@ from ..liveavatar_runtime.sampling.plan import ClipPlan
 from ..liveavatar_runtime.sampling.plan_request import PlanRequest
 from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
+from .attention_choice import choose_attention, patches_key
 from .executor_choice import executor_for
 from .notes import KEPT_WHEN_CACHED, Notes
 from .prompt_input import read_prompt
@@ -166,7 +167,8 @@ class DiTSampler(io.ComfyNode):
         from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
 
         notes = Notes()
-        kernel = bridge.attention_kernel(attention)
+        chosen_attention = choose_attention(model, attention, compile, devices_of(model))
+        notes.warn(*chosen_attention.warnings)
         picture, picture_changes = read_picture(image)
         prompt = read_prompt(positive, model.config.text_len)
         notes.warn(*picture_changes, *prompt.warnings)
@@ -183,16 +185,17 @@ class DiTSampler(io.ComfyNode):
         notes.tell(why, "" if placement == ON_DEVICE else str(placement))
         if stages is not None:
             notes.tell(describe_stages(model, stages, plan))
-        numerics = (placement.kv_dtype, attention)
+        notes.tell(*chosen_attention.facts)
+        numerics = (placement.kv_dtype, chosen_attention.name, *patches_key(model))
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
         notes.tell(*spool_notes)
         states = state_settings(model, plan, placement, state_dtype, state_budget, notes)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
             if stages is not None:
-                executor = pipeline_executor(model, stages, part, streaming, kernel, compile)
+                executor = pipeline_executor(model, stages, part, streaming, chosen_attention.kernel, compile)
             else:
-                executor = executor_of(model, streaming, part, placement, kernel, compile)
+                executor = executor_of(model, streaming, part, placement, chosen_attention.kernel, compile)
             return executor.run(prepared.conditions, part, first, bridge.SamplingProgress(node_id, part), keep_rings)
 
         stream = LatentStream(
@@ -271,6 +274,11 @@ def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine
 def home_of(model: AvatarModel) -> torch.device:
     """Where the model runs when it runs on one device."""
     return model.devices[0] if model.devices else model.patcher.load_device
+
+
+def devices_of(model: AvatarModel) -> tuple[torch.device, ...]:
+    """Where a model in this process may run."""
+    return model.devices or ((home_of(model),) if model.workers is None else ())
 
 
 def executor_of(

@@ -9,17 +9,19 @@ import torch
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.parallel.channel import parse_address
-from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP
+from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_loras
 from .lora_notes import changed_weights, loras_for_workers, tell_distillation, tell_loras
+from .model_patches import without_effect
 from .notes import KEPT_WHEN_CACHED, Notes
 from .types import CATEGORY, AvatarModel, ModelSocket
 from .validation import verdict
 from .worker_model import (
     chosen_places,
     describe_workers,
+    idle_devices,
     model_of_address,
     model_of_group,
     on_devices,
@@ -103,7 +105,8 @@ class LoadAvatarModel(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="Devices of executor, such as cuda:0,cuda:1; auto is ComfyUI's own, or all for fsdp.",
+                    tooltip="Devices of executor, such as cuda:0,cuda:1. auto: ComfyUI's own with executor auto and "
+                    "local, all of this machine with the others.",
                 ),
                 io.String.Input(
                     "workers",
@@ -169,6 +172,7 @@ class LoadAvatarModel(io.ComfyNode):
             notes.tell(description(avatar))
             changed = changed_weights(avatar.patcher, loras, fitted)
             tell_distillation(notes, avatar, changed, source, bundle is not None)
+        notes.warn(*told_of_model(avatar, base_model, precision), idle_gpus(avatar, executor, devices))
         parts = load_parts(bundle, stages) if bundle else (None, None, None)
         return notes.output(avatar, *parts)
 
@@ -255,6 +259,24 @@ def ignored_loras(loras: Sequence[tuple[Path, float]], own: Path | None) -> str 
         f"{', '.join(names)} is not applied: the workers were started with LoRAs of their own. "
         "Start them with --lora FILE STRENGTH, or leave workers empty."
     )
+
+
+def told_of_model(avatar: AvatarModel, base_model: Any, precision: str) -> list[str]:
+    """What on the model, or beside a connected one or that of workers, has no effect."""
+    told = [] if avatar.patcher is None else without_effect(avatar.patcher)
+    if base_model is not None and precision != AUTO:
+        told.append(
+            f"precision {precision} has no effect on base_model; set it in the loader of that model, or with a "
+            "ModelComputeDtype node after it."
+        )
+    if avatar.workers is not None and not avatar.devices and precision != AUTO:
+        told.append(f"precision {precision} has no effect on workers that run already; start them with --precision.")
+    return told
+
+
+def idle_gpus(avatar: AvatarModel, executor: str, devices: str) -> str | None:
+    """That GPUs of this machine have nothing to do, if the model is here and nobody chose that."""
+    return idle_devices(executor, devices, all_devices()) if avatar.workers is None else None
 
 
 def description(avatar: AvatarModel) -> str:

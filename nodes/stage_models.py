@@ -10,12 +10,15 @@ import torch
 
 from ..liveavatar_runtime.dit.attention import AttentionKernel
 from ..liveavatar_runtime.dit.model import CausalWanS2V
-from ..liveavatar_runtime.errors import MachineError
+from ..liveavatar_runtime.errors import InputError, MachineError
 from ..liveavatar_runtime.parallel.devices import LAYER_PIPELINE, TIMESTEP_PIPELINE
 from ..liveavatar_runtime.planning.measured import Measurements
 from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
+from .core_model import tree_of
+from .layer_hooks import hooks_of
+from .model_patches import deciding
 from .types import AvatarModel
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from .vae_bridge import StreamingVAE
 
 PIPELINES = (LAYER_PIPELINE, TIMESTEP_PIPELINE)
+BOUND = ("injection/", "module/")
+"""Places of patches (`model_patches`) that change the layers of one copy of a model."""
 Share = tuple[torch.device, frozenset[int]]
 
 _MEASUREMENTS = Measurements()
@@ -146,7 +151,8 @@ def pipeline_executor(
 
 
 def transformer_of(model: AvatarModel, patcher: Any, attention: AttentionKernel) -> CausalWanS2V:
-    return CausalWanS2V.adopt(patcher.get_model_object("diffusion_model"), model.config, attention)
+    """The runtime's transformer over the modules that the patcher holds now, with the patcher's hooks in its layers."""
+    return CausalWanS2V.adopt(tree_of(patcher), model.config, attention, hooks_of(patcher, model.config.num_layers))
 
 
 def patcher_on(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
@@ -166,12 +172,23 @@ def patcher_on(model: AvatarModel, device: torch.device, layers: set[int]) -> An
     return clones[key]
 
 
+def check_clonable(patcher: Any) -> None:
+    """Raises InputError when the model has parts that hold on to the layers of one copy of it."""
+    bound = [found.maker or found.place for found in deciding(patcher) if found.place.startswith(BOUND)]
+    if bound:
+        raise InputError(
+            f"base_model brings {', '.join(dict.fromkeys(bound))}, which works on ComfyUI's own device only; use an "
+            "ordinary LoRA node instead, or set devices of Load Avatar Model to auto and executor to local"
+        )
+
+
 def clone_for(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
     from ..liveavatar_runtime.dit.attention import sdpa
     from ..liveavatar_runtime.parallel.stage_model import drop_other_layers
 
     if not hasattr(model.patcher, "deepclone_multigpu"):
         raise MachineError("this ComfyUI cannot put a model on several GPUs; update ComfyUI, or use executor local")
+    check_clonable(model.patcher)
     try:
         clone = model.patcher.deepclone_multigpu(new_load_device=device)
     except RuntimeError as error:
@@ -179,9 +196,16 @@ def clone_for(model: AvatarModel, device: torch.device, layers: set[int]) -> Any
             f"the connected model cannot be put on several GPUs: {error} Choose the file in Load Avatar Model instead "
             "of base_model, or use executor local."
         ) from error
-    tree = clone.get_model_object("diffusion_model")
+    # What replaces modules, as compiling nodes do, replaces them by those of the first copy.
+    clone.object_patches = {name: value for name, value in clone.object_patches.items() if not _is_module(name)}
+    tree = tree_of(clone)
     drop_other_layers(tree, transformer_of(model, clone, sdpa), sorted(layers))
     kept = clone.model_state_dict().keys()
     clone.patches = {name: patches for name, patches in clone.patches.items() if name in kept}
     clone.size = 0
     return clone
+
+
+def _is_module(object_name: str) -> bool:
+    """Whether an object patch stands for a part of the transformer."""
+    return object_name.split(".")[0] == "diffusion_model"

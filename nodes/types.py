@@ -7,8 +7,6 @@ import torch
 from comfy_api.latest import io
 
 from ..liveavatar_runtime.config import AvatarConfig
-from ..liveavatar_runtime.dit.attention import AttentionKernel
-from ..liveavatar_runtime.dit.model import CausalWanS2V
 
 CATEGORY = "LiveAvatar"
 
@@ -30,10 +28,6 @@ class AvatarModel:
     devices: tuple[torch.device, ...] = ()
     workers: Any = None
     key: str = ""
-
-    def transformer(self, attention: AttentionKernel) -> CausalWanS2V:
-        """The runtime's transformer over the modules that the patcher holds now."""
-        return CausalWanS2V.adopt(self.patcher.get_model_object("diffusion_model"), self.config, attention)
 
 
 ModelSocket = io.Custom("LIVEAVATAR_MODEL")

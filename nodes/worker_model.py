@@ -12,6 +12,7 @@ from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, ScheduleChoice
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
+from .stage_models import check_clonable
 from .types import AvatarModel
 
 if TYPE_CHECKING:
@@ -39,7 +40,22 @@ def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
     places = chosen_places(executor, devices)
     name = resolve(executor, places)
     check_devices(name, places, avatar.config)
+    if any(device != avatar.patcher.load_device for device in places):
+        check_clonable(avatar.patcher)
     return replace(avatar, executor=name, devices=tuple(places))
+
+
+def idle_devices(executor: str, devices: str, present: Sequence[torch.device]) -> str | None:
+    """For the user who has several GPUs and named none: that one of them works; `present` are the machine's devices."""
+    from ..liveavatar_runtime.parallel.devices import AUTO
+
+    gpus = [device for device in present if device.type == "cuda"]
+    if len(gpus) < 2 or executor != AUTO or devices.strip() not in ("", AUTO):
+        return None
+    return (
+        f"{len(gpus)} GPUs are here and one is used: set devices to {','.join(map(str, gpus))} to use all, or executor "
+        "to local to keep it so."
+    )
 
 
 def refuse_base_model(base_model: Any) -> None:

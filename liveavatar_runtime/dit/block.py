@@ -5,6 +5,7 @@ Arithmetic follows the original: modulation, gates and residual adds in float32,
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .attention import (
     project_keys_values,
     project_queries,
 )
+from .hooks import RowHooks
 from .kv_cache import CacheUse, KVCache, Sink
 from .rope import RopeFactors, apply_rope
 
@@ -59,10 +61,34 @@ def attend_rows(call: "SelfAttention", queries: Tensor, own: KeysValues, rotated
     Slots and lengths change with the block, so this must stay outside of compiled graphs.
     """
     rows = zip(queries.split(1), call.contexts(own, rotated_keys), strict=True)
-    attended = [attention(row, context, call.kernel) for row, context in rows]
+    if call.hooks is None:
+        attended = [attention(row, context, call.kernel) for row, context in rows]
+    else:
+        hooked = zip(call.hooks, rows, rotated_keys.split(1), strict=True)
+        attended = [_hooked_row(call, hooks, row, context, keys) for hooks, (row, context), keys in hooked]
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
+def _hooked_row(call: "SelfAttention", hooks: RowHooks, row: Tensor, context: KeysValues, keys: Tensor) -> Tensor:
+    x = attention(row, context, partial(hooks.attend, call.layer, call.kernel))
+    return hooks.after_self_attention(call.layer, x, row, keys)
+
+
+def attend_text(call: "SelfAttention", modules: Any, hidden: Tensor, x: Tensor, text: KeysValues) -> Tensor:
+    """hidden float32 [B, L, dim] with the text added, of a batch with hooks; x [B, L, dim] asks. As `attend_rows`."""
+    rows = zip(call.hooks or (), hidden.split(1), x.split(1), strict=True)
+    return torch.cat([_hooked_text(call, hooks, modules, row, asks, text) for hooks, row, asks in rows])
+
+
+def _hooked_text(
+    call: "SelfAttention", hooks: RowHooks, modules: Any, hidden: Tensor, x: Tensor, text: KeysValues
+) -> Tensor:
+    kernel = partial(hooks.attend, call.layer, call.kernel)
+    hidden = hidden + cross_attention(modules, x, text, call.head_dim, kernel)
+    return hooks.after_text_attention(call.layer, hidden, x)
+
+
+AttendText = Callable[["SelfAttention", Any, Tensor, Tensor, KeysValues], Tensor]
 AttendRows = Callable[["SelfAttention", Tensor, KeysValues, Tensor], Tensor]
 
 
@@ -70,7 +96,8 @@ AttendRows = Callable[["SelfAttention", Tensor, KeysValues, Tensor], Tensor]
 class SelfAttention:
     """How self-attention of a batch of evaluations works; `layer` counts as in the whole model.
 
-    `attend`: `attend_rows`, or what keeps it out of a compiled graph.
+    `attend`, `attend_text`: the functions above, or what keeps them out of a compiled graph. `hooks`: one for each row,
+    or None.
     """
 
     layer: int
@@ -79,6 +106,8 @@ class SelfAttention:
     rope: RopeFactors
     cache: KVCache
     attend: AttendRows = field(default=attend_rows, kw_only=True)
+    attend_text: AttendText = field(default=attend_text, kw_only=True)
+    hooks: tuple[RowHooks, ...] | None = field(default=None, kw_only=True)
 
     def contexts(self, own: KeysValues, rotated_keys: Tensor) -> Iterator[KeysValues]:
         """What each row of the batch attends to, from the batch's own keys and values."""
@@ -122,7 +151,10 @@ def run_layer(
     x = _modulate(layer.norm1(hidden), shift_sa, scale_sa).to(dtype)
     residual = hidden + self_attention(layer.self_attn, x) * gate_sa
     x = layer.norm3(residual.to(dtype))
-    residual = residual + cross_attention(layer.cross_attn, x, text, self_attention.head_dim, self_attention.kernel)
+    if self_attention.hooks is None:
+        residual = residual + cross_attention(layer.cross_attn, x, text, self_attention.head_dim, self_attention.kernel)
+    else:
+        residual = self_attention.attend_text(self_attention, layer.cross_attn, residual, x, text)
     x = _modulate(layer.norm2(residual), shift_ffn, scale_ffn).to(dtype)
     return (residual + layer.ffn(x) * gate_ffn).to(dtype)
 

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+TRAIN_STEPS = 1000
+"""The time step of pure noise."""
+
 
 @dataclass(frozen=True)
 class TimeModulation:

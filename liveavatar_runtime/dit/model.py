@@ -6,7 +6,7 @@ evaluation is made once and handed in: `VideoContext` for a video (text keys and
 `velocity`, of which `run_layers` takes any range of layers, so that a pipeline stage can own a part of the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,19 @@ from .audio import (
 )
 from .block import (
     AttendRows,
+    AttendText,
     BlockAttention,
     RunLayer,
     SelfAttention,
     SinkAttention,
     TransformerLayer,
     attend_rows,
+    attend_text,
     run_layer,
 )
-from .embeddings import HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
+from .embeddings import TRAIN_STEPS, HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
 from .frame_packer import FramePacker, pack_motion
+from .hooks import CLEAN, BeginRow, RowHooks
 from .kv_cache import CacheShape, CacheUse, KVCache, ReferencePosition, Sink
 from .rope import (
     REFERENCE_FRAME,
@@ -70,11 +73,15 @@ NOISY, REFERENCE, MOTION = 0, 1, 2
 
 @dataclass(frozen=True)
 class VideoContext:
-    """Made once a video: text keys/values of each layer in the range, modulations of every step and of t = 0."""
+    """Made once a video: text keys/values of each layer in the range, modulations of every step and of t = 0.
+
+    `timesteps`: what the model is told at each step, in 0..1000.
+    """
 
     text: dict[int, KeysValues]
     steps: tuple[TimeModulation, ...]
     clean: TimeModulation
+    timesteps: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ class CausalWanS2V(nn.Module):
         self.config, self.attention = config, attention
         self.run_layer: RunLayer = run_layer
         self.attend_rows: AttendRows = attend_rows
+        self.attend_text: AttendText = attend_text
+        self.begin_row: BeginRow | None = None
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         dim, patch = config.dim, config.patch_size
         self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
@@ -142,15 +151,22 @@ class CausalWanS2V(nn.Module):
         self.frame_packer = FramePacker(config, operations, **factory)
 
     @classmethod
-    def adopt(cls, tree: nn.Module, config: AvatarConfig, attention: AttentionKernel = sdpa) -> "CausalWanS2V":
+    def adopt(
+        cls,
+        tree: nn.Module,
+        config: AvatarConfig,
+        attention: AttentionKernel = sdpa,
+        begin_row: BeginRow | None = None,
+    ) -> "CausalWanS2V":
         """The transformer over another program's module tree that has the original's names.
 
         The modules are shared, so whatever their owner does with the weights (moving, patching, quantising) counts.
+        `begin_row` gives the owner's hooks in the layers.
         """
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model.config, model.attention = config, attention
-        model.run_layer, model.attend_rows = run_layer, attend_rows
+        model.config, model.attention, model.begin_row = config, attention, begin_row
+        model.run_layer, model.attend_rows, model.attend_text = run_layer, attend_rows, attend_text
         for name in SUBMODULES:
             model.add_module(name, tree.get_submodule(name))
         return model
@@ -159,8 +175,9 @@ class CausalWanS2V(nn.Module):
         """Run the layers through `torch.compile` (its options) from now on: one graph for all layers and blocks."""
         self.run_layer = torch.compile(run_layer, **options)
         # Not a decorator: that alone would import the compiler, which takes seconds.
-        outside: Any = torch.compiler.disable(attend_rows)
-        self.attend_rows = outside
+        rows: Any = torch.compiler.disable(attend_rows)
+        text: Any = torch.compiler.disable(attend_text)
+        self.attend_rows, self.attend_text = rows, text
 
     @property
     def layers(self) -> range:
@@ -175,7 +192,8 @@ class CausalWanS2V(nn.Module):
     ) -> VideoContext:
         """text [L, text_dim]: rows past the model's text_len are cut, missing rows are zeros (and attended to)."""
         times = self.embed_times((*timesteps, 0.0), device)
-        return VideoContext(self.text_context(self.embed_text(text, dtype, device), layers), times[:-1], times[-1])
+        keys_values = self.text_context(self.embed_text(text, dtype, device), layers)
+        return VideoContext(keys_values, times[:-1], times[-1], tuple(timesteps))
 
     def embed_text(self, text: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
         """text [L, text_dim] -> [1, text_len, dim]."""
@@ -262,8 +280,9 @@ class CausalWanS2V(nn.Module):
         cache.begin(uses)
         rope = stack_factors([row.block.rope for row in rows])
         modulation = _together([video.steps[row.step].layers for row in rows])
+        outside = self._outside(video, (video.timesteps[row.step] / TRAIN_STEPS for row in rows))
         for number in cache.layers:
-            attention = BlockAttention(number, head_dim, kernel, rope, cache, uses, attend=self.attend_rows)
+            attention = BlockAttention(number, head_dim, kernel, rope, cache, uses, **outside)
             hidden = self._layer(number, hidden, modulation, video, attention)
             hidden = self._inject(number, hidden, [row.block for row in rows])
         return hidden
@@ -291,10 +310,19 @@ class CausalWanS2V(nn.Module):
         head_dim = self.config.head_dim
         rope = join_factors(reference_rope(head_dim, grid, REFERENCE_FRAME), motion_rope(head_dim, grid))
         rope = rope.to(hidden.device)
+        outside = self._outside(video, (CLEAN for _ in hidden))
         for number in cache.layers:
-            attention = SinkAttention(number, head_dim, self.attention, rope, cache, sink, attend=self.attend_rows)
+            attention = SinkAttention(number, head_dim, self.attention, rope, cache, sink, **outside)
             hidden = self._layer(number, hidden, video.clean.layers, video, attention)
         return hidden
+
+    def _outside(self, video: VideoContext, sigmas: Iterable[float]) -> dict[str, Any]:
+        """What attention does outside of compiled graphs; rows of these noise levels are begun."""
+        hooks: tuple[RowHooks, ...] | None = None
+        if self.begin_row is not None:
+            schedule = [timestep / TRAIN_STEPS for timestep in (*video.timesteps, 0.0)]
+            hooks = tuple(self.begin_row(sigma, schedule) for sigma in sigmas)
+        return {"attend": self.attend_rows, "attend_text": self.attend_text, "hooks": hooks}
 
     def _layer(
         self, number: int, hidden: Tensor, modulation: Tensor, video: VideoContext, attention: SelfAttention

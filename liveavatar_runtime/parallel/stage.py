@@ -137,7 +137,8 @@ class Stage:
         if not self.ends:
             layers, heads = torch.cat([time.layers for time in times]), torch.cat([time.head for time in times])
             self.transport.send(self.number + 1, key, {"text": text, "layers": layers, "heads": heads})
-        return VideoContext(self.model.text_context(text, self.part.layers), times[:-1], times[-1])
+        keys_values = self.model.text_context(text, self.part.layers)
+        return VideoContext(keys_values, times[:-1], times[-1], self.flow.timesteps)
 
     def _make_sink(self, block: int) -> None:
         key = MessageKey("sink", block)

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..dit.embeddings import TRAIN_STEPS
 from ..errors import InputError
-
-TRAIN_STEPS = 1000
 
 
 @dataclass(frozen=True)
