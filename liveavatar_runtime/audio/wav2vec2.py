@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..aligned import align_weights, aligned
 from ..errors import CheckpointError, InputError
 from ..planning.duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE
 from .waveform import to_encoder_rate
@@ -228,7 +229,9 @@ class Wav2Vec2Encoder(nn.Module):
         """Hidden states [L + 1, T, D] of what `prepare` returned, or of a stretch of it."""
         assert sample_rate == ENCODER_SAMPLE_RATE and samples.shape[0] == 1
         transformer = self.model.encoder.transformer
-        features, _ = self.model.feature_extractor(samples.to(transformer.layer_norm.weight.device), None)
+        device = transformer.layer_norm.weight.device
+        align_weights(self.model, device)
+        features, _ = self.model.feature_extractor(aligned(samples.to(device)), None)
         x = self.model.encoder.feature_projection(features)
         x = x + transformer.pos_conv_embed(x)
         if not self.config.stable_layer_norm:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..aligned import aligned
 from ..config import AvatarConfig
 from .attention import AttentionKernel, AttentionModules, KeysValues, cross_attention, project_keys_values
 
@@ -88,7 +89,8 @@ def encode_block_audio(encoder: Any, features: Tensor, num_tokens: int) -> Audio
     of the stride of 4, gives the same tokens.
     """
     tokens = encode_audio(encoder, torch.cat([features[..., :1], features], dim=-1), num_tokens)
-    return AudioTokens(tokens.glob[:, 1:], tokens.local[:, 1:])
+    # A stage that gets the tokens from another one has them in memory of their own.
+    return AudioTokens(aligned(tokens.glob[:, 1:]), aligned(tokens.local[:, 1:]))
 
 
 def _conv(conv: Any, x: Tensor) -> Tensor:

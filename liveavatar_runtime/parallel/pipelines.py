@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from ..aligned import align_weights
 from ..dit.kv_cache import ResidentCache
 from ..dit.staged_cache import StagedCache
 from ..errors import InputError
@@ -106,5 +107,8 @@ def run_stages(places: Sequence[PlacedModel], task: StageTask, after_step: After
 
         return StageWorker(place.device, work)
 
+    # Before the threads begin, which may share modules.
+    for place in places:
+        align_weights(place.model, place.device)
     workers = [worker(number, place) for number, place in enumerate(places)]
     return PipelineRun(workers, task.schedule, task.plan, task.start.first_block, after_step)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from ..aligned import align_weights
 from ..checkpoint.transformer import load_transformer
 from ..config import AvatarConfig
 from ..dit.model import CausalWanS2V
@@ -169,6 +170,8 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     else:
         executor = pipeline_part(options.executor, model, rank, computes_in)
         model = executor.model
+    # Only now, when this rank's part is all that is left of the mapped weights.
+    align_weights(model, rank.device)
     return Loaded(executor, model.config, computes_in, parameter_bytes(model))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..aligned import align_weights
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
 from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
 from ..errors import InputError
@@ -110,6 +111,8 @@ class BlockSampler:
         make_cache: MakeCache = ResidentCache,
     ) -> "BlockSampler":
         """Make the caches and embed the text."""
+        # Not where weights are loaded: their owner may have put others in their place since.
+        align_weights(model, device)
         schedule = flow_matching_schedule(plan.steps, plan.shift)
         shape = model.cache_shape(plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
         video = model.video_context(conditions.text, schedule.timesteps, model.layers, dtype, device)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..aligned import align_weights, aligned
 from ..config import AvatarConfig
 from ..errors import InputError
 from ..planning.duration import clips_for_frames
@@ -79,7 +80,8 @@ def encode_picture(
     from ..media.images import fit_picture
     from ..vae import encode_still, to_model_space
 
-    fitted = fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype)
+    fitted = aligned(fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype))
+    align_weights(vae, device)
     with torch.inference_mode():
         reference = encode_still(vae, fitted, 1, first_latent=1)
         history = encode_still(vae, fitted, motion_latents, first_latent=HISTORY_START)

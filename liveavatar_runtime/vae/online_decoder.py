@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..aligned import align_weights
 from .config import from_model_space
 from .model import WanVAE
 from .state import DecodeState
@@ -29,6 +30,7 @@ class OnlineDecoder:
         self._vae, self._start, self._device, self._dtype = vae, start, device, dtype
         self._state = DecodeState()
         self._at_start = start is not None
+        align_weights(vae, device)
         self._decode(priming)
 
     def decode(self, latents: Tensor) -> Tensor:
