@@ -1,9 +1,14 @@
 """What several tests of the runtime share."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+from worker_group import local_workers
+
+from liveavatar_runtime.parallel.workers import LocalWorkers
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +18,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def start_workers() -> Iterator[Callable[..., LocalWorkers]]:
+    """`worker_group.local_workers`, whose groups end with the test, also when it fails before it has closed them."""
+    started: list[weakref.ref[LocalWorkers]] = []
+
+    def start(*arguments: Any, **options: Any) -> LocalWorkers:
+        group = local_workers(*arguments, **options)
+        # Weak, because a group that nobody holds must end by itself.
+        started.append(weakref.ref(group))
+        return group
+
+    yield start
+    for reference in started:
+        group = reference()
+        if group is not None:
+            group.close()

@@ -242,8 +242,8 @@ def test_a_decoding_rank_that_fails_is_told_with_its_place(groups, executor, val
     assert workers.pid is None
 
 
-def test_a_vae_that_is_not_there_is_named(folder) -> None:
-    group = local_workers(folder, 2, "--vae", str(folder / "nowhere.safetensors"))
+def test_a_vae_that_is_not_there_is_named(start_workers, folder) -> None:
+    group = start_workers(folder, 2, "--vae", str(folder / "nowhere.safetensors"))
     with pytest.raises(MachineError, match=r"rank 1 .*nowhere.safetensors does not exist"):
         group.link(lambda: None)
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_avatar import PLAN, random_conditions, random_model
-from worker_group import save_model
+from worker_group import end_processes, save_model
 
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.parallel.workers import PACK_ROOT
@@ -115,16 +114,15 @@ def environment() -> dict[str, str]:
 def started(machines: tuple[Machine, Machine], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """torchrun on both machines."""
     model = save_model(folder / "model")
-    running = []
-    for number, machine in enumerate(machines):
-        values = {"MAIN": machines[0].address, "MACHINES": "2", "NUMBER": str(number), "GPUS": "1"}
-        script = settings(recipe()[1], **values, CARD=machine.card, MODEL=str(model)) + f"exec env {recipe()[2]}"
-        running.append(subprocess.Popen([*machine.prefix, "bash", "-ec", script], cwd=folder, env=environment()))
-    yield running
-    for process in running:
-        process.send_signal(signal.SIGTERM)
-    for process in running:
-        process.wait(30)
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, machine in enumerate(machines):
+            values = {"MAIN": machines[0].address, "MACHINES": "2", "NUMBER": str(number), "GPUS": "1"}
+            script = settings(recipe()[1], **values, CARD=machine.card, MODEL=str(model)) + f"exec env {recipe()[2]}"
+            running.append(subprocess.Popen([*machine.prefix, "bash", "-ec", script], cwd=folder, env=environment()))
+        yield running
+    finally:
+        end_processes(*running)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def client(machines: tuple[Machine, Machine], folder: Path) -> Iterator[subproce
     yield process
     assert process.stdin is not None and process.stdout is not None
     process.stdin.close()
-    process.wait(30)
+    end_processes(process)
     process.stdout.close()
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from tiny_avatar import PLAN, random_conditions, random_model
-from worker_group import FAILING, gone, local_workers, processes_below, save_model, wait_until
+from worker_group import FAILING, end_processes, gone, local_workers, processes_below, save_model, wait_until
 
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.parallel.local import LocalExecutor
@@ -23,6 +23,7 @@ from liveavatar_runtime.parallel.remote import RemoteExecutor
 from liveavatar_runtime.parallel.workers import PACK_ROOT, LocalWorkers
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
 
+StartWorkers = Callable[..., LocalWorkers]
 LIMIT = 10.0
 """Seconds in which a failure must be told and everything be gone."""
 
@@ -106,37 +107,39 @@ def test_a_failing_rank_is_named_and_the_next_run_continues(
 
 
 def test_a_rank_that_never_arrives_is_named(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], float]
+    start_workers: StartWorkers, model_folder: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], float]
 ) -> None:
     monkeypatch.setenv(failing_worker.ABSENT, "1")
-    group = local_workers(model_folder, 2, "--join-timeout", "2", program=FAILING)
+    group = start_workers(model_folder, 2, "--join-timeout", "2", program=FAILING)
     with pytest.raises(MachineError, match=r"rank 1 of 2 did not arrive within 2 s"):
         group.link(lambda: None)
     ended()
 
 
 def test_a_rank_0_that_never_arrives_is_named(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], float]
+    start_workers: StartWorkers, model_folder: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable[[], float]
 ) -> None:
     monkeypatch.setenv(failing_worker.ABSENT, "0")
-    group = local_workers(model_folder, 1, program=FAILING, start_timeout=3)
+    group = start_workers(model_folder, 1, program=FAILING, start_timeout=3)
     with pytest.raises(MachineError, match=r"rank 0 of the workers did not start within 3 s"):
         group.link(lambda: None)
     ended()
 
 
-def test_a_taken_port_is_named(model_folder: Path, ended: Callable[[], float]) -> None:
+def test_a_taken_port_is_named(start_workers: StartWorkers, model_folder: Path, ended: Callable[[], float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        group = local_workers(model_folder, 1, "--listen", f"127.0.0.1:{port}")
+        group = start_workers(model_folder, 1, "--listen", f"127.0.0.1:{port}")
         with pytest.raises(MachineError, match=rf"rank 0 .*cannot listen at 127.0.0.1:{port}: Address already in use"):
             group.link(lambda: None)
     ended()
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path, ended: Callable[[], float]) -> None:
+def test_a_model_that_is_not_there_is_named(
+    start_workers: StartWorkers, tmp_path: Path, ended: Callable[[], float]
+) -> None:
     with pytest.raises(MachineError, match=rf"{tmp_path}/nowhere does not exist"):
-        local_workers(tmp_path / "nowhere", 1).link(lambda: None)
+        start_workers(tmp_path / "nowhere", 1).link(lambda: None)
     ended()
 
 
@@ -166,17 +169,22 @@ def test_workers_end_with_the_process_that_started_them(model_folder: Path, sign
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
     )
-    assert host.stdout is not None
-    assert host.stdout.readline() == "0\n"
-    below = processes_below(host.pid)
-    assert len(below) == 3
-    host.send_signal(sign)
-    wait_until(lambda: host.poll() is not None and gone(below), LIMIT)
-    host.stdout.close()
+    try:
+        assert host.stdout is not None
+        assert host.stdout.readline() == "0\n"
+        below = processes_below(host.pid)
+        assert len(below) == 3
+        host.send_signal(sign)
+        wait_until(lambda: host.poll() is not None and gone(below), LIMIT)
+        host.stdout.close()
+    finally:
+        end_processes(host)
 
 
-def test_workers_end_when_their_launcher_is_killed(model_folder: Path, ended: Callable[[], float]) -> None:
-    group = local_workers(model_folder, 2)
+def test_workers_end_when_their_launcher_is_killed(
+    start_workers: StartWorkers, model_folder: Path, ended: Callable[[], float]
+) -> None:
+    group = start_workers(model_folder, 2)
     run = RemoteExecutor(group).run(random_conditions(), PLAN)
     next(run)
     assert group.pid is not None
@@ -187,8 +195,10 @@ def test_workers_end_when_their_launcher_is_killed(model_folder: Path, ended: Ca
     assert group.pid is None
 
 
-def test_workers_that_nobody_holds_any_more_end(model_folder: Path, ended: Callable[[], float]) -> None:
-    group = local_workers(model_folder, 1)
+def test_workers_that_nobody_holds_any_more_end(
+    start_workers: StartWorkers, model_folder: Path, ended: Callable[[], float]
+) -> None:
+    group = start_workers(model_folder, 1)
     next(RemoteExecutor(group).run(random_conditions(), PLAN))
     del group
     ended()

@@ -1,6 +1,6 @@
 """Runs in worker processes equal those in this one, bit for bit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
+StartWorkers = Callable[..., LocalWorkers]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["fsdp", "layer_pipeline", "timestep_pipeline"])
 def workers(model_folder: Path, request: pytest.FixtureRequest) -> Iterator[LocalWorkers]:
-    """Two ranks with each executor; all tests run with one before the next is started."""
+    """Two ranks with each executor; all tests run with one before the next is started. Their weights are misaligned."""
     group = local_workers(model_folder, 2, "--executor", request.param)
     yield group
     group.close()
@@ -68,13 +69,12 @@ def test_two_ranks_give_the_same_latents(remote: RemoteExecutor, local: LocalExe
     ("executor", "ranks"), [("fsdp", 1), ("fsdp", 3), ("fsdp", 4), ("layer_pipeline", 4), ("timestep_pipeline", 3)]
 )
 def test_other_numbers_of_ranks_give_the_same_latents(
-    model_folder: Path, local: LocalExecutor, executor: str, ranks: int
+    start_workers: StartWorkers, model_folder: Path, local: LocalExecutor, executor: str, ranks: int
 ) -> None:
-    group = local_workers(model_folder, ranks, "--executor", executor)
+    group = start_workers(model_folder, ranks, "--executor", executor)
     assert_same(RemoteExecutor(group), local)
     about = group.link(lambda: None).about["ranks"]
     held, caches = [rank["bytes"] for rank in about], [rank["caches"] for rank in about]
-    group.close()
     shape = local.model.cache_shape(PLAN.grid, PLAN.steps, PLAN.window_blocks, LATENT_FRAMES_PER_BLOCK)
     whole_cache = ResidentCache(shape, local.model.layers, torch.float32, CPU).nbytes
     whole, layers = weight_bytes(local.model), weight_bytes(local.model.blocks)

@@ -1,12 +1,15 @@
 """Real workers for tests and benchmarks: a tiny model on disk, groups on the processor, what they leave behind."""
 
+import contextlib
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 from safetensors.torch import save
@@ -52,6 +55,23 @@ def local_workers(
 def processes_below(pid: int | None = None) -> set[int]:
     """Processes that this one (or `pid`) has started, their own included."""
     return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+
+
+def end_processes(*processes: subprocess.Popen[Any], seconds: float = 20.0) -> None:
+    """Ask each process to end; what is left of them, and of what they have started, is killed."""
+    running = [process for process in processes if process.poll() is None]
+    below = [child for process in running for child in psutil.Process(process.pid).children(recursive=True)]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + seconds
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in running:
+        process.kill()
+        process.wait()
+    for child in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def gone(pids: set[int]) -> bool:

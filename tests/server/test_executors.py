@@ -27,14 +27,22 @@ def last_frame(server, result):
     return np.asarray(Image.open(server.output / file["subfolder"] / file["filename"]).convert("RGB"))
 
 
-def running_workers():
-    """Worker processes of the server, which this process has started."""
+def running_workers(server):
+    """Worker processes of the server."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in psutil.Process(server.process_id).children(recursive=True):
         # One that is just ending has no command any more.
         with contextlib.suppress(psutil.Error):
             found += [process] if "liveavatar_runtime.parallel" in " ".join(process.cmdline()) else []
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left(server):
+    """What a failed test leaves must not fail the next one."""
+    yield
+    if running_workers(server):
+        forget_models(server)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def expected(server, short_clip):
 def test_pipelines_in_comfyui_give_the_same_video(server, short_clip, expected, executor):
     prompt, result = run(server, short_clip, executor, executor=executor, devices="cpu,cpu")
     assert np.array_equal(last_frame(server, result), expected)
-    assert not running_workers()
+    assert not running_workers(server)
     text = result.told(prompt.id("LiveAvatar_DiTSampler"))
     why = [line for line in text.splitlines() if line.startswith("auto chose ")]
     assert len(why) == (executor == "auto")
@@ -60,16 +68,21 @@ def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip,
     assert np.array_equal(last_frame(server, result), expected)
     sampler = prompt.id("LiveAvatar_DiTSampler")
     assert (8, 8) in result.progress(sampler) and len(result.previews(sampler)) == 2
-    first = {process.pid for process in running_workers()}
+    first = {process.pid for process in running_workers(server)}
     assert len(first) == 3, "launcher and two ranks"
     _, result = run(server, short_clip, "fsdp_again", executor="fsdp", devices="cpu,cpu")
     assert np.array_equal(last_frame(server, result), expected)
-    assert {process.pid for process in running_workers()} == first
+    assert {process.pid for process in running_workers(server)} == first
+    forget_models(server)
+
+
+def forget_models(server):
+    """Let the server drop its models; their workers end."""
     server.client.post("/free", {"free_memory": True, "unload_models": True})
     deadline = time.monotonic() + 20
-    while running_workers() and time.monotonic() < deadline:
+    while running_workers(server) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not running_workers()
+    assert not running_workers(server)
 
 
 @pytest.mark.parametrize(
@@ -90,4 +103,4 @@ def test_wrong_choices_are_told_before_anything_starts(server, short_clip, loade
     except PromptRefused as error:
         told = str(error)
     assert message in told
-    assert not running_workers()
+    assert not running_workers(server)

@@ -15,6 +15,7 @@ from comfy_server import ROOT, ComfyServer, free_port, make_base
 from safetensors.torch import load_file, save_file
 from test_executors import last_frame, run
 from test_spool import SMALL, sampled
+from worker_group import end_processes
 
 LOADER, SAMPLER, DECODE = "LiveAvatar_LoadAvatarModel", "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
@@ -47,8 +48,7 @@ def address(base: Path) -> Iterator[str]:
     own = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))}
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own})
     yield address
-    process.terminate()
-    process.wait(30)
+    end_processes(process)
 
 
 @pytest.fixture(scope="module")
