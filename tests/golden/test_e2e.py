@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from closeness import assert_close_after
 from rollout import INPUTS, TOLERANCE
 
 from liveavatar_runtime.audio.features import AvatarAudio
@@ -19,6 +20,8 @@ from liveavatar_runtime.vae import encode_still, load_wan_vae, to_model_space
 from liveavatar_runtime.vae.online_decoder import START_FRAMES, OnlineDecoder
 
 FILE = "e2e.safetensors"
+ENCODER_CONVOLUTIONS, TERMS = 30, 3**3 * 8
+"""Of the VAE: about as many are one after the other, each a sum of so many terms."""
 CPU = torch.device("cpu")
 
 
@@ -61,10 +64,13 @@ def clips(golden_dit, prepared) -> list[torch.Tensor]:
 
 def test_picture_latents(golden, prepared):
     stored = golden.tensors(FILE)
-    torch.testing.assert_close(prepared.conditions.reference[None], stored["ref_latents"], atol=1e-5, rtol=0)
     selected = stored["motion_latents_92_sel"][0]
-    torch.testing.assert_close(prepared.conditions.motion[:, :1], selected[:, 3:4], atol=1e-5, rtol=0)
-    torch.testing.assert_close(prepared.conditions.motion[:, -1:], selected[:, 4:], atol=1e-5, rtol=0)
+    for ours, theirs in (
+        (prepared.conditions.reference[None], stored["ref_latents"]),
+        (prepared.conditions.motion[:, :1], selected[:, 3:4]),
+        (prepared.conditions.motion[:, -1:], selected[:, 4:]),
+    ):
+        assert_close_after(ENCODER_CONVOLUTIONS, TERMS, ours, theirs)
 
 
 def test_voice_alignment(golden, prepared):
@@ -91,10 +97,14 @@ def decoded(vae, priming: torch.Tensor, clip: torch.Tensor) -> torch.Tensor:
 
 
 def test_frames_of_the_first_clip(golden, vae, prepared, clips):
-    """The whole history as priming gives the frames of the original's offline decoder."""
+    """All of the still history that the decoder looks back to gives the frames of the original's offline decoder.
+
+    The 19 latents of the motion history are fewer, and how much of the rest shows depends on the VAE's weights.
+    """
     frames = prepared.plan.infer_frames - START_FRAMES
     expected = golden.tensors(FILE)["offline.video_sub"][:, :frames]
-    torch.testing.assert_close(decoded(vae, prepared.conditions.motion, clips[0]), expected, **TOLERANCE)
+    settled = prepared.conditions.motion[:, -1:].expand(-1, vae.config.decoder_past_latents, -1, -1)
+    torch.testing.assert_close(decoded(vae, settled, clips[0]), expected, **TOLERANCE)
 
 
 def test_our_short_priming_is_closer_than_the_originals(golden, vae, prepared, clips):

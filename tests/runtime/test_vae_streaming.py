@@ -17,6 +17,7 @@ from liveavatar_runtime.vae import (
     load_wan_vae,
     settled_latent,
 )
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 
 def make_vae(config: VaeConfig, seed: int = 4) -> WanVAE:
@@ -261,3 +262,20 @@ def test_gradients_reach_every_weight():
     (trained.decode(trained.encode(pixels)) - pixels).square().mean().backward()
     unreached = [n for n, p in trained.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert unreached == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_latents_of_a_still_history_that_a_decoder_needs(seed):
+    """With `decoder_past_latents` of them the frames are those of any longer history, whatever the weights. The 19 of
+    the motion history are too few for that: how much is missing depends on the weights."""
+    vae = make_vae(VaeConfig(dim=8), seed)
+    settled, clip = settled_latent(vae, draw(3, 16, 16).clamp(-1, 1)), draw(16, 3, 2, 2)
+
+    def frames(latents: int) -> torch.Tensor:
+        decoder = OnlineDecoder(vae, settled.expand(-1, latents, -1, -1), "trim", torch.device("cpu"), torch.float32)
+        return decoder.decode(clip)
+
+    needed = vae.config.decoder_past_latents
+    assert 19 < needed < 92
+    assert torch.equal(frames(needed), frames(92))
+    assert (frames(19) - frames(92)).abs().max() > 1e-3
