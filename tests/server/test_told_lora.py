@@ -65,8 +65,11 @@ def models(server: ComfyServer) -> Iterator[None]:
         file.unlink()
 
 
-def loads(base_model: str = "", **widgets: object) -> Callable[[PromptBuilder], None]:
-    """Only Load Avatar Model runs, with these widgets; `base_model` is a file for ComfyUI's own loader."""
+def loads(base_model: str = "", bypass: bool = False, **widgets: object) -> Callable[[PromptBuilder], None]:
+    """Only Load Avatar Model runs, with these widgets; `base_model` is a file for ComfyUI's own loader.
+
+    `bypass` adds a LoRA to that in the way that leaves weights alone.
+    """
 
     def build(prompt: PromptBuilder) -> None:
         loader = prompt.id(LOADER)
@@ -76,6 +79,10 @@ def loads(base_model: str = "", **widgets: object) -> Callable[[PromptBuilder], 
         if base_model:
             prompt.add("own", "UNETLoader", unet_name=base_model, weight_dtype="default")
             prompt.set(LOADER, base_model=["own", 0])
+        if bypass:
+            lora = {"lora_name": "told-alpha.safetensors", "strength_model": 1.0}
+            prompt.add("lora", "LoraLoaderBypassModelOnly", model=["own", 0], **lora)
+            prompt.set(LOADER, base_model=["lora", 0])
 
     return build
 
@@ -126,6 +133,12 @@ CASES = [
         LOADER,
         rf"⚠ No LoRA is applied: .*{MISSING}",
         loads(base_model=PLAIN, model=PLAIN),
+    ),
+    Told(
+        "a connected MODEL with a LoRA beside its layers",
+        LOADER,
+        r"^\S+ GiB, computes in",
+        loads(PLAIN, bypass=True, model=PLAIN),
     ),
     Told("the demo bundle, which needs none", LOADER, r"^\S+ GiB, computes in", loads()),
 ]
