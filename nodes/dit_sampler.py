@@ -163,6 +163,7 @@ class DiTSampler(io.ComfyNode):
         state_budget: float = 8.0,
         state_dtype: StateType = "auto",
     ) -> io.NodeOutput:
+        from ..liveavatar_runtime.media.faces import check_faces
         from ..liveavatar_runtime.media.images import read_picture
         from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
 
@@ -176,13 +177,15 @@ class DiTSampler(io.ComfyNode):
         check_audio(avatar_audio, model.config)
         check_text(prompt.text, model.config)
         plan = final_plan(plan, avatar_audio, picture.shape[0], picture.shape[1], notes)
+        faces = check_faces(picture, plan.height, plan.width)
+        notes.warn(*faces.warnings)
         streaming = streaming_vae(vae)
         chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
         stages, placement = places_of(model, chosen, plan, streaming, kv_cache, kv_dtype, schedule)
         module, device = streaming.on_device()
         prepared = prepare(plan, model.config, picture, prompt.text, avatar_audio, module, device, streaming.dtype)
         node_id = cls.hidden.unique_id
-        notes.tell(why, "" if placement == ON_DEVICE else str(placement))
+        notes.tell(faces.unchecked, why, "" if placement == ON_DEVICE else str(placement))
         if stages is not None:
             notes.tell(describe_stages(model, stages, plan))
         notes.tell(*chosen_attention.facts)

@@ -144,6 +144,11 @@ def fit_picture(
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float().div(255).mul(2).sub(1).contiguous()
 
 
+def rgb_pixels(picture: torch.Tensor) -> np.ndarray:
+    """A picture as of `read_picture`, as uint8 RGB [H, W, 3], transparent parts on white."""
+    return np.array(_to_pillow(_checked(picture), (1.0, 1.0, 1.0)))
+
+
 def _checked(picture: torch.Tensor) -> torch.Tensor:
     if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or not picture.is_floating_point():
         raise InputError(
@@ -172,14 +177,20 @@ def _to_pillow(picture: torch.Tensor, background: tuple[float, float, float]) ->
     return Image.fromarray(np.ascontiguousarray(rgb.numpy()), "RGB")
 
 
+def covered_part(width: int, height: int, video_width: int, video_height: int) -> tuple[float, float, float, float]:
+    """The largest centred part of a picture that has the video's aspect: left, top, width and height in its pixels."""
+    part_width, part_height = float(width), float(height)
+    if width * video_height > height * video_width:
+        part_width = height * video_width / video_height
+    else:
+        part_height = width * video_height / video_width
+    return (width - part_width) / 2, (height - part_height) / 2, part_width, part_height
+
+
 def _cover(pixels: "Image", height: int, width: int) -> "Image":
     from PIL import Image
 
-    if pixels.width * height > pixels.height * width:
-        part = (pixels.height * width / height, pixels.height)
-    else:
-        part = (pixels.width, pixels.width * height / width)
-    left, top = (pixels.width - part[0]) / 2, (pixels.height - part[1]) / 2
+    left, top, *_ = covered_part(pixels.width, pixels.height, width, height)
     box = (left, top, pixels.width - left, pixels.height - top)
     return pixels.resize((width, height), Image.Resampling.BILINEAR, box=box)
 

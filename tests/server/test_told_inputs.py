@@ -119,12 +119,14 @@ PICTURES = [
         Told(f"a picture: {odd}", SAMPLER, reads, nothing_loaded(picture(odd)), refused=True)
         for odd, reads in (
             ("none", "a NoneType; it must be an IMAGE"),
-            ("channels first", r"shape \[1, 3, 96, 64\]; it must be \[batch, height, width, channels\]"),
+            ("channels first", r"shape \[1, 3, 512, 512\]; it must be \[batch, height, width, channels\]"),
             ("nan", "NaN or infinity"),
         )
     ),
-    Told("a picture of 0 to 255", SAMPLER, "reach 255: they were read as 0 to 255", picture("float 255")),
-    Told("a picture of -1 to 1", SAMPLER, r"go from -1\.00 to 1\.00; below 0 is cut", picture("-1 to 1")),
+    Told("a picture of 0 to 255", SAMPLER, r"reach \d+: they were read as 0 to 255", picture("float 255")),
+    Told("a picture of -1 to 1", SAMPLER, r"go from -0\.\d+ to 0\.\d+; below 0 is cut", picture("-1 to 1")),
+    Told("several faces", SAMPLER, "4 faces were found in the picture.*crop the picture to one", picture("four faces")),
+    Told("no face", SAMPLER, "No face was found in the picture.*ignore this if there is one", picture("no face")),
     Told("a transparent picture", SAMPLER, "transparent in parts; white is laid behind", picture("glass")),
 ]
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 RATE = 16000
+PORTRAIT = Path(__file__).resolve().parents[3] / "demo" / "portrait.png"
 
 
 def odd_prompts(rows: torch.Tensor, settings: dict) -> dict[str, list]:
@@ -133,8 +136,9 @@ class UntouchedVAE:
 
 
 def odd_image(kind: str):
-    """A picture by kind, 64 pixels wide and 96 high."""
-    levels = (torch.arange(96 * 64 * 3).view(96, 64, 3) * 7) % 256
+    """The demo's portrait by kind, [512, 512, 3], and others."""
+    levels = torch.tensor(np.asarray(Image.open(PORTRAIT).convert("RGB"))).long()
+    noise = torch.rand(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
     return {
         "none": lambda: None,
         "numpy int": lambda: levels.numpy(),
@@ -148,6 +152,8 @@ def odd_image(kind: str):
         "-1 to 1": lambda: levels[None] / 127.5 - 1,
         "channels first": lambda: (levels / 255).permute(2, 0, 1)[None],
         "nan": lambda: torch.full((1, 96, 64, 3), float("nan")),
+        "four faces": lambda: torch.cat([torch.cat([levels, levels], dim=1)] * 2)[None] / 255,
+        "no face": lambda: 0.4 + noise / 5,
     }[kind]()
 
 
