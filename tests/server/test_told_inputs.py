@@ -132,8 +132,13 @@ PICTURES = [
 
 
 def up_to(prompt, node: str):
-    """The prompt without what comes after a node: nothing is sampled, the node tells all that these tests read."""
+    """The prompt without what comes after a node: nothing is sampled, the node tells all that these tests read.
+
+    The voice is as long as the clip, so there is nothing to say of it.
+    """
     del prompt.nodes[prompt.id("LiveAvatar_OnlineVAEDecode")]
+    prompt.add("silence", "EmptyAudio", duration=0.75, sample_rate=16000, channels=1)
+    prompt.set(VOICE, audio=["silence", 0])
     prompt.add("end", "OddEnd", value=[prompt.id(node), 0])
     return prompt
 
