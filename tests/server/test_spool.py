@@ -95,7 +95,7 @@ def test_segments_equal_the_whole_and_make_what_is_missing(server, short_clip):
         told = result.told(prompt.id("LiveAvatar_DiTSampler"))
         assert sampled(result, prompt) == (BLOCKS if index else 0)
         assert ("before this segment, are missing" in told) == bool(index)
-        assert f"clips {2 * index} to {2 * index + 1}, 48 frames" in told
+        assert f"clips {2 * index + 1} to {2 * index + 2}, 48 frames" in told
     assert np.array_equal(np.concatenate(parts, axis=2), latents(server, "all-at-once"))
 
 
