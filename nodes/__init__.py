@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import comfy_bridge
+from . import comfy_bridge, demo_inputs
 from .audio_encode import AudioEncode
 from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
@@ -17,7 +17,8 @@ from .spools import AvatarSpools
 class LiveAvatarExtension(ComfyExtension):
     async def on_load(self) -> None:
         comfy_bridge.register_folders()
-        comfy_bridge.provide_demo_inputs()
+        demo_inputs.provide_demo_inputs()
+        demo_inputs.answer_prompts()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

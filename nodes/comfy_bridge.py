@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,18 +39,6 @@ def register_folders() -> None:
     # Under the key that ComfyUI-GGUF uses too, for the same files.
     files = folder_paths.folder_names_and_paths["diffusion_models"][0], {".gguf"}
     folder_paths.folder_names_and_paths.setdefault(GGUF_FILES, files)
-
-
-DEMO_INPUTS = {"portrait.png": "liveavatar_portrait.png", "voice.wav": "liveavatar_voice.wav"}
-
-
-def provide_demo_inputs() -> None:
-    """Put the demo's picture and voice into the input folder, so that the workflow templates run as they are."""
-    inputs = Path(folder_paths.get_input_directory())
-    for source, name in DEMO_INPUTS.items():
-        if not (inputs / name).exists():
-            inputs.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(PACK_ROOT / "demo" / source, inputs / name)
 
 
 def bundle_folders() -> dict[str, Path]:

@@ -176,3 +176,18 @@ def test_a_surround_voice_and_a_picture_of_integers_make_a_file(server, short_cl
     saved = result.outputs[prompt.id("LiveAvatar_OnlineVAEDecode")]["images"][0]
     facts = probe(server.output / saved["subfolder"] / saved["filename"])
     assert facts.frames == 12 and facts.audio_codec == "aac"
+
+
+def test_the_templates_run_when_the_demo_files_are_not_in_the_input_folder(server, short_clip):
+    """As with an input folder that nobody may write to."""
+    prompt = up_to(short_clip(**SMALL), SAMPLER)
+    prompt.set(VOICE, audio=[prompt.id("LoadAudio"), 0])
+    names = [server.input / "liveavatar_portrait.png", server.input / "liveavatar_voice.wav"]
+    kept = {path: path.read_bytes() for path in names}
+    for path in names:
+        path.unlink()
+    try:
+        server.client.run(prompt.nodes).raise_for_error()
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
