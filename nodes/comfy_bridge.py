@@ -227,6 +227,19 @@ class NodeProgress:
             get_progress_state().finish_progress(self._node_id)
 
 
+def preparation(node_id: str, text: str) -> Callable[[int, int], None]:
+    """Progress, as (done, total), of what a node does before its real work; shows the text, stops if interrupted."""
+    bars: list[NodeProgress] = []
+
+    def advance(done: int, total: int) -> None:
+        if not bars:
+            show_text(node_id, text)
+            bars.append(NodeProgress(node_id, total))
+        bars[0].advance_to(done)
+
+    return advance
+
+
 _BETWEEN_STEPS: list[Callable[[], None]] = []
 
 
@@ -245,12 +258,11 @@ class SamplingProgress:
 
     PREVIEW_SIZE = 512
 
-    def __init__(self, node_id: str, plan: ClipPlan) -> None:
+    def __init__(self, node_id: str, plan: ClipPlan, colours: Tensor) -> None:
+        """colours: factors and bias [17, 3] of the VAE in use (`StreamingVAE.colours`)."""
         from latent_preview import Latent2RGBPreviewer
 
-        latents = comfy.latent_formats.Wan21()
-        self._format = latents
-        self._previewer = Latent2RGBPreviewer(latents.latent_rgb_factors, latents.latent_rgb_factors_bias)
+        self._previewer = Latent2RGBPreviewer(colours[:-1].tolist(), colours[-1].tolist())
         self._progress = NodeProgress(node_id, plan.evaluations)
         self._steps = plan.steps
 
@@ -264,6 +276,12 @@ class SamplingProgress:
     def _preview(self, latents: Tensor) -> tuple[str, Any, int]:
         """A picture of the block's last latent frame, without a VAE."""
         return "JPEG", self._previewer.decode_latent_to_preview(latents[None, :, -1:].float().cpu()), self.PREVIEW_SIZE
+
+
+def published_colours() -> Tensor:
+    """Factors and bias [17, 3] from latents to colours that ComfyUI has for the released Wan 2.1 VAE."""
+    known = comfy.latent_formats.Wan21()
+    return torch.tensor([*known.latent_rgb_factors, known.latent_rgb_factors_bias])
 
 
 def tensors_of_vae(vae: Any) -> dict[str, Tensor]:

@@ -55,9 +55,9 @@ def refusal(facts: dict[str, Any] | None, vae: StreamingVAE) -> str:
 
 @contextmanager
 def open_decoder(
-    vae: StreamingVAE, workers: Any, latents: AvatarLatents, start: "VideoStart | None"
+    vae: StreamingVAE, workers: Any, latents: AvatarLatents, start: "VideoStart | None", node_id: str
 ) -> "Iterator[Decoder]":
-    """What decodes the stream's blocks; with `workers` the VAE is not loaded here."""
+    """What decodes the stream's blocks, primed, with progress on the node; with `workers` no VAE is loaded here."""
     priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)
     if workers is not None:
         from ..liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
@@ -66,6 +66,9 @@ def open_decoder(
             yield decoder
         return
     from ..liveavatar_runtime.vae.online_decoder import OnlineDecoder
+    from ..liveavatar_runtime.vae.state import counted
 
     module, device = vae.on_device()
-    yield OnlineDecoder(module, priming, start, device, vae.dtype)
+    progress = bridge.preparation(node_id, "Preparing the decoder")
+    on_layer = counted(progress, priming.shape[1] * module.decoder.layers)
+    yield OnlineDecoder(module, priming, start, device, vae.dtype, on_layer)

@@ -183,8 +183,11 @@ class DiTSampler(io.ComfyNode):
         chosen, why = executor_for(model, plan, streaming, kv_cache, kv_dtype)
         stages, placement = places_of(model, chosen, plan, streaming, kv_cache, kv_dtype, schedule)
         module, device = streaming.on_device()
-        prepared = prepare(plan, model.config, picture, prompt.text, avatar_audio, module, device, streaming.dtype)
+        colours = streaming.colours
         node_id = cls.hidden.unique_id
+        encoding = bridge.preparation(node_id, "Encoding the picture")
+        of_vae = module, device, streaming.dtype
+        prepared = prepare(plan, model.config, picture, prompt.text, avatar_audio, *of_vae, progress=encoding)
         notes.tell(faces.unchecked, why, "" if placement == ON_DEVICE else str(placement))
         if stages is not None:
             notes.tell(describe_stages(model, stages, plan))
@@ -194,12 +197,15 @@ class DiTSampler(io.ComfyNode):
         notes.tell(*spool_notes)
         states = state_settings(model, plan, placement, state_dtype, state_budget, notes)
 
+        def progress(part: ClipPlan) -> bridge.SamplingProgress:
+            return bridge.SamplingProgress(node_id, part, colours)
+
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
             if stages is not None:
                 executor = pipeline_executor(model, stages, part, streaming, chosen_attention.kernel, compile)
             else:
                 executor = executor_of(model, streaming, part, placement, chosen_attention.kernel, compile)
-            return executor.run(prepared.conditions, part, first, bridge.SamplingProgress(node_id, part), keep_rings)
+            return executor.run(prepared.conditions, part, first, progress(part), keep_rings)
 
         stream = LatentStream(
             plan,

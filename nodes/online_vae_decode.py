@@ -133,7 +133,7 @@ class OnlineVAEDecode(io.ComfyNode):
         with bridge.claimed(path):
             video = write(
                 latents,
-                lambda first: open_decoder(streaming, workers, latents, first),
+                lambda first: open_decoder(streaming, workers, latents, first, node_id),
                 path,
                 options,
                 return_frames,

@@ -1,6 +1,7 @@
 """The runtime's streaming VAE with the weights of a ComfyUI VAE."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,13 @@ class StreamingVAE:
         """The module, loaded, and its device."""
         device = bridge.load_on_device(self.patcher)
         return self.patcher.model, device
+
+    @cached_property
+    def colours(self) -> torch.Tensor:
+        """Factors and bias [17, 3] that turn this VAE's latents into colours, for previews."""
+        from ..liveavatar_runtime.vae.preview import preview_factors
+
+        return preview_factors(self.on_device()[0], bridge.published_colours(), bridge.stop_if_interrupted)
 
 
 _BY_VAE: "WeakKeyDictionary[Any, StreamingVAE]" = WeakKeyDictionary()

@@ -17,6 +17,7 @@ from .plan_request import reduced_note
 if TYPE_CHECKING:
     from ..audio.features import AvatarAudio
     from ..vae import WanVAE
+    from ..vae.state import Progress
 
 
 PRIMING_LATENTS = 7
@@ -71,20 +72,32 @@ def clamp_clips(plan: ClipPlan, audio: "AvatarAudio") -> tuple[ClipPlan, tuple[s
 
 
 def encode_picture(
-    vae: "WanVAE", picture: Tensor, plan: ClipPlan, motion_latents: int, device: torch.device, dtype: torch.dtype
+    vae: "WanVAE",
+    picture: Tensor,
+    plan: ClipPlan,
+    motion_latents: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: "Progress | None" = None,
 ) -> tuple[Tensor, Tensor]:
     """picture [H, W, C] 0..1 -> reference [16, 1, h, w], motion history [16, n, h, w] in the model's space.
 
-    Float32 on the CPU. The reference is the second latent of the picture as a still video.
+    Float32 on the CPU. The reference is the second latent of the picture as a still video. progress: called as (layers
+    done, layers in all); may raise to stop.
     """
     from ..media.images import fit_picture
-    from ..vae import encode_still, to_model_space
+    from ..vae import encode_still, still_chunks, to_model_space
+    from ..vae.state import counted, go_on
 
+    reference_part, history_part = (1, 1), (motion_latents, HISTORY_START)
+    chunks = sum(still_chunks(vae.config, *part) for part in (reference_part, history_part))
+    on_layer = counted(progress, chunks * vae.encoder.layers) if progress else go_on
     fitted = aligned(fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype))
     align_weights(vae, device)
     with torch.inference_mode():
-        reference = encode_still(vae, fitted, 1, first_latent=1)
-        history = encode_still(vae, fitted, motion_latents, first_latent=HISTORY_START)
+        reference, history = (
+            encode_still(vae, fitted, *part, on_layer=on_layer) for part in (reference_part, history_part)
+        )
     return to_model_space(reference.float()).cpu(), to_model_space(history.float()).cpu()
 
 
@@ -98,12 +111,13 @@ def prepare(
     device: torch.device,
     dtype: torch.dtype,
     actor_masks: Tensor | None = None,
+    progress: "Progress | None" = None,
 ) -> Prepared:
     """Check everything, fit the plan to the picture and the sound, encode the picture (on `device`, in `dtype`)."""
     check_audio(audio, config)
     check_text(text, config)
     plan, notes = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), audio)
-    reference, history = encode_picture(vae, picture, plan, config.motion_frames[1], device, dtype)
+    reference, history = encode_picture(vae, picture, plan, config.motion_frames[1], device, dtype, progress)
     conditions = Conditions(
         text=text.float().cpu(),
         reference=reference,

@@ -13,7 +13,7 @@ from .config import (
 )
 from .model import WanVAE
 from .state import DecodeState, EncodeState
-from .still import encode_still, settled_latent
+from .still import encode_still, settled_latent, still_chunks
 
 __all__ = [
     "LATENT_CHANNELS",
@@ -29,5 +29,6 @@ __all__ = [
     "infer_config",
     "load_wan_vae",
     "settled_latent",
+    "still_chunks",
     "to_model_space",
 ]

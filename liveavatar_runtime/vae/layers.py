@@ -69,6 +69,8 @@ class ResidualBlock(nn.Module):
             y = history.join(f"{self.name}.residual.{conv}", activated, PAST_FRAMES)
             del activated  # as large as x, and the convolution is where memory peaks
             y = self.residual[conv](y)
+            if conv == 2:
+                history.on_layer()
         return y + self.shortcut(x)
 
 

@@ -29,12 +29,18 @@ class _Coder(nn.Module):
     def stacks(self) -> tuple[nn.Sequential, nn.Sequential]:
         raise NotImplementedError
 
+    @property
+    def layers(self) -> int:
+        """How often a chunk calls its history's `on_layer`: after each layer, and half way through residual blocks."""
+        return sum(1 + isinstance(layer, ResidualBlock) for stack in self.stacks() for layer in stack)
+
     def forward(self, x: Tensor, history: History) -> Tensor:
         """One chunk."""
         x = self.conv1(history.join(f"{self.name}.conv1", x, PAST_FRAMES))
         for stack in self.stacks():
             for layer in stack:
                 x = layer(x, history)
+                history.on_layer()
         x = F.silu(self.head[0](x)).to(x.dtype)
         return self.head[2](history.join(f"{self.name}.head.2", x, PAST_FRAMES))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..aligned import align_weights
 from .config import from_model_space
 from .model import WanVAE
-from .state import DecodeState
+from .state import DecodeState, OnLayer, go_on
 
 VideoStart = Literal["hold", "trim"]
 VIDEO_STARTS: tuple[VideoStart, ...] = ("hold", "trim")
@@ -22,16 +22,25 @@ class OnlineDecoder:
     `priming` [16, n, h, w]: latents of the still picture, in the model's space, or those before a later segment.
     `start`: "hold" shows the fourth frame in place of the first three, so that picture and sound have the same length;
     "trim" leaves the three out; None for a later segment, which follows frames that were decoded before.
+    `on_layer`: called while the priming latents are decoded, n * `vae.decoder.layers` times.
     """
 
     def __init__(
-        self, vae: WanVAE, priming: Tensor, start: VideoStart | None, device: torch.device, dtype: torch.dtype
+        self,
+        vae: WanVAE,
+        priming: Tensor,
+        start: VideoStart | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        on_layer: OnLayer = go_on,
     ) -> None:
         self._vae, self._start, self._device, self._dtype = vae, start, device, dtype
-        self._state = DecodeState()
+        self._state = DecodeState(on_layer=on_layer)
         self._at_start = start is not None
         align_weights(vae, device)
         self._decode(priming)
+        # The blocks are decoded in another thread, which the caller watches itself.
+        self._state.on_layer = go_on
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents [16, 3, h, w] in the model's space -> pixels float32 [3, frames, H, W] in -1..1, on the CPU."""

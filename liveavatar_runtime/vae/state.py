@@ -1,8 +1,9 @@
 """What a video stream remembers between calls: the last frames that each causal convolution has read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import ClassVar, Protocol
 
 import torch
@@ -13,6 +14,23 @@ from ..errors import InputError, MachineError
 
 STREAM_KEY = "stream"
 
+OnLayer = Callable[[], None]
+"""Called after every layer of a chunk, for progress and interruption; may raise, which ends the stream."""
+
+
+Progress = Callable[[int, int], None]
+"""Called as (layers done, layers in all)."""
+
+
+def go_on() -> None:
+    """The OnLayer of whoever does not want to know."""
+
+
+def counted(progress: Progress, total: int) -> OnLayer:
+    """An OnLayer that counts for `progress`."""
+    done = count(1)
+    return lambda: progress(next(done), total)
+
 
 class History(Protocol):
     """The past as the layers see it. Names are those of the convolutions in the state dict."""
@@ -21,6 +39,9 @@ class History(Protocol):
     def fresh(self) -> bool:
         """Whether the chunk now being computed is the first of the video."""
         ...
+
+    @property
+    def on_layer(self) -> OnLayer: ...
 
     def remember(self, name: str, x: Tensor, frames: int) -> None:
         """Keep the last `frames` frames of x [B, C, T, H, W] as the past of the next chunk."""
@@ -35,6 +56,9 @@ class StillHistory:
     """The past of a picture that has always been there: every frame before x is like x's first."""
 
     fresh = False
+
+    def __init__(self, on_layer: OnLayer = go_on) -> None:
+        self.on_layer = on_layer
 
     def remember(self, name: str, x: Tensor, frames: int) -> None:
         pass
@@ -57,6 +81,7 @@ class StreamState:
     chunks: int = 0
     grid: tuple[int, int, int] | None = None
     interrupted: bool = False
+    on_layer: OnLayer = field(default=go_on, repr=False, compare=False)
 
     @property
     def fresh(self) -> bool:

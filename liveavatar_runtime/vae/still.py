@@ -4,20 +4,36 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .config import VaeConfig
 from .model import PICTURE_CHANNELS, WanVAE
-from .state import EncodeState, StillHistory
+from .state import EncodeState, OnLayer, StillHistory, go_on
 
 
-def settled_latent(vae: WanVAE, picture: Tensor) -> Tensor:
+def settled_latent(vae: WanVAE, picture: Tensor, on_layer: OnLayer = go_on) -> Tensor:
     """The latent [16, 1, h, w] that a still video of `picture` [3, H, W] in -1..1 reaches and keeps.
 
     All layers see equal frames for ever there, so that one chunk whose past is its own first frame gives it.
     """
     _check_picture(vae, picture)
-    return vae.encode_chunk(_still_video(picture, vae.config.temporal_stride), StillHistory())[0].float()
+    return vae.encode_chunk(_still_video(picture, vae.config.temporal_stride), StillHistory(on_layer))[0].float()
 
 
-def encode_still(vae: WanVAE, picture: Tensor, latent_frames: int, first_latent: int = 0) -> Tensor:
+def still_chunks(config: VaeConfig, latent_frames: int, first_latent: int = 0) -> int:
+    """Chunks that `encode_still` computes for these latents; each calls `on_layer` `Encoder.layers` times."""
+    moving, settled = _split(config, latent_frames, first_latent)
+    return moving + bool(settled)
+
+
+def _split(config: VaeConfig, latent_frames: int, first_latent: int) -> tuple[int, int]:
+    """Latents to encode from the start of the video (0 for none), and how many settled ones follow."""
+    end = first_latent + latent_frames
+    moving_end = min(end, config.transient_latents)
+    return moving_end if first_latent < moving_end else 0, end - max(first_latent, moving_end)
+
+
+def encode_still(
+    vae: WanVAE, picture: Tensor, latent_frames: int, first_latent: int = 0, on_layer: OnLayer = go_on
+) -> Tensor:
     """Latents first_latent .. first_latent + latent_frames of an endless still video -> raw [16, latent_frames, h, w].
 
     `picture` is [3, H, W] in -1..1. The start of a video, where the convolutions still see that nothing came before
@@ -31,15 +47,13 @@ def encode_still(vae: WanVAE, picture: Tensor, latent_frames: int, first_latent:
         raise InputError(
             f"latent_frames is {latent_frames} and first_latent {first_latent}; allowed are at least 1 and at least 0"
         )
-    end = first_latent + latent_frames
-    moving_end = min(end, vae.config.transient_latents)
+    moving, settled = _split(vae.config, latent_frames, first_latent)
     parts = []
-    if first_latent < moving_end:
-        video = _still_video(picture, vae.config.video_frames(moving_end))
-        parts.append(vae.encode_stream(video, EncodeState())[0, :, first_latent:])
-    settled = end - max(first_latent, moving_end)
+    if moving:
+        video = _still_video(picture, vae.config.video_frames(moving))
+        parts.append(vae.encode_stream(video, EncodeState(on_layer=on_layer))[0, :, first_latent:])
     if settled:
-        parts.append(settled_latent(vae, picture).expand(-1, settled, -1, -1))
+        parts.append(settled_latent(vae, picture, on_layer).expand(-1, settled, -1, -1))
     return torch.cat(parts, dim=1)
 
 

@@ -16,6 +16,7 @@ from liveavatar_runtime.vae import (
     encode_still,
     load_wan_vae,
     settled_latent,
+    still_chunks,
 )
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
@@ -196,6 +197,47 @@ def test_still_picture_settles_exactly_where_the_sizes_say():
         assert torch.equal(encode_still(vae, picture, 2, first_latent=1), encoded[:, 1:3])
         assert torch.equal(encode_still(vae, picture, 19, first_latent=73), settled.expand(-1, 19, -1, -1))
     assert WAN_2_1.transient_latents == 28
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_picture_is_left_and_told_about_between_layers(vae):
+    """What is called between layers is called often enough to stop within one, and exactly as often as announced."""
+    picture, calls = draw(3, 8, 8), []
+    settles = vae.config.transient_latents
+    for part in ((1, 1), (3, 0), (19, 73), (settles + 3, 0), (3, settles - 1)):
+        calls.clear()
+        expected = encode_still(vae, picture, *part)
+        assert torch.equal(encode_still(vae, picture, *part, on_layer=lambda: calls.append(1)), expected)
+        assert len(calls) == still_chunks(vae.config, *part) * vae.encoder.layers
+    calls.clear()
+
+    def stop() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        encode_still(vae, picture, 19, first_latent=73, on_layer=stop)
+    assert len(calls) == 3 < vae.encoder.layers
+
+
+def test_priming_is_left_between_layers_and_later_blocks_are_not_watched(vae):
+    priming, calls = draw(16, 3, 2, 2), []
+    places = torch.device("cpu"), torch.float32
+    decoder = OnlineDecoder(vae, priming, "hold", *places, on_layer=lambda: calls.append(1))
+    assert len(calls) == 3 * vae.decoder.layers
+    block = draw(16, 3, 2, 2)
+    assert torch.equal(decoder.decode(block), OnlineDecoder(vae, priming, "hold", *places).decode(block))
+    assert len(calls) == 3 * vae.decoder.layers
+
+    def stop() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        OnlineDecoder(vae, priming, "hold", *places, on_layer=stop)
 
 
 def test_still_picture_of_a_wrong_size(vae):
