@@ -35,12 +35,12 @@ class OnlineDecoder:
         on_layer: OnLayer = go_on,
     ) -> None:
         self._vae, self._start, self._device, self._dtype = vae, start, device, dtype
-        self._state = DecodeState(on_layer=on_layer)
+        self._state = DecodeState(watch=on_layer)
         self._at_start = start is not None
         align_weights(vae, device)
         self._decode(priming)
         # The blocks are decoded in another thread, which the caller watches itself.
-        self._state.on_layer = go_on
+        self._state.watch = go_on
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents [16, 3, h, w] in the model's space -> pixels float32 [3, frames, H, W] in -1..1, on the CPU."""

@@ -25,7 +25,7 @@ def preview_factors(vae: WanVAE, published: Tensor, on_layer: OnLayer = go_on) -
     colours = F.avg_pool2d(pictures, vae.config.spatial_stride)
     with torch.inference_mode():
         # First frames of videos: a quarter of the work of settled latents, and the colours are the same.
-        chunk = vae.encode_chunk(pictures[:, :, None], EncodeState(on_layer=on_layer))
+        chunk = vae.encode_chunk(pictures[:, :, None], EncodeState(watch=on_layer))
         latents = to_model_space(chunk.float())[:, :, 0].cpu()
     known, wanted = (x.movedim(1, -1).flatten(0, 2).double() for x in (latents, colours))
     known = torch.cat([known, torch.ones(len(known), 1)], dim=1)

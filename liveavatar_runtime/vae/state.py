@@ -40,8 +40,9 @@ class History(Protocol):
         """Whether the chunk now being computed is the first of the video."""
         ...
 
-    @property
-    def on_layer(self) -> OnLayer: ...
+    def on_layer(self) -> None:
+        """Called after every layer; may raise, which ends the stream."""
+        ...
 
     def remember(self, name: str, x: Tensor, frames: int) -> None:
         """Keep the last `frames` frames of x [B, C, T, H, W] as the past of the next chunk."""
@@ -81,7 +82,7 @@ class StreamState:
     chunks: int = 0
     grid: tuple[int, int, int] | None = None
     interrupted: bool = False
-    on_layer: OnLayer = field(default=go_on, repr=False, compare=False)
+    watch: OnLayer = field(default=go_on, repr=False, compare=False)
 
     @property
     def fresh(self) -> bool:
@@ -116,6 +117,9 @@ class StreamState:
         """A copy on another device (the same tensors where they are there already)."""
         self._check_whole()
         return type(self)({name: cache.to(device) for name, cache in self.caches.items()}, self.chunks, self.grid)
+
+    def on_layer(self) -> None:
+        self.watch()
 
     @contextmanager
     def chunk(self, grid: tuple[int, int, int]) -> Iterator[None]:

@@ -51,7 +51,7 @@ def encode_still(
     parts = []
     if moving:
         video = _still_video(picture, vae.config.video_frames(moving))
-        parts.append(vae.encode_stream(video, EncodeState(on_layer=on_layer))[0, :, first_latent:])
+        parts.append(vae.encode_stream(video, EncodeState(watch=on_layer))[0, :, first_latent:])
     if settled:
         parts.append(settled_latent(vae, picture, on_layer).expand(-1, settled, -1, -1))
     return torch.cat(parts, dim=1)
