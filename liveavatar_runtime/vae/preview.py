@@ -9,8 +9,8 @@ from .model import PICTURE_CHANNELS, WanVAE
 from .state import EncodeState, OnLayer, go_on
 
 SIDE = 64
-PATCHES = (2, 4, 8)
-"""Patches along a side of each made picture; with 8 every latent has a colour of its own."""
+PICTURES, DISCS = 6, 60
+RADII = (4, 24)
 RIDGE = 1e-3
 
 
@@ -36,7 +36,18 @@ def preview_factors(vae: WanVAE, published: Tensor, on_layer: OnLayer = go_on) -
 
 
 def made_pictures() -> Tensor:
-    """Soft patches of random colours [3, 3, 64, 64] in -1..1, always the same ones."""
+    """Discs of many sizes that hide each other, in soft colours: [6, 3, 64, 64] in -1..1, always the same ones.
+
+    Such pictures have edges and surfaces as real ones do.
+    """
     generator = torch.Generator().manual_seed(0)
-    patches = [torch.rand(1, PICTURE_CHANNELS, n, n, generator=generator) * 2 - 1 for n in PATCHES]
-    return torch.cat([F.interpolate(p, size=SIDE, mode="bilinear", align_corners=False) for p in patches])
+    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    pictures = torch.zeros(PICTURES, PICTURE_CHANNELS, SIDE, SIDE)
+    for picture in pictures:
+        for _ in range(DISCS):
+            x, y, size, *colour = torch.rand(3 + PICTURE_CHANNELS, generator=generator)
+            radius = RADII[0] * (RADII[1] / RADII[0]) ** size
+            inside = (columns - x * SIDE) ** 2 + (rows - y * SIDE) ** 2 < radius**2
+            full = torch.stack(colour) * 2 - 1
+            picture[:, inside] = ((full + full.mean()) / 2)[:, None]
+    return pictures
