@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .planning.duration import FRAMES_PER_LATENT
 
 FRAME_PACK_BUCKETS = (1, 2, 16)
 """Latent frames a packed token covers at full, half and quarter resolution; they fix the packer's three kernels."""
@@ -87,6 +88,8 @@ class AvatarConfig:
         kept: dict[str, Any] = {
             key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known
         }
+        if "motion_frames" in kept:
+            kept["motion_frames"] = _motion_frames(kept["motion_frames"])
         missing = sorted({"dim", "ffn_dim", "num_heads", "num_layers", "audio_inject_layers"} - kept.keys())
         if missing:
             raise InputError(f"the model config lacks {', '.join(missing)}; take the config.json of the model's folder")
@@ -104,6 +107,19 @@ class AvatarConfig:
     def to_dict(self) -> dict[str, Any]:
         """Content of a `config.json` that `from_dict` and the original read."""
         return {**FIXED_FIELDS, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
+
+
+def _motion_frames(given: Any) -> tuple[int, int]:
+    """(video frames, latent frames); programs of Wan2.2-S2V write the first alone, from which the second follows.
+
+    Raises InputError for anything else.
+    """
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return given, (given + 3) // FRAMES_PER_LATENT
+    if isinstance(given, tuple) and len(given) == 2 and all(isinstance(n, int) and n > 0 for n in given):
+        return given
+    shown = list(given) if isinstance(given, tuple) else given
+    raise InputError(f"config key motion_frames is {shown!r}; it must be a number of video frames (73), or [73, 19]")
 
 
 WAN_S2V_14B = AvatarConfig(

@@ -9,5 +9,9 @@ class CheckpointError(InputError):
     """A weight file is unreadable, incomplete or of another architecture."""
 
 
+class MemoryShortage(CheckpointError):
+    """This computer has too little memory for a weight file, which itself may be good."""
+
+
 class MachineError(RuntimeError):
     """The machine cannot do the work: memory, disk, a device, a worker or a codec is missing."""

@@ -5,7 +5,8 @@ original's names.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..liveavatar_runtime.checkpoint.gguf_io import GgufTensors
-from ..liveavatar_runtime.checkpoint.safetensors_io import Checkpoint, open_checkpoint
+from ..liveavatar_runtime.checkpoint.safetensors_io import QUANTISATION_HEADER, open_checkpoint
 from ..liveavatar_runtime.config import AvatarConfig
 from ..liveavatar_runtime.errors import CheckpointError
+from .core_weights import CoreWeights, Progress, Tell, empty_weights, fill_weights
 from .types import AvatarModel
 
 if TYPE_CHECKING:
@@ -42,56 +43,62 @@ DECLARED = (
 )
 
 
-Progress = Callable[[int, int], None]
-"""Called with tensors done and tensors in all, where the weights are read here and not by core."""
-
-
 def load_with_core(
     path: Path,
     loras: Sequence[tuple[Path, float]],
     precision: torch.dtype | str | None,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Any:
     """A ModelPatcher of the transformer in a file or folder, with LoRAs of (path, strength).
 
     `precision` None lets core choose for the device, AS_IN_FILE keeps the stored format. Layers of quantised files
-    keep theirs in any case. GGUF files are unpacked, their own precision is bf16.
+    keep theirs, as far as core computes with it. GGUF files are unpacked, their own precision is bf16.
+    `tell` is called with sentences for the user.
     Raises CheckpointError when the file is not a complete S2V model, or a LoRA does not fit it.
     """
-    return with_loras(_load(path, precision, progress=progress), loras)[0]
+    return with_loras(_load(path, precision, progress=progress, tell=tell), loras)[0]
 
 
 def _load(
-    path: Path, precision: torch.dtype | str | None, disable_dynamic: bool = False, progress: Progress | None = None
+    path: Path,
+    precision: torch.dtype | str | None,
+    disable_dynamic: bool = False,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Any:
-    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
-    from ..liveavatar_runtime.checkpoint.quantised import quantised_layers
+    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config, expected_shapes
 
     checkpoint = open_checkpoint(path, _read_with_core)
-    config = detect_config(checkpoint, config_beside(path)).to_dict()
-    declared = json.dumps({"transformer": {name: config[name] for name in DECLARED}})
-    quantised = bool(quantised_layers(checkpoint))
-    gguf = isinstance(checkpoint.tensors, GgufTensors)
+    config = detect_config(checkpoint, config_beside(path))
+    sizes = config.to_dict()
+    declared = json.dumps({"transformer": {name: sizes[name] for name in DECLARED}})
+    weights = CoreWeights.of(checkpoint, expected_shapes(config))
+    if tell and weights.unpacked:
+        tell(weights.describe_unpacked())
     # Core maps and streams the files itself where it can. Elsewhere it would keep all of the mapped file in memory
     # beside its copy, and show no progress; only quantised layers need its own way of loading.
-    fill = gguf or not quantised and not _streams(disable_dynamic)
-    tensors = _placeholders(checkpoint) if fill else dict(checkpoint.tensors)
+    fill = not weights.kept and (weights.plain.any_unpacked or not checkpoint.mapped or not _streams(disable_dynamic))
+    tensors = weights.placeholders() if fill else weights.in_core_layout()
     if precision == AS_IN_FILE:
         precision = comfy.utils.weight_dtype(tensors)
-    if quantised and precision not in PLAIN:
+    if weights.kept and precision not in PLAIN:
         precision = None
-    patcher: Any = comfy.sd.load_diffusion_model_state_dict(
-        tensors,
-        model_options={} if precision is None else {"dtype": precision},
-        metadata={**checkpoint.metadata, "config": declared},
-        disable_dynamic=disable_dynamic,
-    )
+    with empty_weights() if fill else nullcontext():
+        patcher: Any = comfy.sd.load_diffusion_model_state_dict(
+            tensors,
+            model_options={} if precision is None else {"dtype": precision},
+            # The formats of quantised layers stand in the tensors now.
+            metadata={**checkpoint.metadata, QUANTISATION_HEADER: json.dumps({"layers": {}}), "config": declared},
+            disable_dynamic=disable_dynamic,
+        )
     if patcher is None:
         raise CheckpointError(
             f"this ComfyUI does not know the model in {path}; it needs Wan2.2-S2V support, so update ComfyUI"
         )
-    if fill:
-        _fill(patcher.model.diffusion_model, checkpoint, progress)
+    if fill and not fill_weights(patcher.model.diffusion_model, weights.plain, precision is None, progress, tell):
+        # What the file holds can stay in it, but not what core would convert it to.
+        return _load(path, AS_IN_FILE, disable_dynamic, progress, tell)
     # How core makes a second copy of the weights, for another device or for nodes that need plain ones.
     patcher.cached_patcher_init = (_load, (path, precision))
     return patcher
@@ -106,25 +113,6 @@ def _read_with_core(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _streams(disable_dynamic: bool) -> bool:
     """Whether core will make a patcher that takes the mapped tensors themselves."""
     return not disable_dynamic and comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher
-
-
-def _placeholders(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Tensors of the weights' shapes and formats that take no memory; those of packed weights are bf16."""
-    tensors = checkpoint.tensors
-    dtypes = {} if isinstance(tensors, GgufTensors) else {name: tensor.dtype for name, tensor in tensors.items()}
-    return {
-        name: torch.zeros((), dtype=dtypes.get(name, torch.bfloat16)).expand(shape)
-        for name, shape in checkpoint.shapes.items()
-    }
-
-
-def _fill(tree: torch.nn.Module, checkpoint: Checkpoint, progress: Progress | None) -> None:
-    """Put the weights into core's modules one by one: never more than one of them is in memory twice."""
-    parameters = dict(tree.named_parameters())
-    for done, (name, parameter) in enumerate(parameters.items(), start=1):
-        parameter.data = checkpoint.read(name).to(device=parameter.device, dtype=parameter.dtype)
-        if progress:
-            progress(done, len(parameters))
 
 
 def with_loras(patcher: Any, loras: Sequence[tuple[Path, float]]) -> tuple[Any, list["FittedLora"]]:

@@ -167,7 +167,7 @@ class LoadAvatarModel(io.ComfyNode):
             source = base_model
             if base_model is None:
                 source = bundle.model if bundle else bridge.diffusion_model_path(model)
-            avatar, fitted = load_model(source, loras, precision, executor, devices, stages)
+            avatar, fitted = load_model(source, loras, precision, executor, devices, stages, notes)
             tell_loras(notes, loras, fitted)
             notes.tell(description(avatar))
             changed = changed_weights(avatar.patcher, loras, fitted)
@@ -178,7 +178,13 @@ class LoadAvatarModel(io.ComfyNode):
 
 
 def load_model(
-    source: Any, loras: Sequence[tuple[Path, float]], precision: str, executor: str, devices: str, stages: "Stages"
+    source: Any,
+    loras: Sequence[tuple[Path, float]],
+    precision: str,
+    executor: str,
+    devices: str,
+    stages: "Stages",
+    notes: Notes,
 ) -> tuple[AvatarModel, list["FittedLora"]]:
     """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
     path = source if isinstance(source, Path) else None
@@ -187,7 +193,7 @@ def load_model(
         avatar = model_of_group(executor, devices, source, loras, precision)
         return avatar, loras_for_workers(avatar.config, loras)
     if path is not None:
-        source = stages.run(path, lambda done: load_with_core(path, [], PRECISIONS[precision], done))
+        source = stages.run(path, lambda done: load_with_core(path, [], PRECISIONS[precision], done, notes.warn))
     patched, fitted = with_loras(source, loras)
     return on_devices(adopt(patched), executor, devices), fitted
 

@@ -12,9 +12,13 @@ import torch
 from ..config import WAN_S2V_14B, AvatarConfig
 from ..errors import CheckpointError, InputError
 from .quantised import is_quantisation_entry, weight_shapes
-from .safetensors_io import Checkpoint, read_json
+from .safetensors_io import INDEX_ENDING, Checkpoint, read_json
+from .weights import is_folded
 
 Shapes = dict[str, tuple[int, ...]]
+
+SHARD_NAME = re.compile(r"-(?P<number>\d+)-of-(?P<count>\d+)(?=\.)")
+"""Part of the names that Hugging Face's libraries give the files of a model in parts."""
 
 HEAD_DIM = 128
 """Head size of every published Wan model; assumed when no config says otherwise."""
@@ -30,6 +34,22 @@ S2V_NAMES = (
     "frame_packer.proj.weight",
     "trainable_cond_mask.weight",
 )
+# What sizes are taken from.
+MEASURED = {
+    "patch": "patch_embedding.weight",
+    "patch bias": "patch_embedding.bias",
+    "head": "head.head.weight",
+    "ffn bias": "blocks.0.ffn.0.bias",
+    "time": "time_embedding.0.weight",
+    "text": "text_embedding.0.weight",
+    "mix": "casual_audio_encoder.weights",
+    "local": "casual_audio_encoder.encoder.conv1_local.conv.weight",
+    "local bias": "casual_audio_encoder.encoder.conv1_local.conv.bias",
+    "global bias": "casual_audio_encoder.encoder.conv1_global.conv.bias",
+    "pose": "cond_encoder.weight",
+}
+AUDIO_KERNEL = 3
+"""Width of the audio encoder's convolutions."""
 # Measurements that an incomplete file gets wrong; `injectors` is none of the config's fields.
 COUNTED = {"num_layers", "injectors"}
 
@@ -66,6 +86,7 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     Raises CheckpointError for another architecture, for incomplete weights and when config and weights disagree.
     """
     shapes = weight_shapes(checkpoint)
+    _refuse_shard(checkpoint.path, shapes)
     absent = [name for name in S2V_NAMES if name not in shapes]
     if 0 < len(absent) < len(S2V_NAMES) and absent != list(S2V_NAMES[1:]):
         raise CheckpointError(f"{checkpoint.path} is incomplete: {_listing('missing', absent)}. {RIGHT_FILE}")
@@ -93,6 +114,32 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
     check_names(checkpoint.path, shapes, expected_shapes(config))
     return config
+
+
+def _refuse_shard(path: Path, shapes: Shapes) -> None:
+    """Raises CheckpointError for one file of several that together are a model."""
+    part = shard_number(path)
+    landmarks = [*S2V_NAMES, *MEASURED.values()]
+    if part is None or all(name in shapes for name in landmarks):
+        return
+    number, count, index = part
+    raise CheckpointError(
+        f"{path} is file {number} of {count} of a model that is stored in parts; it alone has {len(shapes)} of the "
+        f"model's tensors. Give the folder that holds all {count} files and {index}: in ComfyUI put it into "
+        f"models/liveavatar, as models/liveavatar/NAME/ with the model's config.json, and choose NAME/ as model."
+    )
+
+
+def shard_number(path: Path) -> tuple[int, int, str] | None:
+    """Which file of how many this is, from 1, and the name of their index; None for a file that is whole."""
+    for index in sorted(path.parent.glob(f"*{INDEX_ENDING}")) if path.is_file() else ():
+        files = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if path.name in files and len(files) > 1:
+            return files.index(path.name) + 1, len(files), index.name
+    named = SHARD_NAME.search(path.name)
+    if named is None or int(named["count"]) < 2:
+        return None
+    return int(named["number"]), int(named["count"]), f"{path.name[: named.start()]}{path.suffix}{INDEX_ENDING}"
 
 
 def header_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -125,13 +172,16 @@ def expected_shapes(config: AvatarConfig) -> Shapes:
 
 
 def check_names(path: Path, shapes: Shapes, expected: Shapes) -> None:
-    """Raises CheckpointError unless the file has exactly the expected tensors; quantisation entries may be added."""
+    """Raises CheckpointError unless the file has exactly the expected tensors; quantisation entries may be added.
+
+    Shapes may be folded (see `is_folded`).
+    """
     missing = [name for name in expected if name not in shapes]
     unexpected = [name for name in shapes if name not in expected and not is_quantisation_entry(name)]
     misshaped = [
         f"{name} is {list(shapes[name])}, not {list(expected[name])}"
         for name in expected
-        if name in shapes and shapes[name] != expected[name]
+        if name in shapes and not is_folded(shapes[name], expected[name])
     ]
     problems = [
         _listing(kind, names)
@@ -154,35 +204,30 @@ def describe_contents(names: Iterable[str]) -> str:
 
 
 def _measure(path: Path, shapes: Shapes) -> dict[str, Any]:
-    """What the shapes tell; `injectors` is the number of audio injection layers, not which."""
-    needed = {
-        "patch": "patch_embedding.weight",
-        "head": "head.head.weight",
-        "ffn": "blocks.0.ffn.0.weight",
-        "time": "time_embedding.0.weight",
-        "text": "text_embedding.0.weight",
-        "mix": "casual_audio_encoder.weights",
-        "local": "casual_audio_encoder.encoder.conv1_local.conv.weight",
-        "global": "casual_audio_encoder.encoder.conv1_global.conv.weight",
-        "pose": "cond_encoder.weight",
-    }
-    missing = [name for name in needed.values() if name not in shapes]
+    """What the shapes tell; `injectors` is the number of audio injection layers, not which.
+
+    Told by numbers of values wherever an axis could have been dropped or folded into its neighbour.
+    """
+    missing = [name for name in MEASURED.values() if name not in shapes]
     if missing:
         raise CheckpointError(f"{path} is incomplete: {_listing('missing', missing)}. {RIGHT_FILE}")
-    size = {key: shapes[name] for key, name in needed.items()}
-    patch_size = size["patch"][2:]
+    size = {key: math.prod(shapes[name]) for key, name in MEASURED.items()}
+    dim, local = size["patch bias"], size["local bias"]
+    stored, kernel = shapes[MEASURED["patch"]], shapes[MEASURED["local"]]
+    patch_size = stored[2:] if len(stored) == 5 else WAN_S2V_14B.patch_size
+    patch = dim * math.prod(patch_size)
     return {
-        "dim": size["patch"][0],
-        "in_dim": size["patch"][1],
+        "dim": dim,
+        "in_dim": size["patch"] // patch,
         "patch_size": patch_size,
-        "out_dim": size["head"][0] // math.prod(patch_size),
-        "ffn_dim": size["ffn"][0],
-        "freq_dim": size["time"][1],
-        "text_dim": size["text"][1],
-        "audio_layers": size["mix"][1],
-        "audio_dim": size["local"][1],
-        "num_audio_token": size["local"][0] // size["global"][0],
-        "cond_dim": size["pose"][1],
+        "out_dim": size["head"] // patch,
+        "ffn_dim": size["ffn bias"],
+        "freq_dim": size["time"] // dim,
+        "text_dim": size["text"] // dim,
+        "audio_layers": size["mix"],
+        "audio_dim": size["local"] // local // (kernel[-1] if len(kernel) == 3 else AUDIO_KERNEL),
+        "num_audio_token": local // size["global bias"],
+        "cond_dim": size["pose"] // patch,
         "num_layers": _count(shapes, "blocks."),
         "injectors": _count(shapes, "audio_injector.injector."),
     }

@@ -106,6 +106,13 @@ class FittedLora:
         """Names of the model's weights that change."""
         return {change.target for change in self.changes}
 
+    def by_target(self) -> dict[str, list[Change]]:
+        """Weight name -> its changes, in the file's order."""
+        changes: dict[str, list[Change]] = {}
+        for change in self.changes:
+            changes.setdefault(change.target, []).append(change)
+        return changes
+
     def without(self, targets: Iterable[str], reason: str) -> "FittedLora":
         """The same with the changes of these weights left out."""
         gone = set(targets)
@@ -271,16 +278,21 @@ def merge_lora(
     file = lora if isinstance(lora, LoraFile) else read_lora(lora, metadata, path)
     fitted = fit_lora(file, {name: tuple(tensor.shape) for name, tensor in state_dict.items()}, alpha)
     check_mergeable(fitted)
-    tensors: dict[str, Tensor] = {}
-    for change in fitted.changes:
-        weight = state_dict[change.target]
-        if weight.dtype not in MERGEABLE:
-            raise CheckpointError(
-                f"{change.target} is quantised ({str(weight.dtype).removeprefix('torch.')}); a LoRA can only be merged "
-                "into bf16, fp16 or fp32 weights. Merge first and quantise then, or let ComfyUI's LoRA loader patch it."
-            )
-        tensors[change.target] = _changed(tensors.get(change.target, weight.float()), change, strength)
-    return MergedLora({name: tensor.to(state_dict[name].dtype) for name, tensor in tensors.items()}, fitted)
+    changes = fitted.by_target()
+    return MergedLora({name: merged(name, state_dict[name], changes[name], strength) for name in changes}, fitted)
+
+
+def merged(name: str, weight: Tensor, changes: Sequence[Change], strength: float) -> Tensor:
+    """The weight `name` with all its changes. Raises CheckpointError when it is quantised."""
+    if weight.dtype not in MERGEABLE:
+        raise CheckpointError(
+            f"{name} is quantised ({str(weight.dtype).removeprefix('torch.')}); a LoRA can only be merged into bf16, "
+            "fp16 or fp32 weights. Merge first and quantise then, or let ComfyUI's LoRA loader patch it."
+        )
+    result = weight.float()
+    for change in changes:
+        result = _changed(result, change, strength)
+    return result.to(weight.dtype)
 
 
 def check_mergeable(fitted: FittedLora) -> None:

@@ -1,103 +1,194 @@
-"""Which layers of a file are quantised and how, in both of ComfyUI's layouts; unpacking those in fp8.
+"""Which layers of a file are quantised, how, and where their scales are: every layout that programs write, as one.
 
-Old: an entry `scaled_fp8`, and `<layer>.scale_weight` beside each fp8 weight.
-New: a format for each layer, as JSON in the entry `<layer>.comfy_quant` or in the header under
-`_quantization_metadata`; the scales are `<layer>.weight_scale`.
+- Old (ComfyUI's first, KJ): `<layer>.scale_weight` beside each fp8 weight, mostly an entry `scaled_fp8`.
+- New (ComfyUI): a format for each layer, as JSON in the entry `<layer>.comfy_quant` or in the header under
+  `_quantization_metadata`; the scales are `<layer>.weight_scale`.
+- Bare (LightX2V and others): `<layer>.weight_scale` alone, one number or one for each row.
+
+The dtype of a weight tells its format where nothing else does. A scale that would be read by nobody is an error: such
+weights are noise.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .gguf_io import GgufTensors
 from .safetensors_io import QUANTISATION_HEADER, Checkpoint, readable
 
 OLD_MARK = "scaled_fp8"
-NEW_ENDING = ".comfy_quant"
+NOTE = ".comfy_quant"
+SCALES = (".weight_scale", ".scale_weight")
+INPUT_SCALES = (".input_scale", ".scale_input")
+NVFP4_SCALES = (".weight_scale_2", ".pre_quant_scale")
 # Entries that quantised files add beside a layer's weight.
-ENDINGS = (
-    ".scale_weight", ".scale_input", NEW_ENDING, ".weight_scale", ".weight_scale_2", ".input_scale", ".pre_quant_scale",
-)  # fmt: skip
+ENDINGS = (*SCALES, *INPUT_SCALES, NOTE, *NVFP4_SCALES)
 FP8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
-TWO_A_BYTE = {"nvfp4", "convrot_w4a4"}
+INT8 = "int8_tensorwise"
+NVFP4 = "nvfp4"
+FORMATS = {**{dtype: name for name, dtype in FP8.items()}, torch.int8: INT8}
+"""What a weight with a scale is when nothing but its dtype tells."""
+TWO_A_BYTE = {NVFP4, "convrot_w4a4"}
 ROWS = 256
-PLAIN = (torch.float32, torch.bfloat16, torch.float16)
+INSTEAD = (
+    "Computing with it would give noise. Use another file, such as wan2.2_s2v_14B_fp8_scaled.safetensors or a bf16 one."
+)
+
+
+@dataclass(frozen=True)
+class QuantisedLayer:
+    """A layer's format ("float8_e4m3fn", "nvfp4", ...), and the entries that belong to it.
+
+    `note` is the content of its `comfy_quant`; `scale` and `input_scale` are names of entries, None without.
+    """
+
+    format: str
+    scale: str | None = None
+    input_scale: str | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_quantisation_entry(name: str) -> bool:
     return name == OLD_MARK or name.endswith(ENDINGS)
 
 
-def quantised_layers(checkpoint: Checkpoint) -> dict[str, str]:
-    """Layer name -> format ("float8_e4m3fn", "nvfp4", ...). Raises CheckpointError for entries that cannot be read."""
-    tensors, layers = checkpoint.tensors, {}
-    with readable(checkpoint.path):
-        noted = json.loads(checkpoint.metadata.get(QUANTISATION_HEADER, "{}")).get("layers", {})
-        for name, how in noted.items():
-            layers[name] = str(how["format"])
-        for name in checkpoint.shapes:
-            if name.endswith(NEW_ENDING):
-                layers[name.removesuffix(NEW_ENDING)] = str(json.loads(bytes(tensors[name].tolist()))["format"])
-            elif name.endswith(".scale_weight"):
-                layers[name.removesuffix(".scale_weight")] = _name_of(tensors, name)
-    return layers
+def quantised_layers(checkpoint: Checkpoint) -> dict[str, QuantisedLayer]:
+    """Layer name -> how it is quantised.
+
+    Raises CheckpointError, which names the entry, for what cannot be read, for a scale without its weight and for a
+    quantised weight without its scale.
+    """
+    notes = _notes(checkpoint)
+    entries = [name for name in checkpoint.shapes if name.endswith(ENDINGS)]
+    names = dict.fromkeys([*notes, *(_layer_of(name) for name in entries)])
+    layers = {name: _read_layer(checkpoint, name, notes.get(name)) for name in names}
+    found = {name: layer for name, layer in layers.items() if layer is not None}
+    _refuse_scaleless(checkpoint, found)
+    return found
 
 
 def weight_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights as the model has them: two 4-bit values share a stored byte."""
-    shapes = checkpoint.shapes
+    shapes = dict(checkpoint.shapes)
     for layer, how in quantised_layers(checkpoint).items():
         stored = shapes.get(f"{layer}.weight")
-        if how in TWO_A_BYTE and stored is not None:
+        if how.format in TWO_A_BYTE and stored is not None:
             shapes[f"{layer}.weight"] = (*stored[:-1], 2 * stored[-1])
     return shapes
 
 
-def plain_tensors(checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The weights without quantisation, in `dtype`; None keeps plain weights as stored and unpacks others to bf16.
+def weight_scale(checkpoint: Checkpoint, layer: QuantisedLayer, rows: int, axes: int) -> Tensor:
+    """A layer's scale in float32, which multiplies its stored weight: [] or [rows, 1, ...] with the weight's axes."""
+    if layer.scale is None:
+        return torch.ones(())
+    scale = checkpoint.read(layer.scale).float()
+    return scale.reshape(()) if scale.numel() == 1 else scale.reshape(rows, *[1] * (axes - 1))
 
-    Unpacks one tensor at a time. Raises CheckpointError for formats other than fp8 and GGUF.
+
+def unpacked(checkpoint: Checkpoint, name: str, layer: QuantisedLayer, dtype: torch.dtype) -> Tensor:
+    """The fp8 weight `name` of a layer with its scale applied, in `dtype`.
+
+    Computed in float32 a few rows at a time: whole weights in float32 would double the peak.
     """
-    layers = quantised_layers(checkpoint)
-    others = sorted(set(layers.values()) - FP8.keys())
-    if others:
-        raise CheckpointError(
-            f"{checkpoint.path} is quantised as {', '.join(others)}, which only ComfyUI's own loader reads. "
-            "Load it in ComfyUI on one device, or use a bf16, fp16, fp8 or GGUF file."
-        )
-    unpacked = dtype or torch.bfloat16
-    packed = isinstance(checkpoint.tensors, GgufTensors)
-    plain = {}
-    for name in checkpoint.shapes:
-        if is_quantisation_entry(name):
-            continue
-        layer = name.removesuffix(".weight")
-        if layer in layers and name != layer:
-            plain[name] = _scaled(checkpoint.read(name), _scale(checkpoint, layer), unpacked)
-            continue
-        stored = None if packed else checkpoint.tensors[name].dtype
-        wanted = (dtype or stored) if stored in PLAIN else unpacked
-        plain[name] = checkpoint.tensors[name] if stored == wanted else checkpoint.read(name).to(wanted)
-    return plain
-
-
-def _scaled(stored: Tensor, scale: Tensor | float, dtype: torch.dtype) -> Tensor:
-    """stored * scale, computed in float32 a few rows at a time: whole weights in float32 would double the peak."""
+    stored = checkpoint.read(name)
+    scale = weight_scale(checkpoint, layer, len(stored), stored.ndim)
+    scales = scale.split(ROWS) if scale.ndim else [scale] * (-(-len(stored) // ROWS))
     result = torch.empty(stored.shape, dtype=dtype)
-    for part, values in zip(result.split(ROWS), stored.split(ROWS), strict=True):
-        part.copy_(values.float() * scale)
+    for part, values, factor in zip(result.split(ROWS), stored.split(ROWS), scales, strict=True):
+        part.copy_(values.float() * factor)
     return result
 
 
-def _scale(checkpoint: Checkpoint, layer: str) -> Tensor | float:
-    scale = checkpoint.tensors.get(f"{layer}.weight_scale", checkpoint.tensors.get(f"{layer}.scale_weight"))
-    return 1.0 if scale is None else scale.float()
+def _notes(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Layer name -> content of its `comfy_quant`, from entries and header."""
+    notes: dict[str, dict[str, Any]] = {}
+    with readable(checkpoint.path):
+        notes |= json.loads(checkpoint.metadata.get(QUANTISATION_HEADER, "{}")).get("layers", {})
+        for name in checkpoint.shapes:
+            if name.endswith(NOTE):
+                notes[name.removesuffix(NOTE)] = json.loads(bytes(checkpoint.tensors[name].tolist()))
+        for note in notes.values():
+            str(note["format"])
+    return notes
 
 
-def _name_of(tensors: Mapping[str, Tensor], scale: str) -> str:
-    """Format of a layer in the old layout, which tells it by the weight's own dtype."""
-    weight = tensors.get(f"{scale.removesuffix('.scale_weight')}.weight")
-    return next((name for name, dtype in FP8.items() if weight is not None and weight.dtype == dtype), "float8_e4m3fn")
+def _layer_of(entry: str) -> str:
+    return next(entry.removesuffix(ending) for ending in ENDINGS if entry.endswith(ending))
+
+
+def _read_layer(checkpoint: Checkpoint, name: str, note: dict[str, Any] | None) -> QuantisedLayer | None:
+    """None for a layer with a plain weight."""
+    path, shapes, dtypes = checkpoint.path, checkpoint.shapes, checkpoint.dtypes
+    weight, own = f"{name}.weight", [name + ending for ending in ENDINGS if name + ending in shapes]
+    if weight not in shapes:
+        raise CheckpointError(
+            f"{path}: {own[0] if own else name} belongs to the weight {weight}, which the file does not have. {INSTEAD}"
+        )
+    scales = [entry for entry in own if entry.endswith(SCALES)]
+    inputs = [entry for entry in own if entry.endswith(INPUT_SCALES)]
+    if len(scales) > 1 or len(inputs) > 1:
+        raise CheckpointError(f"{path}: {weight} has more than one scale: {', '.join(scales + inputs)}. {INSTEAD}")
+    if weight not in dtypes:
+        raise CheckpointError(f"{path}: {own[0]} is a scale, but {weight} is packed in another way. {INSTEAD}")
+    how = str(note["format"]) if note else FORMATS.get(dtypes[weight])
+    unread = [entry for entry in own if entry.endswith(NVFP4_SCALES) and how != NVFP4]
+    if unread:
+        raise CheckpointError(f"{path}: {unread[0]} is part of no format that is known for {weight}. {INSTEAD}")
+    if note is None and how is None:
+        _refuse_scale_of_plain(checkpoint, weight, scales)
+        return None
+    if dtypes[weight] in FORMATS and (how in FP8 or how == INT8):
+        # The dtype is what is really stored; a note of the other fp8 format would be obeyed to the letter.
+        how = FORMATS[dtypes[weight]]
+    layer = QuantisedLayer(str(how), scales[0] if scales else None, inputs[0] if inputs else None, note or {})
+    if layer.scale is None:
+        if note:
+            raise CheckpointError(f"{path}: {weight} is {how}, but the file has no {name}{SCALES[0]}. {INSTEAD}")
+        return None
+    _check_scale(checkpoint, weight, layer)
+    return layer
+
+
+def _check_scale(checkpoint: Checkpoint, weight: str, layer: QuantisedLayer) -> None:
+    if layer.format not in FP8 and layer.format != INT8:
+        return
+    path, shapes, stored = checkpoint.path, checkpoint.shapes, checkpoint.dtypes[weight]
+    if stored not in FORMATS:
+        name = str(stored).removeprefix("torch.")
+        raise CheckpointError(f"{path}: {weight} is said to be {layer.format}, but it is {name}. {INSTEAD}")
+    given, rows = shapes[str(layer.scale)], shapes[weight][0] if shapes[weight] else 1
+    if given not in ((), (1,), (1, 1), (rows,), (rows, 1)):
+        raise CheckpointError(
+            f"{path}: {layer.scale} is {list(given)}; a scale must be one number or one for each of the {rows} rows of "
+            f"{weight}. {INSTEAD}"
+        )
+
+
+def _refuse_scale_of_plain(checkpoint: Checkpoint, weight: str, scales: list[str]) -> None:
+    """A scale beside a weight that is not quantised must change nothing."""
+    stored = str(checkpoint.dtypes[weight]).removeprefix("torch.")
+    for entry in scales:
+        if not bool((checkpoint.read(entry).float() == 1).all()):
+            raise CheckpointError(
+                f"{checkpoint.path}: {entry} scales {weight}, which is not quantised ({stored}). {INSTEAD}"
+            )
+
+
+def _refuse_scaleless(checkpoint: Checkpoint, layers: Mapping[str, QuantisedLayer]) -> None:
+    """fp8 weights may have been rounded without a scale, but not some of them only; int8 means nothing without."""
+    shapes = checkpoint.shapes
+    scaled = any(layer.format in FP8 for layer in layers.values())
+    for name, dtype in checkpoint.dtypes.items():
+        layer = name.removesuffix(".weight")
+        if dtype not in FORMATS or layer in layers or is_quantisation_entry(name):
+            continue
+        if dtype == torch.int8 or scaled and layer != name and len(shapes[name]) > 1:
+            shown = str(dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} is {shown}, but nothing in the file is its scale "
+                f"({layer}{SCALES[0]} or {layer}{SCALES[1]}). {INSTEAD}"
+            )

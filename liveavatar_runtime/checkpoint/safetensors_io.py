@@ -1,24 +1,27 @@
 """Opening weight files: safetensors, sharded folders, PyTorch archives, GGUF; mapped, with readable refusals."""
 
 import json
+import logging
 import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MemoryShortage
+from .memory import gib, is_shortage, too_little
+from .names import own_names, without_inner_wrappers
+from .stored import FileTensors, Place, mapped_in_windows, places_in, read_header
 
-MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-"""What ComfyUI's own files put in front of the transformer's names."""
+log = logging.getLogger(__name__)
 
 QUANTISATION_HEADER = "_quantization_metadata"
 """Header entry in which ComfyUI notes the format of each quantised layer."""
@@ -61,34 +64,41 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
-    places: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
-    """File and byte offset of each tensor of safetensors files."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Where each tensor of safetensors files is."""
 
     def read(self, name: str) -> Tensor:
         """One tensor in memory of its own. Unlike a mapped one, it leaves nothing of the file in memory once freed."""
-        like = self.tensors[name]
         if name not in self.places:
-            return like
-        file, offset = self.places[name]
-        size = like.numel() * like.element_size()
-        if not size:
-            return like
-        with readable(file):
-            stored = np.fromfile(file, dtype=np.uint8, count=size, offset=offset)
-            return torch.from_numpy(stored).view(like.dtype).reshape(like.shape)
+            return self.tensors[name]
+        with readable(self.places[name].file):
+            return self.places[name].read()
 
     @property
+    def mapped(self) -> bool:
+        """Whether the tensors are views of the file, which cost no memory and no time before they are used."""
+        return isinstance(self.tensors, dict)
+
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes as stored, without unpacking anything."""
         known = getattr(self.tensors, "shapes", None)
         return dict(known) if known is not None else {name: tuple(t.shape) for name, t in self.tensors.items()}
 
+    @cached_property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Dtypes as stored; those of packed tensors (GGUF) are left out."""
+        if isinstance(self.tensors, dict):
+            return {name: tensor.dtype for name, tensor in self.tensors.items()}
+        return dict(getattr(self.tensors, "dtypes", {}))
+
 
 def open_checkpoint(path: str | Path, reader: Reader | None = None) -> Checkpoint:
-    """Weights of a file or of a folder in the official layout, with ComfyUI's model prefix removed.
+    """Weights of a file or of a folder in the official layout, under the model's own names.
 
-    Tensors are memory-mapped views on the CPU in the file's dtype: nothing is read before it is used. Those of GGUF
-    files are unpacked at every access. `reader` replaces the reading of safetensors files.
+    Tensors are memory-mapped views on the CPU in the file's dtype: nothing is read before it is used. Where the system
+    refuses all maps they are read anew at every access, and those of GGUF files are unpacked so. `reader` replaces the
+    mapping of safetensors files.
     Raises CheckpointError when there is no such file, or it is truncated, of another format or unsafe.
     """
     path = Path(path)
@@ -96,46 +106,58 @@ def open_checkpoint(path: str | Path, reader: Reader | None = None) -> Checkpoin
         from .gguf_io import open_gguf
 
         packed, metadata = open_gguf(path)
-        _, names = _names_without_prefix(packed)
-        return Checkpoint(path, packed.renamed(names), metadata)
-    tensors, metadata = read_tensors(path, reader)
-    prefix, names = _names_without_prefix(tensors)
+        return Checkpoint(path, packed.renamed(own_names(path, packed)), metadata)
+    tensors, metadata = _opened(path, reader, lambda: FileTensors(_places(path)))
+    names, places = own_names(path, tensors), _places(path)
+    kept = {new: places[old] for new, old in names.items() if old in places}
+    renamed = {new: tensors[old] for new, old in names.items()} if isinstance(tensors, dict) else FileTensors(kept)
     with readable(path):
-        metadata = _relocated(metadata, prefix)
-    places = {name: place for file in _safetensors_files(path) for name, place in _places(file).items()}
-    return Checkpoint(
-        path,
-        {new: tensors[old] for new, old in names.items()},
-        metadata,
-        {new: places[old] for new, old in names.items() if old in places},
-    )
+        metadata = _relocated(metadata, names)
+    return Checkpoint(path, renamed, metadata, kept)
 
 
 def read_tensors(path: str | Path, reader: Reader | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata); no GGUF."""
-    path = _entry(Path(path))
-    if path.name.endswith(INDEX_ENDING):
-        return _read_shards(path, reader or _mapped)
+    """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata); no GGUF.
+
+    Where no map is possible, all of it is read into memory.
+    """
+    path = Path(path)
+    tensors, metadata = _opened(path, reader, lambda: {name: place.read() for name, place in _places(path).items()})
+    return dict(tensors), metadata
+
+
+def _opened(
+    path: Path, reader: Reader | None, without_map: Callable[[], Mapping[str, Tensor]]
+) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    """Tensors and header texts; from smaller maps, or else `without_map`, where the system refuses to map a file."""
+    path = _entry(path)
     if path.suffix.lower() in TORCH_SUFFIXES:
         return _read_torch(path), {}
-    return _read_safetensors(path, reader or _mapped)
+    try:
+        if path.name.endswith(INDEX_ENDING):
+            return _read_shards(path, reader or _mapped)
+        return _read_safetensors(path, reader or _mapped)
+    except MemoryShortage as refused:
+        log.info("%s Mapping smaller parts of it instead.", refused)
+        metadata = {} if path.name.endswith(INDEX_ENDING) else header_texts(path)
+    try:
+        with readable(path):
+            return mapped_in_windows(_places(path)), metadata
+    except MemoryShortage:
+        log.info("%s: no part of it can be mapped. Its tensors are read when they are needed.", path)
+    with readable(path):
+        return without_map(), metadata
 
 
-def _names_without_prefix(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, str]]:
-    """The prefix of the transformer's tensors, and their own names with the file's; all of them when none has one."""
-    for prefix in MODEL_PREFIXES:
-        names = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
-        if names:
-            return prefix, names
-    return "", {name: name for name in tensors}
-
-
-def _relocated(header: dict[str, str], prefix: str) -> dict[str, str]:
-    """The header after `prefix` was removed from the tensors' names."""
+def _relocated(header: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """The header for the model's own `names` (own name -> the file's)."""
     if QUANTISATION_HEADER not in header:
         return header
     content = json.loads(header[QUANTISATION_HEADER])
-    layers = {name.removeprefix(prefix): how for name, how in content.get("layers", {}).items()}
+    prefixes = {old.removesuffix(own) for own, old in names.items() if old.endswith(own)}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    noted = content.get("layers", {}).items()
+    layers = {without_inner_wrappers(name.removeprefix(prefix)): how for name, how in noted}
     return {**header, QUANTISATION_HEADER: json.dumps({**content, "layers": layers})}
 
 
@@ -209,13 +231,19 @@ def _mapped(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
-def _places(path: Path) -> dict[str, tuple[Path, int]]:
-    """Where in a complete safetensors file each tensor starts."""
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return {name: (path, 8 + length + entry["data_offsets"][0]) for name, entry in header.items()}
+def _places(path: Path) -> dict[str, Place]:
+    """Of all tensors in the safetensors files behind a path."""
+    places: dict[str, Place] = {}
+    for file in _safetensors_files(path):
+        _check_header(file)
+        with readable(file):
+            places |= places_in(file)
+    return places
+
+
+def header_texts(path: Path) -> dict[str, str]:
+    """The texts in the header of a complete safetensors file."""
+    return read_header(path)[0].get("__metadata__") or {}
 
 
 def _check_header(path: Path) -> None:
@@ -253,12 +281,21 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what readers raise for a damaged file into a CheckpointError."""
+    """Turns what readers raise for a damaged file into a CheckpointError, and a lack of memory into MemoryShortage."""
     try:
         yield
     except DAMAGED as error:
+        if isinstance(error, CheckpointError):
+            raise
+        if is_shortage(error):
+            raise MemoryShortage(too_little(path, f"Its {gib(_size(path))} could not be mapped or read")) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as weights: {reason}. {AGAIN}") from error
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.glob("*"))
 
 
 def _first(names: list[str], count: int = 5) -> str:

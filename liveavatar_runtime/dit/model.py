@@ -268,7 +268,9 @@ class CausalWanS2V(nn.Module):
         return torch.cat([ref + self._kind(REFERENCE, ref), packed + self._kind(MOTION, packed)], dim=1)
 
     def _kind(self, row: int, like: Tensor) -> Tensor:
-        return self.trainable_cond_mask.weight[row].to(like)
+        # Called, not read: an adopted tree may hold this weight quantised.
+        number = torch.full((1,), row, device=like.device)
+        return self.trainable_cond_mask(number).to(like)
 
     def run_layers(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row], cache: KVCache) -> Tensor:
         """The cache's range of layers on noisy tokens [rows, tokens, dim]; writes each block's slot of its step.

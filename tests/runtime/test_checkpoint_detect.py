@@ -83,7 +83,10 @@ def quantisation(how: str) -> torch.Tensor:
 
 
 def test_entries_of_quantised_files_are_no_surprise():
+    shapes = expected_shapes(DEMO)
+    names = ("blocks.0.ffn.0.weight", "blocks.1.self_attn.q.weight")
     extra = {
+        **{name: torch.empty(shapes[name], device="meta", dtype=torch.float8_e4m3fn) for name in names},
         "scaled_fp8": (2,),
         "blocks.0.ffn.0.scale_weight": (),
         "blocks.0.ffn.0.scale_input": (),
@@ -100,11 +103,12 @@ def test_two_4_bit_values_share_a_byte():
         "text_embedding.0.weight": (DEMO.dim, DEMO.text_dim // 2),
     }
     assert "do not belong together: text_dim" in refusal(checkpoint(DEMO, **halved), DEMO.to_dict())
-    entries = {name.replace("weight", "comfy_quant"): quantisation("nvfp4") for name in halved}
+    scales = {name.replace("weight", "weight_scale"): (1,) for name in halved}
+    entries = {name.replace("weight", "comfy_quant"): quantisation("nvfp4") for name in halved} | scales
     assert detect_config(checkpoint(DEMO, **halved, **entries), DEMO.to_dict()) == DEMO
     layers = {name.removesuffix(".weight"): {"format": "nvfp4"} for name in halved}
     header = {"_quantization_metadata": json.dumps({"layers": layers})}
-    assert detect_config(checkpoint(DEMO, header, **halved), DEMO.to_dict()) == DEMO
+    assert detect_config(checkpoint(DEMO, header, **halved, **scales), DEMO.to_dict()) == DEMO
 
 
 @pytest.mark.parametrize(
