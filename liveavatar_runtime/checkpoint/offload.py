@@ -4,7 +4,8 @@ A layer's weight is read (and unpacked) when the layer is called and dropped aft
 runs so. What is left in memory are the few weights that are no products of layers, 2 % of the 14B model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from accelerate.hooks import (
@@ -17,15 +18,18 @@ from accelerate.hooks import (
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
 
+Module = TypeVar("Module", bound=nn.Module)
+
+CPU = torch.device("cpu")
 LAYERS = ("blocks", "audio_injector")
 """Parts of the model whose layers are always called as modules; of others a weight may be read on its own."""
 
 
-def keep_on_disk(model: nn.Module, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
-    """Fill an empty model (on the meta device): layers that read their weights from `weights` when they are called, and
-    compute on `device`; everything else is loaded there.
+def keep_on_disk(model: nn.Module, weights: Mapping[str, Tensor], dtype_of: Callable[[str], torch.dtype]) -> None:
+    """Fill an empty model (on the meta device): layers read their weights from `weights` when they are called on the
+    processor; everything else is loaded.
 
-    `weights` makes a tensor anew at every access.
+    `weights` makes a tensor anew at every access, and `dtype_of` tells its dtype before.
     """
     offloaded = [
         (name, layer)
@@ -34,38 +38,32 @@ def keep_on_disk(model: nn.Module, weights: Mapping[str, Tensor], device: torch.
         if isinstance(layer, nn.Linear)
     ]
     late = {f"{name}.{weight}" for name, layer in offloaded for weight, _ in layer.named_parameters()}
-    for name, parameter in list(model.named_parameters()):
-        dtype = weights_dtype(weights, name)
+    for name in [name for name, _ in model.named_parameters()]:
         if name in late:
-            set_module_tensor_to_device(model, name, "meta", dtype=dtype)
+            set_module_tensor_to_device(model, name, "meta", dtype=dtype_of(name))
         else:
-            set_module_tensor_to_device(model, name, device, value=weights[name], dtype=dtype or parameter.dtype)
+            set_module_tensor_to_device(model, name, CPU, value=weights[name], dtype=dtype_of(name))
     for name, layer in offloaded:
-        attach_align_device_hook(layer, device, offload=True, weights_map=weights, module_name=name)
+        attach_align_device_hook(layer, CPU, offload=True, weights_map=weights, module_name=name)
 
 
-def weights_dtype(weights: Mapping[str, Tensor], name: str) -> torch.dtype:
-    """Dtype of a weight, without making it where the mapping knows."""
-    known = getattr(weights, "dtype_of", None)
-    return known(name) if known is not None else weights[name].dtype
-
-
-def move(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` itself, its weights on `device`; those that were kept on the disk for the processor are read to it.
-
-    For the processor they stay on the disk.
-    """
-    if device.type == "cpu":
+def move(module: Module, device: torch.device) -> Module:
+    """`module` itself, its weights on `device`. Those on the disk are read to it, but stay there for a processor."""
+    if device.type == "cpu" and is_on_disk(module):
         return module
+    load_from_disk(module, device)
+    return module.to(device)
+
+
+def load_from_disk(module: nn.Module, device: torch.device) -> None:
+    """Read to `device` the weights of `module` that are on the disk, one by one; they stay on it."""
     for layer in module.modules():
         hook = _disk_hook(layer)
         if hook is not None:
-            names = [name for name, _ in layer.named_parameters(recurse=False)]
-            values = {name: hook.weights_map[name] for name in names}
+            weights: Any = hook.weights_map
             remove_hook_from_module(layer)
-            for name, value in values.items():
-                set_module_tensor_to_device(layer, name, device, value=value, clear_cache=False)
-    return module.to(device)
+            for name, _ in list(layer.named_parameters(recurse=False)):
+                set_module_tensor_to_device(layer, name, device, value=weights[name])
 
 
 def is_on_disk(module: nn.Module) -> bool:

@@ -41,11 +41,11 @@ def load_transformer(
     fitted = [(fit_lora(open_lora(lora), shapes), strength) for lora, strength in loras]
     # Merged in the dtype asked for, so that a LoRA is not rounded to a coarser one.
     weights = MergedWeights(PlainWeights(checkpoint, dtype, shapes), fitted)
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=True):
         model = CausalWanS2V(config, operations=operations, attention=attention)
     if weights.size > available_memory():
         log.warning("%s", stay_on_disk(path, weights.size))
-        keep_on_disk(model, weights)
+        keep_on_disk(model, weights, weights.dtype_of)
     else:
         model.load_state_dict(dict(weights), strict=True, assign=True)
     return model.eval().requires_grad_(False)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
+from ..checkpoint.offload import CPU, load_from_disk
 from ..dit.model import CausalWanS2V
 
 
@@ -25,8 +26,11 @@ def shard(model: CausalWanS2V, mesh: DeviceMesh, offload: bool = False) -> Causa
     options: dict[str, Any] = {"mesh": mesh, "offload_policy": policy}
     sharded: set[nn.Parameter] = set()
     for modules in _called_together(model):
+        for module in modules:
+            load_from_disk(module, CPU)
         fully_shard(list(modules), **options)
     for layer in model.blocks:
+        load_from_disk(layer, CPU)
         fully_shard(layer, **options)
     for part in (model.blocks, model.audio_injector):
         sharded |= set(part.parameters())

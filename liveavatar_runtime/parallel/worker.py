@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ..aligned import align_weights
+from ..checkpoint.offload import move
 from ..checkpoint.transformer import load_transformer
 from ..config import AvatarConfig
 from ..dit.model import CausalWanS2V
@@ -165,7 +166,7 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     executor: Executor | PipelinePart
     if options.executor == FSDP:
         # There is nothing to share with one rank.
-        model = model.to(rank.device) if rank.size == 1 else shard(model, mesh_of(rank), options.offload)
+        model = move(model, rank.device) if rank.size == 1 else shard(model, mesh_of(rank), options.offload)
         executor = LocalExecutor(model, rank.device, computes_in)
     else:
         executor = pipeline_part(options.executor, model, rank, computes_in)
@@ -183,11 +184,11 @@ def pipeline_part(name: str, model: CausalWanS2V, rank: Rank, dtype: torch.dtype
     """This rank's stage: its layers of the model, or its steps of the whole model."""
     if name == LAYER_PIPELINE:
         layers = agree_on_layers(rank, rank.size, model.config, dtype)
-        part = share_of(model, layers[rank.number]).to(rank.device)
+        part = move(share_of(model, layers[rank.number]), rank.device)
         return PipelinePart(part, dtype, lambda plan: LayerSchedule(layers, plan.steps))
     layer_count, ranks = model.config.num_layers, rank.size
     return PipelinePart(
-        model.to(rank.device), dtype, lambda plan: TimestepSchedule(layer_count, split_steps(plan.steps, ranks))
+        move(model, rank.device), dtype, lambda plan: TimestepSchedule(layer_count, split_steps(plan.steps, ranks))
     )
 
 

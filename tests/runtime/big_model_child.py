@@ -1,0 +1,46 @@
+"""Loads a model and samples a little, in a process whose address space has room for a part of the file alone.
+
+`python big_model_child.py FILE ROOM OUTPUT`: ROOM in bytes, 0 for no limit; the latents go to OUTPUT.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "comfy_parity")]
+
+import core_latents  # noqa: E402
+
+from liveavatar_runtime.checkpoint.offload import is_on_disk  # noqa: E402
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint  # noqa: E402
+from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
+
+
+def limit_address_space(room: int) -> None:
+    import resource
+
+    import psutil
+
+    size = psutil.Process().memory_info().vms + room
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def main(file: Path, room: int, output: Path) -> None:
+    torch.set_num_threads(1)
+    core_latents.PLAN = replace(core_latents.PLAN, num_clip=1, infer_frames=12)
+    # What is imported or made at first use takes address space too.
+    core_latents.latents(load_transformer(core_latents.BUNDLE.model, dtype=torch.float32))
+    if room:
+        limit_address_space(room)
+    mapped = open_checkpoint(file).mapped
+    model = load_transformer(file)
+    assert mapped == (not room) and is_on_disk(model) == bool(room), (mapped, is_on_disk(model))
+    save_file({"latents": core_latents.latents(model, torch.bfloat16).contiguous()}, output)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

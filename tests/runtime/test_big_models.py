@@ -1,0 +1,158 @@
+"""Good files that memory has no room for: they load all the same, or the words say what is too small."""
+
+import errno
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from benchmarks.loading import write_files
+from liveavatar_runtime.checkpoint import stored, transformer
+from liveavatar_runtime.checkpoint.bundle import find_bundle
+from liveavatar_runtime.checkpoint.memory import available_memory, is_shortage
+from liveavatar_runtime.checkpoint.offload import CPU, is_on_disk, load_from_disk
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.errors import CheckpointError, MemoryShortage
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+CHILD = Path(__file__).with_name("big_model_child.py")
+BUNDLE = find_bundle(Path(__file__).parents[2] / "demo" / "liveavatar-demo")
+MODEL = BUNDLE.folder / "diffusion_pytorch_model.safetensors"
+
+
+def sampled(file: Path, room: int, output: Path) -> torch.Tensor:
+    subprocess.run([sys.executable, str(CHILD), str(file), str(room), str(output)], check=True)
+    return load_file(output)["latents"]
+
+
+@linux
+def test_a_model_larger_than_memory_is_computed_from_the_disk(tmp_path):
+    """No memory map is possible, nor room for the weights: the layers read theirs when they are called."""
+    write_files(tmp_path, layers=5, names=["bf16.safetensors"], ffn_dim=8192)
+    file = tmp_path / "bf16.safetensors"
+    limited = sampled(file, file.stat().st_size * 2 // 3, tmp_path / "limited.safetensors")
+    free = sampled(file, 0, tmp_path / "free.safetensors")
+    # The weights are the same; where they lie in memory can change the last bits of products in bf16.
+    assert (limited - free).norm() <= 1e-2 * free.norm()
+
+
+def sparse_file(path: Path, size: int) -> torch.Tensor:
+    """A safetensors file of `size` bytes and more that takes hardly any of the disk: holes, and one real tensor."""
+    real = torch.arange(1000, dtype=torch.float32)
+    header, end = {"real": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}, 4000
+    while end < size:
+        header[f"hole{end}"] = {"dtype": "BF16", "shape": [2**28], "data_offsets": [end, end + 2**29]}
+        end += 2**29
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + bytes(real.numpy()))
+        file.truncate(8 + len(text) + end)
+    return real
+
+
+@linux
+def test_a_file_that_the_system_does_not_map_as_a_whole(tmp_path):
+    """Linux refuses to set aside more than all its memory, but not parts of that."""
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "0":
+        pytest.skip("this system maps everything, or nothing, that is larger than its memory")
+    file = tmp_path / "large.safetensors"
+    real = sparse_file(file, psutil.virtual_memory().total + psutil.swap_memory().total + 2**30)
+    with pytest.raises(Exception, match="annot allocate memory") as refused, safe_open(file, "pt") as opened:
+        opened.get_tensor("real")
+    assert is_shortage(refused.value)
+    checkpoint = open_checkpoint(file)
+    assert checkpoint.mapped and torch.equal(checkpoint.tensors["real"], real)
+    last = checkpoint.tensors[list(checkpoint.tensors)[-1]]
+    assert last.shape == (2**28,) and float(last[-1]) == 0
+    assert torch.equal(read_tensors(file)[0]["real"], real)
+
+
+def test_windows_over_a_file_give_its_tensors(tmp_path):
+    expected = load_file(MODEL)
+    for window in (1, 50_000, 2**30):
+        tensors = stored.mapped_in_windows(stored.places_in(MODEL), window)
+        assert list(tensors) == list(stored.places_in(MODEL))
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    empty = {"none": torch.empty(0, 3), "some": torch.ones(2)}
+    save_file(empty, tmp_path / "empty.safetensors")
+    assert stored.mapped_in_windows(stored.places_in(tmp_path / "empty.safetensors"))["none"].shape == (0, 3)
+
+
+def no_map(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def test_every_reader_survives_a_refused_map():
+    expected = load_file(MODEL)
+    for tensors in (open_checkpoint(MODEL, no_map).tensors, read_tensors(MODEL, no_map)[0]):
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    assert open_checkpoint(MODEL, no_map).metadata == open_checkpoint(MODEL).metadata
+
+
+def test_what_stays_on_the_disk_has_the_same_weights(monkeypatch, tmp_path):
+    """LoRAs are merged, quantised weights unpacked, when a layer is called."""
+    generator = torch.Generator().manual_seed(1)
+    name = "diffusion_model.blocks.0.self_attn.q.lora_{}.weight"
+    factors = {name.format(side): torch.randn(*shape, generator=generator) for side, shape in
+               (("down", (4, 128)), ("up", (128, 4)))}  # fmt: skip
+    save_file(factors, tmp_path / "lora.safetensors")
+    loras = [(tmp_path / "lora.safetensors", 0.5)]
+    expected = load_transformer(MODEL, loras, torch.float16)
+    monkeypatch.setattr(transformer, "available_memory", lambda: 0)
+    model = load_transformer(MODEL, loras, torch.float16)
+    assert is_on_disk(model) and not is_on_disk(expected)
+    layer, same = (m.get_submodule("blocks.0.self_attn.q") for m in (model, expected))
+    hidden = torch.randn(3, 128, generator=generator).half()
+    weight = model.get_parameter("blocks.0.self_attn.q.weight")
+    assert weight.is_meta and weight.dtype == torch.float16
+    assert torch.allclose(layer(hidden), same(hidden), rtol=1e-3, atol=1e-3)
+    assert model.get_parameter("blocks.0.self_attn.q.weight").is_meta
+    load_from_disk(model, CPU)
+    assert not is_on_disk(model)
+    for loaded, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(loaded, wanted) and not loaded.requires_grad
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 32652340 bytes from file <a>: Cannot allocate memory (12)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory: you tried to allocate"
+        ),
+        OSError("The paging file is too small for this operation to complete. (os error 1455)"),
+    ],
+    ids=["python", "system", "torch map", "torch", "windows"],
+)
+def test_a_lack_of_memory_is_not_called_a_damaged_file(error, tmp_path):
+    from liveavatar_runtime.checkpoint.safetensors_io import readable
+
+    (tmp_path / "good.safetensors").write_bytes(bytes(1000))
+    with pytest.raises(MemoryShortage) as told, readable(tmp_path / "good.safetensors"):
+        raise error
+    text = str(told.value)
+    assert "good.safetensors: not enough memory" in text and "of memory, of which" in text
+    assert "fp8" in text and "the official folder" in text and "Download" not in text
+
+
+def test_other_errors_still_are_a_damaged_file(tmp_path):
+    from liveavatar_runtime.checkpoint.safetensors_io import readable
+
+    for error in (OSError(errno.EIO, "Input/output error"), ValueError("header"), RuntimeError("bad magic number")):
+        with pytest.raises(CheckpointError, match="Download or copy the file again"), readable(tmp_path / "a.pth"):
+            raise error
+
+
+def test_memory_that_is_available():
+    assert 0 < available_memory() <= psutil.virtual_memory().total
