@@ -13,6 +13,10 @@ ALIGNMENT = 64
 """Bytes; what PyTorch allocates for a processor starts at a multiple of it."""
 
 
+STAYS_ON_DISK = "stays_on_disk"
+"""Attribute of parameters that are views of a file because memory has no room for a copy."""
+
+
 def is_aligned(tensor: Tensor) -> bool:
     """Whether a tensor lies as PyTorch would allocate it: without gaps, from a multiple of 64 bytes on. True for those
     of other devices, and for those without elements."""
@@ -35,7 +39,7 @@ def align_weights(module: nn.Module, device: torch.device) -> None:
 
     Only what is not aligned is copied. The parameters stay the same objects, those that shared memory share it again,
     and whoever holds the old tensors keeps them. Wrapped tensors (quantised, sharded) are left alone: what they are
-    unpacked to is allocated.
+    unpacked to is allocated. So are parameters that stay on the disk.
     """
     if device.type != "cpu":
         # What waits in system memory to be moved may be pinned where it is.
@@ -43,7 +47,7 @@ def align_weights(module: nn.Module, device: torch.device) -> None:
     copies: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Tensor] = {}
     for weight in (*module.parameters(), *module.buffers()):
         stored = weight.data
-        if type(stored) is not Tensor or is_aligned(stored):
+        if type(stored) is not Tensor or is_aligned(stored) or getattr(weight, STAYS_ON_DISK, False):
             continue
         place = stored.data_ptr(), tuple(stored.shape), stored.stride()
         if place not in copies:

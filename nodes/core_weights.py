@@ -16,6 +16,7 @@ import comfy.quant_ops
 import torch
 from torch import Tensor
 
+from ..liveavatar_runtime.aligned import STAYS_ON_DISK
 from ..liveavatar_runtime.checkpoint.memory import available_memory, gib, stay_on_disk, too_little
 from ..liveavatar_runtime.checkpoint.quantised import (
     FP8,
@@ -169,11 +170,20 @@ def fill_weights(
     elif own > room and may_retry and weights.checkpoint.mapped and not weights.any_unpacked:
         return False
     elif own > room:
-        raise MemoryShortage(too_little(path, f"Its weights take {gib(total)} in this precision"))
+        most = max(parameters.values(), key=torch.numel)
+        raise MemoryShortage(
+            too_little(
+                path,
+                f"In {str(most.dtype).removeprefix('torch.')} its weights take {gib(total)}, with precision fp8_e4m3fn "
+                f"{gib(sum(map(torch.numel, parameters.values())))}",
+            )
+        )
     elif tell:
         tell(stay_on_disk(path, total))
     for done, (name, parameter) in enumerate(parameters.items(), start=1):
         _put(tree, name, parameter, weights, name in views)
+        if name in views:
+            setattr(tree.get_parameter(name), STAYS_ON_DISK, True)
         if progress:
             progress(done, len(parameters))
     return True

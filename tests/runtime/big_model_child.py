@@ -1,6 +1,6 @@
 """Loads a model and samples a little, in a process whose address space has room for a part of the file alone.
 
-`python big_model_child.py FILE ROOM OUTPUT`: ROOM in bytes, 0 for no limit; the latents go to OUTPUT.
+`python big_model_child.py FILE ROOM OUTPUT`: ROOM in bytes; the latents go to OUTPUT.
 """
 
 import sys
@@ -18,6 +18,7 @@ import core_latents  # noqa: E402
 from liveavatar_runtime.checkpoint.offload import is_on_disk  # noqa: E402
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
+from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
 
 
 def limit_address_space(room: int) -> None:
@@ -31,15 +32,19 @@ def limit_address_space(room: int) -> None:
 
 def main(file: Path, room: int, output: Path) -> None:
     torch.set_num_threads(1)
-    core_latents.PLAN = replace(core_latents.PLAN, num_clip=1, infer_frames=12)
     # What is imported or made at first use takes address space too.
-    core_latents.latents(load_transformer(core_latents.BUNDLE.model, dtype=torch.float32))
-    if room:
-        limit_address_space(room)
-    mapped = open_checkpoint(file).mapped
+    sampled(load_transformer(core_latents.BUNDLE.model, dtype=torch.bfloat16))
+    limit_address_space(room)
+    assert not open_checkpoint(file).mapped
     model = load_transformer(file)
-    assert mapped == (not room) and is_on_disk(model) == bool(room), (mapped, is_on_disk(model))
-    save_file({"latents": core_latents.latents(model, torch.bfloat16).contiguous()}, output)
+    assert is_on_disk(model)
+    save_file({"latents": sampled(model)}, output)
+
+
+def sampled(model: CausalWanS2V) -> torch.Tensor:
+    """A clip of one block."""
+    core_latents.PLAN = replace(core_latents.PLAN, num_clip=1, infer_frames=12)
+    return core_latents.latents(model, torch.bfloat16).contiguous()
 
 
 if __name__ == "__main__":
