@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from ..liveavatar_runtime.dit.attention import AttentionKernel, sdpa
-from ..liveavatar_runtime.dit.backends import SDPA, Use, not_used, resolve_attention
-from ..liveavatar_runtime.sampling.fingerprint import Fingerprint
+from ..liveavatar_runtime.dit.backends import SAGE, SDPA, Use, not_used, resolve_attention
+from ..liveavatar_runtime.sampling.fingerprint import EXACT, Fingerprint
 from . import comfy_bridge as bridge
 from .identity import identity
 from .layer_hooks import OVERRIDE, honoured_hooks
@@ -20,10 +20,12 @@ COMFYUI = bridge.COMFYUI_ATTENTION
 
 @dataclass(frozen=True)
 class ChosenAttention:
-    """`name` is that of the kernel that runs. `warnings` and `facts` are for the node."""
+    """`name` is that of the kernel that runs; `kind`: exact, or which approximation it is (`Numerics.attention`).
+    `warnings` and `facts` are for the node."""
 
     kernel: AttentionKernel
     name: str
+    kind: str = EXACT
     warnings: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 
@@ -36,11 +38,13 @@ def choose_attention(
         return _of_workers(attention, compile_layers)
     facts = tuple(_override(model.patcher, attention))
     if attention == COMFYUI:
-        return ChosenAttention(bridge.attention, COMFYUI, facts=facts)
+        sage = bridge.attends_with_sage() and any(device.type == "cuda" for device in devices)
+        return ChosenAttention(bridge.attention, COMFYUI, SAGE if sage else EXACT, facts=facts)
     head_dim = model.config.head_dim
     found = resolve_attention(attention, [Use.on(device, model.dtype, head_dim) for device in dict.fromkeys(devices)])
     reason = not_used(attention, found.reasons)
-    return ChosenAttention(found.kernel, found.name, (reason,) if reason else (), facts)
+    kind = SAGE if found.name == SAGE else EXACT
+    return ChosenAttention(found.kernel, found.name, kind, (reason,) if reason else (), facts)
 
 
 def _of_workers(attention: str, compile_layers: bool) -> ChosenAttention:
@@ -50,7 +54,7 @@ def _of_workers(attention: str, compile_layers: bool) -> ChosenAttention:
         warnings.append(f"attention {attention} has no effect with workers: they use PyTorch's ({SDPA}).")
     if compile_layers:
         warnings.append("compile has no effect with workers: they run the layers as they are.")
-    return ChosenAttention(sdpa, SDPA, tuple(warnings), (f"Attention in the workers: PyTorch's ({SDPA})",))
+    return ChosenAttention(sdpa, SDPA, EXACT, tuple(warnings), (f"Attention in the workers: PyTorch's ({SDPA})",))
 
 
 def _override(patcher: Any, attention: str) -> Iterable[str]:

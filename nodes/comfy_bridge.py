@@ -185,6 +185,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 COMFYUI_ATTENTION = "comfyui"
 
 
+def attends_with_sage() -> bool:
+    """Whether ComfyUI was started with SageAttention, which computes in 8 bits on GPUs."""
+    return "sage" in optimized_attention.__name__
+
+
 def stop_if_interrupted() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 

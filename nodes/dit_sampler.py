@@ -25,6 +25,7 @@ from ..liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
 from .attention_choice import choose_attention, patches_key
 from .executor_choice import executor_for
+from .model_fingerprint import numerics_of
 from .notes import KEPT_WHEN_CACHED, Notes
 from .prompt_input import read_prompt
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
@@ -77,7 +78,8 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="What the caches are kept as; fp8 halves them and changes the result a little.",
+                    tooltip="What the caches are kept as; fp8 halves them and changes the result a little, so all "
+                    "clips are sampled anew.",
                 ),
                 io.Combo.Input(
                     "schedule",
@@ -93,7 +95,8 @@ class DiTSampler(io.ComfyNode):
                     default=bridge.COMFYUI_ATTENTION,
                     optional=True,
                     advanced=True,
-                    tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need packages.",
+                    tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need packages. "
+                    "With or without sage, clips are sampled anew.",
                 ),
                 io.Boolean.Input(
                     "compile",
@@ -192,9 +195,10 @@ class DiTSampler(io.ComfyNode):
         if stages is not None:
             notes.tell(describe_stages(model, stages, plan))
         notes.tell(*chosen_attention.facts)
-        numerics = (placement.kv_dtype, chosen_attention.name, *patches_key(model))
+        numerics = numerics_of(model, chosen_attention, placement, patches_key(model))
         kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
-        notes.tell(*spool_notes)
+        notes.warn(*spool_notes.warnings)
+        notes.tell(*spool_notes.facts)
         states = state_settings(model, plan, placement, state_dtype, state_budget, notes)
 
         def progress(part: ClipPlan) -> bridge.SamplingProgress:

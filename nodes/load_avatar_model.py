@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,8 @@ def load_model(
     notes: Notes,
 ) -> tuple[AvatarModel, list["FittedLora"]]:
     """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
+    from ..liveavatar_runtime.parallel.weights_key import weights_key
+
     path = source if isinstance(source, Path) else None
     if executor == FSDP:
         refuse_base_model(None if path else source)
@@ -195,7 +198,8 @@ def load_model(
     if path is not None:
         source = stages.run(path, lambda done: load_with_core(path, [], PRECISIONS[precision], done, notes.warn))
     patched, fitted = with_loras(source, loras)
-    return on_devices(adopt(patched), executor, devices), fitted
+    avatar = on_devices(adopt(patched), executor, devices)
+    return avatar if path is None else replace(avatar, key=weights_key(path, loras)), fitted
 
 
 class Stages:

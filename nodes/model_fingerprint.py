@@ -1,40 +1,70 @@
-"""What a loaded model computes with, as a short content hash, cheap also for 28 GB of weights."""
+"""What decides the latents of a loaded model, for a video's key: its weights, and how it computes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
-from ..liveavatar_runtime.sampling.fingerprint import Fingerprint
+from ..liveavatar_runtime.parallel.weights_key import add_weight, sampled
+from ..liveavatar_runtime.sampling.fingerprint import Fingerprint, Numerics
 from .types import AvatarModel
 
-SAMPLES = 256
-"""Numbers of each tensor that are looked at, spread over all of it; training changes nearly every weight."""
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.planning.memory import Placement
+    from .attention_choice import ChosenAttention
+
+MATRIX = 2
+"""Dimensions of a layer's weight."""
 
 _BY_PATCHER: "WeakKeyDictionary[Any, tuple[Any, str]]" = WeakKeyDictionary()
 
 
-def fingerprint_of(model: AvatarModel) -> str | None:
-    """Of the weights before patching, the patches (LoRAs with their strengths), and the precision.
+def weights_of(model: AvatarModel) -> str:
+    """Of the files that a model was loaded from, wherever it was; of a connected MODEL its weights and patches."""
+    return model.key or patcher_key(model.patcher)
 
-    None when nobody here knows the weights, as with workers on other machines.
-    """
-    patcher = model.patcher
-    if patcher is None:
-        return model.key or None
+
+def numerics_of(
+    model: AvatarModel, attention: "ChosenAttention", placement: "Placement", patches: tuple[str, ...]
+) -> Numerics:
+    """How a model computes, the same for a model in this process and in workers if both do the same."""
+    return Numerics(held_in(model), name_of(model.dtype), attention.kind, placement.kv_dtype, patches)
+
+
+def held_in(model: AvatarModel) -> str:
+    """The formats of the layers' weights. Workers hold them in what they compute in."""
+    if model.patcher is None:
+        return name_of(model.dtype)
+    layers = model.patcher.get_model_object("diffusion_model").blocks
+    return ", ".join(sorted({_format(weight) for weight in layers.parameters() if weight.ndim == MATRIX}))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _format(weight: Tensor) -> str:
+    """The dtype, or the class of a quantised weight."""
+    stored = weight.data
+    return name_of(stored.dtype) if type(stored) is Tensor else type(stored).__name__
+
+
+def patcher_key(patcher: Any) -> str:
+    """Over the weights before patching, and the patches (LoRAs with their strengths)."""
     known = _BY_PATCHER.get(patcher)
     # Adding a patch to a ModelPatcher gives it another UUID.
     if known is None or known[0] != patcher.patches_uuid:
         weights = Fingerprint()
         for name, tensor in original_weights(patcher):
-            weights.add(name, [str(tensor.dtype), list(tensor.shape)]).add(name, sampled(tensor))
+            add_weight(weights, name, tensor)
         for name in sorted(patcher.patches):
             for number, leaf in enumerate(leaves(patcher.patches[name])):
                 weights.add(f"{name}.{number}", sampled(leaf) if isinstance(leaf, Tensor) else leaf)
         known = patcher.patches_uuid, weights.hexdigest()
         _BY_PATCHER[patcher] = known
-    return Fingerprint().add("weights", known[1]).add("dtype", str(model.dtype)).hexdigest()
+    return known[1]
 
 
 def original_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:
@@ -43,13 +73,6 @@ def original_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:
     for name in sorted(tensors):
         kept = patcher.backup.get(name)
         yield name, tensors[name] if kept is None else kept.weight
-
-
-def sampled(tensor: Tensor) -> Tensor:
-    """Numbers spread over a tensor, on the CPU; of a quantised one those that are stored."""
-    stored = getattr(tensor, "_qdata", tensor).detach().as_subclass(Tensor).reshape(-1)
-    step = max(1, stored.numel() // SAMPLES)
-    return stored[::step].cpu()
 
 
 def leaves(value: Any) -> Iterator[Any]:

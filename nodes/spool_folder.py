@@ -1,13 +1,15 @@
 """Where finished clips are kept: ComfyUI's user folder, so that they survive a restart, or its temporary one."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
+from ..liveavatar_runtime.dit.backends import SAGE
 from ..liveavatar_runtime.planning.memory import Placement, ring_bytes
-from ..liveavatar_runtime.sampling.fingerprint import Fingerprint, video_key
+from ..liveavatar_runtime.sampling.fingerprint import EXACT, Numerics, video_key
 from ..liveavatar_runtime.sampling.latent_stream import clip_bytes
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from ..liveavatar_runtime.sampling.prepare import Prepared
@@ -16,7 +18,7 @@ from ..liveavatar_runtime.sampling.spool import Spool
 from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
 from ..liveavatar_runtime.sampling.states import StateSettings, StateType
 from . import comfy_bridge as bridge
-from .model_fingerprint import fingerprint_of
+from .model_fingerprint import weights_of
 from .notes import Notes
 from .types import AvatarModel
 
@@ -46,37 +48,75 @@ def state_settings(
     return settings
 
 
+@dataclass(frozen=True)
+class SpoolNotes:
+    """What the user is told about a video's finished clips."""
+
+    warnings: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+
+
 def open_spool(
-    model: AvatarModel, prepared: Prepared, audio: Any, numerics: tuple[str, ...], choice: str, budget_gib: float
-) -> tuple[Spool, list[str]]:
-    """The spool of a video, and notes for the user. `numerics`: settings that change the latents a little.
+    model: AvatarModel, prepared: Prepared, audio: Any, numerics: Numerics, choice: str, budget_gib: float
+) -> tuple[Spool, SpoolNotes]:
+    """The spool of a video, and notes for the user.
 
     Raises MachineError when the disk has no room for the clips that are missing.
     """
-    fingerprint = fingerprint_of(model)
     temporary = bridge.temporary_root()
     plan = prepared.plan
-    if choice == TEMPORARY or fingerprint is None:
+    if choice == TEMPORARY:
         SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))
-        return Spool.temporary(temporary), []
-    known = Fingerprint().add("model", fingerprint).add("numerics", list(numerics)).hexdigest()
-    key = video_key(known, prepared.conditions, audio.fingerprint, plan)
-    spools = store()
-    spool = spools.open(key, about(plan))
-    missing = sum(not spool.has_clip(clip) for clip in range(plan.segment.clips.stop))
-    needed = missing * clip_bytes(plan)
-    gone = spools.make_room(key, needed, int(budget_gib * GIB)) if missing and budget_gib else []
+        return Spool.temporary(temporary), SpoolNotes()
+
+    def key(numerics: Numerics) -> str:
+        return video_key(weights_of(model), numerics, prepared.conditions, audio.fingerprint, plan)
+
+    spools, clips = store(), range(plan.segment.clips.stop)
+    spool = spools.open(key(numerics), about(plan))
+    finished = finished_in(spool, clips)
+    needed = (len(clips) - finished) * clip_bytes(plan)
+    elsewhere = {other: finished_in(spools.open(key(other), {}), clips) for other in other_settings(numerics)}
+    warnings = made_otherwise(numerics, elsewhere, finished, len(clips))
+    gone = spools.make_room(spool.folder.name, needed, int(budget_gib * GIB)) if needed and budget_gib else []
     spools.check_disk(needed)
-    return spool, notes_on(plan, missing, gone)
+    return spool, SpoolNotes(warnings, notes_on(len(clips), finished, gone))
 
 
-def notes_on(plan: ClipPlan, missing: int, gone: list[Any]) -> list[str]:
+def finished_in(spool: Spool, clips: range) -> int:
+    return sum(map(spool.has_clip, clips))
+
+
+def other_settings(numerics: Numerics) -> list[Numerics]:
+    """The same model with the other values of DiT Sampler's widgets that are part of a video's key."""
+    kept, kernels = ("model", "fp8"), (EXACT, SAGE)
+    others = (replace(numerics, kv_dtype=kv_dtype, attention=kernel) for kv_dtype in kept for kernel in kernels)
+    return [other for other in others if other != numerics]
+
+
+def made_otherwise(numerics: Numerics, elsewhere: Mapping[Numerics, int], finished: int, clips: int) -> tuple[str, ...]:
+    """Says that more clips of this video are finished than are used now, because a setting is another one."""
+    best = max(elsewhere, key=lambda other: elsewhere[other])
+    if elsewhere[best] <= finished:
+        return ()
+    settings = []
+    if best.kv_dtype != numerics.kv_dtype:
+        settings.append(f"kv_dtype {best.kv_dtype}")
+    if best.attention != numerics.attention:
+        settings.append(f"attention {'sage' if best.attention == SAGE else 'sdpa'}")
+    chosen = " and ".join(settings)
+    return (
+        f"{elsewhere[best]} of {clips} clips are finished with {chosen} and are not used: kv_dtype and sage attention "
+        f"are part of a video's key, with others its clips are sampled anew. Choose {chosen} to go on with them.",
+    )
+
+
+def notes_on(clips: int, finished: int, gone: list[Any]) -> tuple[str, ...]:
     """How much is finished already, and what was removed to make room."""
-    finished = plan.segment.clips.stop - missing
-    notes = [f"{finished} of {plan.segment.clips.stop} clips are finished already and replayed"] if finished else []
+    notes = [f"{finished} of {clips} clips are finished already and replayed"] if finished else []
     if gone:
         notes.append(f"Removed {len(gone)} older spools ({gib(sum(info.size for info in gone))}), see spool_budget")
-    return notes
+    return tuple(notes)
 
 
 def about(plan: ClipPlan) -> dict[str, Any]:

@@ -73,16 +73,16 @@ def model_of_group(
     """The model in a group of workers on this machine, which starts when the first block is asked for."""
     from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
     from ..liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
-    from ..liveavatar_runtime.parallel.create import local_workers
+    from ..liveavatar_runtime.parallel.create import dtype_in_workers, local_workers
     from ..liveavatar_runtime.parallel.devices import parse_devices
     from ..liveavatar_runtime.parallel.weights_key import weights_key
 
-    config = detect_config(open_checkpoint(path), config_beside(path))
+    checkpoint = open_checkpoint(path)
+    config = detect_config(checkpoint, config_beside(path))
     places = parse_devices(devices)
     workers = local_workers(executor, places, config, path, loras, precision)
-    dtype = torch.float32 if places[0].type == "cpu" else torch.bfloat16
-    key = weights_key(path, loras, f"{precision} on {places[0].type}")
-    return AvatarModel(None, config, dtype, executor, tuple(places), workers, key)
+    dtype = dtype_in_workers(checkpoint, precision, places[0])
+    return AvatarModel(None, config, dtype, executor, tuple(places), workers, weights_key(path, loras))
 
 
 def model_of_address(address: str) -> AvatarModel:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InputError, MachineError
 from .attention import AttentionKernel, sdpa
 
-SDPA = "sdpa"
+SDPA, SAGE = "sdpa", "sage"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _flash(package: Any) -> AttentionKernel:
 
 _HALF = in_dtypes(torch.float16, torch.bfloat16)
 PACKAGES = {
-    "sage": Backend("sageattention", _sage, (on_cuda(8, 0), _HALF, heads_up_to(128))),
+    SAGE: Backend("sageattention", _sage, (on_cuda(8, 0), _HALF, heads_up_to(128))),
     "flash": Backend("flash_attn", _flash, (on_cuda(8, 0), _HALF, heads_up_to(256))),
 }
 BACKENDS = (SDPA, *PACKAGES)

@@ -5,17 +5,32 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoint.gguf_io import GgufTensors
+from ..checkpoint.safetensors_io import Checkpoint
 from ..config import AvatarConfig
 from ..errors import InputError
 from .devices import AUTO, LOCAL, check_devices
 from .workers import LocalWorkers
 
-PRECISIONS_IN_WORKERS = ("auto", "bf16", "fp16", "fp32")
+PRECISIONS_IN_WORKERS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""Names of dtypes; auto is the file's, bf16 for fp32 files, and fp32 on the processor."""
+OF_LAYERS = "blocks.0.modulation"
+"""A weight whose dtype stands for all of the layers'."""
 
 
 def resolve(executor: str, devices: Sequence[torch.device]) -> str:
     """The executor that "auto" stands for: local on one device; with several it depends on the plan, and stays auto."""
     return LOCAL if executor == AUTO and len(devices) < 2 else executor
+
+
+def dtype_in_workers(checkpoint: Checkpoint, precision: str, device: torch.device) -> torch.dtype:
+    """What workers on `device` hold a model's weights in and compute in, for one of `PRECISIONS_IN_WORKERS`."""
+    chosen = PRECISIONS_IN_WORKERS.get(precision)
+    if chosen is not None or device.type == "cpu":
+        return chosen or torch.float32
+    stored = None if isinstance(checkpoint.tensors, GgufTensors) else checkpoint.tensors[OF_LAYERS].dtype
+    # Full precision has no use on a GPU, and packed weights are unpacked to bf16.
+    return stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
 
 
 def local_workers(

@@ -24,6 +24,7 @@ from ..dit.model import CausalWanS2V
 from ..errors import InputError
 from ..sampling.block_loop import Evaluation
 from .channel import LOOPBACK, SHORTEST_TOKEN, TOKEN_VARIABLE, Listener, Message, dtype_name, parse_address
+from .create import PRECISIONS_IN_WORKERS
 from .decoder_rank import serve_decoder
 from .decoder_relay import DecoderRelay
 from .desk import Cancelled, Desk
@@ -41,8 +42,6 @@ from .schedule import LayerSchedule, TimestepSchedule, split_steps
 from .stage_model import share_of
 from .store import LISTENING_KEY, open_store
 from .weights_key import weights_key
-
-DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--lora", nargs=2, action="append", default=[], metavar=("FILE", "STRENGTH"), help="merged while loading")
     add(
         "--precision",
-        choices=DTYPES,
+        choices=PRECISIONS_IN_WORKERS,
         default="auto",
         help="auto: the file's, bf16 for fp32 files; fp32 on the processor",
     )
@@ -153,7 +152,7 @@ def loras_of(options: argparse.Namespace) -> list[tuple[Path, float]]:
 
 def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     """The model of the options, for this rank's part in the executor."""
-    dtype = DTYPES[options.precision]
+    dtype = PRECISIONS_IN_WORKERS[options.precision]
     if dtype is None and rank.device.type == "cpu":
         dtype = torch.float32
     model = load_transformer(options.model, loras_of(options), dtype)
@@ -203,7 +202,7 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
             "dtype": dtype_name(loaded.dtype),
         }
         about["vae"] = open_relay(rank, desk, options).about if rank.decoders else None
-        about["key"] = weights_key(options.model, loras_of(options), about["dtype"])
+        about["key"] = weights_key(options.model, loras_of(options))
         desk.ready({**about, "ranks": [{"where": where, "bytes": size} for where, size in names]})
     executor = loaded.executor
     pipeline = PipelineWorker(rank, desk, executor) if isinstance(executor, PipelinePart) else None

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tiny_avatar import random_conditions
 
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.sampling.checked_files import DamagedFile, read_tensors, write_tensors
-from liveavatar_runtime.sampling.fingerprint import Fingerprint, video_key
+from liveavatar_runtime.sampling.fingerprint import Fingerprint, Numerics, video_key
 from liveavatar_runtime.sampling.spool_store import SpoolStore
 from liveavatar_runtime.sampling.states import State
 
@@ -106,8 +107,11 @@ def test_every_flipped_bit_of_a_file_is_found(tmp_path, at):
         read_tensors(path)
 
 
-def key(plan=PLAN, conditions=None, model="m", voice="v") -> str:
-    return video_key(model, conditions or random_conditions(), voice, plan)
+NUMERICS = Numerics(weights="bfloat16", computes="bfloat16")
+
+
+def key(plan=PLAN, conditions=None, weights="m", voice="v", numerics=NUMERICS) -> str:
+    return video_key(weights, numerics, conditions or random_conditions(), voice, plan)
 
 
 def test_keys_differ_for_what_changes_latents():
@@ -119,7 +123,15 @@ def test_keys_differ_for_what_changes_latents():
     ]
     changed = replace(conditions, reference=conditions.reference + 1e-6)
     masked = replace(conditions, actor_masks=torch.ones(1, 3, 4, 4))
-    keys = [key(), *map(key, others), key(conditions=changed), key(conditions=masked), key(model="n"), key(voice="w")]
+    numerics: tuple[dict[str, Any], ...] = (
+        {"weights": "float32"},
+        {"computes": "float32"},
+        {"attention": "sage"},
+        {"kv_dtype": "fp8"},
+        {"patches": ("a",)},
+    )
+    keys = [key(), *map(key, others), key(conditions=changed), key(conditions=masked), key(weights="n"), key(voice="w")]
+    keys += [key(numerics=replace(NUMERICS, **change)) for change in numerics]
     assert len(set(keys)) == len(keys)
 
 

@@ -10,11 +10,12 @@ from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 from test_gguf import demo_file
 from tiny_avatar import CONFIG, PLAN, Noise, random_conditions
-from worker_group import save_model
+from worker_group import save_at, save_model
 
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.parallel.channel import ChannelError, Message
-from liveavatar_runtime.parallel.create import local_workers, resolve
+from liveavatar_runtime.parallel.create import dtype_in_workers, local_workers, resolve
 from liveavatar_runtime.parallel.devices import check_devices, parse_devices
 from liveavatar_runtime.parallel.failures import AGAIN, Failure, describe
 from liveavatar_runtime.parallel.job import Job, plan_from_json, plan_to_json
@@ -141,8 +142,8 @@ def test_a_hang_is_told_from_slow_work() -> None:
 def test_weights_are_told_apart(tmp_path) -> None:
     model = save_model(tmp_path / "one")
     same = save_model(tmp_path / "two")
-    key = weights_key(model, [], "float32")
-    assert weights_key(same, [], "float32") == key
+    key = weights_key(model, [])
+    assert weights_key(same, []) == key
     lora, strong = tmp_path / "lora" / "a.safetensors", tmp_path / "strong" / "a.safetensors"
     size = load_file(model / "diffusion_pytorch_model.safetensors")["blocks.0.self_attn.q.weight"].shape[0]
     for file, alpha in ((lora, "2"), (strong, "4")):
@@ -151,15 +152,41 @@ def test_weights_are_told_apart(tmp_path) -> None:
         tensors = {f"blocks.0.self_attn.q.{name}.weight": value for name, value in factors.items()}
         save_file(tensors, file, metadata={"lora_alpha": alpha})
     others = {
-        weights_key(model, [], "bfloat16"),
-        weights_key(model, [(lora, 1.0)], "float32"),
-        weights_key(model, [(lora, 0.5)], "float32"),
-        weights_key(model, [(strong, 1.0)], "float32"),
+        weights_key(model, [(lora, 1.0)]),
+        weights_key(model, [(lora, 0.5)]),
+        weights_key(model, [(strong, 1.0)]),
     }
-    assert len(others | {key}) == 5
+    assert len(others | {key}) == 4
 
 
 def test_packed_weights_are_told_apart(tmp_path) -> None:
     files = [demo_file(tmp_path / f"{kind.name}.gguf", kind) for kind in (Q8_0, Q4_0)]
-    first, second, again = (weights_key(file, [], "float32") for file in (*files, files[0]))
+    first, second, again = (weights_key(file, []) for file in (*files, files[0]))
     assert first == again != second
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, None])
+def test_what_workers_compute_in_is_known_before_they_start(tmp_path, stored) -> None:
+    """Equal to what they tell once they run (`about["dtype"]`); None stands for packed weights."""
+    if stored is None:
+        file = demo_file(tmp_path / "packed.gguf", Q8_0)
+    else:
+        file = save_model(tmp_path) / "diffusion_pytorch_model.safetensors"
+        save_file({name: weight.to(stored) for name, weight in load_file(file).items()}, file)
+    checkpoint, gpu = open_checkpoint(file), torch.device("cuda", 0)
+    half = stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
+    assert dtype_in_workers(checkpoint, "auto", gpu) == half
+    assert dtype_in_workers(checkpoint, "auto", CPU) == torch.float32
+    assert dtype_in_workers(checkpoint, "fp16", gpu) == dtype_in_workers(checkpoint, "fp16", CPU) == torch.float16
+
+
+def test_a_changed_weight_changes_the_key_wherever_the_file_is_mapped(tmp_path) -> None:
+    model = save_model(tmp_path) / "diffusion_pytorch_model.safetensors"
+    key, weights = weights_key(tmp_path, []), load_file(model)
+    save_at(model, weights, 12)
+    assert weights_key(tmp_path, []) == key
+    for number, name in ((0, "blocks.0.ffn.0.weight"), (-1, "head.head.weight"), (3, "blocks.1.self_attn.q.bias")):
+        changed = {**weights, name: weights[name].clone()}
+        changed[name].view(-1)[number] += 0.01
+        save_at(model, changed, 12)
+        assert weights_key(tmp_path, []) != key

@@ -104,3 +104,41 @@ def test_wrong_choices_are_told_before_anything_starts(server, short_clip, loade
         told = str(error)
     assert message in told
     assert not running_workers(server)
+
+
+def sample(server, short_clip, seed, loader, **sampler):
+    """A clip of two blocks that is kept; returns the number of blocks that were sampled now, and what is told."""
+    prompt = short_clip(num_clip=1, infer_frames=24, width=64, height=64, seed=seed)
+    prompt.set("LiveAvatar_LoadAvatarModel", **loader)
+    prompt.set("LiveAvatar_DiTSampler", **sampler)
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    node = prompt.id("LiveAvatar_DiTSampler")
+    return len(result.previews(node)), result.told(node)
+
+
+LOCAL = {"executor": "local"}
+LAYERS, STEPS, FSDP = ({"executor": e, "devices": "cpu,cpu"} for e in ("layer_pipeline", "timestep_pipeline", "fsdp"))
+WITHOUT_EFFECT = {"attention": "sdpa", "compile": True, "schedule": "batched", "kv_cache": "ram"}
+
+
+def test_what_one_executor_has_sampled_all_others_replay(server, short_clip):
+    """Nobody's hours are sampled again for a setting that does not change latents."""
+    assert sample(server, short_clip, 870, LOCAL)[0] == 2
+    for loader in (LAYERS, STEPS, FSDP):
+        assert sample(server, short_clip, 870, loader)[0] == 0
+    # A finished video needs no workers.
+    assert not running_workers(server)
+    assert sample(server, short_clip, 871, FSDP)[0] == 2
+    for loader in (FSDP, LOCAL):
+        assert sample(server, short_clip, 871, loader, **WITHOUT_EFFECT)[0] == 0
+
+
+def test_a_setting_that_changes_latents_samples_anew_and_says_so(server, short_clip):
+    assert sample(server, short_clip, 872, LOCAL, kv_dtype="fp8")[0] == 2
+    blocks, told = sample(server, short_clip, 872, LOCAL)
+    assert blocks == 2 and "⚠ 1 of 1 clips are finished with kv_dtype fp8 and are not used: " in told
+    assert "Choose kv_dtype fp8 to go on with them." in told
+    blocks, told = sample(server, short_clip, 872, LAYERS)
+    assert blocks == 0 and "kv_dtype fp8" not in told
+    assert sample(server, short_clip, 872, {**LOCAL, "precision": "bf16"})[0] == 2

@@ -81,6 +81,11 @@ def test_a_video_that_workers_began_is_continued_after_comfyui_restarts(comfy, b
     result = comfy.client.run(prompt.nodes)
     result.raise_for_error()
     assert sampled(result, prompt) == 2
+    # The same file in this process: the same latents under the same key.
+    prompt = short_clip(**{**VIDEO, "num_clip": 3})
+    result = comfy.client.run(prompt.nodes)
+    result.raise_for_error()
+    assert sampled(result, prompt) == 0
 
 
 def test_the_video_is_that_of_one_process(comfy, address, short_clip):
