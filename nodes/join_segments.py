@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
 
-from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning.duration import format_duration
 from . import comfy_bridge as bridge
+from .audio_input import read_audio
 from .notes import Notes
 from .types import CATEGORY
 from .validation import verdict
@@ -72,6 +72,7 @@ class JoinSegments(io.ComfyNode):
         from ..liveavatar_runtime.media.parts import check_parts
 
         node_id = cls.hidden.unique_id
+        sound = None if audio is None else read_audio(audio)
         given = [(name, parts[name]) for name in NAMES if parts.get(name) is not None]
         with bridge.temporary_folder() as folder:
             paths = [file_of(video, name, folder) for name, video in given]
@@ -86,13 +87,14 @@ class JoinSegments(io.ComfyNode):
                     found,
                     path,
                     bridge.metadata_of(cls.hidden),
-                    track_of(audio),
+                    None if sound is None else (sound.waveform, sound.sample_rate),
                     reencode,
                     lambda done, _: progress.advance_to(done),
                 )
         how = "encoded again" if reencode else "copied"
         seconds = format_duration(frames / first.fps)
         notes = Notes(f"{file}: {len(found)} parts, {frames} frames ({how}), {seconds}")
+        notes.warn(*(sound.changes if sound else ()))
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
         return notes.output(InputImpl.VideoFromFile(str(path)), shown=shown)
 
@@ -109,15 +111,3 @@ def file_of(video: Any, name: str, folder: Path) -> Path:
     else:
         video.save_to(str(path))
     return path
-
-
-def track_of(audio: Any) -> tuple[Any, int] | None:
-    """The sound [C, S] and rate of an AUDIO."""
-    if audio is None:
-        return None
-    waveform = audio["waveform"]
-    if waveform.ndim != 3 or not waveform.shape[0]:
-        raise InputError(
-            f"The audio has a waveform of shape {list(waveform.shape)}; it must be [1, channels, samples]."
-        )
-    return waveform[0], int(audio["sample_rate"])

@@ -100,11 +100,11 @@ def mix_to_stereo(samples: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     if channels <= 2:
         return samples, ()
     if channels not in _LAYOUTS:
-        return samples.mean(dim=0, keepdim=True), (f"The voice has {channels} channels; they were mixed to mono.",)
+        return samples.mean(dim=0, keepdim=True), (f"The sound has {channels} channels; they were mixed to mono.",)
     name, speakers = _LAYOUTS[channels]
     mix = torch.tensor([_SPEAKERS[speaker] for speaker in speakers.split()]).T
     mix = mix / mix.sum(dim=1).max()
-    said = f"The voice has {channels} channels; they were mixed to stereo as {name} ({speakers})."
+    said = f"The sound has {channels} channels; they were mixed to stereo as {name} ({speakers})."
     return mix @ samples, (said,)
 
 
@@ -175,7 +175,7 @@ def _one_track(waveform: object) -> tuple[Tensor, tuple[str, ...]]:
             "are allowed. The order is [channels, samples]: transpose the tensor if it is the other way round."
         )
     if waveform.ndim == 3 and shape[0] > 1:
-        return track, (f"The voice is a batch of {shape[0]} tracks; the first one is used.",)
+        return track, (f"The sound is a batch of {shape[0]} tracks; the first one is used.",)
     return track, ()
 
 
@@ -184,11 +184,11 @@ def _at_full_scale(samples: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     peak = float(samples.abs().max())
     if _LOUDEST_FLOAT < peak <= 2**15:
         return samples / 2**15, (
-            f"The voice's samples reach {peak:.0f} where 1 is full scale: they were read as 16 bit numbers.",
+            f"The sound's samples reach {peak:.0f} where 1 is full scale: they were read as 16 bit numbers.",
         )
     if peak > _CLIPPED:
         return samples, (
-            f"The voice is too loud: its samples reach {peak:.1f} and everything above 1 will be cut off, which "
+            f"The sound is too loud: its samples reach {peak:.1f} and everything above 1 will be cut off, which "
             "sounds distorted. Lower its volume.",
         )
     return samples, ()

@@ -118,7 +118,7 @@ def test_the_first_track_of_a_batch_is_used_and_said():
     tracks = random(3, 2, 8000) / 4
     sound = read_sound(tracks, 16000)
     assert torch.equal(sound.waveform, tracks[0])
-    assert sound.changes == ("The voice is a batch of 3 tracks; the first one is used.",)
+    assert sound.changes == ("The sound is a batch of 3 tracks; the first one is used.",)
 
 
 @pytest.mark.parametrize("channels", range(1, 13))

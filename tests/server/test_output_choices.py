@@ -171,3 +171,8 @@ def test_the_voice_as_the_track_of_the_whole(server, two_videos):
     result.raise_for_error()
     facts = probe(saved(server, result, "join"))
     assert facts.channels == 2 and abs(float(facts.audio_duration or 0) - 1.5) < 1 / 16
+    nodes["voice"] = {"class_type": "OddAudio", "inputs": {"kind": "surround"}}
+    result = server.client.run(nodes)
+    result.raise_for_error()
+    assert probe(saved(server, result, "join")).channels == 2
+    assert "6 channels; they were mixed to stereo" in result.notes("join")[0]

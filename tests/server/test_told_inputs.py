@@ -162,7 +162,7 @@ def test_what_needs_no_words(server, short_clip, build, node):
     result = server.client.run(prompt.nodes)
     result.raise_for_error()
     notes = result.notes(prompt.id(node))
-    about = re.compile("prompt|voice( is|'s| has)|picture")
+    about = re.compile("prompt|sound( is|'s| has)|picture")
     assert notes and not any(about.search(line) for line in notes if line.startswith("⚠"))
 
 
