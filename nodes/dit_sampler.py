@@ -305,13 +305,15 @@ def executor_of(
     """The executor of a model in worker processes, or on one device, where it is loaded."""
     from ..liveavatar_runtime.parallel.local import LocalExecutor
     from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
+    from ..liveavatar_runtime.planning.out_of_memory import sampling_told
 
     if model.workers is not None:
         return worker_executor(model, placement)
     patcher = patcher_on(model, home_of(model), set(range(model.config.num_layers)))
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
-    device = bridge.load_on_device(patcher, needed, beside=[vae.patcher])
+    with sampling_told(model.config, plan, model.dtype, placement, home_of(model)):
+        device = bridge.load_on_device(patcher, needed, beside=[vae.patcher])
     transformer = transformer_of(model, patcher, attention)
     if compile_layers:
         transformer.compile_layers()

@@ -237,7 +237,7 @@ def _what_would_help(
     config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, candidates: list[Placement]
 ) -> str:
     least = min(candidates, key=lambda c: working_bytes(config, plan, dtype, c))
-    ways = [f"{name}: {_needs(config, changed, dtype, least)}" for name, changed in _cheaper(plan)]
+    ways = [f"{name}: {_needs(config, changed, dtype, least)}" for name, changed in cheaper_plans(plan)]
     ways += [
         f"{name}: {_needs(config, plan, dtype, changed)}"
         for name, changed in (
@@ -248,7 +248,7 @@ def _what_would_help(
     ]
     return (
         f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_needs(config, plan, dtype, least)} beside "
-        f"the weights; there are {_gib(machine.device)} on the device and {_gib(machine.ram)} of free RAM. What it "
+        f"the weights; there are {gib(machine.device)} on the device and {gib(machine.ram)} of free RAM. What it "
         f"would be with one change - {'; '.join(ways)}. See Clip Scheduler (size, steps, window_blocks) and DiT "
         "Sampler (kv_cache, kv_dtype)."
     )
@@ -256,13 +256,20 @@ def _what_would_help(
 
 def _needs(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> str:
     ram = ram_bytes(config, plan, dtype, placement)
-    return _gib(working_bytes(config, plan, dtype, placement)) + (f" + {_gib(ram)} of RAM" if ram else "")
+    return gib(working_bytes(config, plan, dtype, placement)) + (f" + {gib(ram)} of RAM" if ram else "")
 
 
-def _cheaper(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:
+def smaller_sizes(width: int, height: int) -> list[tuple[int, int]]:
+    """Usual sizes below one, as (width, height)."""
+    return [size for size in SMALLER_SIZES if size[0] * size[1] < width * height]
+
+
+def cheaper_plans(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:
     """Plans with one setting lowered, by the name of the change."""
-    sizes = [size for size in SMALLER_SIZES if size[0] * size[1] < plan.width * plan.height]
-    ways = [(f"{w}x{h}", replace(plan, width=w, height=h, keep_aspect=False)) for w, h in sizes]
+    ways = [
+        (f"{w}x{h}", replace(plan, width=w, height=h, keep_aspect=False))
+        for w, h in smaller_sizes(plan.width, plan.height)
+    ]
     if plan.steps > 3:
         ways.append(("3 steps", replace(plan, steps=3)))
     if plan.window_blocks > 2:
@@ -270,5 +277,5 @@ def _cheaper(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:
     return ways
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"

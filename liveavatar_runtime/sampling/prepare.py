@@ -10,6 +10,7 @@ from ..aligned import align_weights, aligned
 from ..config import AvatarConfig
 from ..errors import InputError
 from ..planning.duration import clips_for_frames
+from ..planning.out_of_memory import pictures_told
 from .conditions import AlignedAudio, Conditions
 from .plan import ClipPlan
 from .plan_request import reduced_note
@@ -94,7 +95,7 @@ def encode_picture(
     on_layer = counted(progress, chunks * vae.encoder.layers) if progress else go_on
     fitted = aligned(fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype))
     align_weights(vae, device)
-    with torch.inference_mode():
+    with pictures_told("encoding the picture at", plan.width, plan.height, device), torch.inference_mode():
         reference, history = (
             encode_still(vae, fitted, *part, on_layer=on_layer) for part in (reference_part, history_part)
         )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..aligned import align_weights
+from ..planning.out_of_memory import pictures_told
 from .config import from_model_space
 from .model import WanVAE
 from .state import DecodeState, OnLayer, go_on
@@ -54,5 +55,6 @@ class OnlineDecoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         raw = from_model_space(latents.float())[None].to(device=self._device, dtype=self._dtype)
-        with torch.inference_mode():
+        height, width = (size * self._vae.config.spatial_stride for size in latents.shape[-2:])
+        with pictures_told("decoding a block of", width, height, self._device), torch.inference_mode():
             return self._vae.decode_stream(raw, self._state)[0].float().clamp(-1, 1).cpu()
