@@ -27,11 +27,11 @@ LANDMARKS = (
 """Tensors at the root of the model; together no other model has them, and no quantisation renames them."""
 
 # Wrappers around single layers, in the middle of a name; no Wan model has modules of such names.
-INNER_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+INNER_WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 def model_prefix(path: Path, names: Iterable[str]) -> str:
-    """What stands in front of the transformer's own names, "" for nothing; names without inner wrappers.
+    """What stands in front of the transformer's own names, "" for nothing.
 
     Raises CheckpointError when the file holds the model more than once.
     """
@@ -58,13 +58,13 @@ def own_names(path: Path, stored: Iterable[str]) -> dict[str, str]:
 
     Raises CheckpointError when two tensors get one name, or the file holds the model more than once.
     """
-    bare = {name: without_inner_wrappers(name) for name in stored}
-    prefix = model_prefix(path, bare.values())
+    names = list(stored)
+    prefix = model_prefix(path, names)
     own: dict[str, str] = {}
-    for name, shown in bare.items():
-        if not shown.startswith(prefix):
+    for name in names:
+        if not name.startswith(prefix):
             continue
-        new = shown.removeprefix(prefix)
+        new = without_inner_wrappers(name.removeprefix(prefix))
         if new in own:
             raise CheckpointError(f"{path} holds {new} twice, as {own[new]} and as {name}; keep one of them")
         own[new] = name

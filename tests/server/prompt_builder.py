@@ -14,7 +14,9 @@ class PromptBuilder:
         self.nodes: Prompt = to_prompt(self.workflow, object_info)
 
     def id(self, class_type: str) -> str:
-        """The only node of a class."""
+        """The only node of a class; the name of a node that was added stands for itself."""
+        if class_type in self.nodes:
+            return class_type
         (node_id,) = nodes_of(self.nodes, class_type)
         return node_id
 

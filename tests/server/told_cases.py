@@ -18,7 +18,8 @@ Build = Callable[[PromptBuilder], None]
 class Told:
     """One kind. `build` changes the short clip workflow; `reads` is a regular expression for what the user reads.
 
-    A run that goes on must tell it in the first line of the notes of `node` (a class), again when the node is cached.
+    A run that goes on must tell it in the first line of the notes of `node` (a class, or a node that `build`
+    added), again when the node is cached.
     One that is `refused` must say it in the error on that node, and leave no file in the output folder.
     """
 

@@ -1,0 +1,100 @@
+"""What users read about weight files: kind -> words, on the loader, through the real server."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from comfy_server import ROOT, ComfyServer
+from prompt_builder import PromptBuilder
+from safetensors.torch import save_file
+from told_cases import SMALL, Told, check_told
+
+from liveavatar_runtime.checkpoint.safetensors_io import Checkpoint, open_checkpoint
+
+SOURCE = ROOT / "demo" / "liveavatar-demo" / "diffusion_pytorch_model.safetensors"
+LOADER = "LiveAvatar_LoadAvatarModel"
+E4M3 = torch.float8_e4m3fn
+State = dict[str, torch.Tensor]
+
+
+def scaled_by_row(state: State) -> State:
+    layers = [name for name, weight in state.items() if name.startswith("blocks.") and weight.ndim == 2]
+    for name in [name for name in layers if name.endswith(".weight")]:
+        scale = state[name].float().abs().amax(dim=1, keepdim=True) / torch.finfo(E4M3).max
+        state |= {name: (state[name].float() / scale).to(E4M3), f"{name}_scale": scale}
+    return state
+
+
+def with_a_stray_scale(state: State) -> State:
+    return {**state, "blocks.9.self_attn.q.scale_weight": torch.tensor(0.5)}
+
+
+def without_a_scale(state: State) -> State:
+    return {**state, "blocks.0.self_attn.q.weight": state["blocks.0.self_attn.q.weight"].to(torch.int8)}
+
+
+def half(state: State) -> State:
+    return dict(list(state.items())[: len(state) // 2])
+
+
+FILES: dict[str, Callable[[State], State]] = {
+    "told-rows.safetensors": scaled_by_row,
+    "told-stray.safetensors": with_a_stray_scale,
+    "told-scaleless.safetensors": without_a_scale,
+    "told-00002-of-00004.safetensors": half,
+}
+
+
+def model(name: str) -> Callable[[PromptBuilder], None]:
+    """The transformer from a file of its own; text encoder, VAE and audio encoder stay the bundle's."""
+
+    def build(prompt: PromptBuilder) -> None:
+        prompt.add("single", LOADER, model=name, lora="none", lora_strength=1.0, precision="auto")
+        prompt.set("LiveAvatar_DiTSampler", model=["single", 0])
+
+    return build
+
+
+CASES = [
+    Told(
+        "fp8 with a scale for each row",
+        "single",
+        r"told-rows\.safetensors: ComfyUI does not compute with 40 fp8 layers.*a scale for each row.*unpacked to bf16",
+        model("told-rows.safetensors"),
+    ),
+    Told(
+        "a scale without its weight",
+        "single",
+        r"blocks\.9\.self_attn\.q\.scale_weight belongs to the weight .*which the file does not have.*noise",
+        model("told-stray.safetensors"),
+        refused=True,
+    ),
+    Told(
+        "a quantised weight without its scale",
+        "single",
+        r"blocks\.0\.self_attn\.q\.weight is int8, but nothing in the file is its scale",
+        model("told-scaleless.safetensors"),
+        refused=True,
+    ),
+    Told(
+        "one file of a model in parts",
+        "single",
+        r"told-00002-of-00004\.safetensors is file 2 of 4 of a model.*Give the folder.*models/liveavatar",
+        model("told-00002-of-00004.safetensors"),
+        refused=True,
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def files(server: ComfyServer) -> None:
+    folder = server.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    source: Checkpoint = open_checkpoint(SOURCE)
+    for name, change in FILES.items():
+        save_file(change(dict(source.tensors)), folder / name, metadata=source.metadata)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_told(server, short_clip, files, case):
+    check_told(case, server, short_clip(**{**SMALL, **case.plan}))
