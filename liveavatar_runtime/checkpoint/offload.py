@@ -4,7 +4,7 @@ A layer's weight is read (and unpacked) when the layer is called and dropped aft
 runs so. What is left in memory are the few weights that are no products of layers, 2 % of the 14B model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +17,8 @@ from accelerate.hooks import (
 )
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
+
+from ..aligned import aligned
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,7 +46,23 @@ def keep_on_disk(model: nn.Module, weights: Mapping[str, Tensor], dtype_of: Call
         else:
             set_module_tensor_to_device(model, name, CPU, value=weights[name], dtype=dtype_of(name))
     for name, layer in offloaded:
-        attach_align_device_hook(layer, CPU, offload=True, weights_map=weights, module_name=name)
+        attach_align_device_hook(layer, CPU, offload=True, weights_map=_Aligned(weights), module_name=name)
+
+
+class _Aligned(Mapping[str, Tensor]):
+    """Weights as they are when a processor computes with them: a mapped file has them at any place."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> Tensor:
+        return aligned(self._weights[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 def move(module: Module, device: torch.device) -> Module:

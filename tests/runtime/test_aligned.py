@@ -18,6 +18,7 @@ from worker_group import save_at
 
 from liveavatar_runtime.aligned import ALIGNMENT, align_weights, aligned, is_aligned
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
+from liveavatar_runtime.checkpoint.offload import is_on_disk, keep_on_disk
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.parallel.executor import Executor
@@ -108,6 +109,17 @@ def test_mapped_files_give_the_bits_of_allocated_weights(expected: Tensor, tmp_p
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
     model = load_transformer(tmp_path / "model.safetensors")
     assert not all(map(is_aligned, model.parameters()))
+    assert torch.equal(latents(local(model)), expected)
+
+
+def test_weights_that_stay_on_the_disk_give_the_same_bits(expected: Tensor) -> None:
+    """Each layer's are brought when it is called, by accelerate's hook."""
+    model = random_model()
+    weights = {name: at(weight, 20) for name, weight in model.state_dict().items()}
+    keep_on_disk(model.to("meta"), weights, lambda name: weights[name].dtype)
+    assert is_on_disk(model)
+    hook: Any = model.blocks.get_submodule("0.ffn.0")._hf_hook
+    assert is_aligned(hook.weights_map["weight"])
     assert torch.equal(latents(local(model)), expected)
 
 
