@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from core_latents import BUNDLE, MODEL_FILE, PLAN, Features, latents
+from test_core_model import MODULES, write_lora
 from test_dit import CONFIG, GRID, ours, theirs  # noqa: F401
 
 from liveavatar_runtime.dit.attention import sdpa
@@ -201,6 +202,49 @@ def test_what_holds_on_to_one_copy_is_refused_on_other_devices(pack, avatar):
     assert check(bound, "local", "cpu").executor == "local"
     with pytest.raises(ValueError, match="base_model brings .*which works on ComfyUI's own device only"):
         nodes(pack, "stage_models").patcher_on(bound, OTHER, {0, 1})
+
+
+def test_a_lora_beside_the_layers_works_and_has_a_key(pack, avatar, tmp_path):
+    """ComfyUI's Load LoRA (Bypass) hooks the layers instead of changing their weights."""
+    import comfy.sd
+    import comfy.utils
+
+    tensors = comfy.utils.load_torch_file(str(write_lora(tmp_path / "lora.safetensors", "comfyui", MODULES)))
+
+    def loaded(load: Any, strength: float) -> Any:
+        return replace(avatar, patcher=load(avatar.patcher, None, tensors, strength, 0.0)[0])
+
+    beside, stronger = (loaded(comfy.sd.load_bypass_lora_for_models, strength) for strength in (1.0, 2.0))
+    key = nodes(pack, "attention_choice").patches_key
+    assert key(beside) == key(loaded(comfy.sd.load_bypass_lora_for_models, 1.0)) != key(stronger) != ()
+    assert nodes(pack, "model_patches").without_effect(beside.patcher) == []
+    patched = one_device(pack, loaded(comfy.sd.load_lora_for_models, 1.0))
+    assert (patched - one_device(pack, avatar)).norm() / patched.norm() > 1e-3
+    torch.testing.assert_close(one_device(pack, beside), patched, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["diffusion_model", "diffusion_model.blocks.1"])
+def test_what_a_node_compiled_is_told_and_runs_as_it_was(pack, core_model, avatar, name):
+    """As older TorchCompileModel nodes and those for single blocks set it."""
+    plain = one_device(pack, avatar)
+    clone = avatar.patcher.clone()
+    clone.add_object_patch(name, torch.compile(clone.get_model_object(name), backend="eager"))
+    (told,) = nodes(pack, "model_patches").without_effect(clone)
+    assert told == "base_model: TorchCompileModel has no effect here: switch on compile of DiT Sampler."
+    assert torch.equal(one_device(pack, core_model.adopt(clone)), plain)
+
+
+def test_workers_say_what_they_use(pack, avatar):
+    """They have no other attention and do not compile; nothing is looked for in this process."""
+    choose = nodes(pack, "attention_choice").choose_attention
+    elsewhere = replace(avatar, patcher=None, workers=object())
+    chosen = choose(elsewhere, "flash", True, ())
+    assert (chosen.name, chosen.facts) == ("sdpa", ("Attention in the workers: PyTorch's (sdpa)",))
+    assert chosen.warnings == (
+        "attention flash has no effect with workers: they use PyTorch's (sdpa).",
+        "compile has no effect with workers: they run the layers as they are.",
+    )
+    assert choose(elsewhere, "comfyui", False, ()).warnings == ()
 
 
 @pytest.mark.parametrize(
