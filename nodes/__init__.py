@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import comfy_bridge, demo_inputs
+from . import comfy_bridge, demo_inputs, validation
 from .audio_encode import AudioEncode
 from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
@@ -19,6 +19,7 @@ class LiveAvatarExtension(ComfyExtension):
         comfy_bridge.register_folders()
         demo_inputs.provide_demo_inputs()
         demo_inputs.answer_prompts()
+        validation.watch_requests()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -16,7 +16,7 @@ from ..liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEED
 from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
 from .types import CATEGORY, PlanSocket
-from .validation import verdict
+from .validation import other_widgets, verdict
 
 
 class ClipScheduler(io.ComfyNode):
@@ -143,24 +143,20 @@ class ClipScheduler(io.ComfyNode):
                 ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
+            hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        infer_frames: int | None = None,
-        relative_distance: int | None = None,
-        num_clip: int | None = None,
-        segment_clips: int | None = 0,
-        segment_index: int | None = 0,
-    ) -> bool | str:
-        known = None not in (num_clip, segment_clips, segment_index)
-        segment = (num_clip, segment_clips, segment_index) if known else None
+    def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
+        node_id = cls.hidden.unique_id
+        (distance,) = other_widgets(node_id, relative_distance=17)
+        num_clip, segment_clips, segment_index = other_widgets(node_id, num_clip=0, segment_clips=0, segment_index=0)
+        segment = None if num_clip is None else (num_clip, segment_clips, segment_index)
         return verdict(
             (time.check_infer_frames, infer_frames),
             # 0 stands for a draw.
-            (check_distance, relative_distance or None),
+            (check_distance, distance or None),
             (lambda n: PlanRequest.of(n[0], segment_clips=n[1], segment_index=n[2]), segment),
         )
 

@@ -80,35 +80,6 @@ def user_file(name: str) -> Path:
     return Path(folder_paths.get_user_directory()) / name
 
 
-def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[Path, str, str]:
-    """Path, file name and subfolder of the next free file for a prefix, which now exists, empty.
-
-    Making it is what takes the number: of two runs at the same time each gets its own.
-    """
-    check_output_prefix(prefix)
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory(), width, height
-    )
-    while True:
-        file = f"{name}_{counter:05}_.{extension}"
-        path = Path(folder) / file
-        try:
-            path.touch(exist_ok=False)
-            return path, file, subfolder
-        except FileExistsError:
-            counter += 1
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Removes a file of `output_file` if nothing has been written to it at the end."""
-    try:
-        yield
-    finally:
-        if path.exists() and not path.stat().st_size:
-            path.unlink()
-
-
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for files that nobody needs afterwards, in ComfyUI's folder for them."""
@@ -116,18 +87,6 @@ def temporary_folder() -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root, prefix="liveavatar-") as name:
         yield Path(name)
-
-
-def check_output_prefix(prefix: str) -> None:
-    """Raises InputError when the prefix names no file or leaves the output folder."""
-    output = Path(folder_paths.get_output_directory()).resolve()
-    target = (output / prefix).resolve()
-    if not prefix.strip() or prefix.endswith(("/", "\\")):
-        raise InputError(f"filename_prefix is {prefix!r}; it must end with a file name, such as LiveAvatar/avatar")
-    if output not in target.parents:
-        raise InputError(
-            f"filename_prefix {prefix!r} leaves the output folder {output}; use a relative prefix without '..'"
-        )
 
 
 def metadata_of(hidden: Any) -> dict[str, str]:

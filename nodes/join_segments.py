@@ -1,15 +1,17 @@
 """Join Segments: video parts end to end in one file, pictures copied, sound without gaps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import InputImpl, io, ui
 
+from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.planning.duration import format_duration
 from . import comfy_bridge as bridge
 from .audio_input import read_audio
 from .notes import Notes
+from .output_files import check_output_prefix, claimed, expanded_prefix, lost_files, output_file, remember_file
 from .types import CATEGORY
 from .validation import verdict
 
@@ -32,7 +34,9 @@ class JoinSegments(io.ComfyNode):
                 io.Autogrow.Input(
                     "parts",
                     template=io.Autogrow.TemplateNames(
-                        io.Video.Input("part", tooltip="A part, in the order of the inputs."), names=NAMES, min=2
+                        io.Video.Input("part", tooltip="A part, in the order of the inputs, or a list of them."),
+                        names=NAMES,
+                        min=1,
                     ),
                     tooltip="The videos in their order; another input appears when the last one is connected.",
                 ),
@@ -57,32 +61,50 @@ class JoinSegments(io.ComfyNode):
             outputs=[io.Video.Output("video", display_name="video", tooltip="The file that was written.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
+            # One file of all videos, also of those that come as a list.
+            is_input_list=True,
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None = None, parts: Any = None) -> bool | str:
+    def validate_inputs(cls, filename_prefix: list[str] | None = None, parts: Any = None) -> bool | str:
         # ComfyUI passes growing inputs whether asked for or not.
-        return verdict((bridge.check_output_prefix, filename_prefix))
+        return verdict((check_output_prefix, filename_prefix[0] if filename_prefix else None))
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        return lost_files(cls.hidden.unique_id)
 
     @classmethod
     def execute(
-        cls, parts: Mapping[str, Any], filename_prefix: str, reencode: bool = False, audio: Any = None
+        cls,
+        parts: Mapping[str, Sequence[Any]],
+        filename_prefix: Sequence[str],
+        reencode: Sequence[bool] = (False,),
+        audio: Sequence[Any] = (None,),
     ) -> io.NodeOutput:
-        from ..liveavatar_runtime.media.join import join, joined_kind, read_parts
+        notes = Notes()
+        prefix = expanded_prefix(the_only(filename_prefix, "filename_prefix"), cls.hidden.prompt, notes)
+        return cls.joined(videos_of(parts), prefix, the_only(reencode, "reencode"), the_only(audio, "audio"), notes)
+
+    @classmethod
+    def joined(
+        cls, given: list[tuple[str, Any]], prefix: str, reencode: bool, audio: Any, notes: Notes
+    ) -> io.NodeOutput:
+        """The videos, by what messages call them, in one file."""
+        from ..liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
         from ..liveavatar_runtime.media.parts import check_parts
 
         node_id = cls.hidden.unique_id
         sound = None if audio is None else read_audio(audio)
-        given = [(name, parts[name]) for name in NAMES if parts.get(name) is not None]
         with bridge.temporary_folder() as folder:
-            paths = [file_of(video, name, folder) for name, video in given]
+            paths = [file_of(video, f"{number}", folder) for number, (_, video) in enumerate(given)]
             found = read_parts(paths, [name for name, _ in given])
             check_parts(found, copy=not reencode)
             first = found[0]
             kind = joined_kind(found)
-            path, file, subfolder = bridge.output_file(filename_prefix, first.width, first.height, kind.extension)
+            path, file, subfolder = output_file(prefix, first.width, first.height, kind.extension)
             progress = bridge.NodeProgress(node_id, sum(part.frames for part in found))
-            with bridge.claimed(path):
+            with claimed(path):
                 frames = join(
                     found,
                     path,
@@ -93,10 +115,35 @@ class JoinSegments(io.ComfyNode):
                 )
         how = "encoded again" if reencode else "copied"
         seconds = format_duration(frames / first.fps)
-        notes = Notes(f"{file}: {len(found)} parts, {frames} frames ({how}), {seconds}")
-        notes.warn(*(sound.changes if sound else ()))
+        warnings, facts = sound_notes(found, with_track=sound is not None)
+        notes.warn(*warnings, *(sound.changes if sound else ()))
+        notes.tell(f"{file}: {len(found)} parts, {frames} frames ({how}), {seconds}", *facts)
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
-        return notes.output(InputImpl.VideoFromFile(str(path)), shown=shown)
+        result = InputImpl.VideoFromFile(str(path))
+        remember_file(result, node_id, path)
+        return notes.output(result, shown=shown)
+
+
+def the_only(values: Sequence[Any], name: str) -> Any:
+    """The value of an input that may come as a list. Raises InputError for a list of several: one file is written."""
+    if len(values) != 1:
+        raise InputError(f"{name} holds {len(values)} values; one file is made of all videos, so give one {name}.")
+    return values[0]
+
+
+def videos_of(parts: Mapping[str, Sequence[Any]]) -> list[tuple[str, Any]]:
+    """The videos in the order of the inputs and of the lists in them, each with what messages call it.
+
+    Raises InputError when there is none.
+    """
+    given: list[tuple[str, Any]] = []
+    for name in NAMES:
+        videos = [video for video in parts.get(name) or () if video is not None]
+        names = [name] if len(videos) == 1 else [f"{name}, video {number}" for number in range(1, len(videos) + 1)]
+        given += zip(names, videos, strict=True)
+    if not given:
+        raise InputError("there are no videos to join. Connect at least one to part_1.")
+    return given
 
 
 def file_of(video: Any, name: str, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from .lora_notes import changed_weights, loras_for_workers, tell_distillation, t
 from .model_patches import without_effect
 from .notes import KEPT_WHEN_CACHED, Notes
 from .types import CATEGORY, AvatarModel, ModelSocket
-from .validation import verdict
+from .validation import other_widgets, verdict
 from .worker_model import (
     chosen_places,
     describe_workers,
@@ -130,12 +130,11 @@ class LoadAvatarModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, executor: str | None = AUTO, devices: str | None = AUTO, workers: str | None = ""
-    ) -> bool | str:
-        chosen = None if executor is None or devices is None else (executor, devices)
+    def validate_inputs(cls, workers: str | None = "") -> bool | str:
+        executor, devices = other_widgets(cls.hidden.unique_id, executor=AUTO, devices=AUTO)
+        chosen = None if executor is None else (executor, devices)
         address = (workers or "").strip() or None
-        return verdict((lambda pair: chosen_places(*pair), chosen), (parse_address, address))
+        return verdict((parse_address, address), (lambda pair: chosen_places(*pair), chosen))
 
     @classmethod
     def execute(

@@ -7,15 +7,17 @@ from typing import Any
 from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..liveavatar_runtime.errors import InputError
 from ..liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 from ..liveavatar_runtime.planning.duration import format_duration
 from ..liveavatar_runtime.sampling.plan import ClipPlan
 from . import comfy_bridge as bridge
 from .decoder_choice import DECODERS, choose_decoder, open_decoder
 from .notes import Notes
+from .output_files import check_output_prefix, claimed, expanded_prefix, lost_files, output_file, remember_file
 from .types import CATEGORY, AvatarLatents, LatentsSocket
 from .vae_bridge import streaming_vae
-from .validation import verdict
+from .validation import consumers, other_widgets, verdict
 
 
 class OnlineVAEDecode(io.ComfyNode):
@@ -92,16 +94,20 @@ class OnlineVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        filename_prefix: str | None = None,
-        crf: int | None = None,
-        codec: str | None = "h264",
-        pixel_format: str | None = AUTO,
-    ) -> bool | str:
-        known = None not in (codec, pixel_format, crf)
-        choice = (codec, pixel_format, crf) if known else None
-        return verdict((bridge.check_output_prefix, filename_prefix), (lambda names: video_format(*names), choice))
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        node_id = cls.hidden.unique_id
+        codec, pixel_format, crf = other_widgets(node_id, codec="h264", pixel_format=AUTO, crf=18)
+        # What is in no list is told by ComfyUI.
+        choice = (codec, pixel_format, crf) if codec in CODECS and pixel_format in (AUTO, *PIXEL_FORMATS) else None
+        (frames,) = other_widgets(node_id, return_frames=False)
+        users = consumers(node_id, FRAMES_OUTPUT) if frames is False else []
+        return verdict(
+            (check_output_prefix, filename_prefix), (lambda names: video_format(*names), choice), (refuse_users, users)
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        return lost_files(cls.hidden.unique_id)
 
     @classmethod
     def execute(
@@ -127,10 +133,11 @@ class OnlineVAEDecode(io.ComfyNode):
             notes.warn(memory_warning(plan))
         streaming = streaming_vae(vae)
         workers, decoded_by = choose_decoder(decoder, latents, streaming)
+        prefix = expanded_prefix(filename_prefix, cls.hidden.prompt, notes)
         bridge.show_text(node_id, "\n".join(filter(None, (str(notes), decoded_by))))
-        path, file, subfolder = bridge.output_file(filename_prefix, plan.width, plan.height, chosen.extension)
+        path, file, subfolder = output_file(prefix, plan.width, plan.height, chosen.extension)
         options = {"codec": codec, "pixel_format": pixel_format, "crf": crf}
-        with bridge.claimed(path):
+        with claimed(path):
             video = write(
                 latents,
                 lambda first: open_decoder(streaming, workers, latents, first, node_id),
@@ -147,11 +154,24 @@ class OnlineVAEDecode(io.ComfyNode):
         assert video.last_frame is not None
         frames = video.kept if return_frames else ExecutionBlocker(FRAMES_OFF)
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
-        return notes.output(InputImpl.VideoFromFile(str(path)), video.last_frame[None], frames, shown=shown)
+        result = InputImpl.VideoFromFile(str(path))
+        remember_file(result, node_id, path)
+        return notes.output(result, video.last_frame[None], frames, shown=shown)
 
 
+FRAMES_OUTPUT = 2
+"""Place of the frames among the outputs."""
 PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
 FRAMES_OFF = "The frames output of Online VAE Decode is off. Turn on return_frames there to use it."
+
+
+def refuse_users(titles: list[str]) -> None:
+    """Raises InputError when nodes want the frames, whose output is off."""
+    if titles:
+        raise InputError(
+            f"frames is connected to {', '.join(titles)}, but return_frames is off. Turn on return_frames, or "
+            "disconnect frames and use video."
+        )
 
 
 def memory_warning(plan: ClipPlan) -> str:

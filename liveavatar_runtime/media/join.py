@@ -21,7 +21,7 @@ from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
 from .copying import copied_stream
 from .frames import opened, rgb_of
 from .parts import Part, PartSound, check_parts, read_part, sound_stream
-from .sound import SoundTrack, check_sound
+from .sound import LAYOUTS, SoundTrack, check_sound
 from .video import VideoWriter
 
 OnFrames = Callable[[int, int], None]
@@ -99,8 +99,27 @@ def _sound_format(parts: Sequence[Part], track: Track | None) -> tuple[int, int]
             raise InputError(f"The sound is {list(sound.shape)}; it must be [channels, samples].")
         check_sound(rate, sound.shape[0])
         return rate, sound.shape[0]
-    loudest = next((part for part in parts if part.sample_rate and part.channels), None)
-    return None if loudest is None else (loudest.sample_rate or 0, min(loudest.channels or 0, 2))
+    rates, channels = ([value for value in values if value] for values in _sounds(parts))
+    # Nothing is lost where the parts differ.
+    return (max(rates), min(max(channels), max(LAYOUTS))) if rates and channels else None
+
+
+def _sounds(parts: Sequence[Part]) -> tuple[list[int | None], list[int | None]]:
+    """Sample rates and numbers of channels; None for parts without sound."""
+    return [part.sample_rate for part in parts], [part.channels for part in parts]
+
+
+def sound_notes(parts: Sequence[Part], with_track: bool) -> tuple[list[str], list[str]]:
+    """What to tell about the joined sound: warnings and facts. `with_track`: it is a given one, not the parts'."""
+    found = None if with_track else _sound_format(parts, None)
+    if found is None:
+        return [], [] if with_track else ["No part has sound, so the file has none"]
+    silent = [part.name for part in parts if not part.sample_rate]
+    warnings = [f"{', '.join(silent)} has no sound: it is silent there."] if silent else []
+    rate, channels = found
+    differ = any(len({value for value in values if value}) > 1 for values in _sounds(parts))
+    kind = {1: "mono", 2: "stereo"}[channels]
+    return warnings, [f"The sound of the parts differs; it became {kind} of {rate} Hz"] if differ else []
 
 
 def _copy(

@@ -91,7 +91,7 @@ def check_parts(parts: Sequence[Part], copy: bool) -> None:
     """Raises InputError, naming the part, unless all fit the first one.
 
     With `copy` the encoded pictures must go behind each other as they are; without, only sizes and frame rates must
-    be equal.
+    be equal. The sound need not match: it is made anew.
     """
     if not parts:
         raise InputError("There are no parts to join. Connect at least one video.")
@@ -110,8 +110,6 @@ def check_parts(parts: Sequence[Part], copy: bool) -> None:
         for what, mine, wanted in (
             ("codec", part.codec, first.codec),
             ("pixel format", part.pixel_format, first.pixel_format),
-            ("sample rate of the sound", part.sample_rate or "none", first.sample_rate or "none"),
-            ("number of sound channels", part.channels or "none", first.channels or "none"),
         ):
             _same(part, first, what, str(mine), str(wanted), REENCODE_ADVICE)
         if part.extradata != first.extradata:
