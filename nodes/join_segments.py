@@ -38,7 +38,7 @@ class JoinSegments(io.ComfyNode):
                         names=NAMES,
                         min=1,
                     ),
-                    tooltip="The videos in their order; another input appears when the last one is connected.",
+                    tooltip="Videos or lists of them in their order; another input appears when the last is connected.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -79,8 +79,8 @@ class JoinSegments(io.ComfyNode):
         cls,
         parts: Mapping[str, Sequence[Any]],
         filename_prefix: Sequence[str],
-        reencode: Sequence[bool] = (False,),
-        audio: Sequence[Any] = (None,),
+        reencode: Sequence[bool] | bool = False,
+        audio: Sequence[Any] | None = None,
     ) -> io.NodeOutput:
         notes = Notes()
         prefix = expanded_prefix(the_only(filename_prefix, "filename_prefix"), cls.hidden.prompt, notes)
@@ -124,8 +124,13 @@ class JoinSegments(io.ComfyNode):
         return notes.output(result, shown=shown)
 
 
-def the_only(values: Sequence[Any], name: str) -> Any:
-    """The value of an input that may come as a list. Raises InputError for a list of several: one file is written."""
+def the_only(values: Any, name: str) -> Any:
+    """The value of an input, which comes as a list unless it is left out.
+
+    Raises InputError for a list of several: one file is written.
+    """
+    if not isinstance(values, list):
+        return values
     if len(values) != 1:
         raise InputError(f"{name} holds {len(values)} values; one file is made of all videos, so give one {name}.")
     return values[0]

@@ -1,4 +1,4 @@
-"""Avatar Spools: lists and clears the finished clips that are kept on the disk."""
+"""Finished Clips (Spools): lists and clears the finished clips that are kept on the disk."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class AvatarSpools(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LiveAvatar_Spools",
-            display_name="Avatar Spools",
+            display_name="Finished Clips (Spools)",
             category=CATEGORY,
             description="Lists the finished clips that DiT Sampler keeps on the disk, or clears them.",
             search_aliases=["clear cache", "live avatar disk"],

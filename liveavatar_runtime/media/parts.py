@@ -130,15 +130,14 @@ class PartSound:
     """The sound of one part as exactly `samples` samples, whatever its encoder put before and behind.
 
     Players hide the samples that AAC and Opus add in front; the file says which. Here they are dropped, what is
-    missing is silence, what is too long is cut, so that parts follow each other without gap or overlap.
+    missing is silence, what is too long is cut, so that parts follow each other without gap or overlap. Mono that
+    becomes stereo keeps its level on both sides.
     """
 
     def __init__(self, start: Fraction, samples: int, sample_rate: int, channels: int) -> None:
-        import av
-
         self._start, self._samples, self._rate, self._channels = start, samples, sample_rate, channels
         self._given = 0
-        self._resampler = av.AudioResampler(format="fltp", layout=LAYOUTS[channels], rate=sample_rate)
+        self._resampler: Any = None
 
     def of_frame(self, frame: Any) -> np.ndarray:
         """What a decoded frame adds, float32 [C, S]; may be empty."""
@@ -147,14 +146,24 @@ class PartSound:
             time = frame.pts * frame.time_base - self._start
             if abs(time - Fraction(self._given, self._rate)) > TIME_TOLERANCE:
                 place = round(time * self._rate)
-        return self._at(place, [part.to_ndarray() for part in self._resampler.resample(frame)])
+        return self._at(place, self._resampled(frame))
 
     def rest(self) -> np.ndarray:
         """What is missing at the end."""
-        heard = self._at(self._given, [part.to_ndarray() for part in self._resampler.resample(None)])
+        heard = self._at(self._given, self._resampled(None) if self._resampler else [])
         silence = np.zeros((self._channels, self._samples - self._given), np.float32)
         self._given = self._samples
         return np.concatenate([heard, silence], axis=1)
+
+    def _resampled(self, frame: Any) -> list[np.ndarray]:
+        """Float32 [C, S] pieces; the resampler mixes more channels down, but would make doubled ones quieter."""
+        import av
+
+        if self._resampler is None:
+            layout = LAYOUTS[min(self._channels, frame.layout.nb_channels)]
+            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
+        pieces = [part.to_ndarray() for part in self._resampler.resample(frame)]
+        return [np.broadcast_to(piece, (self._channels, piece.shape[1])) for piece in pieces]
 
     def _at(self, place: int, pieces: list[np.ndarray]) -> np.ndarray:
         samples = np.concatenate(pieces, axis=1) if pieces else np.zeros((self._channels, 0), np.float32)

@@ -201,7 +201,7 @@ class Spool:
             free = shutil.disk_usage(self.folder).free
             raise MachineError(
                 f"the finished clips could not be kept in {self.folder}: {error}. {_mib(max(size, still_needed))} more "
-                f"are needed there, {_mib(free)} are free. What was made until now is kept: make room (Avatar Spools "
+                f"are needed there, {_mib(free)} are free. What was made until now is kept: make room (Finished Clips "
                 "clears what older videos left) and queue again."
             ) from error
 

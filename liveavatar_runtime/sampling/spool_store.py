@@ -76,7 +76,7 @@ class SpoolStore:
         if needed + MARGIN_BYTES > free:
             raise MachineError(
                 f"the finished clips of this video need {gib(needed)} in {self.root}, and its disk has {gib(free)} "
-                "free. Make room (Avatar Spools clears what older videos left), lower num_clip or make it in segments."
+                "free. Make room (Finished Clips clears what older videos left), lower num_clip or make it in segments."
             )
 
     def _info(self, folder: Path) -> SpoolInfo:

@@ -13,6 +13,9 @@ from .model import WanVAE
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHOWN = 5
+FIRST_WEIGHT = "encoder.conv1.weight"
+WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+"""Parts of names that modules around a module add."""
 RIGHT_FILE = "take Wan2.1_VAE.pth (official folder) or wan_2.1_vae.safetensors (ComfyUI's repackaged file)"
 
 # A weight name that tells another kind of file apart -> what that file is.
@@ -35,10 +38,11 @@ def load_wan_vae(
 ) -> WanVAE:
     """A frozen WanVAE with the weights of `Wan2.1_VAE.pth`, its safetensors form or a ComfyUI `VAE.get_sd()`.
 
-    Sizes come from the weights. The tensors themselves become the parameters; they are copied only where `dtype` or
-    `device` (default: as they are) asks for it. Raises CheckpointError for anything but a complete Wan 2.1 VAE.
+    Wrappers in the names (`_orig_mod.` of torch.compile, prefixes) do not matter, and sizes come from the weights.
+    The tensors themselves become the parameters; they are copied only where `dtype` or `device` (default: as they are)
+    asks for it. Raises CheckpointError for anything but a complete Wan 2.1 VAE.
     """
-    weights = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    weights = unwrapped({name: value for name, value in state_dict.items() if isinstance(value, Tensor)})
     vae = WanVAE(infer_config(weights), operations=operations, device="meta")
     _check_weights(weights, {name: value.shape for name, value in vae.state_dict().items()})
     dtype = dtype or weights["conv1.weight"].dtype
@@ -48,6 +52,18 @@ def load_wan_vae(
         )
     vae.load_state_dict(weights, strict=True, assign=True)
     return vae.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the VAE's own names, where a wrapper stands in front of all or inside of some.
+
+    `torch.compile` puts `_orig_mod` into the names of what it compiles, FSDP and DataParallel do alike, files of whole
+    pipelines have a prefix. Tensors without that prefix are no part of the VAE.
+    """
+    plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in weights}
+    ends = [name for name in plain if f".{name}".endswith(f".{FIRST_WEIGHT}")]
+    prefix = min(ends, key=len).removesuffix(FIRST_WEIGHT) if ends else ""
+    return {name.removeprefix(prefix): weights[given] for name, given in plain.items() if name.startswith(prefix)}
 
 
 def _check_weights(weights: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:

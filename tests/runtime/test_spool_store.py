@@ -63,7 +63,7 @@ def test_the_longest_unused_go_first_when_the_budget_is_full(store):
 
 def test_a_disk_without_room_is_refused_before_work(store):
     store.check_disk(1)
-    with pytest.raises(MachineError, match=r"need 1048576\.00 GiB in .*spools.*Avatar Spools"):
+    with pytest.raises(MachineError, match=r"need 1048576\.00 GiB in .*spools.*Finished Clips"):
         store.check_disk(2**50)
 
 

@@ -249,6 +249,25 @@ def test_still_picture_of_a_wrong_size(vae):
         encode_still(vae, torch.zeros(3, 16, 16), 0)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module.", "first_stage_model.", "vae.module.", "pipe.vae._orig_mod."]
+)
+def test_wrappers_around_known_names_do_not_matter(vae, prefix):
+    weights = {f"{prefix}{name}": value for name, value in vae.state_dict().items()}
+    loaded = load_wan_vae({**weights, "text_encoder.shared.weight": torch.zeros(2)} if "." in prefix[:-1] else weights)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vae.state_dict().items())
+
+
+def test_a_vae_whose_halves_are_compiled():
+    whole = make_vae(VaeConfig(dim=8, num_res_blocks=1))
+    expected = {name: value.clone() for name, value in whole.state_dict().items()}
+    for half in ("encoder", "decoder"):
+        setattr(whole, half, torch.compile(getattr(whole, half)))
+    assert any("_orig_mod." in name for name in whole.state_dict())
+    loaded = load_wan_vae(whole.state_dict()).state_dict()
+    assert loaded.keys() == expected.keys() and all(torch.equal(loaded[name], expected[name]) for name in loaded)
+
+
 def test_loading_copies_nothing(vae):
     weights = vae.state_dict()
     loaded = load_wan_vae(weights)

@@ -21,7 +21,7 @@ NODES = {
     "LiveAvatar_OnlineVAEDecode": "Online VAE Decode",
     "LiveAvatar_DurationCalc": "Duration Calc",
     "LiveAvatar_CollectLatents": "Collect Latents",
-    "LiveAvatar_Spools": "Avatar Spools",
+    "LiveAvatar_Spools": "Finished Clips (Spools)",
     "LiveAvatar_JoinSegments": "Join Segments",
 }
 

@@ -1,4 +1,4 @@
-"""Finished clips in a real ComfyUI: they survive its cache, an interruption, a kill -9; segments; Avatar Spools."""
+"""Finished clips in a real ComfyUI: they survive its cache, an interruption, a kill -9; segments; Finished Clips."""
 
 import os
 import signal
