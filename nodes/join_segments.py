@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import InputImpl, io, ui
 
@@ -14,6 +14,9 @@ from .notes import Notes
 from .output_files import check_output_prefix, claimed, expanded_prefix, lost_files, output_file, remember_file
 from .types import CATEGORY
 from .validation import verdict
+
+if TYPE_CHECKING:
+    from ..liveavatar_runtime.audio.waveform import Sound
 
 MAX_PARTS = 100
 NAMES = [f"part_{number}" for number in range(1, MAX_PARTS + 1)]
@@ -83,19 +86,19 @@ class JoinSegments(io.ComfyNode):
         audio: Sequence[Any] | None = None,
     ) -> io.NodeOutput:
         notes = Notes()
+        sound = None if audio is None else read_audio(the_only(audio, "audio"))
         prefix = expanded_prefix(the_only(filename_prefix, "filename_prefix"), cls.hidden.prompt, notes)
-        return cls.joined(videos_of(parts), prefix, the_only(reencode, "reencode"), the_only(audio, "audio"), notes)
+        return cls.joined(videos_of(parts), prefix, the_only(reencode, "reencode"), sound, notes)
 
     @classmethod
     def joined(
-        cls, given: list[tuple[str, Any]], prefix: str, reencode: bool, audio: Any, notes: Notes
+        cls, given: list[tuple[str, Any]], prefix: str, reencode: bool, sound: "Sound | None", notes: Notes
     ) -> io.NodeOutput:
         """The videos, by what messages call them, in one file."""
         from ..liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
         from ..liveavatar_runtime.media.parts import check_parts
 
         node_id = cls.hidden.unique_id
-        sound = None if audio is None else read_audio(audio)
         with bridge.temporary_folder() as folder:
             paths = [file_of(video, f"{number}", folder) for number, (_, video) in enumerate(given)]
             found = read_parts(paths, [name for name, _ in given])
