@@ -7,6 +7,7 @@ attention, and the patches of what self-attention (`attn1_patch`) and attention 
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,8 +29,23 @@ def honoured_hooks(patcher: Any) -> Iterator[tuple[str, Any]]:
     if OVERRIDE in options:
         yield OVERRIDE, options[OVERRIDE]
     for name in (SELF_PATCH, TEXT_PATCH):
-        for function in options.get("patches", {}).get(name, ()):
-            yield name, function
+        yield from ((name, function) for function in _patches(options, name))
+
+
+def is_for_wan(patch: Any) -> bool:
+    """Whether a patch takes what core's Wan models hand over, one dict; those of other models take several tensors."""
+    try:
+        signature(patch).bind({})
+    except TypeError:
+        return False
+    except ValueError:
+        # Of a function of another language nothing is known.
+        return True
+    return True
+
+
+def _patches(options: dict[str, Any], name: str) -> list[Any]:
+    return [patch for patch in options.get("patches", {}).get(name, ()) if is_for_wan(patch)]
 
 
 def hooks_of(patcher: Any, layers: int) -> BeginRow | None:
@@ -44,7 +60,7 @@ class CoreRow:
     """`RowHooks` of one evaluation; as in core, its functions share one dict, in which they may leave things."""
 
     def __init__(self, options: dict[str, Any], layers: int, sigma: float, schedule: Sequence[float]) -> None:
-        self._patches = options.get("patches", {})
+        self._self_patches, self._text_patches = (_patches(options, name) for name in (SELF_PATCH, TEXT_PATCH))
         self._sigma, self._schedule = sigma, schedule
         self._options = {**options, "total_blocks": layers, "block_type": "double", "cond_or_uncond": [0]}
 
@@ -58,15 +74,15 @@ class CoreRow:
         return out.unflatten(2, (heads, -1)).transpose(1, 2)
 
     def after_self_attention(self, layer: int, x: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-        for patch in self._patches.get(SELF_PATCH, ()):
+        for patch in self._self_patches:
             x = patch({"x": x, "q": queries, "k": keys, "transformer_options": self._at(layer, x)})
         return x
 
     def after_text_attention(self, layer: int, hidden: Tensor, like: Tensor) -> Tensor:
-        if TEXT_PATCH not in self._patches:
+        if not self._text_patches:
             return hidden
         x = hidden.to(like.dtype)
-        for patch in self._patches[TEXT_PATCH]:
+        for patch in self._text_patches:
             x = patch({"x": x, "transformer_options": self._at(layer, like)})
         return x.to(hidden.dtype)
 

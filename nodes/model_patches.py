@@ -14,7 +14,7 @@ from typing import Any
 import comfy.utils
 from torch import nn
 
-from .layer_hooks import OVERRIDE, SELF_PATCH, TEXT_PATCH
+from .layer_hooks import OVERRIDE, SELF_PATCH, TEXT_PATCH, is_for_wan
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ KINDS = (
         FEW_STEPS,
     ),
     Kind(
-        ("patch/attn1_output_patch", "object/*.cross_attn.forward", "*/nag*", "*_nag*", "maker/*nag"),
+        ("object/*.cross_attn.forward", "*/nag*", "*_nag*", "maker/*nag"),
         "NAG",
         NO_GUIDANCE,
     ),
@@ -76,7 +76,8 @@ KINDS = (
     Kind(("transformer/rope_options",), "RoPE scaling", "positions are those that the model was trained with"),
     Kind(("option/denoise_mask_function",), "a denoise mask", "every block is made as a whole"),
     Kind(("object/latent_format",), "a latent format", "latents are those of the Wan 2.1 VAE"),
-    Kind(("replace/*", "patch/*"), "", "it works on whole videos, and the model runs block by block"),
+    Kind(("replace/dit/*", "patch/double_block"), "", "it works on whole videos, and the model runs block by block"),
+    Kind(("replace/*", "patch/*"), "", "it is made for models of another kind, no Wan model asks for it"),
     Kind(("injection/*",), "", BLOCK_LOOP, sure=False),
 )
 
@@ -145,10 +146,13 @@ def things_on(patcher: Any) -> Iterator[Found]:
         ("hooks", {str(hook): True for hook in patcher.hook_patches}),
         ("option", {name: value for name, value in options.items() if name != "transformer_options"}),
         ("transformer", {name: value for name, value in transformer.items() if name not in _NESTED}),
-        ("patch", transformer.get("patches", {})),
     ):
         for name, value in named.items():
             yield from _each(f"{what}/{name}", value)
+    for name, functions in transformer.get("patches", {}).items():
+        for function in functions:
+            usable = name not in (SELF_PATCH, TEXT_PATCH) or is_for_wan(function)
+            yield Found(f"patch/{name}" if usable else f"patch/other {name}", function)
     for name, functions in transformer.get("patches_replace", {}).items():
         for block, function in functions.items():
             yield Found(f"replace/{name}/{block[0] if isinstance(block, tuple) else block}", function)

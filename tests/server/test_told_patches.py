@@ -88,6 +88,12 @@ CASES = [
         build=patched(("OddTeaCache", STRENGTH)),
     ),
     Told(
+        "patches of another kind of model",
+        LOADER,
+        "TomePatchModel has no effect here: it is made for models of another kind",
+        build=patched(("TomePatchModel", {"ratio": 0.3})),
+    ),
+    Told(
         "a patch that nobody knows",
         LOADER,
         r"a patch \(transformer/wonder_strength\) has no effect here: the model runs in a block loop",
