@@ -31,7 +31,7 @@ def _type_and_options(spec: list[Any]) -> tuple[str, dict[str, Any]]:
     return options.get("widgetType") or spec[0], options
 
 
-def _expand(name: str, spec: list[Any], rest: list[Any] | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def expand(name: str, spec: list[Any], rest: list[Any] | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(name, type, options) of an input; a dynamic combo is followed by the inputs of the choice it will be given."""
     kind, options = _type_and_options(spec)
     if kind == "COMFY_AUTOGROW_V3":
@@ -47,7 +47,7 @@ def _expand(name: str, spec: list[Any], rest: list[Any] | None) -> Iterator[tupl
         raise WorkflowError(f"{name} has no choice {chosen!r}; it has {', '.join(choices)}.")
     for section in ("required", "optional"):
         for child, child_spec in (choices[chosen].get(section) or {}).items():
-            yield from _expand(f"{name}.{child}", child_spec, rest)
+            yield from expand(f"{name}.{child}", child_spec, rest)
 
 
 def _specs(info: dict[str, Any], rest: list[Any] | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -55,7 +55,7 @@ def _specs(info: dict[str, Any], rest: list[Any] | None) -> Iterator[tuple[str, 
     for section in ("required", "optional"):
         inputs = info["input"].get(section) or {}
         for name in (info.get("input_order") or {}).get(section) or list(inputs):
-            yield from _expand(name, inputs[name], rest)
+            yield from expand(name, inputs[name], rest)
         options = [spec[1] for spec in inputs.values() if len(spec) > 1]
         if section == "required" and any(o.get(upload) for o in options for upload in UPLOADS):
             yield "", "UPLOAD", {}  # The upload button takes a place among the values.

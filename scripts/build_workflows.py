@@ -1,0 +1,296 @@
+"""Writes workflows/*.json from the descriptions below, with exactly the widgets that the nodes have today.
+
+    .venv/bin/python scripts/build_workflows.py      (COMFYUI_PATH names another ComfyUI than .comfyui/ComfyUI)
+
+English texts come from locales/en/main.json; web/templates.js replaces them by those of the user's language when a
+template is opened.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfy_server import ROOT, ComfyServer, make_base
+from workflow_canvas import Canvas, Column, Model
+
+WORKFLOWS = ROOT / "workflows"
+TEXTS = ROOT / "locales" / "en" / "main.json"
+PORTRAIT, VOICE = "liveavatar_portrait.png", "liveavatar_voice.wav"
+DEMO = {"model": "liveavatar-demo/"}
+PICTURE, LATENTS, VIDEO = 260, 330, 430
+"""Room in pixels below the widgets for a picture, for notes and a preview, for notes and a video."""
+TOLD = 100
+"""Room for notes."""
+
+HUGGING_FACE = "https://huggingface.co"
+WAN_22 = f"{HUGGING_FACE}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+WAN_21 = f"{HUGGING_FACE}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+LIVE_AVATAR = f"{HUGGING_FACE}/Quark-Vision/Live-Avatar/resolve/main"
+
+
+def file(base: str, folder: str, name: str) -> Model:
+    """A file of a repository whose folders have the names of ComfyUI's."""
+    return Model(name, f"{base}/{folder}/{name}", folder)
+
+
+TRANSFORMER = file(WAN_22, "diffusion_models", "wan2.2_s2v_14B_fp8_scaled.safetensors")
+LORA = Model("liveavatar.safetensors", f"{LIVE_AVATAR}/liveavatar.safetensors", "loras")
+TEXT_ENCODER = file(WAN_21, "text_encoders", "umt5_xxl_fp8_e4m3fn_scaled.safetensors")
+VAE = file(WAN_22, "vae", "wan_2.1_vae.safetensors")
+AUDIO_ENCODER = file(WAN_22, "audio_encoders", "wav2vec2_large_english_fp16.safetensors")
+
+Texts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An output of a node."""
+
+    node: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every template begins with: the model's parts, the prompt, the picture, the voice."""
+
+    model: Source
+    vae: Source
+    prompt: Source
+    picture: Source
+    sound: Source
+    voice: Source
+
+
+class Template:
+    """A canvas with the columns and parts that the templates share."""
+
+    def __init__(self, name: str, object_info: Mapping[str, Any], texts: Texts) -> None:
+        self.name, self.canvas, self._texts = name, Canvas(object_info), texts
+        self.titles = texts["titles"]
+
+    def column(self, number: int, width: float = 340, top: float = 60) -> Column:
+        return self.canvas.column(40 + 390 * number, width, top)
+
+    def link(self, source: Source, target: int, target_input: str) -> None:
+        self.canvas.link(source.node, source.output, target, target_input)
+
+    def note(self, column: Column, height: float) -> None:
+        column.note(self._texts["notes"][self.name], self.titles["about"], height)
+
+    def demo_inputs(self, **loader: Any) -> tuple[Inputs, Column]:
+        """The demo's bundle, which brings all parts; and the second column, below the voice's encoder."""
+        left, middle = self.column(0), self.column(1)
+        model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **{**DEMO, **loader})
+        picture, sound = self._media(left)
+        parts = Inputs(
+            Source(model, "model"),
+            Source(model, "vae"),
+            self._prompt(middle, Source(model, "clip")),
+            picture,
+            sound,
+            self._voice(middle, Source(model, "audio_encoder"), sound),
+        )
+        return parts, middle
+
+    def real_inputs(self) -> tuple[Inputs, Column]:
+        """The 14B model's files, each with its own loader, in a group; and the third column, below the voice."""
+        files, left, middle = self.column(0), self.column(1), self.column(2)
+        model = files.node(
+            "LiveAvatar_LoadAvatarModel",
+            room=TOLD,
+            models=[TRANSFORMER, LORA],
+            model=TRANSFORMER.name,
+            lora=LORA.name,
+        )
+        clip = files.node("CLIPLoader", models=[TEXT_ENCODER], clip_name=TEXT_ENCODER.name, type="wan")
+        vae = files.node("VAELoader", models=[VAE], vae_name=VAE.name)
+        ears = files.node("AudioEncoderLoader", models=[AUDIO_ENCODER], audio_encoder_name=AUDIO_ENCODER.name)
+        self.frame("step_files", files)
+        picture, sound = self._media(left)
+        prompt = self._prompt(left, Source(clip, "CLIP"))
+        self.frame("step_inputs", left)
+        voice = self._voice(middle, Source(ears, "AUDIO_ENCODER"), sound)
+        return Inputs(Source(model, "model"), Source(vae, "VAE"), prompt, picture, sound, voice), middle
+
+    def frame(self, title: str, column: Column) -> None:
+        """A group around all nodes of a column."""
+        self.canvas.group(self.titles[title], (column.left - 15, 0), (column.width + 30, column.bottom - 40))
+
+    def sampler(self, column: Column, parts: Inputs, plan: int, title: str = "") -> Source:
+        node = column.node("LiveAvatar_DiTSampler", room=LATENTS, title=title)
+        for source, name in (
+            (parts.model, "model"),
+            (parts.prompt, "positive"),
+            (parts.vae, "vae"),
+            (parts.picture, "image"),
+            (parts.voice, "avatar_audio"),
+            (Source(plan, "plan"), "plan"),
+        ):
+            self.link(source, node, name)
+        return Source(node, "latents")
+
+    def decoder(self, column: Column, parts: Inputs, latents: Source, prefix: str) -> int:
+        node = column.node("LiveAvatar_OnlineVAEDecode", room=VIDEO, filename_prefix=f"LiveAvatar/{prefix}")
+        self.link(latents, node, "latents")
+        self.link(parts.vae, node, "vae")
+        return node
+
+    def last_frame(self, column: Column, decoder: int) -> None:
+        node = column.node("PreviewImage", room=PICTURE, title=self.titles["last_frame"])
+        self.canvas.link(decoder, "last_frame", node, "images")
+
+    def workflow(self) -> dict[str, Any]:
+        return self.canvas.workflow(self.name, {"liveavatar_template": self.name})
+
+    def _media(self, column: Column) -> tuple[Source, Source]:
+        picture = column.node("LoadImage", room=PICTURE, title=self.titles["picture"], image=PORTRAIT)
+        sound = column.node("LoadAudio", room=40, title=self.titles["voice"], audio=VOICE)
+        return Source(picture, "IMAGE"), Source(sound, "AUDIO")
+
+    def _prompt(self, column: Column, clip: Source) -> Source:
+        node = column.node("CLIPTextEncode", room=100, title=self.titles["prompt"], text=self._texts["prompt"])
+        self.link(clip, node, "clip")
+        return Source(node, "CONDITIONING")
+
+    def _voice(self, column: Column, encoder: Source, sound: Source) -> Source:
+        node = column.node("LiveAvatar_AudioEncode", room=TOLD)
+        self.link(encoder, node, "audio_encoder")
+        self.link(sound, node, "audio")
+        return Source(node, "avatar_audio")
+
+
+def one_video(template: Template, parts: Inputs, middle: Column, first: int, prefix: str, **plan: Any) -> None:
+    """Plan, sampler and decoder of one video in the columns from `first` on, with its last frame and the note."""
+    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD + 40, **plan)
+    sampling, decoding = template.column(first), template.column(first + 1, 360)
+    latents = template.sampler(sampling, parts, scheduler)
+    decoder = template.decoder(decoding, parts, latents, prefix)
+    template.last_frame(template.column(first + 2), decoder)
+    template.note(sampling, 400)
+
+
+def short_clip(template: Template) -> None:
+    parts, middle = template.demo_inputs()
+    one_video(template, parts, middle, 2, "avatar", width=64, height=64)
+
+
+def long_video_single(template: Template) -> None:
+    parts, middle = template.demo_inputs()
+    one_video(template, parts, middle, 2, "long", width=64, height=64)
+
+
+def multi_gpu(template: Template) -> None:
+    parts, middle = template.demo_inputs(executor="layer_pipeline", devices="cpu,cpu")
+    one_video(template, parts, middle, 2, "multi_gpu", width=64, height=64)
+
+
+def segments(template: Template, parts: Inputs, middle: Column, first: int, **plan: Any) -> None:
+    """Three segments of one video, and their join."""
+    clips = middle.node("PrimitiveInt", title=template.titles["segment_clips"], value=1)
+    seed = middle.node("PrimitiveInt", title=template.titles["seed"], value=420)
+    template.note(middle, 520)
+    columns = [template.column(first + place, width) for place, width in enumerate((340, 340, 360))]
+    joining = template.column(first + 3, 380)
+    join = joining.node("LiveAvatar_JoinSegments", room=VIDEO, parts=4, filename_prefix="LiveAvatar/joined")
+    for index in range(3):
+        title = template.titles["segment"].format(index + 1)
+        scheduler = columns[0].node(
+            "LiveAvatar_ClipScheduler", room=TOLD + 60, title=title, segment_index=index, **plan
+        )
+        template.link(Source(clips, "INT"), scheduler, "segment_clips")
+        template.link(Source(seed, "INT"), scheduler, "seed")
+        latents = template.sampler(columns[1], parts, scheduler)
+        decoder = template.decoder(columns[2], parts, latents, f"segment_{index + 1}")
+        template.link(Source(decoder, "video"), join, f"parts.part_{index + 1}")
+        lowest = max(column.bottom for column in columns)
+        for column in columns:
+            column.bottom = lowest
+    template.link(parts.sound, join, "audio")
+
+
+def long_video_segments(template: Template) -> None:
+    parts, middle = template.demo_inputs()
+    segments(template, parts, middle, 2, width=64, height=64)
+
+
+def latents_and_spools(template: Template) -> None:
+    parts, middle = template.demo_inputs()
+    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD + 40, num_clip=1, width=64, height=64)
+    sampling, collecting, showing = template.column(2), template.column(3), template.column(4)
+    latents = template.sampler(sampling, parts, scheduler)
+    template.note(sampling, 400)
+    collected = collecting.node("LiveAvatar_CollectLatents", room=TOLD)
+    template.link(latents, collected, "latents")
+    decoded = collecting.node("VAEDecode")
+    template.link(Source(collected, "LATENT"), decoded, "samples")
+    template.link(parts.vae, decoded, "vae")
+    shown = showing.node("PreviewImage", room=VIDEO)
+    template.link(Source(decoded, "IMAGE"), shown, "images")
+    collecting.node("LiveAvatar_Spools", room=TOLD + 100)
+
+
+def avatar_14b(template: Template) -> None:
+    parts, middle = template.real_inputs()
+    one_video(template, parts, middle, 3, "avatar", num_clip=2)
+
+
+def avatar_14b_long(template: Template) -> None:
+    parts, middle = template.real_inputs()
+    one_video(template, parts, middle, 3, "long")
+
+
+def avatar_14b_segments(template: Template) -> None:
+    parts, middle = template.real_inputs()
+    segments(template, parts, middle, 3)
+
+
+TEMPLATES: tuple[Callable[[Template], None], ...] = (
+    short_clip,
+    long_video_single,
+    long_video_segments,
+    multi_gpu,
+    latents_and_spools,
+    avatar_14b,
+    avatar_14b_long,
+    avatar_14b_segments,
+)
+
+
+def english() -> Texts:
+    """Titles, notes and the prompt of the templates in English."""
+    return json.loads(TEXTS.read_text(encoding="utf-8"))["liveavatarTemplates"]
+
+
+def build(object_info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All templates by name."""
+    made = {}
+    for describe in TEMPLATES:
+        template = Template(describe.__name__, object_info, english())
+        describe(template)
+        made[template.name] = template.workflow()
+    return made
+
+
+def text_of(workflow: Mapping[str, Any]) -> str:
+    """What stands in a file."""
+    return json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    comfyui = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
+    with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui, make_base(Path(folder))) as server:
+        made = build(server.client.object_info())
+    for name, workflow in made.items():
+        (WORKFLOWS / f"{name}.json").write_text(text_of(workflow), encoding="utf-8", newline="\n")
+        print(WORKFLOWS / f"{name}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
