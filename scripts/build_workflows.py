@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/build_workflows.py      (COMFYUI_PATH names another ComfyUI than .comfyui/ComfyUI)
 
-English texts come from locales/en/main.json; web/templates.js replaces them by those of the user's language when a
+English texts come from web/templates/en.json; web/templates.js replaces them by those of the user's language when a
 template is opened.
 """
 
@@ -19,7 +19,7 @@ from comfy_server import ROOT, ComfyServer, make_base
 from workflow_canvas import Canvas, Column, Model
 
 WORKFLOWS = ROOT / "workflows"
-TEXTS = ROOT / "locales" / "en" / "main.json"
+TEXTS = ROOT / "web" / "templates" / "en.json"
 PORTRAIT, VOICE = "liveavatar_portrait.png", "liveavatar_voice.wav"
 DEMO = {"model": "liveavatar-demo/"}
 PICTURE, LATENTS, VIDEO = 260, 330, 430
@@ -199,7 +199,7 @@ def segments(template: Template, parts: Inputs, middle: Column, first: int, **pl
     joining = template.column(first + 3, 380)
     join = joining.node("LiveAvatar_JoinSegments", room=VIDEO, parts=4, filename_prefix="LiveAvatar/joined")
     for index in range(3):
-        title = template.titles["segment"].format(index + 1)
+        title = template.titles[f"segment_{index + 1}"]
         scheduler = columns[0].node(
             "LiveAvatar_ClipScheduler", room=TOLD + 60, title=title, segment_index=index, **plan
         )
@@ -264,7 +264,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
 
 def english() -> Texts:
     """Titles, notes and the prompt of the templates in English."""
-    return json.loads(TEXTS.read_text(encoding="utf-8"))["liveavatarTemplates"]
+    return json.loads(TEXTS.read_text(encoding="utf-8"))
 
 
 def build(object_info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

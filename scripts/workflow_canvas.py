@@ -64,6 +64,7 @@ class Canvas:
         kind: str,
         at: Pair,
         width: float,
+        /,
         room: float = 0,
         title: str = "",
         models: Sequence[Model] = (),
@@ -205,7 +206,7 @@ class Column:
     width: float
     bottom: float
 
-    def node(self, kind: str, **given: Any) -> int:
+    def node(self, kind: str, /, **given: Any) -> int:
         """As `Canvas.node`, below the last one."""
         number = self.canvas.node(kind, (self.left, self.bottom), self.width, **given)
         self.bottom += self.canvas.height(number) + GAP
