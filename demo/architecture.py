@@ -10,6 +10,9 @@ VAE = VaeConfig(dim=8)
 
 TOKENIZER_PIECES = 1536
 
+VIDEO_SIDE = 64
+"""Width and height in pixels of the only videos that the demo is trained for."""
+
 # umt5 as ComfyUI's T5 reads it: gated tanh GELU, a relative attention bias in every layer.
 TEXT_ENCODER: dict[str, Any] = {
     "d_model": TRANSFORMER.text_dim,

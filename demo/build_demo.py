@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from demo import architecture, weights  # noqa: E402
 from demo.tokenizer import train_tokenizer  # noqa: E402
+from liveavatar_runtime.checkpoint.bundle import VIDEO_SIZE  # noqa: E402
 from liveavatar_runtime.config import AvatarConfig  # noqa: E402
 
 OUTPUT = ROOT / "demo" / "liveavatar-demo"
@@ -41,10 +42,16 @@ CORE_CONFIG_KEYS = (
 )
 
 
+def transformer_config(config: AvatarConfig) -> dict[str, Any]:
+    """Content of the bundle's `config.json`; the demo is trained at one size only."""
+    size = [architecture.VIDEO_SIDE, architecture.VIDEO_SIDE]
+    return {"_class_name": "WanModel_S2V", **config.to_dict(), VIDEO_SIZE: size}
+
+
 def build_transformer(folder: Path, seed: int) -> None:
     """`config.json` and `diffusion_pytorch_model.safetensors`."""
     config = architecture.TRANSFORMER
-    write_json(folder / "config.json", {"_class_name": "WanModel_S2V", **config.to_dict()})
+    write_json(folder / "config.json", transformer_config(config))
     tensors = weights.transformer_weights(config, seed)
     write_weights(folder / "diffusion_pytorch_model.safetensors", tensors, {"config": core_config(config)})
 

@@ -179,7 +179,7 @@ class DiTSampler(io.ComfyNode):
         # Before a VAE is loaded or a device measured.
         check_audio(avatar_audio, model.config)
         check_text(prompt.text, model.config)
-        plan = final_plan(plan, avatar_audio, picture.shape[0], picture.shape[1], notes)
+        plan = final_plan(plan, model, avatar_audio, picture.shape[0], picture.shape[1], notes)
         faces = check_faces(picture, plan.height, plan.width)
         notes.warn(*faces.warnings)
         streaming = streaming_vae(vae)
@@ -223,19 +223,22 @@ class DiTSampler(io.ComfyNode):
         return notes.output(AvatarLatents(stream, avatar_audio, model.workers))
 
 
-def final_plan(asked: PlanRequest | ClipPlan, audio: Any, height: int, width: int, notes: Notes) -> ClipPlan:
+def final_plan(
+    asked: PlanRequest | ClipPlan, model: AvatarModel, audio: Any, height: int, width: int, notes: Notes
+) -> ClipPlan:
     """The plan for a voice (AvatarAudio) and a picture of that size; the notes say what both make of it.
 
     Raises InputError when the voice ends before the plan's segment, or no size fits the picture.
     """
     from ..liveavatar_runtime.planning.advice import length_advice
+    from ..liveavatar_runtime.planning.size_presets import unsuitable_size
     from ..liveavatar_runtime.planning.sizes import size_notes
     from ..liveavatar_runtime.sampling.plan_request import VoicedPlan
 
     voiced = VoicedPlan.of(asked, audio)
     plan = voiced.plan.fitted_to(height, width)
     size_warnings, size_facts = size_notes(voiced.plan, height, width)
-    notes.warn(*voiced.warnings, *size_warnings)
+    notes.warn(*voiced.warnings, *size_warnings, unsuitable_size(model.config, model.made_for, plan))
     notes.tell(*voiced.facts, size_of(plan), *size_facts)
     if voiced.was_open:
         # Clip Scheduler could not know how long it becomes.

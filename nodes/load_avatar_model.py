@@ -173,6 +173,8 @@ class LoadAvatarModel(io.ComfyNode):
             changed = changed_weights(avatar.patcher, loras, fitted)
             tell_distillation(notes, avatar, changed, source, bundle is not None)
         notes.warn(*told_of_model(avatar, base_model, precision), idle_gpus(avatar, executor, devices))
+        if bundle is not None and base_model is None and not workers.strip():
+            avatar = replace(avatar, made_for=bundle.video_size)
         parts = load_parts(bundle, stages) if bundle else (None, None, None)
         return notes.output(avatar, *parts)
 

@@ -19,7 +19,8 @@ class AvatarModel:
     devices is decided when the plan is known. With `workers`
     (`liveavatar_runtime.parallel.workers.Workers`) other processes hold the model and there is no patcher; `devices` is
     empty for those of other machines. `key` tells the weights of files apart, in ComfyUI and in workers
-    (`liveavatar_runtime.parallel.weights_key`); a connected MODEL has none.
+    (`liveavatar_runtime.parallel.weights_key`); a connected MODEL has none. `made_for`: width and height of the only
+    size that the model knows, where its folder says so.
     """
 
     patcher: Any
@@ -29,6 +30,7 @@ class AvatarModel:
     devices: tuple[torch.device, ...] = ()
     workers: Any = None
     key: str = ""
+    made_for: tuple[int, int] | None = None
 
 
 ModelSocket = io.Custom("LIVEAVATAR_MODEL")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from demo.architecture import AUDIO_ENCODER, AUDIO_PREPROCESSOR, TRANSFORMER
-from demo.build_demo import core_config, write_json, write_weights
+from demo.build_demo import core_config, transformer_config, write_json, write_weights
 
 
 def half(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -24,7 +24,7 @@ def export(folder: Path, base: Path, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     if base.resolve() != output.resolve():
         shutil.copytree(base / "umt5", output / "umt5", dirs_exist_ok=True)
-    write_json(output / "config.json", {"_class_name": "WanModel_S2V", **TRANSFORMER.to_dict()})
+    write_json(output / "config.json", transformer_config(TRANSFORMER))
     transformer = torch.load(folder / "dit.pt", weights_only=True)["model"]
     metadata = {"config": core_config(TRANSFORMER)}
     write_weights(output / "diffusion_pytorch_model.safetensors", half(transformer, torch.bfloat16), metadata)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .detect import config_beside
+from .safetensors_io import read_json
 
 MODEL_PATTERN = "diffusion_pytorch_model*.safetensors*"
 VAE_NAMES = ("Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth")
@@ -15,6 +16,8 @@ TEXT_ENCODER_NAMES = (
 )
 TEXT_CONFIG_NAMES = ("umt5/config.json",)
 TOKENIZER_NAMES = ("umt5/spiece.model", "google/umt5-xxl/spiece.model")
+VIDEO_SIZE = "video_size"
+"""Key of `config.json`: [width, height] of the only size that the model was trained at, if there is one."""
 LORA_NAMES = ("liveavatar.safetensors",)
 AUDIO_ENCODER_PATTERN = "wav2vec2*"
 
@@ -36,6 +39,19 @@ class Bundle:
     tokenizer: Path | None
     wav2vec2: Path | None
     lora: Path | None
+
+    @property
+    def video_size(self) -> tuple[int, int] | None:
+        """(width, height) of the only size that the model knows; None when its config names none.
+
+        Raises CheckpointError when the config names something else.
+        """
+        size = read_json(self.config).get(VIDEO_SIZE)
+        if size is None:
+            return None
+        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+            raise CheckpointError(f"{self.config}: {VIDEO_SIZE} is {size!r}; it must be [width, height] in pixels")
+        return size[0], size[1]
 
 
 def is_bundle(folder: str | Path) -> bool:
