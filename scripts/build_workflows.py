@@ -1,4 +1,4 @@
-"""Writes workflows/*.json from the descriptions below, with exactly the widgets that the nodes have today.
+"""Writes workflows/*.json and subgraphs/*.json from the descriptions below, with exactly the widgets of today's nodes.
 
     .venv/bin/python scripts/build_workflows.py      (COMFYUI_PATH names another ComfyUI than .comfyui/ComfyUI)
 
@@ -19,7 +19,11 @@ from comfy_server import ROOT, ComfyServer, make_base
 from workflow_canvas import Canvas, Column, Model
 
 WORKFLOWS = ROOT / "workflows"
+SUBGRAPHS = ROOT / "subgraphs"
+BLUEPRINT = "Talking Avatar"
 TEXTS = ROOT / "web" / "templates" / "en.json"
+SIZE = "688x368"
+"""What the 14B templates begin with."""
 PORTRAIT, VOICE = "liveavatar_portrait.png", "liveavatar_voice.wav"
 DEMO = {"model": "liveavatar-demo/"}
 PICTURE, LATENTS, VIDEO = 260, 330, 430
@@ -237,17 +241,55 @@ def latents_and_spools(template: Template) -> None:
 
 def avatar_14b(template: Template) -> None:
     parts, middle = template.real_inputs()
-    one_video(template, parts, middle, 3, "avatar", num_clip=2)
+    one_video(template, parts, middle, 3, "avatar", num_clip=2, size=SIZE)
 
 
 def avatar_14b_long(template: Template) -> None:
     parts, middle = template.real_inputs()
-    one_video(template, parts, middle, 3, "long")
+    one_video(template, parts, middle, 3, "long", size=SIZE)
 
 
 def avatar_14b_segments(template: Template) -> None:
     parts, middle = template.real_inputs()
-    segments(template, parts, middle, 3)
+    segments(template, parts, middle, 3, size=SIZE)
+
+
+def talking_avatar(object_info: Mapping[str, Any]) -> dict[str, Any]:
+    """The 14B model's chain as one node: picture, voice, prompt and size in, video and last frame out."""
+    canvas = Canvas(object_info)
+    files, middle, sampling, decoding = (canvas.column(390 * number) for number in range(4))
+    model = files.node(
+        "LiveAvatar_LoadAvatarModel", room=TOLD, models=[TRANSFORMER, LORA], model=TRANSFORMER.name, lora=LORA.name
+    )
+    clip = files.node("CLIPLoader", models=[TEXT_ENCODER], clip_name=TEXT_ENCODER.name, type="wan")
+    vae = files.node("VAELoader", models=[VAE], vae_name=VAE.name)
+    ears = files.node("AudioEncoderLoader", models=[AUDIO_ENCODER], audio_encoder_name=AUDIO_ENCODER.name)
+    prompt = middle.node("CLIPTextEncode", room=100, text=english()["prompt"])
+    voice = middle.node("LiveAvatar_AudioEncode", room=TOLD)
+    plan = middle.node("LiveAvatar_ClipScheduler", room=TOLD, size=SIZE)
+    sampler = sampling.node("LiveAvatar_DiTSampler", room=LATENTS)
+    decoder = decoding.node("LiveAvatar_OnlineVAEDecode", room=VIDEO)
+    for source, output, target, name in (
+        (clip, "CLIP", prompt, "clip"),
+        (ears, "AUDIO_ENCODER", voice, "audio_encoder"),
+        (model, "model", sampler, "model"),
+        (prompt, "CONDITIONING", sampler, "positive"),
+        (vae, "VAE", sampler, "vae"),
+        (voice, "avatar_audio", sampler, "avatar_audio"),
+        (plan, "plan", sampler, "plan"),
+        (sampler, "latents", decoder, "latents"),
+        (vae, "VAE", decoder, "vae"),
+    ):
+        canvas.link(source, output, target, name)
+    inputs = {
+        "picture": (sampler, "image"),
+        "voice": (voice, "audio"),
+        "prompt": (prompt, "text"),
+        "size": (plan, "size"),
+    }
+    outputs = {"video": (decoder, "video"), "last_frame": (decoder, "last_frame")}
+    about = "A picture, a voice and a prompt to a talking video, with the 14B model. The video is as long as the voice."
+    return canvas.blueprint(BLUEPRINT, about, inputs, outputs)
 
 
 TEMPLATES: tuple[Callable[[Template], None], ...] = (
@@ -267,13 +309,13 @@ def english() -> Texts:
     return json.loads(TEXTS.read_text(encoding="utf-8"))
 
 
-def build(object_info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All templates by name."""
-    made = {}
+def build(object_info: Mapping[str, Any]) -> dict[Path, str]:
+    """All files that this script writes, and what stands in them."""
+    made = {SUBGRAPHS / f"{BLUEPRINT}.json": text_of(talking_avatar(object_info))}
     for describe in TEMPLATES:
         template = Template(describe.__name__, object_info, english())
         describe(template)
-        made[template.name] = template.workflow()
+        made[WORKFLOWS / f"{template.name}.json"] = text_of(template.workflow())
     return made
 
 
@@ -286,9 +328,10 @@ def main() -> int:
     comfyui = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
     with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui, make_base(Path(folder))) as server:
         made = build(server.client.object_info())
-    for name, workflow in made.items():
-        (WORKFLOWS / f"{name}.json").write_text(text_of(workflow), encoding="utf-8", newline="\n")
-        print(WORKFLOWS / f"{name}.json")
+    SUBGRAPHS.mkdir(exist_ok=True)
+    for path, text in made.items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(path)
     return 0
 
 

@@ -22,6 +22,9 @@ PACK_VERSION = "0.1.0"
 CORE, CORE_VERSION = "comfy-core", "0.17.0"
 NAMESPACE = uuid.UUID("8f0c3c58-6c4e-4f5e-9d0b-2f1f3b0c5a11")
 OPTIONAL_SHAPE = 7
+INPUTS, OUTPUTS = -10, -20
+"""Ids of a subgraph's own inputs and outputs among its links."""
+SUBGRAPH_LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 TOP, WIDTH, GAP = 60, 340, 70
 SOCKET, WIDGET, FRAME = 20, 24, 40
 """Heights in pixels of a socket and of a widget as both renderers draw them, and of what is around them."""
@@ -54,6 +57,7 @@ class Canvas:
         self._nodes: list[dict[str, Any]] = []
         self._links: list[list[Any]] = []
         self._groups: list[dict[str, Any]] = []
+        self._values: dict[int, dict[str, Any]] = {}
 
     def column(self, left: float, width: float = WIDTH, top: float = TOP) -> "Column":
         """A place where nodes are put below each other."""
@@ -76,7 +80,8 @@ class Canvas:
         room: pixels below the widgets for what the node shows; parts: sockets of an input that grows. Raises KeyError
         for a node or a widget that is not there.
         """
-        inputs, values = self._inputs(kind, parts, dict(widgets))
+        inputs, named = self._inputs(kind, parts, dict(widgets))
+        values = [value for _, value in named]
         ours = kind.startswith("LiveAvatar_")
         properties: dict[str, Any] = {
             "cnr_id": PACK if ours else CORE,
@@ -92,7 +97,9 @@ class Canvas:
         ]
         sockets = max(sum("widget" not in entry for entry in inputs), len(outputs))
         height = FRAME + SOCKET * sockets + WIDGET * len(values) + room
-        return self._add(kind, at, (width, height), inputs, outputs, properties, values, title)
+        number = self._add(kind, at, (width, height), inputs, outputs, properties, values, title)
+        self._values[number] = dict(named)
+        return number
 
     def height(self, number: int) -> float:
         """Of a node that was added."""
@@ -132,6 +139,86 @@ class Canvas:
             "version": 0.4,
         }
 
+    def blueprint(
+        self, name: str, description: str, inputs: Mapping[str, tuple[int, str]], outputs: Mapping[str, tuple[int, str]]
+    ) -> dict[str, Any]:
+        """All nodes as one subgraph, which ComfyUI lists under its name beside the nodes.
+
+        inputs, outputs: what the subgraph shows -> (node, its input or output). An input that is a widget stays one.
+        """
+        subgraph_id = str(uuid.uuid5(NAMESPACE, f"{name} subgraph"))
+        takers = [_named(self._nodes[node - 1]["inputs"], end) for node, end in inputs.values()]
+        givers = [_named(self._nodes[node - 1]["outputs"], end) for node, end in outputs.values()]
+        links = [dict(zip(SUBGRAPH_LINK, link, strict=True)) for link in self._links]
+        inner = {"inputs": [], "outputs": []}
+        for slot, (label, (node, _), (place, entry)) in enumerate(_rows(inputs, takers)):
+            number = len(links) + 1
+            entry["link"] = number
+            links.append(dict(zip(SUBGRAPH_LINK, (number, INPUTS, slot, node, place, entry["type"]), strict=True)))
+            inner["inputs"].append(_boundary(name, label, entry["type"], number, slot))
+        for slot, (label, (node, _), (place, entry)) in enumerate(_rows(outputs, givers)):
+            number = len(links) + 1
+            entry["links"].append(number)
+            links.append(dict(zip(SUBGRAPH_LINK, (number, node, place, OUTPUTS, slot, entry["type"]), strict=True)))
+            inner["outputs"].append(_boundary(name, label, entry["type"], number, slot))
+        subgraph = {
+            "id": subgraph_id,
+            "version": 1,
+            "state": {
+                "lastGroupId": len(self._groups),
+                "lastNodeId": len(self._nodes),
+                "lastLinkId": len(links),
+                "lastRerouteId": 0,
+            },
+            "revision": 0,
+            "config": {},
+            "name": name,
+            "inputNode": {"id": INPUTS, "bounding": [-200, TOP, 120, 40 + SOCKET * len(inputs)]},
+            "outputNode": {"id": OUTPUTS, "bounding": [2400, TOP, 120, 40 + SOCKET * len(outputs)]},
+            **inner,
+            "widgets": [],
+            "nodes": self._nodes,
+            "groups": self._groups,
+            "links": links,
+            "extra": {},
+            "category": "LiveAvatar",
+            "description": description,
+        }
+        shown = [
+            {"name": label, "type": entry["type"], "link": None}
+            | ({"widget": {"name": label}} if "widget" in entry else {})
+            for label, _, (_, entry) in _rows(inputs, takers)
+        ]
+        widgets = [label for label, _, (_, entry) in _rows(inputs, takers) if "widget" in entry]
+        values = [self._values[node][end] for node, end in inputs.values() if end in self._values.get(node, {})]
+        node = {
+            "id": 1,
+            "type": subgraph_id,
+            "pos": [0, 0],
+            "size": [400, FRAME + SOCKET * len(inputs) + WIDGET * len(widgets) + 120],
+            "flags": {},
+            "order": 0,
+            "mode": 0,
+            "inputs": shown,
+            "outputs": [
+                {"name": label, "type": entry["type"], "links": []} for label, _, (_, entry) in _rows(outputs, givers)
+            ],
+            "title": name,
+            "properties": {"proxyWidgets": [["-1", label] for label in widgets], "cnr_id": PACK, "ver": PACK_VERSION},
+            "widgets_values": values,
+        }
+        return {
+            "id": str(uuid.uuid5(NAMESPACE, name)),
+            "revision": 0,
+            "last_node_id": 1,
+            "last_link_id": 0,
+            "nodes": [node],
+            "links": [],
+            "version": 0.4,
+            "definitions": {"subgraphs": [subgraph]},
+            "extra": {},
+        }
+
     def _add(
         self,
         kind: str,
@@ -160,22 +247,24 @@ class Canvas:
         self._nodes.append({**node, "title": title} if title else node)
         return number
 
-    def _inputs(self, kind: str, parts: int, given: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
-        """Sockets and widgets of a node, and the values of its widgets in the order in which they are saved."""
+    def _inputs(
+        self, kind: str, parts: int, given: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[tuple[str, Any]]]:
+        """Sockets and widgets of a node; names and values of its widgets in the order in which they are saved."""
         entries: list[dict[str, Any]] = []
-        values: list[Any] = []
+        values: list[tuple[str, Any]] = []
         for name, type_, options, optional in self._specs(kind, parts):
             if type_ not in WIDGET_TYPES or options.get("forceInput"):
                 entries.append(_socket(name, type_, optional))
                 continue
             value = given.pop(name, options.get("default", next(iter(options.get("options") or []), None)))
             entries.append({"name": name, "type": type_, "link": None, "widget": {"name": name}})
-            values.append(value)
+            values.append((name, value))
             if options.get("control_after_generate"):
-                values.append("fixed")
+                values.append((f"{name} control", "fixed"))
         for name, type_, saved in UPLOAD_WIDGETS.get(kind, ()):
             entries.append({"name": name, "type": type_, "link": None, "widget": {"name": name}})
-            values.append(saved)
+            values.append((name, saved))
         if given:
             raise KeyError(f"{kind} has no widgets {', '.join(given)}")
         return entries, values
@@ -216,6 +305,20 @@ class Column:
         number = self.canvas.note((self.left, self.bottom), (self.width, height), text, title)
         self.bottom += height + GAP
         return number
+
+
+Ends = Mapping[str, tuple[int, str]]
+Found = list[tuple[int, dict[str, Any]]]
+
+
+def _rows(ends: Ends, found: Found) -> list[tuple[str, tuple[int, str], tuple[int, dict[str, Any]]]]:
+    """(label, (node, end), (slot, entry)) of the inputs or outputs of a subgraph."""
+    return [(label, end, entry) for (label, end), entry in zip(ends.items(), found, strict=True)]
+
+
+def _boundary(name: str, label: str, type_: str, link: int, slot: int) -> dict[str, Any]:
+    identity = str(uuid.uuid5(NAMESPACE, f"{name} {label}"))
+    return {"id": identity, "name": label, "type": type_, "linkIds": [link], "pos": [0, TOP + SOCKET * slot]}
 
 
 def _socket(name: str, type_: str, optional: bool) -> dict[str, Any]:
