@@ -225,7 +225,9 @@ def long_video_segments(template: Template) -> None:
 
 def latents_and_spools(template: Template) -> None:
     parts, middle = template.demo_inputs()
-    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD + 40, num_clip=1, width=64, height=64)
+    calc = middle.node("LiveAvatar_DurationCalc", room=TOLD, solve_for="num_clip", duration=3.0)
+    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD + 40, width=64, height=64)
+    template.link(Source(calc, "num_clip"), scheduler, "num_clip")
     sampling, collecting, showing = template.column(2), template.column(3), template.column(4)
     latents = template.sampler(sampling, parts, scheduler)
     template.note(sampling, 400)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,14 +14,21 @@ from typing import Any
 
 from comfy_client import ComfyError, Event, Prompt, RunResult, node_title
 from comfy_server import ROOT, ComfyServer, make_base, port_is_free
-from comfy_workflow import WorkflowError, set_input, to_prompt
+from comfy_workflow import WorkflowError, nodes_of, set_input, to_prompt
 
 DEFAULT_WORKFLOW = ROOT / "workflows" / "short_clip.json"
 DEFAULT_PORT = 8188
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 # The command's options and the inputs that they set: (option, node class, input name).
 FILE_OPTIONS = [("image", "LoadImage", "image"), ("audio", "LoadAudio", "audio")]
-VALUE_OPTIONS = [("prompt", "CLIPTextEncode", "text"), ("num_clip", "LiveAvatar_ClipScheduler", "num_clip")]
+VALUE_OPTIONS = [
+    ("prompt", "CLIPTextEncode", "text"),
+    ("num_clip", "LiveAvatar_ClipScheduler", "num_clip"),
+]
+LOADER = "LiveAvatar_LoadAvatarModel"
+# Loaders of single files -> the output of Load Avatar Model that a whole model folder gives instead.
+PARTS = {"CLIPLoader": 1, "VAELoader": 2, "AudioEncoderLoader": 3}
+BUNDLE_MARK = "/"
 
 
 class Problem(Exception):
@@ -51,6 +59,13 @@ def clip_count(text: str) -> int:
     return int(text)
 
 
+def video_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give WIDTHxHEIGHT, such as 688x368")
+    return int(match[1]), int(match[2])
+
+
 def port_number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
@@ -66,6 +81,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--audio", type=existing_file, metavar="FILE", help="the voice (default: the demo voice)")
     parser.add_argument("--prompt", metavar="TEXT", help="what the picture shows and does")
     parser.add_argument("--num-clip", type=clip_count, metavar="N", help="clips to make (default: the workflow's)")
+    parser.add_argument("--model", metavar="NAME", help="another model: a file, or a folder (NAME/) with all parts")
+    parser.add_argument("--size", type=video_size, metavar="WxH", help="width and height of the video")
     parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder for the video")
     parser.add_argument("--workflow", type=existing_file, metavar="FILE", help="another workflow than short_clip.json")
     parser.add_argument("--serve", action="store_true", help="keep ComfyUI running afterwards and print its address")
@@ -96,7 +113,33 @@ def apply_options(prompt: Prompt, options: argparse.Namespace, input_folder: Pat
             set_input(prompt, class_type, name, file.name)
     for option, class_type, name in VALUE_OPTIONS:
         if getattr(options, option) is not None:
-            set_input(prompt, class_type, name, getattr(options, option))
+            for node_id in nodes_of(prompt, class_type):
+                prompt[node_id]["inputs"][name] = getattr(options, option)
+    if options.model:
+        use_model(prompt, options.model)
+    if options.size:
+        width, height = options.size
+        for node_id in nodes_of(prompt, "LiveAvatar_ClipScheduler"):
+            prompt[node_id]["inputs"] |= {"size": "custom", "width": width, "height": height, "keep_aspect": False}
+
+
+def use_model(prompt: Prompt, name: str) -> None:
+    """Loads another model; a whole folder also takes the place of the loaders of single files.
+
+    Raises WorkflowError when there is not exactly one Load Avatar Model.
+    """
+    set_input(prompt, LOADER, "model", name)
+    if not name.endswith(BUNDLE_MARK):
+        return
+    set_input(prompt, LOADER, "lora", "auto")
+    (loader,) = nodes_of(prompt, LOADER)
+    replaced = {node_id: PARTS[node["class_type"]] for node_id, node in prompt.items() if node["class_type"] in PARTS}
+    for node_id in replaced:
+        del prompt[node_id]
+    for node in prompt.values():
+        for input_name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in replaced:
+                node["inputs"][input_name] = [loader, replaced[value[0]]]
 
 
 class Progress:
@@ -111,6 +154,9 @@ class Progress:
         if event.kind == "progress_state":
             for state in event.data["nodes"].values():
                 self.show(event.seconds, state["display_node_id"], 100 * state["value"] / max(state["max"], 1e-9))
+        elif event.kind == "executed":
+            for note in (event.data.get("output") or {}).get("liveavatar_notes", []):
+                self.line(event.seconds, str(event.node), note, "\n")
         elif event.kind == "text" and event.data.strip():
             self.line(event.seconds, str(event.node), event.data.strip().splitlines()[-1], "\n")
 
