@@ -77,6 +77,7 @@ class Template:
     def __init__(self, name: str, object_info: Mapping[str, Any], texts: Texts) -> None:
         self.name, self.canvas, self._texts = name, Canvas(object_info), texts
         self.titles = texts["titles"]
+        self.has_steps = False
 
     def column(self, number: int, width: float = 340, top: float = 60) -> Column:
         return self.canvas.column(40 + 390 * number, width, top)
@@ -104,6 +105,7 @@ class Template:
 
     def real_inputs(self) -> tuple[Inputs, Column]:
         """The 14B model's files, each with its own loader, in a group; and the third column, below the voice."""
+        self.has_steps = True
         files, left, middle = self.column(0), self.column(1), self.column(2)
         model = files.node(
             "LiveAvatar_LoadAvatarModel",
@@ -122,9 +124,11 @@ class Template:
         voice = self._voice(middle, Source(ears, "AUDIO_ENCODER"), sound)
         return Inputs(Source(model, "model"), Source(vae, "VAE"), prompt, picture, sound, voice), middle
 
-    def frame(self, title: str, column: Column) -> None:
-        """A group around all nodes of a column."""
-        self.canvas.group(self.titles[title], (column.left - 15, 0), (column.width + 30, column.bottom - 40))
+    def frame(self, title: str, column: Column, last: Column | None = None) -> None:
+        """A group around all nodes of a column, or of all from it to `last`."""
+        last = last or column
+        size = last.left + last.width - column.left + 30, max(column.bottom, last.bottom) - 25
+        self.canvas.group(self.titles[title], (column.left - 15, -15), size)
 
     def sampler(self, column: Column, parts: Inputs, plan: int, title: str = "") -> Source:
         node = column.node("LiveAvatar_DiTSampler", room=LATENTS, title=title)
@@ -146,6 +150,7 @@ class Template:
         return node
 
     def last_frame(self, column: Column, decoder: int) -> None:
+        """Shows the picture that a next video could begin with."""
         node = column.node("PreviewImage", room=PICTURE, title=self.titles["last_frame"])
         self.canvas.link(decoder, "last_frame", node, "images")
 
@@ -175,8 +180,13 @@ def one_video(template: Template, parts: Inputs, middle: Column, first: int, pre
     sampling, decoding = template.column(first), template.column(first + 1, 360)
     latents = template.sampler(sampling, parts, scheduler)
     decoder = template.decoder(decoding, parts, latents, prefix)
-    template.last_frame(template.column(first + 2), decoder)
-    template.note(sampling, 400)
+    last = template.column(first + 2, 520)
+    last.left += 20
+    template.last_frame(last, decoder)
+    template.note(last, 620)
+    if template.has_steps:
+        template.frame("step_plan", middle)
+        template.frame("step_video", sampling, decoding)
 
 
 def short_clip(template: Template) -> None:

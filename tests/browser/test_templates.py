@@ -1,0 +1,69 @@
+"""The 14B model from the template browser: what is missing and where it goes; three clicks when all is there."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_server import ComfyServer
+
+ROOT = Path(__file__).parents[2]
+NAME, SAMPLER = "avatar_14b", "LiveAvatar_DiTSampler"
+WORKFLOW = json.loads((ROOT / "workflows" / f"{NAME}.json").read_text(encoding="utf-8"))
+MODELS = [model for node in WORKFLOW["nodes"] for model in node["properties"].get("models", [])]
+
+
+@pytest.fixture
+def files(server: ComfyServer) -> Iterator[None]:
+    """A small file for every name, the transformer and the VAE real ones of the demo."""
+    demo = ROOT / "demo" / "liveavatar-demo"
+    contents = {"diffusion_models": "diffusion_pytorch_model.safetensors", "vae": "Wan2.1_VAE.safetensors"}
+    made = []
+    for model in MODELS:
+        made.append(server.base / "models" / model["directory"] / model["name"])
+        made[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(demo / contents.get(model["directory"], "wav2vec2/model.safetensors"), made[-1])
+    yield
+    for path in made:
+        path.unlink()
+
+
+def test_every_missing_file_is_offered_with_its_folder(open_page):
+    page = open_page(node_type=SAMPLER)
+    page.open_template(NAME)
+    page.page.get_by_role("button", name="View details").first.click()
+    page.settle(1.0)
+    page.screenshot("avatar_14b-missing")
+    text = page.page.locator("body").inner_text()
+    for model in MODELS:
+        assert model["name"] in text
+    assert page.page.get_by_role("button", name="Download").count() >= len(MODELS)
+    assert not page.errors
+
+
+def test_three_clicks_with_the_files_there(open_page, files):
+    page = open_page(node_type=SAMPLER)
+    page.page.get_by_role("button", name="Templates").first.click()
+    page.page.get_by_text("Extensions", exact=True).first.click()
+    page.page.get_by_test_id(f"template-workflow-{NAME}").click()
+    page.page.get_by_test_id(f"template-workflow-{NAME}").wait_for(state="detached")
+    page.settle(1.0)
+    page.screenshot("avatar_14b-ready")
+    assert page.page.get_by_text("errors found").count() == 0
+    page.press_run()
+    page.wait_for_event("execution_start")
+    page.wait_for_event("executing")
+    assert not page.errors
+
+
+def test_titles_and_the_note_are_in_the_users_language(open_page, renderer):
+    page = open_page(locale="zh", node_type=SAMPLER)
+    page.load_workflow(WORKFLOW)
+    page.settle(1.0)
+    page.fit_view()
+    page.screenshot("avatar_14b-zh")
+    titles = page.page.evaluate("() => [...app.graph.nodes, ...app.graph.groups].map(item => item.title)")
+    assert {"图片", "语音", "提示词", "最后一帧", "1. 模型文件", "4. 视频"} <= set(titles)
+    note = page.page.evaluate("() => app.graph.nodes.find(n => n.type === 'MarkdownNote').widgets[0].value")
+    assert "用 14B 模型生成" in note
