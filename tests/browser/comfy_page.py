@@ -23,7 +23,7 @@ SETTINGS = {
 # What the front end itself reports on a fresh server without internet, whatever packs are installed.
 CORE_NOISE = re.compile(
     r"/user\.css|/api/userdata[/?]|huggingface\.co|ComfyApp graph accessed before initialization"
-    r"|/templates/|Error loading (fuse options|core workflow templates)"
+    r"|/templates/|api\.comfy\.org|Error loading (fuse options|core workflow templates)"
 )
 
 # Websocket messages that tests ask about, kept from the moment the page is ready.
