@@ -8,9 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/prepare.sh"
 prepare_tests
 cd "$ROOT"
 export CHROMIUM_PATH COMFYUI_PATH="$COMFYUI"
-# More threads than cores make the small tensors of the tests slower, not faster.
+# All tests run in as many processes as there are cores, up to four, a file in one of them; each has a ComfyUI of its
+# own. More threads than cores make the small tensors of the tests slower, not faster.
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}"
+processes=$((cores < 4 ? cores : 4))
 
 failed=()
 run() {
@@ -18,10 +19,14 @@ run() {
     "$VENV_PYTHON" -m "$@" || failed+=("$*;")
 }
 
-if (($# == 0)); then
+if (($#)); then
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$processes}"
+    run pytest "$@"
+else
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores / processes < 4 ? cores / processes : 4))}"
     run ruff check
     run ruff format --check
     run pyright
+    run pytest --numprocesses "$processes" --dist loadfile
 fi
-run pytest "$@"
 ((${#failed[@]} == 0)) || fail "Not passed: ${failed[*]}"

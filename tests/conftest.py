@@ -33,7 +33,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     with ComfyServer(comfyui, make_base(tmp_path_factory.mktemp("comfyui"), [ODD_NODES])) as running:
         yield running
     ARTIFACTS.mkdir(exist_ok=True)
-    shutil.copyfile(running.log, ARTIFACTS / "server.log")
+    process = os.environ.get("PYTEST_XDIST_WORKER", "")
+    shutil.copyfile(running.log, ARTIFACTS / f"server{process}.log")
 
 
 @pytest.hookimpl(wrapper=True)
