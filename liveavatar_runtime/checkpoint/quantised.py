@@ -166,6 +166,8 @@ def _check_scale(checkpoint: Checkpoint, weight: str, layer: QuantisedLayer) -> 
             f"{path}: {layer.scale} is {list(given)}; a scale must be one number or one for each of the {rows} rows of "
             f"{weight}. {INSTEAD}"
         )
+    if not checkpoint.read(str(layer.scale)).float().isfinite().all():
+        raise CheckpointError(f"{path}: {layer.scale} is not a number (NaN or infinite). {INSTEAD}")
 
 
 def _refuse_scale_of_plain(checkpoint: Checkpoint, weight: str, scales: list[str]) -> None:

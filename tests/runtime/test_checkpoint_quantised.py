@@ -66,6 +66,10 @@ REFUSED = {
         {"b.weight": weight(), "b.weight_scale": HALF, "b.weight_scale_2": HALF},
         r"b\.weight_scale_2 is part of no format that is known for b\.weight",
     ),
+    "a scale that is not a number": (
+        {"b.weight": weight(), "b.weight_scale": torch.tensor([1.0, 1.0, float("nan"), 1.0])},
+        r"b\.weight_scale is not a number \(NaN or infinite\)",
+    ),
     "a scale for blocks": (
         {"b.weight": weight(), "b.weight_scale": torch.ones(2, 2)},
         r"b\.weight_scale is \[2, 2\]; a scale must be one number or one for each of the 4 rows",
