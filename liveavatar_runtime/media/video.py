@@ -252,7 +252,8 @@ def _move_index_to_front(path: Path, metadata: Mapping[str, str]) -> None:
     import av
     from av.error import FFmpegError
 
-    copy = path.with_name(f"{path.name}.tmp")
+    # Not longer than the name itself, which may be as long as the system takes.
+    copy = path.with_suffix(".tmp")
     options = MP4.finished_options()
     try:
         with av.open(str(path)) as source, av.open(str(copy), "w", format=MP4.muxer, options=options) as target:

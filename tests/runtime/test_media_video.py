@@ -13,6 +13,7 @@ from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, 
 
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS, FRAGMENT_FRAMES, MP4, VideoCodec
+from liveavatar_runtime.media.file_names import MAX_NAME_BYTES
 from liveavatar_runtime.media.frames import probe, read_frame
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, samples_for_frames
@@ -249,6 +250,12 @@ def test_an_encoder_that_is_missing_is_refused_before_the_file_exists(tmp_path, 
     with pytest.raises(InputError, match="no encoder no_such_encoder.*can write h264"):
         VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="missing")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_as_long_as_the_system_takes(tmp_path):
+    path = tmp_path / ("a" * (MAX_NAME_BYTES - len(".mp4")) + ".mp4")
+    write(path, 1, Fraction(16))
+    assert probe(path).frames == FRAMES_PER_BLOCK and list(tmp_path.iterdir()) == [path]
 
 
 def test_missing_folder(tmp_path):
