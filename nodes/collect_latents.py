@@ -32,7 +32,8 @@ class CollectLatents(io.ComfyNode):
         check_collected(latents.stream.plan)
         samples = torch.cat([block.latents for block in latents.stream], dim=1)
         kept = latents_for_frames(part.frames)
-        notes = Notes(*latents.stream.news)
+        notes = Notes(*latents.stream.facts)
+        notes.warn(*latents.stream.news)
         if part.cut_frames:
             notes.tell(
                 f"end voice: cut to {kept} whole latents of {FRAMES_PER_LATENT} frames, the fewest that hold the "

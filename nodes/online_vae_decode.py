@@ -150,7 +150,8 @@ class OnlineVAEDecode(io.ComfyNode):
             )
         seconds = format_duration(video.frames / plan.fps)
         notes.warn(*latents.stream.news)
-        notes.tell(f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}", decoded_by)
+        told = f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}"
+        notes.tell(told, *latents.stream.facts, decoded_by)
         assert video.last_frame is not None
         frames = video.kept if return_frames else ExecutionBlocker(FRAMES_OFF)
         shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])

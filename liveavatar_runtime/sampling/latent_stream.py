@@ -20,6 +20,11 @@ from .states import State, StateSettings
 WAIT_SECONDS = 0.2
 NEWS_KEPT = 20
 """Texts that are remembered; a broken disk could make one a block."""
+NOT_NUMBERS = (
+    "The model gave values that are not numbers (NaN or infinite) in clip {clip}; nothing of this clip is kept. Its "
+    "weights hold such values, a LoRA is too strong, or the number format is too small: set precision bf16 or fp32 "
+    "and lower the LoRA strengths in Load Avatar Model, or get the weight file again."
+)
 
 
 class Run(Protocol):
@@ -49,10 +54,11 @@ class LatentStream:
     """Blocks of a plan's segment; finished clips come from the spool, the rest is sampled when it is asked for.
 
     `history` [16, n, h, w]: latents of the still picture before the video, in the model's space. Without a spool one in
-    a temporary folder is used. `say(text)` tells the user what happens, and `news` lists what it told;
-    `stop_if_interrupted` is called while waiting for another prompt and may raise. Nothing grows with the number of
-    clips. An error, an interruption or a crash loses no finished clip, and none is sampled twice where the state after
-    it could be kept.
+    a temporary folder is used. `say(text)` tells the user what happens; `news` lists what of it the user would not
+    expect, `facts` the rest. `stop_if_interrupted` is called while waiting for another prompt and may raise. Nothing
+    grows with the number of clips. An error, an interruption or a crash loses no finished clip, and none is sampled
+    twice where the state after it could be kept. Sampling raises MachineError when the model gives values that are not
+    numbers; of that clip nothing is kept.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class LatentStream:
         self._start_run, self._states = start_run, states or StateSettings()
         self._say, self._stop_if_interrupted = say, stop_if_interrupted
         self.news: list[str] = []
+        self.facts: list[str] = []
         self._shape = clip_shape(plan)
         self._run: Run | None = None
         self._work: ClipInWork | None = None
@@ -110,11 +117,12 @@ class LatentStream:
         """Let go of the caches and of the lock; an iteration that ends does it too."""
         self._stop()
 
-    def _tell(self, text: str) -> None:
-        """Tell the user at once, and remember it in `news` for whoever reads the stream."""
+    def _tell(self, text: str, expected: bool = False) -> None:
+        """Tell the user at once, and remember it in `news`, or `facts` if expected, for whoever reads the stream."""
         self._say(text)
-        if text not in self.news and len(self.news) < NEWS_KEPT:
-            self.news.append(text)
+        told = self.facts if expected else self.news
+        if text not in told and len(told) < NEWS_KEPT:
+            told.append(text)
 
     def _blocks(self, numbers: range, keep_run: bool = False) -> Generator[LatentBlock, None, None]:
         self._readers += 1
@@ -188,7 +196,7 @@ class LatentStream:
                 return False
             if not waiting:
                 waiting = True
-                self._tell(f"Another prompt is making this video: waiting for its clip {clip + 1}")
+                self._tell(f"Another prompt is making this video: waiting for its clip {clip + 1}", expected=True)
             self._stop_if_interrupted()
             time.sleep(WAIT_SECONDS)
         return not self.spool.has_clip(clip)
@@ -207,7 +215,7 @@ class LatentStream:
             missing, verb = clips_text(range(clip, first)), "is" if first - clip == 1 else "are"
             self._tell(f"{missing.capitalize()}, before this segment, {verb} missing and {verb} made first")
         elif clip or found.parts:
-            self._tell(resume_note(plan, clip, found))
+            self._tell(resume_note(plan, clip, found), expected=found.exact)
 
         def keep_rings(block: int) -> bool:
             return self._states.wanted_after(plan, block)
@@ -218,6 +226,10 @@ class LatentStream:
 
     def _sample_block(self, run: Run) -> None:
         block, work = next(run), self._work
+        if not block.latents.isfinite().all():
+            # Neither these nor the caches that hold their traces may be gone on with.
+            self._work = None
+            raise MachineError(NOT_NUMBERS.format(clip=block.clip + 1))
         if work is None or work.clip != block.clip:
             work = self._work = ClipInWork(block.clip, [])
         work.parts.append(block.latents)

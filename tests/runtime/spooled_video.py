@@ -13,7 +13,7 @@ from torch import Tensor
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.sampling.block_loop import BlockRun, Evaluation, KeepRings, RunStart
-from liveavatar_runtime.sampling.latent_stream import LatentStream
+from liveavatar_runtime.sampling.latent_stream import LatentStream, StartRun
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.spool import Spool
 from liveavatar_runtime.sampling.states import StateSettings
@@ -67,7 +67,7 @@ class Sampling:
 STATE_BYTES = ring_bytes(CONFIG, PLAN, torch.float32)
 
 
-def stream_of(sampling: Sampling, folder: Path, plan: ClipPlan = PLAN, **options: Any) -> LatentStream:
+def stream_of(sampling: StartRun, folder: Path, plan: ClipPlan = PLAN, **options: Any) -> LatentStream:
     return LatentStream(plan, random_conditions().motion[:, -7:], sampling, Spool(folder), **options)
 
 

@@ -15,6 +15,7 @@ from spooled_video import PLAN, STATE_BYTES, Sampling, latents_of, settings, str
 from torch import Tensor
 
 from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.sampling.block_loop import BlockRun, KeepRings, LatentBlock, RunStart
 from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.spool import Spool
@@ -72,8 +73,34 @@ def test_an_interruption_continues_exactly(folder, whole, stop_at):
     sampling = Sampling(stop_at=stop_at)
     with pytest.raises(InterruptedError):
         latents_of(stream_of(sampling, folder))
-    assert torch.equal(latents_of(stream_of(sampling, folder)), whole)
+    stream = stream_of(sampling, folder)
+    assert torch.equal(latents_of(stream), whole) and not stream.news
     assert sampling.blocks == BLOCKS and sampling.first_blocks == [0, stop_at[0]]
+
+
+@pytest.mark.parametrize("broken", [0, 5, 6])
+def test_values_that_are_no_numbers_are_told_and_never_kept(folder, whole, broken):
+    def start(plan: ClipPlan, at: RunStart, keep_rings: KeepRings) -> BrokenRun:
+        return BrokenRun(Sampling()(plan, at, keep_rings), broken)
+
+    stream = stream_of(start, folder)
+    with pytest.raises(MachineError, match=f"not numbers .* in clip {broken // 2 + 1}; nothing of this clip is kept"):
+        latents_of(stream)
+    assert stream.finished_clips == broken // 2
+    assert max(stream.spool.states(), default=0) <= broken
+    assert torch.equal(latents_of(stream_of(Sampling(), folder)), whole)
+
+
+class BrokenRun:
+    """A real run, of which one block overflows."""
+
+    def __init__(self, run: BlockRun, broken: int) -> None:
+        self._run, self._broken = run, broken
+        self.rings, self.close = run.rings, run.close
+
+    def __next__(self) -> LatentBlock:
+        block = next(self._run)
+        return block if block.index != self._broken else replace(block, latents=block.latents * float("inf"))
 
 
 def test_an_interruption_keeps_a_state_that_is_too_large_for_every_clip(folder, whole):

@@ -37,11 +37,17 @@ def half(state: State) -> State:
     return dict(list(state.items())[: len(state) // 2])
 
 
+def with_a_broken_weight(state: State) -> State:
+    name = "blocks.0.self_attn.q.weight"
+    return {**state, name: state[name].index_fill(0, torch.tensor(3), float("nan"))}
+
+
 FILES: dict[str, Callable[[State], State]] = {
     "told-rows.safetensors": scaled_by_row,
     "told-stray.safetensors": with_a_stray_scale,
     "told-scaleless.safetensors": without_a_scale,
     "told-00002-of-00004.safetensors": half,
+    "told-broken.safetensors": with_a_broken_weight,
 }
 
 
@@ -74,6 +80,13 @@ CASES = [
         "single",
         r"blocks\.0\.self_attn\.q\.weight is int8, but nothing in the file is its scale",
         model("told-scaleless.safetensors"),
+        refused=True,
+    ),
+    Told(
+        "a weight that is not a number",
+        "LiveAvatar_OnlineVAEDecode",
+        r"The model gave values that are not numbers .* in clip 1; nothing of this clip is kept",
+        model("told-broken.safetensors"),
         refused=True,
     ),
     Told(
