@@ -190,7 +190,7 @@ def fill_weights(
 
 
 def _put(tree: torch.nn.Module, name: str, parameter: torch.nn.Parameter, weights: PlainWeights, view: bool) -> None:
-    value = weights[name] if view else weights.read(name).to(parameter.dtype)
+    value = weights[name] if view else weights.read(name, parameter.dtype)
     if parameter.is_meta:
         from accelerate.utils import set_module_tensor_to_device
 

@@ -94,10 +94,11 @@ def unpacked(checkpoint: Checkpoint, name: str, layer: QuantisedLayer, dtype: to
 
     Computed in float32 a few rows at a time: whole weights in float32 would double the peak.
     """
+    # Allocated before what it is made of, so that the latter leaves no gap behind.
+    result = torch.empty(checkpoint.shapes[name], dtype=dtype)
     stored = checkpoint.read(name)
     scale = weight_scale(checkpoint, layer, len(stored), stored.ndim)
     scales = scale.split(ROWS) if scale.ndim else [scale] * (-(-len(stored) // ROWS))
-    result = torch.empty(stored.shape, dtype=dtype)
     for part, values, factor in zip(result.split(ROWS), stored.split(ROWS), scales, strict=True):
         part.copy_(values.float() * factor)
     return result

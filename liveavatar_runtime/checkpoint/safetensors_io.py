@@ -67,12 +67,15 @@ class Checkpoint:
     places: Mapping[str, Place] = field(default_factory=dict)
     """Where each tensor of safetensors files is."""
 
-    def read(self, name: str) -> Tensor:
-        """One tensor in memory of its own. Unlike a mapped one, it leaves nothing of the file in memory once freed."""
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """One tensor in memory of its own, in `dtype` if it is given.
+
+        Unlike a mapped one, it leaves nothing of the file in memory once freed.
+        """
         if name not in self.places:
-            return self.tensors[name]
+            return self.tensors[name].to(dtype)
         with readable(self.places[name].file):
-            return self.places[name].read()
+            return self.places[name].read(dtype)
 
     @property
     def mapped(self) -> bool:

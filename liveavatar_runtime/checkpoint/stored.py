@@ -21,6 +21,10 @@ from torch import Tensor
 WINDOW = 2**30
 """Bytes of a file that are mapped together. Each map keeps the file open once more, and systems limit that number."""
 
+PIECE = 2**15
+"""Values that are converted at once. Few, because the C library does not always use the gap again that they leave, and
+because PyTorch would share out more among threads, which takes longer than to convert them."""
+
 _NAMED = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "I64": "int64", "I32": "int32", "I16": "int16",
@@ -41,23 +45,39 @@ class Place:
     def size(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def read(self) -> Tensor:
-        """The tensor in memory of its own. Raises EOFError when the file has become shorter."""
-        tensor = torch.empty(self.size, dtype=torch.uint8)
-        buffer: Any = tensor.numpy()
-        rest = memoryview(buffer)
+    def read(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The tensor in memory of its own, in `dtype` if it is given.
+
+        Converted piece by piece, so that nothing else of its size is ever in memory. Raises EOFError when the file has
+        become shorter.
+        """
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.offset)
-            while rest:
-                count = file.readinto(rest)
-                if not count:
-                    raise EOFError(f"the file ends {len(rest):,} bytes early")
-                rest = rest[count:]
-        return self.of(tensor)
+            if dtype is None or dtype == self.dtype:
+                stored = torch.empty(self.size, dtype=torch.uint8)
+                _read_into(file, stored)
+                return self.of(stored)
+            result = torch.empty(self.shape, dtype=dtype)
+            piece = torch.empty(min(PIECE, result.numel()), dtype=self.dtype)
+            for part in result.view(-1).split(PIECE):
+                _read_into(file, piece[: len(part)].view(torch.uint8))
+                part.copy_(piece[: len(part)])
+            return result
 
     def of(self, stored: Tensor) -> Tensor:
         """The tensor over its bytes, uint8 [size]."""
         return stored.view(self.dtype).reshape(self.shape)
+
+
+def _read_into(file: Any, stored: Tensor) -> None:
+    """The next bytes of a file into a tensor of bytes."""
+    buffer: Any = stored.numpy()
+    rest = memoryview(buffer)
+    while rest:
+        count = file.readinto(rest)
+        if not count:
+            raise EOFError(f"the file ends {len(rest):,} bytes early")
+        rest = rest[count:]
 
 
 def places_in(path: Path) -> dict[str, Place]:

@@ -69,12 +69,13 @@ class PlainWeights(Mapping[str, Tensor]):
         # The tensor itself where possible: core notes things on those that it reads.
         return mapped if mapped.shape == self.shapes[name] else mapped.reshape(self.shapes[name])
 
-    def read(self, name: str) -> Tensor:
-        """As by index, but always in memory of its own."""
-        shape, dtype = self.shapes[name], self.dtype_of(name)
+    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """As by index, but always in memory of its own, and in `dtype` if it is given."""
+        shape, wanted = self.shapes[name], dtype or self.dtype_of(name)
         if name in self._packed:
-            return unpacked(self.checkpoint, name, self._packed[name], dtype).reshape(shape)
-        return self.checkpoint.read(name).reshape(shape).to(dtype)
+            own = wanted if wanted in PLAIN else self.dtype_of(name)
+            return unpacked(self.checkpoint, name, self._packed[name], own).reshape(shape).to(wanted)
+        return self.checkpoint.read(name, wanted).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
