@@ -56,7 +56,7 @@ class DiTSampler(io.ComfyNode):
             display_name="DiT Sampler",
             category=CATEGORY,
             description="Samples the avatar block by block while Online VAE Decode takes the blocks; shows previews.",
-            search_aliases=["live avatar sampler", "talking head"],
+            search_aliases=["live avatar sampler", "talking head", "lip sync", "数字人", "对口型"],
             inputs=[
                 ModelSocket.Input("model", tooltip="From Load Avatar Model."),
                 io.Conditioning.Input("positive", tooltip="The encoded prompt, from CLIP Text Encode."),

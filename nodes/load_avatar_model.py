@@ -60,7 +60,7 @@ class LoadAvatarModel(io.ComfyNode):
             display_name="Load Avatar Model",
             category=CATEGORY,
             description="Loads the Live Avatar transformer; a bundle also brings text encoder, VAE and audio encoder.",
-            search_aliases=["live avatar loader", "s2v"],
+            search_aliases=["live avatar loader", "s2v", "talking head", "lip sync", "数字人", "对口型"],
             inputs=[
                 io.Combo.Input(
                     "model",

@@ -21,6 +21,7 @@ from workflow_canvas import Canvas, Column, Model
 WORKFLOWS = ROOT / "workflows"
 SUBGRAPHS = ROOT / "subgraphs"
 BLUEPRINT = "Talking Avatar"
+SEARCH_ALIASES = ("live avatar", "talking head", "lip sync", "数字人", "对口型")
 TEXTS = ROOT / "web" / "templates" / "en.json"
 SIZE = "688x368"
 """What the 14B templates begin with."""
@@ -301,7 +302,7 @@ def talking_avatar(object_info: Mapping[str, Any]) -> dict[str, Any]:
     }
     outputs = {"video": (decoder, "video"), "last_frame": (decoder, "last_frame")}
     about = "A picture, a voice and a prompt to a talking video, with the 14B model. The video is as long as the voice."
-    return canvas.blueprint(BLUEPRINT, about, inputs, outputs)
+    return canvas.blueprint(BLUEPRINT, about, inputs, outputs, SEARCH_ALIASES)
 
 
 TEMPLATES: tuple[Callable[[Template], None], ...] = (

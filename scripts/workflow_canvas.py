@@ -140,11 +140,17 @@ class Canvas:
         }
 
     def blueprint(
-        self, name: str, description: str, inputs: Mapping[str, tuple[int, str]], outputs: Mapping[str, tuple[int, str]]
+        self,
+        name: str,
+        description: str,
+        inputs: Mapping[str, tuple[int, str]],
+        outputs: Mapping[str, tuple[int, str]],
+        search_aliases: Sequence[str] = (),
     ) -> dict[str, Any]:
         """All nodes as one subgraph, which ComfyUI lists under its name beside the nodes.
 
         inputs, outputs: what the subgraph shows -> (node, its input or output). An input that is a widget stays one.
+        search_aliases: other words under which the node search finds it.
         """
         subgraph_id = str(uuid.uuid5(NAMESPACE, f"{name} subgraph"))
         takers = [_named(self._nodes[node - 1]["inputs"], end) for node, end in inputs.values()]
@@ -216,7 +222,7 @@ class Canvas:
             "links": [],
             "version": 0.4,
             "definitions": {"subgraphs": [subgraph]},
-            "extra": {},
+            "extra": {"BlueprintSearchAliases": list(search_aliases)},
         }
 
     def _add(

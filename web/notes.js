@@ -8,6 +8,7 @@ import { app } from "../../scripts/app.js";
 const UI_KEY = "liveavatar_notes";
 const WARNING_MARK = "⚠";
 const WIDGET = "liveavatar_notes";
+const PROGRESS_WIDGET = "$$node-text-preview";
 const LINE_HEIGHT = 16;
 const PADDING = 4;
 const MARGIN = 4;
@@ -32,7 +33,9 @@ function boxElement() {
     Object.assign(box.style, {
         boxSizing: "border-box",
         width: "100%",
-        maxHeight: "100%",
+        // The classic renderer gives the height; Nodes 2.0 makes as much room as the lines need, up to this.
+        height: "100%",
+        maxHeight: `${MAX_HEIGHT - 2 * MARGIN}px`,
         overflowY: "auto",
         padding: `${PADDING}px`,
         fontSize: "11px",
@@ -79,16 +82,21 @@ function notesWidget(node) {
     return widget;
 }
 
+/** Takes away the front end's progress text, which would go on to say what the node was doing last. */
+function removeProgressText(node) {
+    const place = node.widgets?.findIndex((widget) => widget.name === PROGRESS_WIDGET) ?? -1;
+    if (place >= 0) node.widgets.splice(place, 1)[0].onRemove?.();
+}
+
 function showNotes(node, lines) {
     if (!Array.isArray(lines) || typeof node.addDOMWidget !== "function") return;
+    removeProgressText(node);
     if (!lines.length && !node.widgets?.some((widget) => widget.name === WIDGET)) return;
     const widget = notesWidget(node);
-    const before = widget.notesHeight ?? 0;
     widget.element.replaceChildren(...lines.map(lineElement));
     widget.notesHeight = neededHeight(node, lines);
-    const [width, height] = node.computeSize();
-    const grown = Math.max(height, node.size[1] + Math.max(0, widget.notesHeight - before));
-    node.setSize([Math.max(width, node.size[0]), grown]);
+    // No higher than needed: a node that has room, as those of the templates have, must not grow over what stands below.
+    node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1])]);
     node.setDirtyCanvas?.(true, true);
 }
 
