@@ -43,7 +43,11 @@ function boxElement() {
         color: "var(--input-text, #ddd)",
         whiteSpace: "pre-wrap",
         userSelect: "text",
+        outline: "none",
     });
+    // Nodes 2.0 leaves the wheel to an element that says so and was clicked, as its own text fields.
+    box.dataset.captureWheel = "true";
+    box.tabIndex = -1;
     // The canvas would take the wheel and the drag that scroll and select this text.
     for (const kind of ["wheel", "pointerdown"]) {
         box.addEventListener(kind, (event) => {
