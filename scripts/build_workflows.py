@@ -29,8 +29,8 @@ PORTRAIT, VOICE = "liveavatar_portrait.png", "liveavatar_voice.wav"
 DEMO = {"model": "liveavatar-demo/"}
 PICTURE, LATENTS, VIDEO = 260, 330, 430
 """Room in pixels below the widgets for a picture, for notes and a preview, for notes and a video."""
-TOLD = 100
-"""Room for notes."""
+TOLD = 165
+"""Room for notes: several long warnings fit, so that no node grows over the one below."""
 
 HUGGING_FACE = "https://huggingface.co"
 WAN_22 = f"{HUGGING_FACE}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
@@ -177,7 +177,7 @@ class Template:
 
 def one_video(template: Template, parts: Inputs, middle: Column, first: int, prefix: str, **plan: Any) -> None:
     """Plan, sampler and decoder of one video in the columns from `first` on, with its last frame and the note."""
-    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD + 40, **plan)
+    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD, **plan)
     sampling, decoding = template.column(first), template.column(first + 1, 360)
     latents = template.sampler(sampling, parts, scheduler)
     decoder = template.decoder(decoding, parts, latents, prefix)
@@ -215,9 +215,7 @@ def segments(template: Template, parts: Inputs, middle: Column, first: int, **pl
     join = joining.node("LiveAvatar_JoinSegments", room=VIDEO, parts=4, filename_prefix="LiveAvatar/joined")
     for index in range(3):
         title = template.titles[f"segment_{index + 1}"]
-        scheduler = columns[0].node(
-            "LiveAvatar_ClipScheduler", room=TOLD + 60, title=title, segment_index=index, **plan
-        )
+        scheduler = columns[0].node("LiveAvatar_ClipScheduler", room=TOLD, title=title, segment_index=index, **plan)
         template.link(Source(clips, "INT"), scheduler, "segment_clips")
         template.link(Source(seed, "INT"), scheduler, "seed")
         latents = template.sampler(columns[1], parts, scheduler)
@@ -237,7 +235,7 @@ def long_video_segments(template: Template) -> None:
 def latents_and_spools(template: Template) -> None:
     parts, middle = template.demo_inputs()
     calc = middle.node("LiveAvatar_DurationCalc", room=TOLD, solve_for="num_clip", duration=3.0)
-    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD + 40, width=64, height=64)
+    scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD, width=64, height=64)
     template.link(Source(calc, "num_clip"), scheduler, "num_clip")
     sampling, collecting, showing = template.column(2), template.column(3), template.column(4)
     latents = template.sampler(sampling, parts, scheduler)
@@ -249,7 +247,7 @@ def latents_and_spools(template: Template) -> None:
     template.link(parts.vae, decoded, "vae")
     shown = showing.node("PreviewImage", room=VIDEO)
     template.link(Source(decoded, "IMAGE"), shown, "images")
-    collecting.node("LiveAvatar_Spools", room=TOLD + 100)
+    collecting.node("LiveAvatar_Spools", room=TOLD + 35)
 
 
 def avatar_14b(template: Template) -> None:

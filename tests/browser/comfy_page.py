@@ -176,6 +176,16 @@ class ComfyPage:
         self.page.evaluate(script, int(node))
         self.settle()
 
+    def overlapping(self) -> list[list[str]]:
+        """Titles of every two nodes of which one covers a part of the other."""
+        script = """() => {
+            const boxes = app.graph.nodes.map(n => [n.title, ...(n.boundingRect ?? n.getBounding())]);
+            const meet = ([, x, y, w, h], [, a, b, c, d]) => x < a + c && a < x + w && y < b + d && b < y + h;
+            const pairs = boxes.flatMap((one, i) => boxes.slice(i + 1).map(two => [one, two]));
+            return pairs.filter(([one, two]) => meet(one, two)).map(([one, two]) => [one[0], two[0]]);
+        }"""
+        return self.page.evaluate(script)
+
     def element(self, node: str) -> Locator:
         """The HTML element of a node; only Nodes 2.0 has one."""
         return self.page.locator(f'[data-node-id="{node}"]').first

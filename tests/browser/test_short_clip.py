@@ -43,6 +43,10 @@ def test_opens_runs_and_plays(template):
     template.screenshot("short_clip-done")
     assert any("128x128, 2 clips, 48 frames" in line for line in template.notes(sampler))
     assert any("48 frames, 3 s" in line for line in template.notes(decode))
+    assert not template.overlapping(), "nodes have grown over others"
+    template.press_run()
+    template.wait_until_done()
+    assert decode not in template.events("executing"), "an unchanged graph is decoded again"
     assert not template.errors
 
 
