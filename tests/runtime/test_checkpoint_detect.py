@@ -88,10 +88,10 @@ def test_entries_of_quantised_files_are_no_surprise():
     extra = {
         **{name: torch.empty(shapes[name], device="meta", dtype=torch.float8_e4m3fn) for name in names},
         "scaled_fp8": (2,),
-        "blocks.0.ffn.0.scale_weight": (),
+        "blocks.0.ffn.0.scale_weight": torch.tensor(0.5),
         "blocks.0.ffn.0.scale_input": (),
         "blocks.1.self_attn.q.comfy_quant": quantisation("float8_e4m3fn"),
-        "blocks.1.self_attn.q.weight_scale": (1,),
+        "blocks.1.self_attn.q.weight_scale": torch.ones(1),
     }
     assert detect_config(checkpoint(DEMO, **extra), DEMO.to_dict()) == DEMO
 
