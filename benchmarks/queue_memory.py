@@ -38,10 +38,13 @@ class Figures:
     freed: int
 
     def growth(self, settled: int) -> float:
-        """MiB a run, between runs of the same model: the last one and the first from number `settled` on."""
+        """MiB a run from number `settled` on, between runs of the same model; of the model that grew least.
+
+        What is not given back adds up whichever model runs, while what the C library keeps differs from run to run.
+        """
         runs = self.runs[settled:]
-        apart = (len(runs) - 1) // len(MODELS) * len(MODELS)
-        return (runs[-1] - runs[-1 - apart]) / MIB / max(1, apart)
+        of_one_model = [runs[place :: len(MODELS)] for place in range(len(MODELS))]
+        return min((sizes[-1] - sizes[0]) / MIB / (len(sizes) - 1) / len(MODELS) for sizes in of_one_model if sizes[1:])
 
 
 def resident(server: ComfyServer) -> int:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from fractions import Fraction
 
 import numpy as np
@@ -33,12 +32,6 @@ def test_object_info_shows_the_nodes(server):
         assert info[name]["display_name"] == title and info[name]["category"] == "LiveAvatar"
         inputs = {**info[name]["input"]["required"], **info[name]["input"].get("optional", {})}
         assert all(spec[1].get("tooltip") for spec in inputs.values())
-
-
-def test_the_pack_imports_in_under_a_second(server):
-    """ComfyUI prints the time of each pack when it starts; torch is loaded by then."""
-    times = re.findall(r"([\d.]+) seconds.*ComfyUI-LiveAvatar", server.log.read_text())
-    assert times and all(float(seconds) < 1 for seconds in times)
 
 
 def test_the_loader_always_offers_the_demo_model(server):
