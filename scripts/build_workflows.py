@@ -225,6 +225,9 @@ def segments(template: Template, parts: Inputs, middle: Column, first: int, **pl
         for column in columns:
             column.bottom = lowest
     template.link(parts.sound, join, "audio")
+    if template.has_steps:
+        template.frame("step_plan", middle)
+        template.frame("step_video", columns[0], joining)
 
 
 def long_video_segments(template: Template) -> None:

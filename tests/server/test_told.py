@@ -12,6 +12,20 @@ CASES = [
         build=lambda prompt: prompt.set("LiveAvatar_AudioEncode", audio=short_sound(prompt, seconds=1.4)),
     ),
     Told(
+        "a size that the model does not know",
+        "LiveAvatar_DiTSampler",
+        "only knows 64x64 pixels, and the video is 128x128: it will look wrong",
+        plan={"width": 128, "height": 128},
+        build=lambda prompt: prompt.set("LiveAvatar_AudioEncode", audio=short_sound(prompt, seconds=0.7)),
+    ),
+    Told(
+        "a size by its name",
+        "LiveAvatar_ClipScheduler",
+        "size 384x256: the video has exactly this size.*width, height and keep_aspect are not used",
+        plan={"size": "384x256"},
+        build=lambda prompt: only_plan(prompt),
+    ),
+    Told(
         "a clip length that is no multiple of 12",
         "LiveAvatar_ClipScheduler",
         r"infer_frames is 50.*multiple of 12.*60 or 48",
@@ -19,6 +33,13 @@ CASES = [
         refused=True,
     ),
 ]
+
+
+def only_plan(prompt) -> None:
+    """Nothing but Clip Scheduler runs."""
+    scheduler = prompt.id("LiveAvatar_ClipScheduler")
+    prompt.nodes = {scheduler: prompt.nodes[scheduler]}
+    prompt.add("look", "PreviewAny", source=[scheduler, 0])
 
 
 def short_sound(prompt, seconds: float) -> list:
