@@ -27,6 +27,7 @@ from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
 from .copying import copied_stream
 from .sound import SoundTrack, check_sound
+from .thread_priority import ordinary_priority
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -92,7 +93,8 @@ class VideoWriter:
             self._picture = self._add_picture(self.format, keyframe_interval)
             if sample_rate is not None:
                 self._sound = SoundTrack(self._container, sample_rate, channels, kind.sound)
-            self._container.start_encoding()
+            with ordinary_priority():
+                self._container.start_encoding()
         except FFmpegError as error:
             self._discard()
             raise MachineError(_why_not_open(self.path, self.format.codec.encoder, error)) from error

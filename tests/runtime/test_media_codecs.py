@@ -1,6 +1,8 @@
 """Every codec and pixel format: what comes back, with its sound, its metadata, and what a killed process leaves."""
 
+import os
 import signal
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -172,3 +174,16 @@ def test_an_encoder_without_the_pixel_format(monkeypatch):
 
 def test_every_sound_codec_is_there():
     assert {kind.sound for kind in (settings.kind for settings in CODECS.values())} == set(SOUND_CODECS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux do encoders ask for another priority")
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_thread_becomes_a_real_time_one(tmp_path, codec):
+    """As root, SVT-AV1 would get it: for its own threads and for the one that opens it."""
+    chosen = video_format(codec, AUTO)
+    threads = set()
+    with VideoWriter(tmp_path / f"a.{chosen.extension}", WIDTH, HEIGHT, Fraction(16), codec=codec) as video:
+        for first in range(0, 2 * FRAMES_PER_BLOCK, FRAMES_PER_BLOCK):
+            video.write_frames(brightness(numbered_frames(first, FRAMES_PER_BLOCK), video.bits))
+            threads |= {os.sched_getscheduler(int(name)) for name in os.listdir("/proc/self/task")}
+    assert threads == {os.SCHED_OTHER} == {os.sched_getscheduler(0)}
