@@ -2,8 +2,9 @@
 
     python -m liveavatar_runtime.planning.advisor
 
-prints the table of the documentation. Speeds are predictions from sustained rates (`machines.Card.flops`), not
-measurements; what can be relied on is the order of the executors and their memory.
+prints the table of the documentation. Speeds are predictions from sustained rates (`machines.Card.flops`), which are
+assumed unless the card was measured (`calibration`); what can be relied on is the order of the executors and their
+memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -159,7 +160,7 @@ class Advisor:
         if setting.decoder is None:
             return 0.0
         card = self.machines.cards[stages if setting.vae_alone else setting.decoder]
-        return self.work.decode_flops() / card.flops
+        return self.work.decode_flops() / card.decoding
 
     def _decoder_at(self, setting: Setting, stages: int) -> int | None:
         """The stage that decodes too; None when a card without a stage does."""
@@ -276,5 +277,12 @@ def documented() -> Iterator[str]:
         yield from table(work, machines)
 
 
+def rates(machines: Sequence[Machines] = PRESETS) -> str:
+    """The rate of each card, and whether it is measured or predicted: one line, which docs/EXECUTORS.md has too."""
+    cards = {card.name: card for one in machines for card in one.cards}
+    told = [f"{card.name} {card.flops / 1e12:.0f} TFLOP/s ({card.source})" for card in cards.values()]
+    return f"Sustained rates: {', '.join(told)}."
+
+
 if __name__ == "__main__":
-    print(*documented(), sep="\n")
+    print(*documented(), "", rates(), sep="\n")
