@@ -1,0 +1,154 @@
+"""How much of the system's memory pinned caches really take: PyTorch's host allocator rounds every block up to a power
+of two and keeps what is freed."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.dit.staged_cache import StagedCache
+from liveavatar_runtime.planning.memory import Placement, cache_shape, ram_bytes, staged_layer_bytes
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+from . import models
+from .bench import GIB, Bench
+
+BF16 = torch.bfloat16
+LAYERS = 8
+"""Of the model's that are measured: pinning takes seconds for some GiB."""
+STATUS = ("VmRSS", "VmLck", "VmPin")
+"""Of /proc/self/status, on Linux."""
+TABLE = "Host memory of caches in RAM"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes: what PyTorch's host allocator holds (None where it cannot say), what the process holds by several counts,
+    and what the system has free."""
+
+    allocator: int | None
+    in_use: int | None
+    process: dict[str, int]
+    free: int
+
+    @classmethod
+    def now(cls, bench: Bench) -> "Held":
+        allocator = in_use = None
+        statistics: Callable[[], Any] | None = getattr(torch.cuda, "host_memory_stats", None)
+        if bench.on_card and statistics is not None:
+            found = statistics()
+            allocator, in_use = found.get("allocated_bytes.current"), found.get("active_bytes.current")
+        return cls(allocator, in_use, process_memory(), available())
+
+
+def available() -> int:
+    return psutil.virtual_memory().available
+
+
+def process_memory() -> dict[str, int]:
+    """Bytes by name: on Linux resident, locked and pinned memory, elsewhere what there is."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return {"VmRSS": psutil.Process().memory_info().rss}
+    lines = (line.split() for line in status.read_text(encoding="ascii", errors="replace").splitlines())
+    return {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if line and line[0].rstrip(":") in STATUS}
+
+
+def power_of_two(size: int) -> int:
+    """The smallest one that is not below `size`."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+def rounded_bytes(config: AvatarConfig, plan: ClipPlan, dtype: torch.dtype, placement: Placement) -> int:
+    """What the caches in RAM pin when every store and every part of a sink is rounded up to a power of two."""
+    if placement.kv_cache == "device":
+        return 0
+    shape = cache_shape(config, plan)
+    numbers = shape.steps * shape.values(shape.ring_tokens) // 2
+    if placement.kv_dtype == "fp8":
+        stores = power_of_two(numbers) + power_of_two(numbers // shape.head_dim * 4)
+    else:
+        stores = power_of_two(numbers * dtype.itemsize)
+    sink = power_of_two(shape.values(shape.sink_tokens) // 2 * dtype.itemsize)
+    # Keys and values of the ring; of the sink, reference keys, motion keys and values, and while it is renewed again.
+    return (config.num_layers - placement.device_layers) * (2 * stores + 2 * 2 * sink)
+
+
+def measure(bench: Bench) -> None:
+    """Caches of some layers at two sizes, one after the other in one process, as two videos are."""
+    config = models.large_config(bench)
+    large, small = reversed(models.sizes(bench)[-2:])
+    for number, size in enumerate((large, small), start=1):
+        plan = models.plan_of(bench, size)
+        layers = min(LAYERS, config.num_layers)
+        asked = layers * staged_layer_bytes(config, plan, BF16, Placement("ram"))
+        if 2 * asked > 0.5 * available():
+            bench.record.skip(f"{2 * asked / GIB:.0f} GiB would be pinned of {available() / GIB:.0f} that are free")
+            return
+        before = Held.now(bench)
+        start = time.perf_counter()
+        cache = StagedCache(cache_shape(config, plan), range(layers), BF16, bench.device)
+        seconds = time.perf_counter() - start
+        held = Held.now(bench)
+        stores = cache.nbytes - 2 * cache._buffer_keys.nbytes
+        _row(bench, f"{size[0]}x{size[1]}, run {number}", layers, stores, before, held, seconds)
+        del cache
+        gc.collect()
+        freed = Held.now(bench)
+        _row(bench, f"after run {number}, all freed", layers, 0, before, freed, None)
+        if held.allocator is not None and before.allocator is not None:
+            name = f"host memory of the caches of {layers} layers in RAM, {size[0]}x{size[1]}, run {number}"
+            bench.record.compare(name, stores / GIB, (held.allocator - before.allocator) / GIB, "GiB")
+    _whole_model(bench, config)
+    give_back(bench)
+
+
+def _whole_model(bench: Bench, config: AvatarConfig) -> None:
+    for size in models.sizes(bench):
+        plan = models.plan_of(bench, size)
+        for placement in (Placement("ram"), Placement("ram", "fp8")):
+            bench.record.row(
+                "Host memory of the whole model's caches, counted",
+                size=f"{size[0]}x{size[1]}",
+                caches=str(placement),
+                **{"planned, GiB": ram_bytes(config, plan, BF16, placement) / GIB},
+                **{"rounded to powers of two, GiB": rounded_bytes(config, plan, BF16, placement) / GIB},
+            )
+
+
+def _row(bench: Bench, what: str, layers: int, asked: int, before: Held, held: Held, seconds: float | None) -> None:
+    grown = {name: (held.process[name] - before.process.get(name, 0)) / GIB for name in held.process}
+    bench.record.row(
+        TABLE,
+        what=what,
+        layers=layers,
+        **{"asked for, GiB": asked / GIB},
+        **{"allocator holds, GiB": None if held.allocator is None else held.allocator / GIB},
+        **{"of it in use, GiB": None if held.in_use is None else held.in_use / GIB},
+        **{f"{name}, more, GiB": size for name, size in grown.items()},
+        **{"free RAM, less, GiB": (before.free - held.free) / GIB, "seconds": seconds},
+    )
+
+
+def give_back(bench: Bench) -> None:
+    """What is cached is given back where PyTorch can, so that later steps find it free."""
+    empty = getattr(torch._C, "_host_emptyCache", None)
+    if bench.on_card and empty is not None:
+        gc.collect()
+        empty()
+
+
+def locked_limit() -> str:
+    """What the system allows a process to lock; CUDA's pinned memory does not count against it on Linux."""
+    try:
+        import resource
+    except ImportError:
+        return "unknown"
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return "unlimited" if soft == resource.RLIM_INFINITY else f"{soft / 2**20:.0f} MiB"
