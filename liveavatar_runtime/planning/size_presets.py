@@ -52,8 +52,8 @@ def unsuitable_size(config: AvatarConfig, made_for: tuple[int, int] | None, plan
     if made_for is not None and (plan.width, plan.height) != made_for:
         width, height = made_for
         return (
-            f"This model only knows {width}x{height} pixels, and the video is {size}: it will look wrong. Set width "
-            f"{width} and height {height} in Clip Scheduler, or load the 14B model."
+            f"This model only knows {width}x{height} pixels, and the video is {size}: it will look wrong. Set size "
+            f"custom, width {width} and height {height} in Clip Scheduler, or load the 14B model."
         )
     if config.dim >= WAN_S2V_14B.dim and plan.width * plan.height < SMALLEST_14B:
         return (
