@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,16 +70,19 @@ def prompt_for(server: ComfyServer, model: str, seed: int) -> PromptBuilder:
     return prompt
 
 
-def measure(server: ComfyServer, runs: int) -> Figures:
+def measure(server: ComfyServer, runs: int, trim: Callable[[], None] = lambda: None) -> Figures:
+    """`trim` is called before memory is looked at: a server that ran other things keeps freed memory for itself."""
     start, after = resident(server), []
     for number in range(runs):
         prompt = prompt_for(server, MODELS[number % len(MODELS)], seed=number)
         server.client.run(prompt.nodes).raise_for_error()
+        trim()
         after.append(resident(server))
     server.client.post("/free", {"free_memory": True, "unload_models": True})
     freed = [after[-1]]
     for _ in range(20):
         time.sleep(1)
+        trim()
         freed.append(resident(server))
         # The server frees in steps, between two looks at its queue.
         if freed[-1] < after[-1] - 8 * MIB and freed[-1] == freed[-2]:
