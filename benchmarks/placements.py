@@ -12,10 +12,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +22,9 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.card.running import Caches  # noqa: E402
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B, AvatarConfig  # noqa: E402
 from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
-from liveavatar_runtime.dit.staged_cache import StagedCache  # noqa: E402
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.planning.memory import Placement, cache_traffic, working_bytes  # noqa: E402
 from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
@@ -55,23 +54,6 @@ class Measured:
     seconds: float
     peak: int | None
     moved: int
-
-
-@dataclass
-class Caches:
-    """Makes an executor's caches and remembers them."""
-
-    make: Callable[..., Any]
-    made: list[Any] = field(default_factory=list)
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        self.made.append(self.make(*arguments, **options))
-        return self.made[-1]
-
-    @property
-    def moved(self) -> int:
-        staged = [cache.traffic for cache in self.made if isinstance(cache, StagedCache)]
-        return sum(traffic.fetched + traffic.written for traffic in staged)
 
 
 def random_model(config: AvatarConfig, dtype: torch.dtype, device: torch.device) -> CausalWanS2V:
