@@ -21,8 +21,10 @@ WAIT_SECONDS = 0.2
 NEWS_KEPT = 20
 """Texts that are remembered; a broken disk could make one a block."""
 NOT_NUMBERS = (
-    "The model gave values that are not numbers (NaN or infinite) in clip {clip}; nothing of this clip is kept. Its "
-    "weights hold such values, a LoRA is too strong, or the number format is too small: set precision bf16 or fp32 "
+    "The model gave values that are not numbers (NaN or infinite) in clip {clip}; nothing of this clip is kept. {cause}"
+)
+UNKNOWN_CAUSE = (
+    "Its weights hold such values, a LoRA is too strong, or the number format is too small: set precision bf16 or fp32 "
     "and lower the LoRA strengths in Load Avatar Model, or get the weight file again."
 )
 
@@ -58,7 +60,7 @@ class LatentStream:
     expect, `facts` the rest. `stop_if_interrupted` is called while waiting for another prompt and may raise. Nothing
     grows with the number of clips. An error, an interruption or a crash loses no finished clip, and none is sampled
     twice where the state after it could be kept. Sampling raises MachineError when the model gives values that are not
-    numbers; of that clip nothing is kept.
+    numbers; of that clip nothing is kept, and `cause_of_nan()` says in the error where they come from and what to do.
     """
 
     def __init__(
@@ -70,10 +72,11 @@ class LatentStream:
         states: StateSettings | None = None,
         say: Callable[[str], None] = lambda text: None,
         stop_if_interrupted: Callable[[], None] = lambda: None,
+        cause_of_nan: Callable[[], str] = lambda: UNKNOWN_CAUSE,
     ) -> None:
         self.plan, self.history, self.spool = plan, history, spool or Spool.temporary()
         self._start_run, self._states = start_run, states or StateSettings()
-        self._say, self._stop_if_interrupted = say, stop_if_interrupted
+        self._say, self._stop_if_interrupted, self._cause_of_nan = say, stop_if_interrupted, cause_of_nan
         self.news: list[str] = []
         self.facts: list[str] = []
         self._shape = clip_shape(plan)
@@ -229,7 +232,7 @@ class LatentStream:
         if not block.latents.isfinite().all():
             # Neither these nor the caches that hold their traces may be gone on with.
             self._work = None
-            raise MachineError(NOT_NUMBERS.format(clip=block.clip + 1))
+            raise MachineError(NOT_NUMBERS.format(clip=block.clip + 1, cause=self._cause_of_nan()))
         if work is None or work.clip != block.clip:
             work = self._work = ClipInWork(block.clip, [])
         work.parts.append(block.latents)
