@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from ..liveavatar_runtime.dit.attention import AttentionKernel, sdpa
-from ..liveavatar_runtime.dit.backends import SAGE, SDPA, Use, not_used, resolve_attention
-from ..liveavatar_runtime.sampling.fingerprint import EXACT, Fingerprint
+from liveavatar_runtime.dit.attention import AttentionKernel, sdpa
+from liveavatar_runtime.dit.backends import SAGE, SDPA, Use, not_used, resolve_attention
+from liveavatar_runtime.sampling.fingerprint import EXACT, Fingerprint
+
 from . import comfy_bridge as bridge
 from .identity import identity
 from .layer_hooks import OVERRIDE, honoured_hooks

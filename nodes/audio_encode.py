@@ -6,8 +6,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.planning import duration as time
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.planning import duration as time
+
 from . import comfy_bridge as bridge
 from .audio_input import read_audio
 from .bundle_parts import BundleAudioEncoder
@@ -55,7 +56,7 @@ class AudioEncode(io.ComfyNode):
     def execute(
         cls, audio_encoder: Any, audio: Any, infer_frames: int = INFER_FRAMES, fps: float = FPS
     ) -> io.NodeOutput:
-        from ..liveavatar_runtime.audio.features import AvatarAudio
+        from liveavatar_runtime.audio.features import AvatarAudio
 
         if audio_encoder is None:
             raise InputError(
@@ -75,7 +76,7 @@ class AudioEncode(io.ComfyNode):
 
 def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str) -> Tensor:
     """waveform [C, S] -> hidden states [layers + 1, frames, width] float32 on the CPU, long tracks in windows."""
-    from ..liveavatar_runtime.audio.windows import encode_in_windows
+    from liveavatar_runtime.audio.windows import encode_in_windows
 
     def all_layers(samples: Tensor, rate: int) -> Tensor:
         layers = audio_encoder.encode_audio(samples[None], rate)["encoded_audio_all_layers"]

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.audio.waveform import Sound
+    from liveavatar_runtime.audio.waveform import Sound
 
 NO_SOUND = "this video has no sound: connect a voice, from Load Audio for instance."
 PARTS = ("waveform", "sample_rate")
@@ -17,7 +17,7 @@ def read_audio(audio: Any) -> "Sound":
     Raises InputError when there is none, which is what nodes that load videos give for a silent one, and as
     `read_sound` does.
     """
-    from ..liveavatar_runtime.audio.waveform import read_sound
+    from liveavatar_runtime.audio.waveform import read_sound
 
     if audio is None:
         raise InputError(NO_SOUND)

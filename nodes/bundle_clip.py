@@ -13,10 +13,11 @@ from comfy import sd1_clip
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
-from ..liveavatar_runtime.checkpoint.bundle import Bundle
-from ..liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
-from ..liveavatar_runtime.checkpoint.umt5 import hugging_face_names, infer_config, is_archive
-from ..liveavatar_runtime.errors import CheckpointError
+from liveavatar_runtime.checkpoint.bundle import Bundle
+from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+from liveavatar_runtime.checkpoint.umt5 import hugging_face_names, infer_config, is_archive
+from liveavatar_runtime.errors import CheckpointError
+
 from .prompt_input import PROMPT_TOKENS
 
 # Core's signatures only admit the class of their default, which is CLIP's, not T5's.

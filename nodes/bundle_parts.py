@@ -9,8 +9,9 @@ import comfy.sd
 import comfy.utils
 from torch import Tensor
 
-from ..liveavatar_runtime.checkpoint.bundle import Bundle
-from ..liveavatar_runtime.errors import CheckpointError
+from liveavatar_runtime.checkpoint.bundle import Bundle
+from liveavatar_runtime.errors import CheckpointError
+
 from . import comfy_bridge as bridge
 
 Progress = Callable[[int, int], None]
@@ -20,8 +21,8 @@ def load_bundle_vae(bundle: Bundle) -> Any:
     """A comfy.sd.VAE; None when the bundle has none. Raises CheckpointError when it is no complete Wan 2.1 VAE."""
     if bundle.vae is None:
         return None
-    from ..liveavatar_runtime.checkpoint.safetensors_io import read_tensors
-    from ..liveavatar_runtime.vae import load_wan_vae
+    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.vae import load_wan_vae
 
     tensors, metadata = read_tensors(bundle.vae)
     # Core only logs what is missing, and decodes with what happens to be in memory there.
@@ -35,8 +36,8 @@ def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
     """None when the bundle has none. Raises CheckpointError when its weights don't fit."""
     if bundle.wav2vec2 is None:
         return None
-    from ..liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-    from ..liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+    from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
+    from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
 
     weights = next((f for f in (*bundle.wav2vec2.glob("*.safetensors"), *bundle.wav2vec2.glob("*.bin"))), None)
     if weights is None:

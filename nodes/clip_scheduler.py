@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.planning import duration as time
-from ..liveavatar_runtime.planning.advice import advice
-from ..liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, preset_note
-from ..liveavatar_runtime.sampling.plan import (
+from liveavatar_runtime.planning import duration as time
+from liveavatar_runtime.planning.advice import advice
+from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, preset_note
+from liveavatar_runtime.sampling.plan import (
     MAX_DISTANCE,
     MAX_SIDE,
     MIN_DISTANCE,
@@ -13,7 +13,8 @@ from ..liveavatar_runtime.sampling.plan import (
     SINK_POLICIES,
     check_distance,
 )
-from ..liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS, ENDS, End, PlanRequest
+from liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS, ENDS, End, PlanRequest
+
 from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
 from .types import CATEGORY, PlanSocket

@@ -24,9 +24,9 @@ class CollectLatents(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
-        from ..liveavatar_runtime.planning.advice import check_collected
-        from ..liveavatar_runtime.planning.duration import FRAMES_PER_LATENT, latents_for_frames
-        from ..liveavatar_runtime.vae import from_model_space
+        from liveavatar_runtime.planning.advice import check_collected
+        from liveavatar_runtime.planning.duration import FRAMES_PER_LATENT, latents_for_frames
+        from liveavatar_runtime.vae import from_model_space
 
         part = latents.stream.segment
         check_collected(latents.stream.plan)

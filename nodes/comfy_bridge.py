@@ -18,10 +18,10 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from torch import Tensor
 
-from ..liveavatar_runtime.dit.attention import sdpa
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.sampling.block_loop import Evaluation
-from ..liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.dit.attention import sdpa
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.sampling.block_loop import Evaluation
+from liveavatar_runtime.sampling.plan import ClipPlan
 
 log = logging.getLogger("LiveAvatar")
 
@@ -43,7 +43,7 @@ def register_folders() -> None:
 
 def bundle_folders() -> dict[str, Path]:
     """Whole models by name; of two with one name the first folder's counts, as in all of ComfyUI."""
-    from ..liveavatar_runtime.checkpoint.bundle import is_bundle
+    from liveavatar_runtime.checkpoint.bundle import is_bundle
 
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths(BUNDLE_FOLDER)):

@@ -17,14 +17,15 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..liveavatar_runtime.checkpoint.safetensors_io import QUANTISATION_HEADER, open_checkpoint
-from ..liveavatar_runtime.config import AvatarConfig
-from ..liveavatar_runtime.errors import CheckpointError
+from liveavatar_runtime.checkpoint.safetensors_io import QUANTISATION_HEADER, open_checkpoint
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.errors import CheckpointError
+
 from .core_weights import CoreWeights, Progress, Tell, empty_weights, fill_weights
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.checkpoint.lora import FittedLora
+    from liveavatar_runtime.checkpoint.lora import FittedLora
 
 AS_IN_FILE = "as in file"
 PLAIN = (torch.bfloat16, torch.float16, torch.float32)
@@ -67,7 +68,7 @@ def _load(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Any:
-    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config, expected_shapes
+    from liveavatar_runtime.checkpoint.detect import config_beside, detect_config, expected_shapes
 
     checkpoint = open_checkpoint(path, _read_with_core)
     config = detect_config(checkpoint, config_beside(path))
@@ -128,8 +129,8 @@ def with_loras(patcher: Any, loras: Sequence[tuple[Path, float]]) -> tuple[Any, 
 
 
 def _with_lora(patcher: Any, path: Path, strength: float) -> tuple[Any, "FittedLora"]:
-    from ..liveavatar_runtime.checkpoint.detect import expected_shapes
-    from ..liveavatar_runtime.checkpoint.lora import CORE_PREFIX, fit_lora, open_lora
+    from liveavatar_runtime.checkpoint.detect import expected_shapes
+    from liveavatar_runtime.checkpoint.lora import CORE_PREFIX, fit_lora, open_lora
 
     fitted = fit_lora(open_lora(path), expected_shapes(adopt(patcher).config))
     patched = patcher.clone()

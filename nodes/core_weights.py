@@ -16,9 +16,9 @@ import comfy.quant_ops
 import torch
 from torch import Tensor
 
-from ..liveavatar_runtime.aligned import STAYS_ON_DISK
-from ..liveavatar_runtime.checkpoint.memory import available_memory, gib, stay_on_disk, too_little
-from ..liveavatar_runtime.checkpoint.quantised import (
+from liveavatar_runtime.aligned import STAYS_ON_DISK
+from liveavatar_runtime.checkpoint.memory import available_memory, gib, stay_on_disk, too_little
+from liveavatar_runtime.checkpoint.quantised import (
     FP8,
     INT8,
     NOTE,
@@ -27,9 +27,9 @@ from ..liveavatar_runtime.checkpoint.quantised import (
     quantised_layers,
     weight_scale,
 )
-from ..liveavatar_runtime.checkpoint.safetensors_io import Checkpoint
-from ..liveavatar_runtime.checkpoint.weights import PlainWeights, Shape
-from ..liveavatar_runtime.errors import CheckpointError, MemoryShortage
+from liveavatar_runtime.checkpoint.safetensors_io import Checkpoint
+from liveavatar_runtime.checkpoint.weights import PlainWeights, Shape
+from liveavatar_runtime.errors import CheckpointError, MemoryShortage
 
 EMBEDDINGS = ("trainable_cond_mask",)
 """Layers with two axes that are no products; core looks up rows of them in fewer formats."""

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError
+
 from . import comfy_bridge as bridge
 from .types import AvatarLatents
 from .vae_bridge import StreamingVAE
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.media.online_video import Decoder
-    from ..liveavatar_runtime.vae.online_decoder import VideoStart
+    from liveavatar_runtime.media.online_video import Decoder
+    from liveavatar_runtime.vae.online_decoder import VideoStart
 
 AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
 DECODERS = (AUTO, COMFYUI, WORKERS)
@@ -43,8 +44,8 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tu
 
 def refusal(facts: dict[str, Any] | None, vae: StreamingVAE) -> str:
     """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
-    from ..liveavatar_runtime.parallel.channel import dtype_name
-    from ..liveavatar_runtime.parallel.weights_key import vae_key
+    from liveavatar_runtime.parallel.channel import dtype_name
+    from liveavatar_runtime.parallel.weights_key import vae_key
 
     if facts is None:
         return "these workers have no VAE; start them with --vae and one more rank"
@@ -60,13 +61,13 @@ def open_decoder(
     """What decodes the stream's blocks, primed, with progress on the node; with `workers` no VAE is loaded here."""
     priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)
     if workers is not None:
-        from ..liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
+        from liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
 
         with closing(RemoteDecoder(workers, priming, start, vae.dtype, bridge.stop_if_interrupted)) as decoder:
             yield decoder
         return
-    from ..liveavatar_runtime.vae.online_decoder import OnlineDecoder
-    from ..liveavatar_runtime.vae.state import counted
+    from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+    from liveavatar_runtime.vae.state import counted
 
     module, device = vae.on_device()
     progress = bridge.preparation(node_id, "Preparing the decoder")

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.dit.attention import AttentionKernel
-from ..liveavatar_runtime.dit.backends import BACKENDS
-from ..liveavatar_runtime.parallel.executor import Executor
-from ..liveavatar_runtime.planning.memory import (
+from liveavatar_runtime.dit.attention import AttentionKernel
+from liveavatar_runtime.dit.backends import BACKENDS
+from liveavatar_runtime.parallel.executor import Executor
+from liveavatar_runtime.planning.memory import (
     ON_DEVICE,
     KVCacheChoice,
     KVTypeChoice,
@@ -17,11 +17,12 @@ from ..liveavatar_runtime.planning.memory import (
     ScheduleChoice,
     choose_placement,
 )
-from ..liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
-from ..liveavatar_runtime.sampling.latent_stream import LatentStream, Run
-from ..liveavatar_runtime.sampling.plan import ClipPlan
-from ..liveavatar_runtime.sampling.plan_request import PlanRequest
-from ..liveavatar_runtime.sampling.states import StateType
+from liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
+from liveavatar_runtime.sampling.latent_stream import LatentStream, Run
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.plan_request import PlanRequest
+from liveavatar_runtime.sampling.states import StateType
+
 from . import comfy_bridge as bridge
 from .attention_choice import choose_attention, patches_key
 from .executor_choice import executor_for
@@ -43,7 +44,7 @@ from .vae_bridge import StreamingVAE, streaming_vae
 from .worker_model import worker_executor, worker_placement
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.planning.stages import StagePlan
+    from liveavatar_runtime.planning.stages import StagePlan
 
 
 class DiTSampler(io.ComfyNode):
@@ -166,9 +167,9 @@ class DiTSampler(io.ComfyNode):
         state_budget: float = 8.0,
         state_dtype: StateType = "auto",
     ) -> io.NodeOutput:
-        from ..liveavatar_runtime.media.faces import check_faces
-        from ..liveavatar_runtime.media.images import read_picture
-        from ..liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
+        from liveavatar_runtime.media.faces import check_faces
+        from liveavatar_runtime.media.images import read_picture
+        from liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
 
         notes = Notes()
         chosen_attention = choose_attention(model, attention, compile, devices_of(model))
@@ -230,10 +231,10 @@ def final_plan(
 
     Raises InputError when the voice ends before the plan's segment, or no size fits the picture.
     """
-    from ..liveavatar_runtime.planning.advice import length_advice
-    from ..liveavatar_runtime.planning.size_presets import unsuitable_size
-    from ..liveavatar_runtime.planning.sizes import size_notes
-    from ..liveavatar_runtime.sampling.plan_request import VoicedPlan
+    from liveavatar_runtime.planning.advice import length_advice
+    from liveavatar_runtime.planning.size_presets import unsuitable_size
+    from liveavatar_runtime.planning.sizes import size_notes
+    from liveavatar_runtime.sampling.plan_request import VoicedPlan
 
     voiced = VoicedPlan.of(asked, audio)
     plan = voiced.plan.fitted_to(height, width)
@@ -248,7 +249,7 @@ def final_plan(
 
 def size_of(plan: ClipPlan) -> str:
     """The final size of the video, and of the segment if it is made in several."""
-    from ..liveavatar_runtime.planning.advice import clips_text
+    from liveavatar_runtime.planning.advice import clips_text
 
     text = f"{plan.width}x{plan.height}, {plan.num_clip} clips, {plan.frames} frames"
     part = plan.segment
@@ -306,9 +307,9 @@ def executor_of(
     compile_layers: bool,
 ) -> Executor:
     """The executor of a model in worker processes, or on one device, where it is loaded."""
-    from ..liveavatar_runtime.parallel.local import LocalExecutor
-    from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
-    from ..liveavatar_runtime.planning.out_of_memory import sampling_told
+    from liveavatar_runtime.parallel.local import LocalExecutor
+    from liveavatar_runtime.planning.memory import decode_bytes, working_bytes
+    from liveavatar_runtime.planning.out_of_memory import sampling_told
 
     if model.workers is not None:
         return worker_executor(model, placement)

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.planning import duration as time
+from liveavatar_runtime.planning import duration as time
+
 from .notes import KEPT_WHEN_CACHED, Notes
 from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
 from .types import CATEGORY

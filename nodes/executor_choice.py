@@ -1,8 +1,9 @@
 """The executor of a run: the one that the user chose, or what `auto` stands for with this plan on these devices."""
 
-from ..liveavatar_runtime.parallel.devices import AUTO
-from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice
-from ..liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.parallel.devices import AUTO
+from liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice
+from liveavatar_runtime.sampling.plan import ClipPlan
+
 from . import comfy_bridge as bridge
 from .stage_models import decoder_bytes, device_shares, timed_work, usable_memory
 from .types import AvatarModel
@@ -15,10 +16,10 @@ def executor_for(
     """Its name, and for the node why `auto` chose it; nothing when the user did."""
     if model.workers is not None or model.executor != AUTO:
         return model.executor, ""
-    from ..liveavatar_runtime.planning.choice import Place, Places, choose_executor
-    from ..liveavatar_runtime.planning.machines import RTX_4090
-    from ..liveavatar_runtime.planning.measured import stages_beside
-    from ..liveavatar_runtime.planning.memory import placements_of
+    from liveavatar_runtime.planning.choice import Place, Places, choose_executor
+    from liveavatar_runtime.planning.machines import RTX_4090
+    from liveavatar_runtime.planning.measured import stages_beside
+    from liveavatar_runtime.planning.memory import placements_of
 
     devices, home = model.devices, vae.patcher.load_device
     beside, sharing = decoder_bytes(vae, plan), stages_beside(devices)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..liveavatar_runtime.parallel.weights_key import sampled
+from liveavatar_runtime.parallel.weights_key import sampled
 
 DEPTH = 8
 """How far objects that hold objects are followed."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import InputImpl, io, ui
 
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.planning.duration import format_duration
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.planning.duration import format_duration
+
 from . import comfy_bridge as bridge
 from .audio_input import read_audio
 from .notes import Notes
@@ -16,7 +17,7 @@ from .types import CATEGORY
 from .validation import verdict
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.audio.waveform import Sound
+    from liveavatar_runtime.audio.waveform import Sound
 
 MAX_PARTS = 100
 NAMES = [f"part_{number}" for number in range(1, MAX_PARTS + 1)]
@@ -95,8 +96,8 @@ class JoinSegments(io.ComfyNode):
         cls, given: list[tuple[str, Any]], prefix: str, reencode: bool, sound: "Sound | None", notes: Notes
     ) -> io.NodeOutput:
         """The videos, by what messages call them, in one file."""
-        from ..liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
-        from ..liveavatar_runtime.media.parts import check_parts
+        from liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
+        from liveavatar_runtime.media.parts import check_parts
 
         node_id = cls.hidden.unique_id
         with bridge.temporary_folder() as folder:

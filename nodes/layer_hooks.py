@@ -14,9 +14,10 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention, wrap_attn
 from torch import Tensor
 
-from ..liveavatar_runtime.dit.attention import AttentionKernel
-from ..liveavatar_runtime.dit.hooks import BeginRow
-from ..liveavatar_runtime.errors import InputError
+from liveavatar_runtime.dit.attention import AttentionKernel
+from liveavatar_runtime.dit.hooks import BeginRow
+from liveavatar_runtime.errors import InputError
+
 from . import comfy_bridge as bridge
 
 OVERRIDE = "optimized_attention_override"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.parallel.channel import parse_address
-from ..liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
+from liveavatar_runtime.parallel.channel import parse_address
+from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
+
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_loras
@@ -30,7 +31,7 @@ from .worker_model import (
 )
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.checkpoint.lora import FittedLora
+    from liveavatar_runtime.checkpoint.lora import FittedLora
 
 BUNDLE_MARK = "/"
 """End of a bundle's name in the list, so that it differs from a file's."""
@@ -149,7 +150,7 @@ class LoadAvatarModel(io.ComfyNode):
         workers: str = "",
         **more: Any,
     ) -> io.NodeOutput:
-        from ..liveavatar_runtime.checkpoint.bundle import find_bundle
+        from liveavatar_runtime.checkpoint.bundle import find_bundle
 
         name = model.removesuffix(BUNDLE_MARK)
         bundle = find_bundle(bridge.bundle_folders()[name]) if model.endswith(BUNDLE_MARK) else None
@@ -189,7 +190,7 @@ def load_model(
     notes: Notes,
 ) -> tuple[AvatarModel, list["FittedLora"]]:
     """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
-    from ..liveavatar_runtime.parallel.weights_key import weights_key
+    from liveavatar_runtime.parallel.weights_key import weights_key
 
     path = source if isinstance(source, Path) else None
     if executor == FSDP:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.config import AvatarConfig
+
 from . import comfy_bridge as bridge
 from .notes import Notes
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.checkpoint.lora import FittedLora
+    from liveavatar_runtime.checkpoint.lora import FittedLora
 
 LIVE_AVATAR_NAME = re.compile(r"live[\W_]*avatar", re.IGNORECASE)
 """In the name of a file whose weights have the LoRA merged in; nothing else in it tells."""
@@ -19,8 +20,8 @@ LIVE_AVATAR_NAME = re.compile(r"live[\W_]*avatar", re.IGNORECASE)
 
 def loras_for_workers(config: AvatarConfig, loras: Sequence[tuple[Path, float]]) -> list["FittedLora"]:
     """What workers will merge. Raises CheckpointError for a LoRA that they cannot, or that fits nothing."""
-    from ..liveavatar_runtime.checkpoint.detect import expected_shapes
-    from ..liveavatar_runtime.checkpoint.lora import check_mergeable, fit_lora, open_lora
+    from liveavatar_runtime.checkpoint.detect import expected_shapes
+    from liveavatar_runtime.checkpoint.lora import check_mergeable, fit_lora, open_lora
 
     fitted = [fit_lora(open_lora(path), expected_shapes(config)) for path, _ in loras]
     for one in fitted:
@@ -40,7 +41,7 @@ def changed_weights(patcher: Any, loras: Sequence[tuple[Path, float]], fitted: S
 
     `patcher`: ComfyUI's, which also knows the patches that a connected MODEL came with; None for workers.
     """
-    from ..liveavatar_runtime.checkpoint.lora import CORE_PREFIX
+    from liveavatar_runtime.checkpoint.lora import CORE_PREFIX
 
     if patcher is None:
         return {target for one, (_, strength) in zip(fitted, loras, strict=True) if strength for target in one.targets}
@@ -57,8 +58,8 @@ def tell_distillation(notes: Notes, avatar: AvatarModel, changed: set[str], sour
     `changed`: see `changed_weights`; `source`: the model's file or folder, or a connected MODEL; `bundle`:
     whether it is a whole folder, which brings its own LoRA if it needs one that is not the published one.
     """
-    from ..liveavatar_runtime.checkpoint.detect import expected_shapes
-    from ..liveavatar_runtime.checkpoint.lora_search import FILE, SOURCE, distils, is_published_size, look_alikes
+    from liveavatar_runtime.checkpoint.detect import expected_shapes
+    from liveavatar_runtime.checkpoint.lora_search import FILE, SOURCE, distils, is_published_size, look_alikes
 
     if avatar.patcher is not None and avatar.patcher.injections:
         # A LoRA that ComfyUI adds beside the layers (bypass mode) changes no weight that could be looked at.

@@ -7,12 +7,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..liveavatar_runtime.parallel.weights_key import add_weight, sampled
-from ..liveavatar_runtime.sampling.fingerprint import Fingerprint, Numerics
+from liveavatar_runtime.parallel.weights_key import add_weight, sampled
+from liveavatar_runtime.sampling.fingerprint import Fingerprint, Numerics
+
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.planning.memory import Placement
+    from liveavatar_runtime.planning.memory import Placement
+
     from .attention_choice import ChosenAttention
 
 MATRIX = 2

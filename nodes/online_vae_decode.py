@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
-from ..liveavatar_runtime.planning.duration import format_duration
-from ..liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
+from liveavatar_runtime.planning.duration import format_duration
+from liveavatar_runtime.sampling.plan import ClipPlan
+
 from . import comfy_bridge as bridge
 from .decoder_choice import DECODERS, choose_decoder, open_decoder
 from .notes import Notes
@@ -122,7 +123,7 @@ class OnlineVAEDecode(io.ComfyNode):
         pixel_format: str = AUTO,
         decoder: str = AUTO,
     ) -> io.NodeOutput:
-        from ..liveavatar_runtime.media.online_video import skipped_frames
+        from liveavatar_runtime.media.online_video import skipped_frames
 
         plan, node_id = latents.stream.plan, cls.hidden.unique_id
         # Everything that can be refused is refused before the file exists.
@@ -177,7 +178,7 @@ def refuse_users(titles: list[str]) -> None:
 
 def memory_warning(plan: ClipPlan) -> str:
     """What to say when all frames take much memory, or "". Raises InputError when they do not fit."""
-    from ..liveavatar_runtime.media.online_video import check_kept
+    from liveavatar_runtime.media.online_video import check_kept
 
     return check_kept(plan, bridge.free_ram()) or ""
 
@@ -196,8 +197,8 @@ def write(
 
     decoding: opens a decoder, given the first-frame mode; options: codec, pixel_format and crf.
     """
-    from ..liveavatar_runtime.media.online_video import Hooks, OnlineVideo, skipped_frames, write_online
-    from ..liveavatar_runtime.media.video import VideoWriter
+    from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, skipped_frames, write_online
+    from liveavatar_runtime.media.video import VideoWriter
 
     stream, audio = latents.stream, latents.audio
     plan, skipped = stream.plan, skipped_frames(start, stream.plan)

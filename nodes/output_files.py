@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 import folder_paths
 
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.media.file_names import LATER, check_prefix, expand
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.media.file_names import LATER, check_prefix, expand
+
 from .notes import Notes
 
 _WRITTEN: "WeakKeyDictionary[Any, tuple[str, Path]]" = WeakKeyDictionary()

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.sampling.prompt import read_rows
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.sampling.prompt import read_rows
 
 PROMPT_TOKENS = "liveavatar_prompt_tokens"
 """Setting of a conditioning of ours: how many tokens the text had, when only its beginning was encoded."""

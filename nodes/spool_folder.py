@@ -7,16 +7,17 @@ from typing import Any
 
 import folder_paths
 
-from ..liveavatar_runtime.dit.backends import SAGE
-from ..liveavatar_runtime.planning.memory import Placement, ring_bytes
-from ..liveavatar_runtime.sampling.fingerprint import EXACT, Numerics, video_key
-from ..liveavatar_runtime.sampling.latent_stream import clip_bytes
-from ..liveavatar_runtime.sampling.plan import ClipPlan
-from ..liveavatar_runtime.sampling.prepare import Prepared
-from ..liveavatar_runtime.sampling.resume import how_it_goes_on
-from ..liveavatar_runtime.sampling.spool import Spool
-from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
-from ..liveavatar_runtime.sampling.states import StateSettings, StateType
+from liveavatar_runtime.dit.backends import SAGE
+from liveavatar_runtime.planning.memory import Placement, ring_bytes
+from liveavatar_runtime.sampling.fingerprint import EXACT, Numerics, video_key
+from liveavatar_runtime.sampling.latent_stream import clip_bytes
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Prepared
+from liveavatar_runtime.sampling.resume import how_it_goes_on
+from liveavatar_runtime.sampling.spool import Spool
+from liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from liveavatar_runtime.sampling.states import StateSettings, StateType
+
 from . import comfy_bridge as bridge
 from .model_fingerprint import weights_of
 from .notes import Notes

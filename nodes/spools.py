@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+
 from .notes import Notes
 from .spool_folder import store
 from .types import CATEGORY

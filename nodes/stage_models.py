@@ -8,13 +8,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..liveavatar_runtime.dit.attention import AttentionKernel
-from ..liveavatar_runtime.dit.model import CausalWanS2V
-from ..liveavatar_runtime.errors import InputError, MachineError
-from ..liveavatar_runtime.parallel.devices import LAYER_PIPELINE, TIMESTEP_PIPELINE
-from ..liveavatar_runtime.planning.measured import Measurements
-from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
-from ..liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.dit.attention import AttentionKernel
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.parallel.devices import LAYER_PIPELINE, TIMESTEP_PIPELINE
+from liveavatar_runtime.planning.measured import Measurements
+from liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
+from liveavatar_runtime.sampling.plan import ClipPlan
+
 from . import comfy_bridge as bridge
 from .core_model import tree_of
 from .layer_hooks import hooks_of
@@ -22,9 +23,10 @@ from .model_patches import deciding
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.parallel.executor import Executor
-    from ..liveavatar_runtime.planning.measured import Timed
-    from ..liveavatar_runtime.planning.stages import StagePlan
+    from liveavatar_runtime.parallel.executor import Executor
+    from liveavatar_runtime.planning.measured import Timed
+    from liveavatar_runtime.planning.stages import StagePlan
+
     from .vae_bridge import StreamingVAE
 
 PIPELINES = (LAYER_PIPELINE, TIMESTEP_PIPELINE)
@@ -45,8 +47,8 @@ def plan_pipeline(
     kv_dtype: KVTypeChoice,
 ) -> "StagePlan":
     """Layers and caches of each device, for a pipeline. Raises MachineError when nothing fits."""
-    from ..liveavatar_runtime.parallel.schedule import split_steps
-    from ..liveavatar_runtime.planning.stages import StageDevice, StagePlan, plan_stages
+    from liveavatar_runtime.parallel.schedule import split_steps
+    from liveavatar_runtime.planning.stages import StageDevice, StagePlan, plan_stages
 
     memory = device_shares(model.devices, vae, plan)
     if executor == TIMESTEP_PIPELINE:
@@ -66,8 +68,8 @@ def plan_pipeline(
 
 def timed_work(model: AvatarModel, plan: ClipPlan, decides: bool) -> "Timed":
     """The work of a plan, and how fast its parts are on the devices, if that decides anything."""
-    from ..liveavatar_runtime.planning.measured import Timed, measured_on
-    from ..liveavatar_runtime.planning.workload import Workload
+    from liveavatar_runtime.planning.measured import Timed, measured_on
+    from liveavatar_runtime.planning.workload import Workload
 
     work = Workload(model.config, plan, model.dtype)
     kept = model.patcher.model_size() / work.weights(range(model.config.num_layers))
@@ -79,7 +81,7 @@ def timed_work(model: AvatarModel, plan: ClipPlan, decides: bool) -> "Timed":
 
 def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> str:
     """For the node: what each device does."""
-    from ..liveavatar_runtime.parallel.schedule import split_steps
+    from liveavatar_runtime.parallel.schedule import split_steps
 
     if stages.executor == TIMESTEP_PIPELINE:
         what, parts = "steps", split_steps(plan.steps, len(model.devices))
@@ -101,14 +103,14 @@ def device_shares(devices: Sequence[torch.device], vae: "StreamingVAE", plan: Cl
 
 def usable_memory(device: torch.device) -> int:
     """Bytes of a device that programs can fill."""
-    from ..liveavatar_runtime.planning.machines import RESERVED_SHARE
+    from liveavatar_runtime.planning.machines import RESERVED_SHARE
 
     return int(bridge.device_memory(device) * (1 - RESERVED_SHARE))
 
 
 def decoder_bytes(vae: "StreamingVAE", plan: ClipPlan) -> int:
     """The VAE and its work."""
-    from ..liveavatar_runtime.planning.memory import decode_bytes
+    from liveavatar_runtime.planning.memory import decode_bytes
 
     return vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
 
@@ -122,9 +124,9 @@ def pipeline_executor(
     compile_layers: bool,
 ) -> "Executor":
     """The executor of a pipeline, with the model's weights loaded on all devices."""
-    from ..liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
-    from ..liveavatar_runtime.parallel.stage_model import PlacedModel, share_of
-    from ..liveavatar_runtime.planning.memory import decode_bytes, working_bytes
+    from liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
+    from liveavatar_runtime.parallel.stage_model import PlacedModel, share_of
+    from liveavatar_runtime.planning.memory import decode_bytes, working_bytes
 
     # There may be more devices than steps.
     devices = model.devices[: len(stages.layers)]
@@ -183,8 +185,8 @@ def check_clonable(patcher: Any) -> None:
 
 
 def clone_for(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
-    from ..liveavatar_runtime.dit.attention import sdpa
-    from ..liveavatar_runtime.parallel.stage_model import drop_other_layers
+    from liveavatar_runtime.dit.attention import sdpa
+    from liveavatar_runtime.parallel.stage_model import drop_other_layers
 
     if not hasattr(model.patcher, "deepclone_multigpu"):
         raise MachineError("this ComfyUI cannot put a model on several GPUs; update ComfyUI, or use executor local")

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS
+from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS
 
 MAX_CLIPS = 1_000_000
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.config import AvatarConfig
 
 CATEGORY = "LiveAvatar"
 

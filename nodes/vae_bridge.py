@@ -25,7 +25,7 @@ class StreamingVAE:
     @cached_property
     def colours(self) -> torch.Tensor:
         """Factors and bias [17, 3] that turn this VAE's latents into colours, for previews."""
-        from ..liveavatar_runtime.vae.preview import preview_factors
+        from liveavatar_runtime.vae.preview import preview_factors
 
         return preview_factors(self.on_device()[0], bridge.published_colours(), bridge.stop_if_interrupted)
 
@@ -36,7 +36,7 @@ _BY_VAE: "WeakKeyDictionary[Any, StreamingVAE]" = WeakKeyDictionary()
 def streaming_vae(vae: Any) -> StreamingVAE:
     """Made once for each VAE object and dropped with it; the weights are shared, not copied."""
     if vae not in _BY_VAE:
-        from ..liveavatar_runtime.vae import load_wan_vae
+        from liveavatar_runtime.vae import load_wan_vae
 
         tensors = bridge.tensors_of_vae(vae)
         device, offload, dtype = bridge.vae_settings(vae)

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
-from ..liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError
 
 _REQUEST: ContextVar[Mapping[str, Any] | None] = ContextVar("liveavatar_request", default=None)
 """What was sent to ComfyUI to be run, while it is checked: "prompt" and perhaps "partial_execution_targets"."""

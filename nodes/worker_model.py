@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..liveavatar_runtime.errors import InputError
-from ..liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, ScheduleChoice
-from ..liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, ScheduleChoice
+from liveavatar_runtime.sampling.plan import ClipPlan
+
 from . import comfy_bridge as bridge
 from .stage_models import check_clonable
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from ..liveavatar_runtime.parallel.executor import Executor
-    from ..liveavatar_runtime.planning.memory import Placement
+    from liveavatar_runtime.parallel.executor import Executor
+    from liveavatar_runtime.planning.memory import Placement
 
 TOKEN_FILE = "liveavatar-workers-token"
 """In ComfyUI's user folder. The token is no widget, because workflows are shared."""
@@ -25,7 +26,7 @@ TOKEN_FILE = "liveavatar-workers-token"
 
 def chosen_places(executor: str, devices: str) -> list[torch.device]:
     """The devices of an executor in this process or in a group; none for ComfyUI's own. Raises InputError."""
-    from ..liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_executor, parse_devices
+    from liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_executor, parse_devices
 
     check_executor(executor)
     own = devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL)
@@ -34,8 +35,8 @@ def chosen_places(executor: str, devices: str) -> list[torch.device]:
 
 def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
     """The model with the chosen executor and devices in this process. Raises InputError when they do not fit."""
-    from ..liveavatar_runtime.parallel.create import resolve
-    from ..liveavatar_runtime.parallel.devices import check_devices
+    from liveavatar_runtime.parallel.create import resolve
+    from liveavatar_runtime.parallel.devices import check_devices
 
     places = chosen_places(executor, devices)
     name = resolve(executor, places)
@@ -47,7 +48,7 @@ def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
 
 def idle_devices(executor: str, devices: str, present: Sequence[torch.device]) -> str | None:
     """For the user who has several GPUs and named none: that one of them works; `present` are the machine's devices."""
-    from ..liveavatar_runtime.parallel.devices import AUTO
+    from liveavatar_runtime.parallel.devices import AUTO
 
     gpus = [device for device in present if device.type == "cuda"]
     if len(gpus) < 2 or executor != AUTO or devices.strip() not in ("", AUTO):
@@ -71,11 +72,11 @@ def model_of_group(
     executor: str, devices: str, path: Path, loras: Sequence[tuple[Path, float]], precision: str
 ) -> AvatarModel:
     """The model in a group of workers on this machine, which starts when the first block is asked for."""
-    from ..liveavatar_runtime.checkpoint.detect import config_beside, detect_config
-    from ..liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
-    from ..liveavatar_runtime.parallel.create import dtype_in_workers, local_workers
-    from ..liveavatar_runtime.parallel.devices import parse_devices
-    from ..liveavatar_runtime.parallel.weights_key import weights_key
+    from liveavatar_runtime.checkpoint.detect import config_beside, detect_config
+    from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
+    from liveavatar_runtime.parallel.create import dtype_in_workers, local_workers
+    from liveavatar_runtime.parallel.devices import parse_devices
+    from liveavatar_runtime.parallel.weights_key import weights_key
 
     checkpoint = open_checkpoint(path)
     config = detect_config(checkpoint, config_beside(path))
@@ -87,8 +88,8 @@ def model_of_group(
 
 def model_of_address(address: str) -> AvatarModel:
     """The model of workers that somebody started; connects, so that a wrong address or token is told at once."""
-    from ..liveavatar_runtime.config import AvatarConfig
-    from ..liveavatar_runtime.parallel.workers import RemoteWorkers
+    from liveavatar_runtime.config import AvatarConfig
+    from liveavatar_runtime.parallel.workers import RemoteWorkers
 
     workers = RemoteWorkers(address, workers_token())
     about = workers.link(bridge.stop_if_interrupted).about
@@ -100,7 +101,7 @@ def model_of_address(address: str) -> AvatarModel:
 
 def worker_executor(model: AvatarModel, placement: "Placement") -> "Executor":
     """The executor of runs in the model's workers, which ComfyUI's interruption stops."""
-    from ..liveavatar_runtime.parallel.remote import RemoteExecutor
+    from liveavatar_runtime.parallel.remote import RemoteExecutor
 
     bridge.make_room_for_others(model.devices)
     return RemoteExecutor(model.workers, bridge.stop_if_interrupted, placement)
@@ -118,8 +119,8 @@ def worker_placement(
 
     Raises MachineError when nothing fits.
     """
-    from ..liveavatar_runtime.planning.memory import Machine, Placement, choose_placement
-    from ..liveavatar_runtime.planning.workload import Workload
+    from liveavatar_runtime.planning.memory import Machine, Placement, choose_placement
+    from liveavatar_runtime.planning.workload import Workload
 
     if not model.devices:
         place = "ram" if kv_cache == "ram" else "device"
@@ -135,7 +136,7 @@ def worker_placement(
 
 def workers_token() -> str:
     """Raises InputError when there is none."""
-    from ..liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
+    from liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
 
     file = bridge.user_file(TOKEN_FILE)
     token = os.environ.get(TOKEN_VARIABLE) or (file.read_text().strip() if file.is_file() else "")
