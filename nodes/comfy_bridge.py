@@ -85,7 +85,8 @@ def temporary_folder() -> Iterator[Path]:
     """A folder for files that nobody needs afterwards, in ComfyUI's folder for them."""
     root = Path(folder_paths.get_temp_directory())
     root.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root, prefix="liveavatar-") as name:
+    # What another program still holds (a virus scanner, on Windows) is no reason to fail: ComfyUI empties `root`.
+    with TemporaryDirectory(dir=root, prefix="liveavatar-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
@@ -171,6 +172,8 @@ def show_text(node_id: str, text: str) -> None:
     """Show a text on a node while it runs, and in the log."""
     from server import PromptServer
 
+    # A file's name may have bytes that are no text, which nobody can encode.
+    text = text.encode(errors="backslashreplace").decode()
     log.info("%s", text)
     if PromptServer.instance is not None:
         PromptServer.instance.send_progress_text(text, node_id)

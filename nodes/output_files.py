@@ -45,7 +45,7 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[P
     Making it is what takes the number: of two runs at the same time each gets its own. Raises InputError when the
     system cannot make it.
     """
-    check_output_prefix(prefix)
+    check_output_prefix(prefix, final=True)
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), width, height
@@ -76,13 +76,13 @@ def claimed(path: Path) -> Iterator[None]:
             path.unlink()
 
 
-def check_output_prefix(prefix: str) -> None:
+def check_output_prefix(prefix: str, final: bool = False) -> None:
     """Raises InputError when the prefix names no file that every system can have, or leaves the output folder.
 
-    What is between percent signs may stand there still.
+    What is between percent signs may stand there still, unless the prefix is `final`.
     """
     expanded, _ = expand(prefix, datetime.now())
-    check_prefix(expanded)
+    check_prefix(expanded, final)
     output = Path(folder_paths.get_output_directory()).resolve()
     if output not in (output / expanded).resolve().parents:
         raise InputError(
@@ -103,7 +103,7 @@ def expanded_prefix(prefix: str, prompt: Mapping[str, Any] | None, notes: Notes)
             f"filename_prefix: {', '.join(unknown)} stands in the file name as it is, because no node has such a "
             f"widget. Known are %date:yyyy-MM-dd%, %Node name.widget% and {known}."
         )
-    check_output_prefix(expanded)
+    check_output_prefix(expanded, final=True)
     return expanded
 
 

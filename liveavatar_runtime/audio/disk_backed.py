@@ -1,9 +1,11 @@
 """Large tensors in a file instead of in memory: an hour of voice is 18 GB of features for the 14B model."""
 
 import math
+import mmap
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -19,8 +21,9 @@ def zeros(
 ) -> Tensor:
     """Zeros on the CPU. Above `in_memory` bytes they are mapped from a file in `folder` (system's temporary one).
 
-    The file is gone with the last tensor that looks into it, also when the process is killed; on Windows, where an
-    open file stays, when the folder is emptied. Raises MachineError when the disk has no room.
+    The file is gone with the last tensor that looks into it, on every system, also when the process is killed: it has
+    no name from the beginning, or Windows removes it with the last handle, which is the map's. Raises MachineError
+    when the disk has no room.
     """
     count = math.prod(shape)
     size = count * dtype.itemsize
@@ -28,26 +31,24 @@ def zeros(
         return torch.zeros(shape, dtype=dtype)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix="liveavatar-features-", dir=folder)
     try:
-        # Every byte must be there: writing to a mapped hole on a full disk would kill the process.
-        _reserve(descriptor, size)
-        return torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
-    except OSError as error:
+        with tempfile.TemporaryFile(prefix="liveavatar-features-", dir=folder) as file:
+            # Every byte must be there: writing to a mapped hole on a full disk would kill the process.
+            _reserve(file, size)
+            return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype).view(shape)
+    except (OSError, MemoryError) as error:
+        where = folder or Path(tempfile.gettempdir())
         raise MachineError(
-            f"the features of this voice need {size / 2**30:.1f} GiB in {Path(name).parent}: {error}. Make room there, "
-            "or make the video in parts with a shorter voice each."
+            f"the features of this voice need {size / 2**30:.1f} GiB in {where}: {error}. Make room there, or make the "
+            "video in parts with a shorter voice each."
         ) from error
-    finally:
-        os.close(descriptor)
-        if os.name != "nt" or os.path.getsize(name) < size:
-            os.unlink(name)
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
         return
     chunk = bytes(CHUNK_BYTES)
     for start in range(0, size, CHUNK_BYTES):
-        os.write(descriptor, chunk[: size - start])
+        file.write(chunk[: size - start])
+    file.flush()

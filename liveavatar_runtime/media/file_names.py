@@ -4,14 +4,18 @@ A workflow is made on one system and run on another, so the rules of all of them
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 
 from ..errors import InputError
 
 EXAMPLE = "LiveAvatar/avatar"
-FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f\x7f]')
-RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+FORBIDDEN = frozenset('<>:"|?*')
+UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode's categories of what cannot be seen in a name or changes how the rest of it is shown: control and format
+characters (zero width, writing direction, escape), halves of surrogate pairs, separators of lines and paragraphs."""
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 """Names of devices on Windows, with any ending."""
 MAX_NAME_BYTES = 255
 """Of a file or folder name, in UTF-8: the limit of the usual file systems of Linux; others allow as much or more."""
@@ -38,7 +42,7 @@ def expand(prefix: str, now: datetime, widgets: Mapping[str, str] | None = None)
             return date_text(name.removeprefix("date:"), now)
         if widgets is not None and name in widgets:
             # A value must not choose another folder.
-            return re.sub(r"[/\\]", "_", FORBIDDEN.sub("_", widgets[name]))
+            return "".join("_" if is_forbidden(letter) or letter in "/\\" else letter for letter in widgets[name])
         if name not in LATER:
             unknown.append(match[0])
         return match[0]
@@ -59,10 +63,15 @@ def date_text(form: str, now: datetime) -> str:
     return DATE_PARTS.sub(value, form)
 
 
-def check_prefix(prefix: str) -> None:
+def is_forbidden(character: str) -> bool:
+    """Whether some system refuses it in names, or people cannot see it there."""
+    return character in FORBIDDEN or unicodedata.category(character) in UNSEEN
+
+
+def check_prefix(prefix: str, final: bool = False) -> None:
     """Raises InputError unless `prefix`, expanded, names a file in some folder on every system.
 
-    Patterns that are not replaced yet count as they stand.
+    What stands between percent signs may be replaced later by something else, unless the prefix is `final`.
     """
     names = prefix.split("/")
     if not prefix.strip() or not names[-1].strip():
@@ -71,18 +80,21 @@ def check_prefix(prefix: str) -> None:
         if name in ("", ".", ".."):
             continue
         last = position == len(names) - 1
-        problem = _problem(name, last)
+        problem = _problem(name, last, final)
         if problem:
             kind = "file" if last else "folder"
             raise InputError(f"filename_prefix {_shortened(prefix)!r}: the {kind} name {_shortened(name)!r} {problem}")
 
 
-def _problem(name: str, last: bool) -> str:
+def _problem(name: str, last: bool, final: bool) -> str:
     """Why a name cannot be one, and what to do; or ""."""
-    found = sorted(set(FORBIDDEN.findall(PATTERN.sub("", name))))
+    found = sorted(set(filter(is_forbidden, name if final else PATTERN.sub("", name))))
     if found:
         shown = " ".join(character if character.isprintable() else f"U+{ord(character):04X}" for character in found)
-        return f'has {shown}; these are not allowed: < > : " | ? * and control characters. Leave them out.'
+        return (
+            f'has {shown}; these are not allowed: < > : " | ? * and characters that cannot be seen (control characters, '
+            "zero width, marks of the writing direction). Leave them out."
+        )
     if RESERVED.fullmatch(name):
         return "is the name of a device on Windows; take another one."
     # Behind the last name stand a number and an ending.

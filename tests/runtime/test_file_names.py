@@ -21,10 +21,11 @@ NOW = datetime(2026, 3, 7, 9, 5, 2)
         ("%year%_%width%", "%year%_%width%"),
         ("x%KSampler.seed%", "x12"),
         ("%KSampler.name%", "a_b_c_"),
+        ("%KSampler.odd%", "a_b_c_d"),
     ],
 )
 def test_patterns(prefix, expected):
-    widgets = {"KSampler.seed": "12", "KSampler.name": "a/b:c?"}
+    widgets = {"KSampler.seed": "12", "KSampler.name": "a/b:c?", "KSampler.odd": "a\nb\u202ec\ud800d"}
     assert expand(prefix, NOW, widgets) == (expected, [])
 
 
@@ -40,6 +41,18 @@ def test_patterns_that_nobody_knows_stay_and_are_named():
         ("a:b", "has :; these are not allowed"),
         ('what?/"x"', r"folder name 'what\?' has \?"),
         ("a\tb", "has U\\+0009"),
+        ("a\nb", "has U\\+000A"),
+        ("a\x1b[2Jb/c", "has U\\+001B"),
+        ("a\0b", "has U\\+0000"),
+        ("a\x85b", "has U\\+0085"),
+        ("a\u202egpj.exe", "has U\\+202E"),
+        ("a\u2066b", "has U\\+2066"),
+        ("a\u200bb", "has U\\+200B"),
+        ("\ufeffa", "has U\\+FEFF"),
+        ("a\u2028b", "has U\\+2028"),
+        ("a\ud800b", "has U\\+D800"),
+        ("CON .txt", "name of a device on Windows"),
+        ("com²", "name of a device on Windows"),
         ("CON", "name of a device on Windows"),
         ("videos/com1.x", "name of a device on Windows"),
         ("nul/a", "folder name 'nul' is the name"),
@@ -53,6 +66,13 @@ def test_patterns_that_nobody_knows_stay_and_are_named():
 def test_names_that_some_system_refuses(prefix, reads):
     with pytest.raises(InputError, match=reads):
         check_prefix(prefix)
+
+
+def test_a_pattern_that_nobody_replaces_counts_as_it_stands():
+    check_prefix("%what?.is:this\u202e%")
+    with pytest.raises(InputError, match="has : \\? U\\+202E"):
+        check_prefix("%what?.is:this\u202e%", final=True)
+    check_prefix("%width%x%height%", final=True)
 
 
 @pytest.mark.parametrize(
