@@ -1,5 +1,11 @@
 """Errors of the runtime: what was given, what is allowed, what to do."""
 
+import re
+
+
+_SYSTEM = re.compile(r"(?:.*: )?(.+?) \(os error \d+\)")
+"""How Rust's libraries (safetensors) end with what the system said."""
+
 
 class _PlainlyNamed:
     """ComfyUI shows an error's module in front of its class, and loads a pack under the path of its folder. The name
@@ -23,3 +29,12 @@ class MemoryShortage(CheckpointError):
 
 class MachineError(_PlainlyNamed, RuntimeError):
     """The machine cannot do the work: memory, disk, a device, a worker or a codec is missing."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What the system said, in words for a message that names the file itself: "No space left on device"."""
+    said = getattr(error, "strerror", None)
+    if said:
+        return str(said)
+    found = _SYSTEM.search(str(error))
+    return found[1] if found else str(error) or type(error).__name__

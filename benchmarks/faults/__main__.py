@@ -1,0 +1,108 @@
+"""`python -m benchmarks.faults`: each file-system call of small videos fails once, and the process dies at it once.
+
+A shim in front of the C library (`shim.c`) counts the calls below the output, user and temporary folders. For every
+call and everything that can go wrong there, a forked process runs into it, and another one looks at what is left and
+runs again undisturbed: latents and video must be those of an undisturbed run, nothing may be left over, and an error
+must say where and what to do.
+
+Without options all faults are tried (half an hour with two jobs). `--part SEED --count N`: N faults at as many call
+sites, the next ones with each seed. `--scenario NAME`: only these. `--list`: only count. `--defects`: try wrong ways to
+write a file, all of which must be found.
+"""
+
+import argparse
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
+
+from benchmarks.faults.shim import NoCompiler, Shim, build_shim  # noqa: E402
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", type=int, help="seed of a part")
+    parser.add_argument("--count", type=int, default=60, help="faults of a part")
+    parser.add_argument("--scenario", action="append")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--defects", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the faults")
+    parser.add_argument("--table", type=Path, help="write the numbers to a file")
+    # How a job is told what to do.
+    parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = options_of()
+    if options.share is not None:
+        run_share(options)
+        return
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        folder = Path(name)
+        try:
+            library = build_shim(folder)
+        except NoCompiler as error:
+            sys.exit(str(error))
+        environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "benchmarks.faults", *sys.argv[1:], "--folder", name, "--share"]
+        jobs = [subprocess.Popen([*command, str(n)], env=environment, cwd=ROOT) for n in range(options.jobs)]
+        ended = [job.wait() for job in jobs]
+        if any(ended):
+            sys.exit("a job did not come to its end")
+        if options.list:
+            return
+        reports = [pickle.loads((folder / f"report-{n}").read_bytes()) for n in range(options.jobs)]
+    tried = [one for report in reports for one in report.tried]
+    report = replace(reports[0], tried=tried, seconds=time.monotonic() - begin)
+    print(report.findings())
+    print(report.summary)
+    if options.table is not None:
+        options.table.write_text(f"{report.table()}\n\n{report.summary}\n")
+    sys.exit(bool(report.failed))
+
+
+def run_share(options: argparse.Namespace) -> None:
+    """This job's faults; the shim is loaded here."""
+    from benchmarks.faults.campaign import Laboratory
+    from benchmarks.faults.choice import all_faults, part_of_faults, sites
+    from benchmarks.faults.defects import DEFECTS, keeps
+    from benchmarks.faults.report import Report, Tried
+    from benchmarks.faults.scenarios import SCENARIOS, Parts
+
+    begin = time.monotonic()
+    known = [keeps(write) for write in DEFECTS] if options.defects else SCENARIOS
+    scenarios = {one.name: one for one in known if not options.scenario or one.name in options.scenario}
+    watched = options.folder / f"job-{options.share}" / "watched"
+    watched.mkdir(parents=True)
+    laboratory = Laboratory(watched.parent, Shim(watched), None if options.defects else Parts.make())
+    for scenario in scenarios.values():
+        laboratory.learn(scenario)
+    calls = laboratory.calls
+    if options.list:
+        for (name, site), number in Counter((n, c.site) for n, made in calls.items() for c in made).items():
+            print(f"{number:4} {name}: {site}")
+    faults = all_faults(calls) if options.part is None else part_of_faults(calls, options.part, options.count)
+    places = Counter(name for name, _ in sites(calls))
+    print(f"{sum(map(len, calls.values()))} calls at {places.total()} call sites, {len(faults)} faults", flush=True)
+    tried = []
+    for fault in [] if options.list else faults[options.share :: options.jobs]:
+        hit, problems = laboratory.inject(scenarios[fault.scenario], fault)
+        tried.append(Tried(fault, hit, tuple(problems)))
+    counted = {name: len(made) for name, made in calls.items()}
+    report = Report(counted, dict(places), tried, time.monotonic() - begin)
+    (options.folder / f"report-{options.share}").write_bytes(pickle.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

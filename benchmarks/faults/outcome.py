@@ -1,0 +1,192 @@
+"""What must be true after a fault: the text is readable, what was made plays, and a normal run makes all of it."""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
+
+from . import shim
+from .scenarios import Parts, Place, Scenario
+from .shim import Site
+
+OURS = ("InputError", "MachineError", "CheckpointError", "MemoryShortage")
+RAW = re.compile(r"Traceback|Errno|os error|<class|\bException\b|Error\(|Error: ")
+ADVICE = re.compile(r"\b(make room|free some|allow|check|choose|give|run again|queue again|connect)\b", re.IGNORECASE)
+UNFINISHED = re.compile(r"/\.|\.tmp|^temp/.|\.new\b")
+"""Names that no finished work has."""
+DEADLY = (shim.KILL, shim.TORN, shim.POWER)
+RESTART_SECONDS = 2 * 3600
+"""So much later ComfyUI is started again after it was killed."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """An error that came out."""
+
+    kind: str
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Told":
+        return cls(type(error).__name__, str(error))
+
+    def problems(self, root: Path) -> list[str]:
+        text = " ".join(self.text.split())
+        found = []
+        if self.kind not in OURS:
+            found.append(f"raised {self.kind}: {text}")
+        else:
+            if str(root) not in text:
+                found.append(f"names no folder: {text}")
+            if not ADVICE.search(text):
+                found.append(f"does not say what to do: {text}")
+            if RAW.search(text):
+                found.append(f"shows a raw error: {text}")
+        return found
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A process that did not come to its end; `reason`: a traceback of the harness, or the signal."""
+
+    status: int
+    reason: str = ""
+
+    @property
+    def killed(self) -> bool:
+        return self.status == signal.SIGKILL
+
+    def __str__(self) -> str:
+        return self.reason or f"ended with status {self.status}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run made: its result, the files that are there, and what the video file shows."""
+
+    value: Any
+    files: frozenset[str]
+    video: str
+
+    @classmethod
+    def at(cls, place: Place, value: Any) -> "Found":
+        name = value.get("file")
+        return cls(value, listing(place), shown(place.output / name) if name else "")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run under a fault: its result, what it raised, or that it died; frames that were told to be written."""
+
+    mode: int
+    result: dict[str, Any] | Told | Crash
+    frames: int
+    site: Site | None
+
+
+def listing(place: Place) -> frozenset[str]:
+    """Files and folders below the root."""
+    return frozenset(str(path.relative_to(place.root)) for path in place.root.rglob("*"))
+
+
+def shown(path: Path) -> str:
+    """A digest of all frames and all sound of a video, as a player decodes them."""
+    import av
+
+    found = hashlib.sha256()
+    for kind, options in (("video", {"format": "rgb24"}), ("audio", {})):
+        with av.open(str(path)) as file:
+            for frame in file.decode(**{kind: 0}):
+                found.update(f"{float(frame.time):.3f}".encode() + frame.to_ndarray(**options).tobytes())
+    return found.hexdigest()
+
+
+def frames_in(path: Path) -> int:
+    """Frames that a player shows of a file, up to where it is torn."""
+    import av
+    from av.error import FFmpegError
+
+    frames = 0
+    with suppress(FFmpegError, IndexError), av.open(str(path)) as file:
+        for _ in file.decode(video=0):
+            frames += 1
+    return frames
+
+
+def problems_of(scenario: Scenario, parts: Parts, place: Place, outcome: Outcome, expected: Found) -> list[str]:
+    """Look at what a fault has left, run again undisturbed, and look at that; in a process of its own."""
+    before = listing(place)
+    problems = right_after(place, outcome, expected, before)
+    # What no disk took while it was gone, nobody can have removed.
+    if isinstance(outcome.result, Crash) or outcome.mode == shim.GONE:
+        restart(place)
+    try:
+        value = scenario.run(parts, place)
+    except Exception as error:
+        return [*problems, f"the run after it raised {type(error).__name__}: {error}"]
+    return problems + differences(scenario, Found.at(place, value), expected, before)
+
+
+def right_after(place: Place, outcome: Outcome, expected: Found, before: frozenset[str]) -> list[str]:
+    result, problems = outcome.result, []
+    if isinstance(result, Crash):
+        if not (result.killed and outcome.mode in DEADLY):
+            return [f"the run died: {result}"]
+    elif isinstance(result, Told):
+        problems += result.problems(place.root)
+    elif Found.at(place, result).video != expected.video:
+        problems.append("the run told no error, and its video is not complete")
+    elif unlike(result, expected.value):
+        problems.append(f"the run told no error and gave {unlike(result, expected.value)}")
+    if outcome.mode != shim.POWER and not (isinstance(result, dict)):
+        problems += broken_videos(place, outcome)
+    removing = outcome.site is not None and outcome.site.function in ("unlink", "rmdir", "opendir")
+    if not isinstance(result, Crash) and outcome.mode != shim.GONE and not removing:
+        left = sorted(name for name in before - expected.files if UNFINISHED.search(name))
+        problems += [f"left over at once: {name}" for name in left]
+    return problems
+
+
+def broken_videos(place: Place, outcome: Outcome) -> list[str]:
+    """A video that was begun plays up to the last block but one that was told to be written."""
+    wanted = outcome.frames - FRAMES_PER_BLOCK
+    found = {path.name: frames_in(path) for path in place.output.iterdir() if not UNFINISHED.search(path.name)}
+    return [f"{name} shows {frames} of {outcome.frames} frames" for name, frames in found.items() if frames < wanted]
+
+
+def restart(place: Place) -> None:
+    """What ComfyUI does to its temporary folder when it starts; some time later, as locks and leftovers see it."""
+    shutil.rmtree(place.temp, ignore_errors=True)
+    place.temp.mkdir()
+    then = time.time() - RESTART_SECONDS
+    for path in place.root.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def unlike(value: dict[str, Any], expected: dict[str, Any]) -> str:
+    """What of a result differs; the file may have another number."""
+    return ", ".join(f"another {name}" for name in expected if name != "file" and value[name] != expected[name])
+
+
+def differences(scenario: Scenario, found: Found, expected: Found, before: frozenset[str]) -> list[str]:
+    """Of the run after a fault from an undisturbed one."""
+    problems = []
+    if unlike(found.value, expected.value):
+        problems.append(f"the run after it gave {unlike(found.value, expected.value)}")
+    if found.video != expected.video:
+        problems.append("the run after it made another video")
+    files = found.files
+    if "file" in expected.value:
+        # A video of a run that was broken off is the user's; the new one has the next number.
+        name = expected.value["file"]
+        files = (files - {f"output/{name}"}) - ({f"output/{found.value['file']}"}) | {f"output/{name}"}
+    problems += [f"left over: {name}" for name in sorted(files - expected.files)]
+    return problems + [f"missing after the next run: {name}" for name in sorted(expected.files - files)]

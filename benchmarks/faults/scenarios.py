@@ -1,0 +1,297 @@
+"""What is run under faults: what the nodes do with files, in one process, with a tiny model and real encoders."""
+
+import gc
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from spooled_video import CPU, PLAN, STATE_BYTES, Sampling, latents_of, random_conditions, settings
+from torch import Tensor
+
+from liveavatar_runtime.audio.disk_backed import zeros
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.media.join import join, read_parts
+from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online
+from liveavatar_runtime.media.video import VideoWriter
+from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.spool import Spool
+from liveavatar_runtime.sampling.spool_store import SpoolStore
+from liveavatar_runtime.sampling.states import StateSettings
+from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+
+VIDEO = replace(PLAN, num_clip=3, fps=Fraction(16))
+SHORT = replace(VIDEO, num_clip=2)
+RATE = 48000
+KEY, OTHER_KEY = "5ab1e" * 8, "0dd" * 14
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of one run, below `root`, as ComfyUI has them; `progress` hears how many frames are written."""
+
+    root: Path
+    progress: Callable[[int], None] = lambda frames: None
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def temp(self) -> Path:
+        return self.root / "temp"
+
+    @property
+    def store(self) -> SpoolStore:
+        return SpoolStore(self.root / "user" / "__liveavatar_spools")
+
+    def make(self) -> None:
+        for folder in (self.output, self.temp, self.root / "user"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+class RememberedFrames:
+    """A decoder whose frames were decoded before: decoding touches no file and would be most of the time."""
+
+    def __init__(self, plan: ClipPlan, latents: Tensor) -> None:
+        torch.manual_seed(0)
+        vae = WanVAE(VaeConfig(dim=8, num_res_blocks=1)).eval().requires_grad_(False)
+        blocks = latents.split(3, dim=1)
+        decoder = OnlineDecoder(vae, history(), "hold", CPU, torch.float32)
+        self._frames = {digest(block): decoder.decode(block) for block in blocks}
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._frames[digest(latents)]
+
+
+@dataclass
+class Parts:
+    """What is made once, before the first fork."""
+
+    sampling: Sampling
+    decoder: RememberedFrames
+    sound: Tensor
+
+    @classmethod
+    def make(cls) -> "Parts":
+        sampling = Sampling()
+        with tempfile.TemporaryDirectory() as folder:
+            latents = latents_of(LatentStream(VIDEO, history(), sampling, Spool(Path(folder) / "spool")))
+        samples = int(VIDEO.duration * RATE)
+        return cls(sampling, RememberedFrames(VIDEO, latents), 0.3 * torch.sin(torch.arange(samples) / 20)[None])
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`prepare` makes what is there before; `run` works under faults and returns what must be the same again.
+
+    `exact`: whether the latents after a break are those of an undisturbed run.
+    """
+
+    name: str
+    run: Callable[[Parts, Place], dict[str, Any]]
+    prepare: Callable[[Parts, Place], None] = lambda parts, place: None
+    exact: bool = True
+
+
+def digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def history() -> Tensor:
+    return random_conditions().motion[:, -7:]
+
+
+def stream_in(parts: Parts, spool: Spool, plan: ClipPlan, states: StateSettings | None = None) -> LatentStream:
+    return LatentStream(plan, history(), parts.sampling, spool, states or settings(2))
+
+
+def open_spool(place: Place, plan: ClipPlan, key: str = KEY) -> Spool:
+    """As DiT Sampler does it: room is made for what is missing."""
+    spool = place.store.open(key, {"size": "64x64", "seed": plan.seed})
+    needed = (plan.segment.clips.stop - sum(map(spool.has_clip, range(plan.segment.clips.stop)))) * clip_bytes(plan)
+    if needed:
+        place.store.make_room(key, needed, GIB)
+    place.store.check_disk(needed)
+    return spool
+
+
+def sample(parts: Parts, place: Place, plan: ClipPlan = VIDEO, states: StateSettings | None = None) -> dict[str, Any]:
+    stream = stream_in(parts, open_spool(place, plan), plan, states)
+    return {"latents": digest(latents_of(stream)), "finished": stream.finished_clips}
+
+
+def with_older_video(parts: Parts, place: Place) -> None:
+    latents_of(stream_in(parts, open_spool(place, SHORT, OTHER_KEY), replace(SHORT, num_clip=1)))
+
+
+def broken_off(parts: Parts, place: Place) -> None:
+    """Interrupted within the third clip; the first one is damaged."""
+    spool = open_spool(place, VIDEO)
+    stream = stream_in(parts, spool, VIDEO)
+    blocks = iter(stream)
+    for _ in range(2 * VIDEO.blocks_per_clip + 1):
+        next(blocks)
+    blocks.close()
+    path = spool.folder / "clip-000000.safetensors"
+    path.write_bytes(path.read_bytes()[:-64] + bytes(64))
+
+
+SEGMENTS = replace(VIDEO, segment_clips=1)
+
+
+def second_segment(parts: Parts, place: Place) -> dict[str, Any]:
+    """Reads the end of the first segment for the decoder, goes on from its state."""
+    plan = replace(SEGMENTS, segment_index=1)
+    stream = stream_in(parts, open_spool(place, plan), plan)
+    return {"priming": digest(stream.priming(6)), "latents": digest(latents_of(stream))}
+
+
+def first_segment(parts: Parts, place: Place) -> None:
+    latents_of(stream_in(parts, open_spool(place, SEGMENTS), SEGMENTS))
+
+
+FP8 = StateSettings(STATE_BYTES // 2, STATE_BYTES, fp8=True)
+
+
+def half_in_fp8(parts: Parts, place: Place) -> None:
+    """Enough clips before the break that going on from the state in fp8 is what is chosen."""
+    plan = replace(VIDEO, num_clip=4)
+    latents_of(stream_in(parts, open_spool(place, plan), plan, FP8))
+
+
+def go_on_in_fp8(parts: Parts, place: Place) -> dict[str, Any]:
+    return sample(parts, place, replace(VIDEO, num_clip=6), FP8)
+
+
+NO_STATES = StateSettings(STATE_BYTES, 0)
+
+
+def half_without_states(parts: Parts, place: Place) -> None:
+    plan = replace(VIDEO, num_clip=4)
+    latents_of(stream_in(parts, open_spool(place, plan), plan, NO_STATES))
+
+
+def go_on_after_a_warm_up(parts: Parts, place: Place) -> dict[str, Any]:
+    return sample(parts, place, replace(VIDEO, num_clip=6), NO_STATES)
+
+
+def sampled(parts: Parts, place: Place) -> None:
+    latents_of(stream_in(parts, open_spool(place, SHORT), SHORT))
+
+
+def temporary(parts: Parts, place: Place) -> dict[str, Any]:
+    """A spool that ends with the prompt."""
+    place.store.check_disk(0)
+    stream = stream_in(parts, Spool.temporary(place.temp), SHORT)
+    found = {"latents": digest(latents_of(stream))}
+    del stream
+    gc.collect()
+    return found
+
+
+@contextmanager
+def new_file(folder: Path, extension: str) -> Iterator[Path]:
+    """The next free name, taken as Online VAE Decode takes it; removed if nothing was written."""
+    folder.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        path = folder / f"avatar_{number:05}_.{extension}"
+        try:
+            path.touch(exist_ok=False)
+            break
+        except FileExistsError:
+            number += 1
+    try:
+        yield path
+    finally:
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
+
+
+def write_video(
+    parts: Parts, place: Place, extension: str, codec: str, overlap: bool = False, spool: Spool | None = None
+) -> dict[str, Any]:
+    stream = stream_in(parts, spool or open_spool(place, SHORT), SHORT)
+    audio = AvatarAudio(torch.zeros(1, 1, 10, 4), parts.sound, RATE)
+    hooks = Hooks(lambda done, total: place.progress(done))
+    with new_file(place.output, extension) as path:
+        video = OnlineVideo(path)
+        try:
+            with VideoWriter(path, 64, 64, SHORT.fps, RATE, codec=codec, metadata={"prompt": "{}"}) as writer:
+                write_online(stream, parts.decoder, audio, writer, video, hooks=hooks, overlap=overlap)
+        finally:
+            stream.close()
+    return {"frames": video.frames, "file": path.name}
+
+
+def whole(parts: Parts, place: Place) -> dict[str, Any]:
+    """Sampling, decoding and encoding at the same time, in three threads."""
+    return write_video(parts, place, "mp4", "h264", overlap=True)
+
+
+def two_parts(parts: Parts, place: Place) -> None:
+    sampled(parts, place)
+    write_video(parts, place, "mp4", "h264")
+    os.replace(place.output / "avatar_00001_.mp4", place.root / "part_1.mp4")
+    write_video(parts, place, "mp4", "h264")
+    os.replace(place.output / "avatar_00001_.mp4", place.root / "part_2.mp4")
+
+
+def joined(parts: Parts, place: Place, reencode: bool = False) -> dict[str, Any]:
+    """One part is a file, the other is saved to the temporary folder first, as a trimmed one is."""
+    with tempfile.TemporaryDirectory(dir=place.temp, prefix="liveavatar-") as folder:
+        copy = Path(folder) / "2.mp4"
+        copy.write_bytes((place.root / "part_2.mp4").read_bytes())
+        found = read_parts([place.root / "part_1.mp4", copy])
+        with new_file(place.output, "mp4") as path:
+            frames = join(found, path, {"prompt": "{}"}, None, reencode, lambda done, _: place.progress(done))
+    return {"frames": frames, "file": path.name}
+
+
+def clear(parts: Parts, place: Place) -> dict[str, Any]:
+    """List, make room for another video, list again, clear."""
+    store = place.store
+    before = [info.key for info in store.spools()]
+    store.make_room("another", GIB // 2, GIB // 2)
+    store.clear()
+    return {"before": bool(before), "after": [info.key for info in store.spools()]}
+
+
+def two_videos(parts: Parts, place: Place) -> None:
+    sampled(parts, place)
+    with_older_video(parts, place)
+
+
+def voice(parts: Parts, place: Place) -> dict[str, Any]:
+    """The features of a long voice are mapped from a temporary file."""
+    features = zeros((4, 1024), torch.float32, place.temp, in_memory=0)
+    features += torch.arange(1024)
+    return {"features": digest(features)}
+
+
+SCENARIOS = (
+    Scenario("sample", sample, with_older_video),
+    Scenario("go on", sample, broken_off),
+    Scenario("segment", second_segment, first_segment),
+    Scenario("go on in fp8", go_on_in_fp8, half_in_fp8, exact=False),
+    Scenario("go on after a warm-up", go_on_after_a_warm_up, half_without_states, exact=False),
+    Scenario("temporary spool", temporary),
+    Scenario("mp4", lambda parts, place: write_video(parts, place, "mp4", "h264"), sampled),
+    Scenario("ffv1", lambda parts, place: write_video(parts, place, "mkv", "ffv1"), sampled),
+    Scenario("vp9", lambda parts, place: write_video(parts, place, "webm", "vp9"), sampled),
+    Scenario("whole video", whole),
+    Scenario("join", joined, two_parts),
+    Scenario("join, encoded again", lambda parts, place: joined(parts, place, reencode=True), two_parts),
+    Scenario("clear", clear, two_videos),
+    Scenario("voice", voice),
+)
