@@ -2,7 +2,6 @@
 
 import re
 
-
 _SYSTEM = re.compile(r"(?:.*: )?(.+?) \(os error \d+\)")
 """How Rust's libraries (safetensors) end with what the system said."""
 

@@ -92,8 +92,8 @@ def _problem(name: str, last: bool, final: bool) -> str:
     if found:
         shown = " ".join(character if character.isprintable() else f"U+{ord(character):04X}" for character in found)
         return (
-            f'has {shown}; these are not allowed: < > : " | ? * and characters that cannot be seen (control characters, '
-            "zero width, marks of the writing direction). Leave them out."
+            f'has {shown}; these are not allowed: < > : " | ? * and characters that cannot be seen (control '
+            "characters, zero width, marks of the writing direction). Leave them out."
         )
     if RESERVED.fullmatch(name):
         return "is the name of a device on Windows; take another one."
