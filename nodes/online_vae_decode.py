@@ -163,6 +163,8 @@ class OnlineVAEDecode(io.ComfyNode):
 
 FRAMES_OUTPUT = 2
 """Place of the frames among the outputs."""
+KEPT = "Finished clips are kept, so they are not sampled again."
+"""Told with every failure of the file."""
 PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
 FRAMES_OFF = "The frames output of Online VAE Decode is off. Turn on return_frames there to use it."
 
@@ -208,15 +210,16 @@ def write(
     hooks = Hooks(lambda done, _: progress.advance_to(done), bridge.stop_if_interrupted, bridge.between_steps)
     first = start if plan.segment.starts_video else None
     sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
+    writer = None
     try:
-        with (
-            decoding(first) as decoder,
-            VideoWriter(path, plan.width, plan.height, plan.fps, metadata=metadata, **options, **sound) as writer,
-        ):
-            write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)
+        with decoding(first) as decoder:
+            of_file = {"metadata": metadata, "kept": KEPT, **options, **sound}
+            with VideoWriter(path, plan.width, plan.height, plan.fps, **of_file) as writer:
+                write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)
     finally:
         stream.close()
-        if 0 < video.frames < total:
-            seconds = format_duration(video.frames / plan.fps)
+        # After a failure of the file its own error says what plays.
+        if writer is not None and 0 < writer.frames_written < total and path.is_file():
+            seconds = format_duration(writer.frames_written / plan.fps)
             bridge.show_text(node_id, f"Stopped early: the first {seconds} are in {path}")
     return video

@@ -17,9 +17,11 @@ import torch
 
 from ..errors import InputError, MachineError
 from ..planning.duration import samples_for_frames
+from ..planning.out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
 from .copying import copied_stream
 from .frames import opened, rgb_of
+from .growing_file import GrowingFile, what_to_do
 from .parts import Part, PartSound, check_parts, read_part, sound_stream
 from .sound import LAYOUTS, SoundTrack, check_sound
 from .video import VideoWriter
@@ -29,6 +31,7 @@ OnFrames = Callable[[int, int], None]
 Track = tuple[torch.Tensor, int]
 """Sound [C, S] and its sample rate."""
 REPORT_FRAMES = 64
+REMOVED = "What was written of it was removed."
 
 
 def read_parts(paths: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Part]:
@@ -63,11 +66,18 @@ def join(
     check_parts(parts, copy=not reencode)
     texts = {**_kept_metadata(parts[0].metadata), **(metadata or {})}
     report = on_frames or (lambda done, total: None)
+    path = Path(path)
+    if reencode:
+        # The writer removes its own file when it fails.
+        with _writing(path):
+            _encode(parts, path, texts, track, report)
+        return sum(part.frames for part in parts)
+    file = _begun(path)
     try:
-        with _writing(Path(path)):
-            (_encode if reencode else _copy)(parts, Path(path), texts, track, report)
+        with _writing(path):
+            _copy(parts, file, texts, track, report)
     except BaseException:
-        Path(path).unlink(missing_ok=True)
+        file.remove()
         raise
     return sum(part.frames for part in parts)
 
@@ -85,10 +95,21 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except FFmpegError as error:
-        raise MachineError(
-            f"{path} could not be written: {error}. Check that the folder is writable and the disk has room, then run "
-            "again."
-        ) from error
+        if is_out_of_memory(error):
+            raise encoder_full(f"{path.name} could not be written", "of the sound", error, REMOVED) from error
+        raise _refused(path, error) from error
+
+
+def _begun(path: Path) -> GrowingFile:
+    try:
+        path.touch()
+        return GrowingFile(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: Exception) -> MachineError:
+    return MachineError(f"{path} could not be written: {error}. {REMOVED} {what_to_do(error)}")
 
 
 def _sound_format(parts: Sequence[Part], track: Track | None) -> tuple[int, int] | None:
@@ -123,33 +144,41 @@ def sound_notes(parts: Sequence[Part], with_track: bool) -> tuple[list[str], lis
 
 
 def _copy(
-    parts: Sequence[Part], path: Path, metadata: Mapping[str, str], track: Track | None, report: OnFrames
+    parts: Sequence[Part], file: GrowingFile, metadata: Mapping[str, str], track: Track | None, report: OnFrames
 ) -> None:
     import av
 
     kind, fps = joined_kind(parts), parts[0].fps
     sound_format = _sound_format(parts, track)
-    with av.open(str(path), "w", format=kind.muxer, options=kind.finished_options()) as target:
+    with av.open(str(file.path), "w", format=kind.muxer, options=kind.finished_options()) as target:
         target.metadata.update(metadata)
         with opened(parts[0].path) as template:
             picture = copied_stream(target, template.streams.video[0])
         picture.time_base = 1 / fps
         sound = SoundTrack(target, *sound_format, kind.sound) if sound_format else None
-        copier = _Copier(target, picture, sound, fps, report, sum(part.frames for part in parts))
+        copier = _Copier(target, file, picture, sound, fps, report, sum(part.frames for part in parts))
         if sound is not None and track is not None:
             sound.append(track[0].detach().cpu().float().numpy())
         for part in parts:
             copier.append(part, own_sound=track is None)
         copier.finish()
+    file.grew()
 
 
 class _Copier:
     """Puts parts into an open file, pictures copied, sound encoded."""
 
     def __init__(
-        self, target: Any, picture: Any, sound: SoundTrack | None, fps: Fraction, report: OnFrames, total: int
+        self,
+        target: Any,
+        file: GrowingFile,
+        picture: Any,
+        sound: SoundTrack | None,
+        fps: Fraction,
+        report: OnFrames,
+        total: int,
     ) -> None:
-        self._target, self._picture, self._sound = target, picture, sound
+        self._target, self._file, self._picture, self._sound = target, file, picture, sound
         self._fps, self._report, self._total = fps, report, total
         self._frames = 0
         """Of the parts that are done."""
@@ -172,6 +201,8 @@ class _Copier:
                 elif placed is not None and self._sound is not None:
                     for frame in packet.decode():
                         self._sound.append(placed.of_frame(frame))
+        if done != part.frames:
+            raise _changed(part, done)
         self._frames = first + done
         if placed is not None and self._sound is not None:
             self._sound.append(placed.rest())
@@ -210,8 +241,17 @@ class _Copier:
                 self._mux(self._sound.stream.encode(frame))
 
     def _mux(self, packets: Any) -> None:
-        with _writing(Path(self._target.name)):
+        with _writing(self._file.path):
+            self._file.check()
             self._target.mux(packets)
+            self._file.grew()
+
+
+def _changed(part: Part, found: int) -> InputError:
+    return InputError(
+        f"{part.name} ({part.path}) was changed while it was joined: {found} of its {part.frames} frames are there. "
+        "Let no other program change it, then run again."
+    )
 
 
 def _encode(
@@ -222,7 +262,7 @@ def _encode(
     names = [name for name, known in PIXEL_FORMATS.items() if known.name == first.pixel_format]
     pixels = names[0] if names and names[0] in CODECS[codec].pixel_formats else AUTO
     sound_format = _sound_format(parts, track)
-    options: dict[str, Any] = {"codec": codec, "pixel_format": pixels, "metadata": metadata}
+    options: dict[str, Any] = {"codec": codec, "pixel_format": pixels, "metadata": metadata, "keep_unfinished": False}
     if sound_format is not None:
         options |= {"sample_rate": sound_format[0], "channels": sound_format[1]}
     with VideoWriter(path, first.width, first.height, first.fps, **options) as writer:

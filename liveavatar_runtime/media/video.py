@@ -24,13 +24,16 @@ import torch
 
 from ..errors import InputError, MachineError
 from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
+from ..planning.out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
 from .copying import copied_stream
+from .growing_file import GrowingFile, OutputLostError, is_full, playable_frames, what_plays, what_to_do
 from .sound import SoundTrack, check_sound
 from .thread_priority import ordinary_priority
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.error import FFmpegError
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ RGB_MATRIX = 0
 # Pictures by bits of a value, and what PyAV calls them.
 PICTURE_TYPES = {8: (np.uint8, "rgb24"), 10: (np.uint16, "rgb48le")}
 
+NOBODY_ELSE = "Let no other program change it until it is finished, then run again."
+
 
 class VideoWriter:
     """Appends frames and sound to one video file.
@@ -49,7 +54,10 @@ class VideoWriter:
     Sound may be given ahead of the picture; it waits and is written up to the end of the frames written so far.
     `close` ends it with the picture: what is missing is silence, what is too long is dropped. Leaving the `with`
     block closes the file however it is left, so an error or an interruption leaves a playable file of the frames
-    written; a file without frames is removed.
+    written; a file without frames is removed, and any unfinished one unless `keep_unfinished`.
+
+    A file that somebody removes, replaces or shortens while it grows ends the writing with OutputLostError, which is a
+    MachineError. After a failure `frames_written` is what plays of the file; `kept` is told with it.
 
     path: the file to write; its folder exists. width, height: even pixels. fps: exact. sample_rate: of the sound
     given, None for a silent file. channels: 1 or 2. codec, pixel_format, crf: as `video_format` takes them. metadata:
@@ -71,6 +79,8 @@ class VideoWriter:
         metadata: Mapping[str, str] | None = None,
         keyframe_interval: int = 48,
         pixel_format: str = AUTO,
+        keep_unfinished: bool = True,
+        kept: str = "",
     ) -> None:
         from av.error import FFmpegError
 
@@ -83,9 +93,10 @@ class VideoWriter:
         self.frames_written = 0
         self._metadata = dict(metadata or {})
         self._closed = False
+        self._keep_unfinished, self._kept = keep_unfinished, kept
         self._is_new = not self.path.exists() or not self.path.stat().st_size
-        self._whole_bytes = 0
         self._container: Any = None
+        self._file: GrowingFile | None = None
         self._sound: SoundTrack | None = None
         try:
             kind = self.format.codec.kind
@@ -95,8 +106,9 @@ class VideoWriter:
                 self._sound = SoundTrack(self._container, sample_rate, channels, kind.sound)
             with ordinary_priority():
                 self._container.start_encoding()
-        except FFmpegError as error:
-            self._discard()
+            self._file = GrowingFile(self.path)
+        except (FFmpegError, OSError) as error:
+            self.discard()
             raise MachineError(_why_not_open(self.path, self.format.codec.encoder, error)) from error
 
     @property
@@ -161,7 +173,7 @@ class VideoWriter:
         if self._closed:
             return
         if not self.frames_written:
-            self._discard()
+            self.discard()
             return
         self._closed = True
         self._write_sound(fill=True)
@@ -171,7 +183,22 @@ class VideoWriter:
         with self._writing():
             self._container.close()
         if self.format.codec.kind is MP4:
-            _move_index_to_front(self.path, self._metadata)
+            assert self._file is not None
+            with self._writing():
+                self._file = _with_index_in_front(self._file, self._metadata, self.frames_written)
+
+    def discard(self) -> None:
+        """Close, and remove the file unless it was there before."""
+        from av.error import FFmpegError
+
+        self._closed = True
+        if self._container is not None:
+            with suppress(FFmpegError):
+                self._container.close()
+        if self._file is None and self.path.exists():
+            self._file = GrowingFile(self.path)
+        if self._is_new and self._file is not None:
+            self._file.remove()
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -179,6 +206,8 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and not self._keep_unfinished and not self._closed:
+            self.discard()
         self.close()
 
     def _write_sound(self, fill: bool = False) -> None:
@@ -194,36 +223,43 @@ class VideoWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """When the disk refuses, ends the file behind the last whole fragment and raises MachineError."""
+        """When the disk refuses or the file is lost, ends it behind the last whole fragment and raises MachineError."""
         from av.error import FFmpegError
 
+        assert self._file is not None
         try:
+            self._file.check()
             yield
-        except FFmpegError as error:
-            self._closed = True
-            with suppress(FFmpegError):
-                self._container.close()
-            if self._whole_bytes:
-                os.truncate(self.path, self._whole_bytes)
-            else:
-                self.path.unlink(missing_ok=True)
-            raise MachineError(
-                f"{self.path} could not be written any further: {error}. It plays up to there. Free some space on the "
-                f"disk, then run again."
-            ) from error
-        self._whole_bytes = self.path.stat().st_size
+            self._file.grew()
+        except (FFmpegError, OutputLostError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: "FFmpegError | OutputLostError") -> MachineError:
+        """Closes the file, makes of it what can be, and says what that is."""
+        from av.error import FFmpegError
+
+        assert self._file is not None
+        self._closed = True
+        # Closing writes once more, perhaps behind a hole.
+        whole = self._file.whole_bytes()
+        with suppress(FFmpegError):
+            self._container.close()
+        self._file.end_at(whole)
+        self.frames_written = playable_frames(self.path) if self._keep_unfinished and self._file.is_there() else 0
+        if not self.frames_written:
+            self._file.remove()
+        left = what_plays(self.frames_written, self.fps)
+        if isinstance(error, OutputLostError):
+            return OutputLostError(" ".join(filter(None, (f"{error}.", left, NOBODY_ELSE, self._kept))))
+        if is_out_of_memory(error):
+            encoder = self.format.codec.encoder
+            return encoder_full(f"{self.path.name} could not be written any further", encoder, error, left)
+        text = f"{self.path} could not be written any further: {error}."
+        return MachineError(" ".join(filter(None, (text, left, what_to_do(error), self._kept))))
 
     def _check_open(self) -> None:
         if self._closed:
             raise InputError(f"{self.path.name} is closed; nothing can be appended to it.")
-
-    def _discard(self) -> None:
-        """Close, and remove the file, which has no frames, unless it was there before."""
-        self._closed = True
-        if self._container is not None:
-            self._container.close()
-        if self._is_new:
-            self.path.unlink(missing_ok=True)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -244,35 +280,53 @@ def _open_growing(path: Path, kind: FileKind, fps: Fraction, metadata: Mapping[s
     return container
 
 
-def _move_index_to_front(path: Path, metadata: Mapping[str, str]) -> None:
+def _with_index_in_front(file: GrowingFile, metadata: Mapping[str, str], frames: int) -> GrowingFile:
     """Copy the packets of a finished fragmented MP4 into an ordinary one under the same name.
 
     Players then know its length and seek in it, a browser starts before all of it has arrived, and ComfyUI's front
     end finds the workflow, for which it reads no further than 64 MiB. When the disk has no room for the copy, or
-    another program holds the file, the fragmented file stays: it has all frames and all sound.
+    another program holds the file, the fragmented file stays: it has all frames and all sound. Raises OutputLostError
+    when it has not so many `frames`.
     """
-    import av
     from av.error import FFmpegError
 
+    path = file.path
     # Not longer than the name itself, which may be as long as the system takes.
     copy = path.with_suffix(".tmp")
-    options = MP4.finished_options()
     try:
-        with av.open(str(path)) as source, av.open(str(copy), "w", format=MP4.muxer, options=options) as target:
-            target.metadata.update(metadata)
-            streams = [copied_stream(target, stream) for stream in source.streams]
-            for packet in source.demux():
-                if packet.size:
-                    packet.stream = streams[packet.stream_index]
-                    target.mux(packet)
+        found = _copy_packets(path, copy, metadata)
+        if found != frames:
+            raise OutputLostError(f"{path} was changed while it was written ({found} of {frames} frames are in it)")
         os.replace(copy, path)
     except (FFmpegError, OSError) as error:
-        copy.unlink(missing_ok=True)
         log.warning("%s stays a fragmented MP4 (complete and playable, its index in pieces): %s", path.name, error)
+        return file
+    finally:
+        copy.unlink(missing_ok=True)
+    return GrowingFile(path)
+
+
+def _copy_packets(path: Path, copy: Path, metadata: Mapping[str, str]) -> int:
+    """Write a file's packets into another MP4; returns how many were pictures."""
+    import av
+
+    pictures = 0
+    options = MP4.finished_options()
+    with av.open(str(path)) as source, av.open(str(copy), "w", format=MP4.muxer, options=options) as target:
+        target.metadata.update(metadata)
+        streams = [copied_stream(target, stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size:
+                pictures += packet.stream.type == "video"
+                packet.stream = streams[packet.stream_index]
+                target.mux(packet)
+    return pictures
 
 
 def _why_not_open(path: Path, encoder: str, error: Exception) -> str:
-    return (
-        f"{path} cannot be written with the encoder {encoder}: {error}. Check that the folder exists and is writable. "
-        f"If it is, install PyAV's own wheel (pip install --force-reinstall av)."
+    advice = (
+        "Check that the folder exists and is writable. If it is, install PyAV's own wheel (pip install "
+        "--force-reinstall av)."
     )
+    text = f"{path} cannot be written with the encoder {encoder}: {error}."
+    return f"{text} {what_to_do(error) if is_full(error) else advice}"

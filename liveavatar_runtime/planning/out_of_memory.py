@@ -38,10 +38,9 @@ def full_device_told(work: str, device: torch.device, ways: Callable[[], list[st
     except Exception as error:
         if isinstance(error, MachineError) or not is_out_of_memory(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DeviceFullError(
-            f"{device} ran out of memory while {work}: {reason}. What helps: {'; '.join(ways())}. Clips that are "
-            "finished are kept."
+            f"{device} ran out of memory while {work}: {_reason(error)}. What helps: {'; '.join(ways())}. Clips that "
+            "are finished are kept."
         ) from error
 
 
@@ -81,6 +80,20 @@ def pictures_told(work: str, width: int, height: int, device: torch.device) -> A
     smaller = [f"{w}x{h} in Clip Scheduler" for w, h in smaller_sizes(width, height)]
     ways = [*smaller, "kv_cache ram in DiT Sampler", _others(device)]
     return full_device_told(f"{work} {width}x{height}", device, lambda: ways)
+
+
+def encoder_full(what: str, encoder: str, error: BaseException, left: str) -> DeviceFullError:
+    """System memory that a video encoder does not get; `left` says what there is of the file."""
+    smaller = [] if encoder == "libx264" else ["codec h264 in Online VAE Decode, which needs the least"]
+    ways = [*smaller, "return_frames off", "a smaller size in Clip Scheduler", _others(torch.device("cpu"))]
+    return DeviceFullError(
+        f"{what}: the encoder {encoder} ran out of memory ({_reason(error)}). {left} What helps: {'; '.join(ways)}. "
+        "Clips that are finished are kept."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _others(device: torch.device) -> str:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, run_python, tone
+from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone
 
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS, FRAGMENT_FRAMES, MP4, VideoCodec
@@ -261,33 +261,3 @@ def test_a_name_as_long_as_the_system_takes(tmp_path):
 def test_missing_folder(tmp_path):
     with pytest.raises(MachineError, match="No such file"):
         VideoWriter(tmp_path / "missing" / "a.mp4", WIDTH, HEIGHT, Fraction(16))
-
-
-@pytest.mark.parametrize("codec", ["h264", "vp9", "ffv1"])
-def test_full_disk_is_a_machine_error_and_leaves_what_fitted(tmp_path, codec):
-    """A limit on the size of files stands for the full disk."""
-    path = tmp_path / f"a.{CODECS[codec].kind.extension}"
-    program = f"""
-import resource, signal
-from fractions import Fraction
-from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.media.video import VideoWriter
-from media_files import *
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (90000, 90000))
-noise = torch.randint(0, 255, (12, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-try:
-    with VideoWriter({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, codec={codec!r}) as video:
-        for block in range(40):
-            video.write_frames(noise)
-            video.write_audio(tone(12000))
-except MachineError as error:
-    print(error)
-"""
-    done = run_python(program)
-    assert done.returncode == 0, done.stderr
-    assert "could not be written any further" in done.stdout and "Free some space" in done.stdout
-    pictures, times = decoded(path)
-    assert len(pictures) >= 4 and all(abs(time - Fraction(n, 16)) <= Fraction(1, 1000) for n, time in enumerate(times))
-    assert decoded_sound(path, exact=False)[0].shape[1] > 0
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
