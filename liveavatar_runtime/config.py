@@ -1,6 +1,6 @@
 """Architecture of the diffusion transformer: field names as in the original `config.json`, presets for 14B and demo."""
 
-import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,9 @@ from .planning.duration import FRAMES_PER_LATENT
 
 FRAME_PACK_BUCKETS = (1, 2, 16)
 """Latent frames a packed token covers at full, half and quarter resolution; they fix the packer's three kernels."""
+
+LARGEST_SIZE = 2**20
+"""Of anything in a config: the 14B model has no 20,000 of anything."""
 
 ADAPTIVE_NORM_MODE = "attn_norm"
 FRAME_PACK_DROP_MODE = "padd"
@@ -57,7 +60,7 @@ class AvatarConfig:
     motion_frames: tuple[int, int] = (73, 19)
 
     def __post_init__(self) -> None:
-        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+        if self.num_heads < 1 or self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise InputError(
                 f"dim {self.dim} and num_heads {self.num_heads} do not give an even head size; "
                 "dim must be a multiple of 2 * num_heads"
@@ -93,20 +96,46 @@ class AvatarConfig:
         missing = sorted({"dim", "ffn_dim", "num_heads", "num_layers", "audio_inject_layers"} - kept.keys())
         if missing:
             raise InputError(f"the model config lacks {', '.join(missing)}; take the config.json of the model's folder")
+        for key, value in kept.items():
+            _check_value(key, value)
         return cls(**kept)
 
     @classmethod
     def from_json(cls, path: Path) -> "AvatarConfig":
         """From a `config.json` file; raises InputError when it is not readable JSON or not an S2V config."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is not a readable JSON file: {error}") from error
-        return cls.from_dict(values)
+        from .checkpoint.reading import read_json, readable
+
+        with readable(path, "a model's config"):
+            return cls.from_dict(read_json(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Content of a `config.json` that `from_dict` and the original read."""
         return {**FIXED_FIELDS, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
+
+
+def _check_value(key: str, value: Any) -> None:
+    """Raises InputError for a value that is no size, no list of layers, or no small number, whatever `key` needs."""
+    if key == "eps":
+        good, needed = _is_number(value) and 0 < value < 1, "a number between 0 and 1, such as 1e-6"
+    elif key == "audio_inject_layers":
+        good = isinstance(value, tuple) and all(_is_size(layer, 0) for layer in value) and len({*value}) == len(value)
+        needed = "a list of different layer numbers"
+    elif key in ("patch_size", "motion_frames"):
+        good, count = isinstance(value, tuple) and all(map(_is_size, value)), 3 if key == "patch_size" else 2
+        good, needed = good and len(value) == count, f"a list of {count} whole numbers from 1 to {LARGEST_SIZE:,}"
+    else:
+        good, needed = _is_size(value), f"a whole number from 1 to {LARGEST_SIZE:,}"
+    if not good:
+        shown = list(value) if isinstance(value, tuple) else value
+        raise InputError(f"config key {key} is {shown!r}; it must be {needed}")
+
+
+def _is_size(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= LARGEST_SIZE
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _motion_frames(given: Any) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The text encoder of a bundle as ComfyUI's own CLIP object, at the bundle's sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import comfy.sd
@@ -14,10 +15,18 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
 from liveavatar_runtime.checkpoint.bundle import Bundle
-from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
-from liveavatar_runtime.checkpoint.umt5 import hugging_face_names, infer_config, is_archive
+from liveavatar_runtime.checkpoint.reading import read_bytes, read_json, readable
+from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+from liveavatar_runtime.checkpoint.umt5 import (
+    check_config,
+    expected_shapes,
+    hugging_face_names,
+    infer_config,
+    is_archive,
+)
 from liveavatar_runtime.errors import CheckpointError
 
+from . import comfy_bridge as bridge
 from .prompt_input import PROMPT_TOKENS
 
 # Core's signatures only admit the class of their default, which is CLIP's, not T5's.
@@ -30,6 +39,7 @@ TEXT_TOKENS = 512
 """Tokens that Wan's transformers read: shorter texts are padded to it, and of longer ones no more is encoded, as in the
 original. Attention over all tokens of 100,000 characters would take 160 GB in umT5-xxl."""
 PAD, END = 0, 1
+LARGEST_TOKENIZER = 64 * 2**20
 _Entry = TypeVar("_Entry")
 MODEL_PART = f"{CLIP_NAME}.transformer."
 
@@ -43,24 +53,32 @@ def load_bundle_clip(bundle: Bundle) -> comfy.sd.CLIP | None:
     """
     if bundle.text_encoder is None or bundle.tokenizer is None:
         return None
-    weights, _ = read_tensors(bundle.text_encoder)
-    if is_archive(weights):
-        weights = hugging_face_names(weights)
-    config = read_json(bundle.text_config) if bundle.text_config else infer_config(weights)
-    dtype = weights["shared.weight"].dtype if "shared.weight" in weights else None
-    spiece = torch.frombuffer(bytearray(bundle.tokenizer.read_bytes()), dtype=torch.uint8)
-    clip = comfy.sd.CLIP(
-        _target(config, dtype),
-        embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        tokenizer_data={"spiece_model": spiece},
-        parameters=comfy.utils.calculate_parameters(weights),
-    )
-    _check(bundle, clip, weights)
-    clip.load_sd(weights)
+    with readable(bundle.text_encoder, "a text encoder"):
+        weights, _ = read_tensors(bundle.text_encoder, mapped=bridge.maps_files())
+        if is_archive(weights):
+            weights = hugging_face_names(weights)
+        config = infer_config(weights)
+    if bundle.text_config:
+        with readable(bundle.text_config, "a text encoder's config"):
+            config = check_config(read_json(bundle.text_config), weights)
+    _check_weights(bundle, expected_shapes(config), weights)
+    spiece = _read_tokenizer(bundle, bundle.tokenizer, config["vocab_size"])
+    # The texts of core's errors name no file.
+    with readable(bundle.text_encoder, "a text encoder"):
+        clip = comfy.sd.CLIP(
+            _target(config, weights["shared.weight"].dtype),
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+            tokenizer_data={"spiece_model": spiece},
+            parameters=comfy.utils.calculate_parameters(weights),
+        )
+        states = clip.cond_stage_model.state_dict().items()
+        built = {name: tuple(value.shape) for name, value in states if name.startswith(MODEL_PART)}
+        _check_weights(bundle, {name.removeprefix(MODEL_PART): shape for name, shape in built.items()}, weights)
+        clip.load_sd(weights)
     return clip
 
 
-def _target(config: dict[str, Any], stored: torch.dtype | None) -> comfy.supported_models_base.ClipTarget:
+def _target(config: dict[str, Any], stored: torch.dtype) -> comfy.supported_models_base.ClipTarget:
     """Core's classes for Wan's text encoder with `config` for the sizes; weights are kept in `stored`."""
 
     class TextModel(sd1_clip.SDClipModel):
@@ -82,7 +100,7 @@ def _target(config: dict[str, Any], stored: torch.dtype | None) -> comfy.support
         def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None) -> None:
             super().__init__(
                 device=device,
-                dtype=stored or dtype,
+                dtype=stored,
                 name=CLIP_NAME,
                 clip_model=text_model,
                 model_options=model_options or {},
@@ -135,13 +153,8 @@ def within_limit(tokens: Sequence[_Entry]) -> Sequence[_Entry]:
     return tokens if len(tokens) <= TEXT_TOKENS else [*tokens[: TEXT_TOKENS - 1], tokens[-1]]
 
 
-def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> None:
+def _check_weights(bundle: Bundle, expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
     """Core loads what fits and leaves the rest uninitialised; here everything must fit."""
-    expected = {
-        name.removeprefix(MODEL_PART): tuple(value.shape)
-        for name, value in clip.cond_stage_model.state_dict().items()
-        if name.startswith(MODEL_PART)
-    }
     odd = [name for name in expected if name not in weights or tuple(weights[name].shape) != expected[name]]
     if odd:
         shown = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
@@ -149,9 +162,18 @@ def _check(bundle: Bundle, clip: comfy.sd.CLIP, weights: dict[str, Tensor]) -> N
             f"{bundle.text_encoder} does not fit {bundle.text_config or 'its own sizes'}: {len(odd)} of "
             f"{len(expected)} weights are missing or of another shape ({shown}). Download the folder again."
         )
-    pieces = len(getattr(clip.tokenizer, CLIP_NAME).inv_vocab)
-    if pieces > weights["shared.weight"].shape[0]:
+
+
+def _read_tokenizer(bundle: Bundle, path: Path, vocabulary: int) -> Tensor:
+    """The file's bytes. Raises CheckpointError when they are no tokenizer, or one of more pieces than `vocabulary`."""
+    from sentencepiece import SentencePieceProcessor
+
+    content = read_bytes(path, LARGEST_TOKENIZER, "a tokenizer")
+    with readable(path, "a tokenizer"):
+        pieces = SentencePieceProcessor(model_proto=content).get_piece_size()
+    if pieces > vocabulary:
         raise CheckpointError(
-            f"{bundle.tokenizer} has {pieces} pieces, {bundle.text_encoder} only "
-            f"{weights['shared.weight'].shape[0]}. They are of different models; download the folder again."
+            f"{path} has {pieces} pieces, {bundle.text_encoder} only {vocabulary}. They are of different models; "
+            "download the folder again."
         )
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)

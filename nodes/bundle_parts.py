@@ -21,14 +21,16 @@ def load_bundle_vae(bundle: Bundle) -> Any:
     """A comfy.sd.VAE; None when the bundle has none. Raises CheckpointError when it is no complete Wan 2.1 VAE."""
     if bundle.vae is None:
         return None
+    from liveavatar_runtime.checkpoint.reading import readable
     from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
     from liveavatar_runtime.vae import load_wan_vae
 
-    tensors, metadata = read_tensors(bundle.vae)
-    # Core only logs what is missing, and decodes with what happens to be in memory there.
-    load_wan_vae(tensors)
-    vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
-    vae.throw_exception_if_invalid()
+    with readable(bundle.vae, "a VAE"):
+        tensors, metadata = read_tensors(bundle.vae, mapped=bridge.maps_files())
+        # Core only logs what is missing, and decodes with what happens to be in memory there.
+        load_wan_vae(tensors)
+        vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
+        vae.throw_exception_if_invalid()
     return vae
 
 
@@ -37,14 +39,17 @@ def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
     if bundle.wav2vec2 is None:
         return None
     from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-    from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+    from liveavatar_runtime.checkpoint.reading import read_json, readable
+    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
 
     weights = next((f for f in (*bundle.wav2vec2.glob("*.safetensors"), *bundle.wav2vec2.glob("*.bin"))), None)
     if weights is None:
         raise CheckpointError(f"{bundle.wav2vec2} holds no weights; it needs model.safetensors")
     config = bundle.wav2vec2 / "config.json"
-    module = load_wav2vec2(read_tensors(weights)[0], read_json(config) if config.is_file() else None)
-    return BundleAudioEncoder(module)
+    with readable(weights, "an audio encoder"):
+        # Read, not mapped: the encoder would keep the file mapped as long as it lives, though it needs all of it.
+        tensors, _ = read_tensors(weights, mapped=False)
+        return BundleAudioEncoder(load_wav2vec2(tensors, read_json(config) if config.is_file() else None))
 
 
 class BundleAudioEncoder:

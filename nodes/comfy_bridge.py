@@ -71,6 +71,13 @@ def lora_paths() -> dict[str, Path]:
     return {name: Path(path) for name, path in paths.items() if path}
 
 
+def maps_files() -> bool:
+    """Whether weight files may be mapped; with --disable-mmap they are read into memory."""
+    from comfy.cli_args import args
+
+    return not args.disable_mmap
+
+
 def model_path(folder: str, name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(folder, name))
 

@@ -21,6 +21,7 @@ from liveavatar_runtime.checkpoint.safetensors_io import QUANTISATION_HEADER, op
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import CheckpointError
 
+from . import comfy_bridge as bridge
 from .core_weights import CoreWeights, Progress, Tell, empty_weights, fill_weights
 from .types import AvatarModel
 
@@ -70,7 +71,7 @@ def _load(
 ) -> Any:
     from liveavatar_runtime.checkpoint.detect import config_beside, detect_config, expected_shapes
 
-    checkpoint = open_checkpoint(path, _read_with_core)
+    checkpoint = open_checkpoint(path, _read_with_core, mapped=bridge.maps_files())
     config = detect_config(checkpoint, config_beside(path))
     sizes = config.to_dict()
     declared = json.dumps({"transformer": {name: sizes[name] for name in DECLARED}})
@@ -132,7 +133,7 @@ def _with_lora(patcher: Any, path: Path, strength: float) -> tuple[Any, "FittedL
     from liveavatar_runtime.checkpoint.detect import expected_shapes
     from liveavatar_runtime.checkpoint.lora import CORE_PREFIX, fit_lora, open_lora
 
-    fitted = fit_lora(open_lora(path), expected_shapes(adopt(patcher).config))
+    fitted = fit_lora(open_lora(path, mapped=bridge.maps_files()), expected_shapes(adopt(patcher).config))
     patched = patcher.clone()
     keys = comfy.lora.model_lora_keys_unet(patched.model, {})
     taken: set[str] = set()

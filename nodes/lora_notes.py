@@ -23,7 +23,7 @@ def loras_for_workers(config: AvatarConfig, loras: Sequence[tuple[Path, float]])
     from liveavatar_runtime.checkpoint.detect import expected_shapes
     from liveavatar_runtime.checkpoint.lora import check_mergeable, fit_lora, open_lora
 
-    fitted = [fit_lora(open_lora(path), expected_shapes(config)) for path, _ in loras]
+    fitted = [fit_lora(open_lora(path, mapped=bridge.maps_files()), expected_shapes(config)) for path, _ in loras]
     for one in fitted:
         check_mergeable(one)
     return fitted

@@ -78,7 +78,7 @@ def model_of_group(
     from liveavatar_runtime.parallel.devices import parse_devices
     from liveavatar_runtime.parallel.weights_key import weights_key
 
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, mapped=bridge.maps_files())
     config = detect_config(checkpoint, config_beside(path))
     places = parse_devices(devices)
     workers = local_workers(executor, places, config, path, loras, precision)

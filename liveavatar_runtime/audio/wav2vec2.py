@@ -19,6 +19,7 @@ from .windows import Progress, encode_in_windows
 _MARKER = "feature_extractor.conv_layers.0.conv.weight"
 _BODY = ("feature_extractor.", "feature_projection.", "encoder.")
 _POSITION = "encoder.pos_conv_embed.conv."
+_AGAIN = "Download or copy its file again."
 _STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 
@@ -59,6 +60,11 @@ def plain_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ):
         if _POSITION + magnitude in plain and _POSITION + direction in plain:
             g, v = plain.pop(_POSITION + magnitude).float(), plain.pop(_POSITION + direction).float()
+            if v.ndim != 3 or tuple(g.shape) != (1, 1, v.shape[2]):
+                raise CheckpointError(
+                    f"the audio encoder's {_POSITION}{magnitude} is {list(g.shape)}, which is no length for each part "
+                    f"of {direction}, {list(v.shape)}. {_AGAIN}"
+                )
             plain[_POSITION + "weight"] = g * v / v.norm(dim=(0, 1), keepdim=True)
     return plain
 
@@ -74,8 +80,10 @@ def infer_config(weights: Mapping[str, Tensor], hf_config: Mapping[str, Any] | N
     known = dict(hf_config or {})
     kernels: list[Tensor] = []
     while (name := f"feature_extractor.conv_layers.{len(kernels)}.conv.weight") in weights:
-        kernels.append(weights[name])
-    strides = tuple(known.get("conv_stride", _STRIDES))
+        kernels.append(_need(weights, name, axes=3))
+    strides = known.get("conv_stride", _STRIDES)
+    if not isinstance(strides, list | tuple) or not all(type(stride) is int and stride > 0 for stride in strides):
+        raise CheckpointError(f"conv_stride in the audio encoder's config is {strides!r}, no list of whole numbers")
     sizes = [kernel.shape[-1] for kernel in kernels]
     view = 1 + sum((size - 1) * math.prod(strides[:i]) for i, size in enumerate(sizes))
     if len(strides) != len(kernels) or (math.prod(strides), view) != (ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES):
@@ -84,13 +92,17 @@ def infer_config(weights: Mapping[str, Tensor], hf_config: Mapping[str, Any] | N
             f"the model needs frames of {ENCODER_MIN_SAMPLES} samples, one every {ENCODER_FRAME_SAMPLES}, as the "
             "published wav2vec2 models have. Use one of those."
         )
-    layers = {int(found[1]) for name in weights if (found := re.match(r"encoder\.layers\.(\d+)\.", name))}
-    position = _need(weights, _POSITION + "weight")
+    layers = {int(found[1]) for name in weights if (found := re.match(r"encoder\.layers\.([0-9]{1,6})\.", name))}
+    position = _need(weights, _POSITION + "weight", axes=3)
     dim = position.shape[0]
-    heads = int(known.get("num_attention_heads", max(dim // 64, 1)))
-    if heads < 1 or dim % heads:
+    if dim % position.shape[1]:
         raise CheckpointError(
-            f"the audio encoder has width {dim}, which {heads} attention heads do not divide. "
+            f"the audio encoder's {_POSITION}weight is {list(position.shape)}, in no groups. {_AGAIN}"
+        )
+    heads = known.get("num_attention_heads", max(dim // 64, 1))
+    if type(heads) is not int or heads < 1 or dim % heads:
+        raise CheckpointError(
+            f"the audio encoder has width {dim}, which {heads!r} attention heads do not divide. "
             "Put its config.json next to the weights."
         )
     large = "feature_extractor.conv_layers.1.layer_norm.weight" in weights
@@ -101,7 +113,7 @@ def infer_config(weights: Mapping[str, Tensor], hf_config: Mapping[str, Any] | N
         conv_bias="feature_extractor.conv_layers.0.conv.bias" in weights,
         layer_norm_extractor=large,
         dim=dim,
-        ffn_dim=_need(weights, "encoder.layers.0.feed_forward.intermediate_dense.weight").shape[0],
+        ffn_dim=_need(weights, "encoder.layers.0.feed_forward.intermediate_dense.weight", axes=2).shape[0],
         num_layers=len(layers),
         num_heads=heads,
         position_kernel=position.shape[2],
@@ -245,12 +257,16 @@ class Wav2Vec2Encoder(nn.Module):
         return torch.cat(states)
 
 
-def _need(weights: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in weights:
+def _need(weights: Mapping[str, Tensor], name: str, axes: int) -> Tensor:
+    """A weight with so many axes and with values in it."""
+    weight = weights.get(name)
+    if weight is None:
         raise CheckpointError(
             f"the audio encoder's weights have no {name!r}. Use a complete wav2vec2 checkpoint with Hugging Face names."
         )
-    return weights[name]
+    if weight.ndim != axes or not weight.numel():
+        raise CheckpointError(f"the audio encoder's {name} is {list(weight.shape)}, not of {axes} axes. {_AGAIN}")
+    return weight
 
 
 def _torchaudio_name(name: str) -> str:

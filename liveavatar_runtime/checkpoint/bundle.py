@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .detect import config_beside
-from .safetensors_io import read_json
+from .reading import read_json
 
 MODEL_PATTERN = "diffusion_pytorch_model*.safetensors*"
 VAE_NAMES = ("Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth")
@@ -18,6 +18,7 @@ TEXT_CONFIG_NAMES = ("umt5/config.json",)
 TOKENIZER_NAMES = ("umt5/spiece.model", "google/umt5-xxl/spiece.model")
 VIDEO_SIZE = "video_size"
 """Key of `config.json`: [width, height] of the only size that the model was trained at, if there is one."""
+LARGEST_SIDE = 2**16
 LORA_NAMES = ("liveavatar.safetensors",)
 AUDIO_ENCODER_PATTERN = "wav2vec2*"
 
@@ -49,9 +50,10 @@ class Bundle:
         size = read_json(self.config).get(VIDEO_SIZE)
         if size is None:
             return None
-        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+        sides = size if isinstance(size, list) else []
+        if len(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides):
             raise CheckpointError(f"{self.config}: {VIDEO_SIZE} is {size!r}; it must be [width, height] in pixels")
-        return size[0], size[1]
+        return sides[0], sides[1]
 
 
 def is_bundle(folder: str | Path) -> bool:

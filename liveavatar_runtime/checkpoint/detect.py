@@ -1,6 +1,5 @@
 """Which architecture a weight file holds: told by names and shapes, completed by a config, never by the file name."""
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -12,7 +11,8 @@ import torch
 from ..config import WAN_S2V_14B, AvatarConfig
 from ..errors import CheckpointError, InputError
 from .quantised import is_quantisation_entry, weight_shapes
-from .safetensors_io import INDEX_ENDING, Checkpoint, read_json
+from .reading import parse_json, read_json, readable
+from .safetensors_io import INDEX_ENDING, Checkpoint
 from .weights import is_folded
 
 Shapes = dict[str, tuple[int, ...]]
@@ -85,6 +85,11 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     the 14B model's width without either, that model's values apply.
     Raises CheckpointError for another architecture, for incomplete weights and when config and weights disagree.
     """
+    with readable(checkpoint.path, "a Live Avatar model"):
+        return _detected(checkpoint, declared)
+
+
+def _detected(checkpoint: Checkpoint, declared: dict[str, Any] | None) -> AvatarConfig:
     shapes = weight_shapes(checkpoint)
     _refuse_shard(checkpoint.path, shapes)
     absent = [name for name in S2V_NAMES if name not in shapes]
@@ -98,9 +103,14 @@ def detect_config(checkpoint: Checkpoint, declared: dict[str, Any] | None = None
     measured = _measure(checkpoint.path, shapes)
     assumed = _assumed(checkpoint.path, measured, declared)
     sizes = {key: value for key, value in measured.items() if key not in COUNTED}
+    compared = dict(sizes)
+    layers = {**assumed, **declared}["num_layers"]
+    # Before a model is built of so many: fewer may be missing from the file, which is told by name.
+    if not isinstance(layers, int) or layers > 2 * max(1, measured["num_layers"]):
+        compared["num_layers"] = measured["num_layers"]
     conflicts = [
-        f"{key} is {_plain(declared[key])} in the config and {_plain(value)} in the weights"
-        for key, value in sizes.items()
+        f"{key} is {_plain(declared[key])!r} in the config and {_plain(value)} in the weights"
+        for key, value in compared.items()
         if key in declared and _plain(declared[key]) != _plain(value)
     ]
     if conflicts:
@@ -133,7 +143,7 @@ def _refuse_shard(path: Path, shapes: Shapes) -> None:
 def shard_number(path: Path) -> tuple[int, int, str] | None:
     """Which file of how many this is, from 1, and the name of their index; None for a file that is whole."""
     for index in sorted(path.parent.glob(f"*{INDEX_ENDING}")) if path.is_file() else ():
-        files = sorted(set(read_json(index).get("weight_map", {}).values()))
+        files = _files_of(index)
         if path.name in files and len(files) > 1:
             return files.index(path.name) + 1, len(files), index.name
     named = SHARD_NAME.search(path.name)
@@ -142,11 +152,20 @@ def shard_number(path: Path) -> tuple[int, int, str] | None:
     return int(named["number"]), int(named["count"]), f"{path.name[: named.start()]}{path.suffix}{INDEX_ENDING}"
 
 
+def _files_of(index: Path) -> list[str]:
+    """The files that an index names, sorted; none for one that is unreadable, as it may be of some other model."""
+    try:
+        named = read_json(index).get("weight_map")
+    except CheckpointError:
+        return []
+    return sorted({file for file in named.values() if isinstance(file, str)} if isinstance(named, dict) else ())
+
+
 def header_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The "transformer" table of the safetensors header's "config" entry, as ComfyUI's core reads it; {} without."""
     try:
-        config = json.loads(checkpoint.metadata.get("config", "{}"))
-    except json.JSONDecodeError as error:
+        config = parse_json(checkpoint.metadata.get("config", "{}"))
+    except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: the config in its header is not JSON: {error}") from error
     table = config.get("transformer", {}) if isinstance(config, dict) else None
     if not isinstance(table, dict):
@@ -212,6 +231,9 @@ def _measure(path: Path, shapes: Shapes) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{path} is incomplete: {_listing('missing', missing)}. {RIGHT_FILE}")
     size = {key: math.prod(shapes[name]) for key, name in MEASURED.items()}
+    empty = [MEASURED[key] for key, count in size.items() if not count]
+    if empty:
+        raise CheckpointError(f"{path} is incomplete: {_listing('without any values', empty)}. {RIGHT_FILE}")
     dim, local = size["patch bias"], size["local bias"]
     stored, kernel = shapes[MEASURED["patch"]], shapes[MEASURED["local"]]
     patch_size = stored[2:] if len(stored) == 5 else WAN_S2V_14B.patch_size
@@ -256,9 +278,14 @@ def _assumed(path: Path, measured: dict[str, Any], declared: dict[str, Any]) -> 
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """Length of a numbered list of modules; a gap in it shows as missing tensors later."""
-    numbers = [int(name[len(prefix) :].split(".", 1)[0]) for name in shapes if re.match(rf"{prefix}\d+\.", name)]
-    return max(numbers, default=-1) + 1
+    """Length of a numbered list of modules; a gap in it shows as missing tensors later.
+
+    Of numbers beyond twice as many as there are the file is wrong, and no model of that length need be built to see it.
+    """
+    numbers = {
+        int(name[len(prefix) :].split(".", 1)[0]) for name in shapes if re.match(rf"{prefix}[0-9]{{1,9}}\.", name)
+    }
+    return min(max(numbers, default=-1) + 1, 2 * len(numbers))
 
 
 def _listing(kind: str, names: list[str]) -> str:

@@ -1,6 +1,5 @@
-"""GGUF files through the gguf package: each tensor is read and unpacked when it is asked for."""
+"""GGUF files, unpacked by the gguf package: each tensor is read when it is asked for, and nothing stays mapped."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .safetensors_io import AGAIN, readable
+from .gguf_header import Stored, read_gguf_header
+from .reading import readable
 
-MAGIC = b"GGUF"
-# GGUF has four axes; converters store the weights of 3D convolutions flat and note their shape under this key.
-SHAPE_KEY = "comfy.gguf.orig_shape."
 INSTALL = "Install the package that reads GGUF files: pip install gguf"
+# How NumPy reads what is no block of several values.
+NUMBERS = {"F32": np.float32, "F16": np.float16}
 
 
 class GgufTensors(Mapping[str, Tensor]):
@@ -24,12 +23,13 @@ class GgufTensors(Mapping[str, Tensor]):
     `shapes` needs no unpacking. `kinds` holds the names of the stored types ("Q8_0", "F16", ...).
     """
 
-    def __init__(self, file: Path, stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, file: Path, stored: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._file, self._stored, self.shapes = file, stored, dict(shapes)
-        self.kinds = sorted({tensor.tensor_type.name for tensor in stored.values()})
+        self.kinds = sorted({tensor.kind.name for tensor in stored.values()})
 
     def __getitem__(self, name: str) -> Tensor:
-        return _unpack(self._file, self._stored[name]).reshape(self.shapes[name])
+        with readable(self._file):
+            return _unpack(self._file, self._stored[name]).reshape(self.shapes[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -39,8 +39,13 @@ class GgufTensors(Mapping[str, Tensor]):
 
     def packed(self, name: str, count: int) -> Tensor:
         """About `count` of the values as they are stored, spread over the tensor: cheap, as nothing is unpacked."""
-        stored = self._stored[name].data.reshape(-1)
-        return torch.from_numpy(stored[:: max(1, stored.size // count)].copy())
+        tensor = self._stored[name]
+        if not tensor.size:
+            return torch.empty(0)
+        kind = np.dtype(NUMBERS.get(tensor.kind.name, np.uint8))
+        size = tensor.size // kind.itemsize
+        stored = np.memmap(self._file, kind, mode="r", offset=tensor.offset, shape=(size,))
+        return torch.from_numpy(np.array(stored[:: max(1, size // count)]))
 
     def renamed(self, names: Mapping[str, str]) -> "GgufTensors":
         """Only the tensors of `names` (new name -> name here), under the new names."""
@@ -54,33 +59,12 @@ def open_gguf(path: Path) -> tuple[GgufTensors, dict[str, str]]:
     Raises CheckpointError when the file is damaged, or has a type that the installed gguf package cannot unpack.
     """
     try:
-        import gguf
+        import gguf  # noqa: F401
     except ImportError as error:
         raise CheckpointError(f"{path} is a GGUF file. {INSTALL}") from error
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise CheckpointError(f"{path} does not start as a GGUF file does. {AGAIN}")
-    with readable(path):
-        reader = gguf.GGUFReader(path)
-        stored = {tensor.name: tensor for tensor in reader.tensors}
-        texts = {
-            name: str(field.contents())
-            for name, field in reader.fields.items()
-            if field.types == [gguf.GGUFValueType.STRING]
-        }
-        shapes = {name: _shape(reader, tensor) for name, tensor in stored.items()}
-    _check_types(path, {tensor.tensor_type for tensor in stored.values()})
-    return GgufTensors(path, stored, shapes), texts
-
-
-def _shape(reader: Any, tensor: Any) -> tuple[int, ...]:
-    """Shape in PyTorch's order of axes; GGUF's is the reverse."""
-    own = tuple(int(size) for size in reversed(tensor.shape))
-    field = reader.get_field(SHAPE_KEY + tensor.name)
-    noted = tuple(int(size) for size in field.contents()) if field is not None else own
-    if math.prod(noted) != math.prod(own):
-        raise ValueError(f"{tensor.name} has shape {list(own)}, but is noted as {list(noted)}")
-    return noted
+    header = read_gguf_header(path)
+    _check_types(path, {tensor.kind for tensor in header.tensors.values()})
+    return GgufTensors(path, header.tensors, header.shapes), header.texts
 
 
 def _check_types(path: Path, types: set[Any]) -> None:
@@ -98,15 +82,18 @@ def _check_types(path: Path, types: set[Any]) -> None:
             ) from error
 
 
-def _unpack(file: Path, tensor: Any) -> Tensor:
-    mapped = tensor.data
-    # Read, not mapped: of a mapped file all that was unpacked would stay in memory beside what came out.
-    data = np.fromfile(file, dtype=mapped.dtype, count=mapped.size, offset=tensor.data_offset).reshape(mapped.shape)
-    kind = tensor.tensor_type.name
-    if kind in ("F32", "F16"):
+def _unpack(file: Path, tensor: Stored) -> Tensor:
+    """Read, not mapped: of a mapped file all that was unpacked would stay in memory beside what came out."""
+    kind = tensor.kind.name
+    number = np.dtype(NUMBERS.get(kind, np.uint8))
+    data = np.fromfile(file, dtype=number, count=tensor.size // number.itemsize, offset=tensor.offset)
+    if data.nbytes < tensor.size:
+        raise EOFError(f"the file ends {tensor.size - data.nbytes:,} bytes early")
+    if kind in NUMBERS:
         return torch.from_numpy(data)
     if kind == "BF16":
         return torch.from_numpy(data).view(torch.bfloat16)
     from gguf import quants
 
-    return torch.from_numpy(quants.dequantize(data, tensor.tensor_type))
+    rows = int(np.prod(tensor.shape[:-1]))
+    return torch.from_numpy(quants.dequantize(data.reshape(rows, -1) if rows else data, tensor.kind))

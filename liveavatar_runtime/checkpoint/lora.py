@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -18,7 +19,8 @@ from .detect import describe_contents
 from .lora_kinds import BOFT, DIFFERENCE, LOW_RANK, OFT, REPLACEMENT, Kind, adapter_kind
 from .lora_names import MODULATION, ModuleNames, Place, Shapes, places, split_name
 from .lora_scale import STORED, UNSAID, PeftTable, Scale, live_avatar_modules, peft_table, unsaid_scale
-from .safetensors_io import read_json, read_tensors
+from .reading import read_json, readable
+from .safetensors_io import read_tensors
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model"
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -28,6 +30,8 @@ CORE_PARTS = {
     "down": "lora_down.weight", "up": "lora_up.weight",
     "a1": "a1.weight", "a2": "a2.weight", "b1": "b1.weight", "b2": "b2.weight",
 }  # fmt: skip
+NUMBERS = ("alpha", "rescale")
+"""Parts that may be single numbers."""
 NAMED = 5
 """Modules that a message names."""
 NOT_IN_MODEL, NOT_UNDERSTOOD = "not in this model", "not understood"
@@ -181,17 +185,18 @@ class MergedLora:
         return tuple(one.name for one in self.fitted.left_out)
 
 
-def open_lora(path: str | Path) -> LoraFile:
+def open_lora(path: str | Path, *, mapped: bool = True) -> LoraFile:
     """What a LoRA file holds; the `adapter_config.json` that PEFT saved with it supplies alpha when the file does not.
 
-    Raises CheckpointError when it cannot be read or is no LoRA.
+    `mapped`: see `open_checkpoint`. Raises CheckpointError when it cannot be read or is no LoRA.
     """
     path = Path(path)
-    tensors, metadata = read_tensors(path)
-    beside = path.parent / PEFT_CONFIG
-    if beside.is_file() and _saved_together(path):
-        metadata = {"lora_config": json.dumps(read_json(beside)), **metadata}
-    lora = read_lora(tensors, metadata, path)
+    with readable(path, "a LoRA"):
+        tensors, metadata = read_tensors(path, mapped=mapped)
+        beside = path.parent / PEFT_CONFIG
+        if beside.is_file() and _saved_together(path):
+            metadata = {"lora_config": json.dumps(read_json(beside)), **metadata}
+        lora = read_lora(tensors, metadata, path)
     if not any(adapter_kind(parts) or _differences(parts) for parts in lora.modules.values()):
         raise CheckpointError(
             f"{path} is not a LoRA: it looks like {describe_contents(tensors)}. "
@@ -213,6 +218,8 @@ def read_lora(
             ignored.append(name)
             continue
         parts = modules.setdefault(split.module, {})
+        if tensor.ndim == 0 and split.part not in NUMBERS:
+            raise CheckpointError(f"the LoRA {path}: {name} is a single number, where a matrix or vector must be")
         if split.part in parts:
             raise CheckpointError(
                 f"the LoRA {path} holds two adapters for {split.module} ({name} is the second); "
@@ -229,6 +236,11 @@ def fit_lora(lora: LoraFile, shapes: Shapes, alpha: float | None = None) -> Fitt
 
     Raises CheckpointError when nothing fits.
     """
+    with readable(lora.path, "a LoRA"):
+        return _fitted(lora, shapes, alpha)
+
+
+def _fitted(lora: LoraFile, shapes: Shapes, alpha: float | None) -> FittedLora:
     where = places(lora.modules, ModuleNames(shapes), lora.path)
     is_live_avatar = low_rank_modules(lora, where, shapes) == live_avatar_modules(shapes)
     changes: list[Change] = []
@@ -349,12 +361,19 @@ class _Module:
         rank = kind.dim(parts)
         if rank is None:
             return Scale(1.0, STORED)
+        if rank < 1:
+            raise CheckpointError(f"the LoRA {self._lora.path}: the factors of {self._written} are empty (rank 0)")
         stored = parts.get("alpha")
-        if self._alpha is not None:
-            return Scale(self._alpha / rank, STORED)
-        if stored is not None and stored.numel() == 1:
-            return Scale(float(stored) / rank, STORED)
         told = self._lora.table.scale((self._written, self._place.module), rank)
+        if self._alpha is not None:
+            told = self._alpha / rank
+        elif stored is not None and stored.numel() == 1:
+            told = float(stored) / rank
+        if told is not None and not math.isfinite(told):
+            raise CheckpointError(
+                f"the LoRA {self._lora.path}: alpha of {self._written} is not a number (NaN or infinite), so nothing "
+                "tells how strong it is meant. Use another file of it."
+            )
         if told is not None:
             return Scale(told, STORED)
         if kind is not LOW_RANK:

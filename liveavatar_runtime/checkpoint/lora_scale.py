@@ -8,7 +8,6 @@
 4. Else 1: all other programs mean alpha = rank when they do not write it.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,12 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .lora_names import Place, Shapes
+from .reading import parse_json
 
 LIVE_AVATAR_SCALE = 0.5
 LIVE_AVATAR_WRAPPER, LIVE_AVATAR_ADAPTER = "base_model.model", "default"
 """What Live Avatar's training writes around a module's name: `base_model.model.<module>.lora_A.default.weight`."""
 # PEFT finds the layers to train by the ends of their names.
 LIVE_AVATAR_TARGETS = re.compile(r"(?:^|\.)(?:[qkvo]|ffn\.[02])$")
+
+# Expressions from a file: short, with few repeats and none of a group, as else trying one could take for ever.
+LONGEST_PATTERN, LONGEST_NAME, MOST_REPEATS = 1000, 200, 3
+REPEATS = re.compile(r"(?<!\\)[*+{]")
+REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 METADATA_TABLES = ("lora_adapter_metadata", "lora_config")
 # Whose entries count in a header that describes several models.
@@ -53,28 +58,57 @@ class PeftTable:
         """Of a module that has these names (as written, and the model's own); None when nothing is said."""
         alpha = self.alpha
         for pattern, value in self.patterns.items():
-            # PEFT reads a pattern as an expression for the end of the name.
-            if any(re.match(rf"(?:.*\.)?(?:{pattern})$", name) for name in names):
+            if any(ends_with(pattern, name) for name in names):
                 alpha = value
                 break
         return None if alpha is None else alpha / (math.sqrt(rank) if self.root else rank)
 
 
+def ends_with(pattern: str, name: str) -> bool:
+    """Whether a name ends as a pattern of PEFT says, which is an expression. `check_pattern` comes before."""
+    return re.match(rf"(?:.*\.)?(?:{pattern})$", name[-LONGEST_NAME:]) is not None
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern itself. Raises ValueError for one that is no expression, or that could take for ever to try."""
+    repeats = REPEATS.findall(pattern)
+    if len(pattern) > LONGEST_PATTERN or len(repeats) > MOST_REPEATS or REPEATED_GROUP.search(pattern):
+        raise ValueError(f"the alpha_pattern {pattern[:80]!r} is more than the names of layers need")
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"the alpha_pattern {pattern!r} is no expression: {error}") from error
+    return pattern
+
+
 def peft_table(metadata: Mapping[str, str]) -> PeftTable:
-    """From the texts of a safetensors header; an empty one when they say nothing about alpha."""
+    """From the texts of a safetensors header; an empty one when they say nothing about alpha.
+
+    Raises ValueError for texts that are no JSON, or no configuration.
+    """
     values: dict[str, Any] = {"lora_alpha": metadata["lora_alpha"]} if "lora_alpha" in metadata else {}
     for key in METADATA_TABLES:
-        content = json.loads(metadata[key]) if key in metadata else {}
+        content = parse_json(metadata[key]) if key in metadata else {}
         if isinstance(content, dict) and content:
             values = _of_transformer(content)
             break
     # PEFT's LoHa and LoKr call it alpha.
     alpha, patterns = values.get("lora_alpha", values.get("alpha")), values.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise ValueError(f"alpha_pattern is {patterns!r}, not a table of numbers by name")
     return PeftTable(
-        None if alpha is None else float(alpha),
-        {str(name): float(value) for name, value in patterns.items()},
+        None if alpha is None else _number(alpha),
+        {check_pattern(name): _number(value) for name, value in patterns.items()},
         bool(values.get("use_rslora")),
     )
+
+
+def _number(value: Any) -> float:
+    """Raises ValueError for what is no finite number."""
+    number = float(value) if isinstance(value, int | float | str) else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"alpha is {value!r}, which is no number")
+    return number
 
 
 def live_avatar_modules(shapes: Shapes) -> set[str]:

@@ -1,23 +1,22 @@
 """Finding Live Avatar's distillation LoRA: whether it is applied, and which files look like it."""
 
-import json
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from ..config import WAN_S2V_14B, AvatarConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MemoryShortage
+from .header import read_header
 from .lora import low_rank_modules, read_lora
 from .lora_names import ModuleNames, Shapes, places
 from .lora_scale import live_avatar_modules
+from .reading import readable
 
 SOURCE = "huggingface.co/Quark-Vision/Live-Avatar"
 FILE = "liveavatar.safetensors"
-LARGEST_HEADER = 16 * 2**20
-# In every name of a layer of the audio injector, whoever wrote it: most LoRAs are told apart without parsing.
-INJECTOR = b"audio_injector"
+# In every name of a layer of the audio injector, whoever wrote it: most LoRAs are told apart by that.
+INJECTOR = "audio_injector"
 
 
 def is_published_size(config: AvatarConfig) -> bool:
@@ -39,24 +38,15 @@ def look_alikes(files: Mapping[str, Path], shapes: Shapes) -> list[str]:
 
 
 def _looks_alike(path: Path, shapes: Shapes) -> bool:
-    header = _header(path)
-    if INJECTOR not in header:
+    if not path.is_file():
         return False
     try:
-        entries = json.loads(header)
-        stored = {name: entry["shape"] for name, entry in entries.items() if name != "__metadata__"}
-        lora = read_lora({name: torch.empty(shape, device="meta") for name, shape in stored.items()}, path=path)
-        where = places(lora.modules, ModuleNames(shapes), path)
-    except (CheckpointError, ValueError, KeyError, TypeError, RuntimeError):
+        stored = {name: entry.shape for name, entry in read_header(path, complete=False).entries.items()}
+        if not any(INJECTOR in name for name in stored):
+            return False
+        with readable(path, "a LoRA"):
+            lora = read_lora({name: torch.empty(shape, device="meta") for name, shape in stored.items()}, path=path)
+            where = places(lora.modules, ModuleNames(shapes), path)
+            return low_rank_modules(lora, where, shapes) == live_avatar_modules(shapes)
+    except (CheckpointError, MemoryShortage):
         return False
-    return low_rank_modules(lora, where, shapes) == live_avatar_modules(shapes)
-
-
-def _header(path: Path) -> bytes:
-    """The header's JSON; nothing for what is no safetensors file."""
-    if not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        return file.read(length) if 0 < length <= LARGEST_HEADER else b""

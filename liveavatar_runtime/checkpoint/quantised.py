@@ -9,7 +9,7 @@ The dtype of a weight tells its format where nothing else does. A scale that wou
 weights are noise.
 """
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .safetensors_io import QUANTISATION_HEADER, Checkpoint, readable
+from .reading import parse_json, readable
+from .safetensors_io import QUANTISATION_HEADER, Checkpoint
 
 OLD_MARK = "scaled_fp8"
 NOTE = ".comfy_quant"
@@ -34,6 +35,8 @@ FORMATS = {**{dtype: name for name, dtype in FP8.items()}, torch.int8: INT8}
 """What a weight with a scale is when nothing but its dtype tells."""
 TWO_A_BYTE = {NVFP4, "convrot_w4a4"}
 ROWS = 256
+LONGEST_NOTE = 2**16
+"""Bytes of what a layer has to say about its format."""
 INSTEAD = (
     "Computing with it would give noise. Use another file, such as wan2.2_s2v_14B_fp8_scaled.safetensors or a bf16 one."
 )
@@ -62,13 +65,14 @@ def quantised_layers(checkpoint: Checkpoint) -> dict[str, QuantisedLayer]:
     Raises CheckpointError, which names the entry, for what cannot be read, for a scale without its weight and for a
     quantised weight without its scale.
     """
-    notes = _notes(checkpoint)
-    entries = [name for name in checkpoint.shapes if name.endswith(ENDINGS)]
-    names = dict.fromkeys([*notes, *(_layer_of(name) for name in entries)])
-    layers = {name: _read_layer(checkpoint, name, notes.get(name)) for name in names}
-    found = {name: layer for name, layer in layers.items() if layer is not None}
-    _refuse_scaleless(checkpoint, found)
-    return found
+    with readable(checkpoint.path, "quantised weights"):
+        notes = _notes(checkpoint)
+        entries = [name for name in checkpoint.shapes if name.endswith(ENDINGS)]
+        names = dict.fromkeys([*notes, *(_layer_of(name) for name in entries)])
+        layers = {name: _read_layer(checkpoint, name, notes.get(name)) for name in names}
+        found = {name: layer for name, layer in layers.items() if layer is not None}
+        _refuse_scaleless(checkpoint, found)
+        return found
 
 
 def weight_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
@@ -108,13 +112,22 @@ def _notes(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     """Layer name -> content of its `comfy_quant`, from entries and header."""
     notes: dict[str, dict[str, Any]] = {}
     with readable(checkpoint.path):
-        notes |= json.loads(checkpoint.metadata.get(QUANTISATION_HEADER, "{}")).get("layers", {})
+        notes |= parse_json(checkpoint.metadata.get(QUANTISATION_HEADER, "{}")).get("layers", {})
         for name in checkpoint.shapes:
             if name.endswith(NOTE):
-                notes[name.removesuffix(NOTE)] = json.loads(bytes(checkpoint.tensors[name].tolist()))
-        for note in notes.values():
-            str(note["format"])
+                notes[name.removesuffix(NOTE)] = _note(checkpoint, name)
+        for name, note in notes.items():
+            if not isinstance(note, dict) or not isinstance(note.get("format"), str):
+                raise ValueError(f"the note about {name!r} names no format")
     return notes
+
+
+def _note(checkpoint: Checkpoint, name: str) -> Any:
+    """The JSON in an entry of bytes. Raises ValueError for anything else."""
+    count = math.prod(checkpoint.shapes[name])
+    if checkpoint.dtypes.get(name) not in (torch.uint8, torch.int8) or count > LONGEST_NOTE:
+        raise ValueError(f"{name!r} holds no note: {list(checkpoint.shapes[name])} of {checkpoint.dtypes.get(name)}")
+    return parse_json(checkpoint.read(name).reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _layer_of(entry: str) -> str:

@@ -4,10 +4,8 @@ safetensors and PyTorch map a file for private writing, and then the system sets
 larger than memory is refused, though hardly any of that would ever be used.
 """
 
-import json
 import math
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,18 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .header import read_header
+
 WINDOW = 2**30
 """Bytes of a file that are mapped together. Each map keeps the file open once more, and systems limit that number."""
 
 PIECE = 2**15
 """Values that are converted at once. Few, because the C library does not always use the gap again that they leave, and
 because PyTorch would share out more among threads, which takes longer than to convert them."""
-
-_NAMED = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu", "I64": "int64", "I32": "int32", "I16": "int16",
-    "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,21 +75,15 @@ def _read_into(file: Any, stored: Tensor) -> None:
 
 
 def places_in(path: Path) -> dict[str, Place]:
-    """Name -> place of each tensor in a complete safetensors file; only the header is read."""
-    header, start = read_header(path)
-    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    dtypes = {name: getattr(torch, _NAMED[entry["dtype"]]) for name, entry in entries.items()}
+    """Name -> place of each tensor in a complete safetensors file; only the header is read.
+
+    Raises CheckpointError as `read_header` does.
+    """
+    header = read_header(path)
     return {
-        name: Place(path, start + entry["data_offsets"][0], tuple(entry["shape"]), dtypes[name])
-        for name, entry in entries.items()
+        name: Place(path, header.start + entry.start, entry.shape, entry.dtype)
+        for name, entry in header.entries.items()
     }
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and the byte at which the tensors start."""
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        return json.loads(file.read(length)), 8 + length
 
 
 def mapped_in_windows(places: Mapping[str, Place], window: int = WINDOW) -> dict[str, Tensor]:

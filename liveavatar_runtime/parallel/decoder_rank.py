@@ -10,6 +10,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ..checkpoint.reading import readable
 from ..checkpoint.safetensors_io import read_tensors
 from ..errors import InputError
 from ..vae import WanVAE, load_wan_vae
@@ -25,8 +26,9 @@ CHANNELS = 16
 
 def serve_decoder(rank: Rank, path: Path, token: str) -> NoReturn:
     """Load the VAE, connect to rank 0, and decode until rank 0 is gone, which raises RuntimeError."""
-    weights = read_tensors(path)[0]
-    size = sum(tensor.nbytes for tensor in load_wan_vae(weights).state_dict().values())
+    with readable(path, "a VAE"):
+        weights = read_tensors(path)[0]
+        size = sum(tensor.nbytes for tensor in load_wan_vae(weights).state_dict().values())
     facts = {"rank": rank.number, "where": rank.where, "bytes": size, "keys": vae_keys(weights)}
     rank.store.set(FACTS_KEY, json.dumps(facts))
     rank.wait_for(ADDRESS_KEY)

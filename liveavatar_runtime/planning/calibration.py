@@ -1,11 +1,13 @@
 """What was measured on a card, as `python -m benchmarks.card` writes it; a card without a file here is predicted."""
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.reading import read_json, readable
 from ..errors import InputError
 
 FOLDER = Path(__file__).parent / "calibrations"
@@ -43,6 +45,7 @@ class Calibration:
             for key in known - {"card", "measured_with"}
             if values.get(key) is not None and not _positive(values[key])
         ]
+        wrong += [key for key in ("card", "measured_with") if not isinstance(values.get(key, ""), str)]
         if missing or wrong:
             raise InputError(
                 f"the calibration lacks {', '.join(missing) or 'nothing'}, and {', '.join(sorted(wrong)) or 'nothing'} "
@@ -55,7 +58,7 @@ class Calibration:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def short_name(card: str) -> str:
@@ -67,10 +70,7 @@ def load_calibrations(folder: Path = FOLDER) -> dict[str, Calibration]:
     """By short name; empty where there is no folder. Raises InputError for a file that is no calibration."""
     found = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            calibration = Calibration.from_dict(values if isinstance(values, dict) else {})
-        except (json.JSONDecodeError, UnicodeDecodeError, InputError) as error:
-            raise InputError(f"{path}: {error}") from error
+        with readable(path, "a calibration"):
+            calibration = Calibration.from_dict(read_json(path))
         found[calibration.name] = calibration
     return found

@@ -88,7 +88,7 @@ def _guess(weights: dict[str, Tensor]) -> str:
         if name in weights:
             return f"; they look like {what}"
     last = weights.get("conv2.weight")
-    if last is not None and last.shape[0] != LATENT_CHANNELS:
+    if last is not None and last.ndim and last.shape[0] != LATENT_CHANNELS:
         return f"; they are a VAE with {last.shape[0]} latent channels instead of {LATENT_CHANNELS}"
     return ""
 

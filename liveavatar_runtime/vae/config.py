@@ -88,14 +88,15 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> VaeConfig:
     Only a guess to build a model from: whether all weights fit it is for the caller to check.
     """
     first = state_dict.get("encoder.conv1.weight")
-    if first is None or first.ndim != 5:
+    if first is None or first.ndim != 5 or not first.numel():
         return WAN_2_1
     dim, channels = first.shape[0], first.shape[0]
     blocks, widths, temporal = [0], [], []
     for layer in range(sum(name.startswith("encoder.downsamples.") for name in state_dict)):
         prefix = f"encoder.downsamples.{layer}."
         if f"{prefix}residual.2.weight" in state_dict:
-            channels = state_dict[f"{prefix}residual.2.weight"].shape[0]
+            widened = state_dict[f"{prefix}residual.2.weight"]
+            channels = widened.shape[0] if widened.ndim else 0
             blocks[-1] += 1
         elif f"{prefix}resample.1.weight" in state_dict:
             widths.append(channels)
@@ -104,7 +105,7 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> VaeConfig:
         else:
             break
     widths.append(channels)
-    if blocks[0] == 0 or any(width % dim for width in widths):
+    if blocks[0] == 0 or any(width % dim or not width for width in widths):
         return WAN_2_1
     return VaeConfig(
         dim=dim,

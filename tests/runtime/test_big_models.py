@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 from big_model_child import sampled
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmarks.loading import write_files
@@ -144,10 +144,59 @@ def test_a_lack_of_memory_is_not_called_a_damaged_file(error, tmp_path):
     assert "fp8" in text and "the official folder" in text and "Download" not in text
 
 
+def test_a_file_that_asks_for_more_than_it_can_fill_is_damaged(tmp_path):
+    from liveavatar_runtime.checkpoint.safetensors_io import readable
+
+    (tmp_path / "small.pth").write_bytes(bytes(1000))
+    with pytest.raises(CheckpointError, match="Download or copy the file again"), readable(tmp_path / "small.pth"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes.")
+
+
+WINDOWS = {5: "does not allow it", 32: "another program has it open", 3: "is gone", 59: "network share failed",
+           1117: "disk or network share failed"}  # fmt: skip
+
+
+def of_windows(code: int) -> OSError:
+    """As Python raises it there."""
+    error = OSError(errno.EINVAL, "as Windows says it")
+    vars(error)["winerror"] = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "does not allow it"),
+        (PermissionError("Permission denied (os error 13)"), "does not allow it"),
+        (RuntimeError("unable to open file <a.pth> in read-only mode: Permission denied (13)"), "does not allow it"),
+        (FileNotFoundError("No such file or directory: a"), "is gone"),
+        (OSError(errno.EIO, "Input/output error"), "disk or network share failed"),
+        (OSError(errno.ESTALE, "Stale file handle"), "is gone"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files open"),
+        *((of_windows(code), told) for code, told in WINDOWS.items()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value)[:40],
+)
+def test_what_the_system_refuses_is_not_called_a_damaged_file(error, told, tmp_path):
+    from liveavatar_runtime.checkpoint.safetensors_io import readable
+
+    with pytest.raises(CheckpointError) as caught, readable(tmp_path / "good.safetensors"):
+        raise error
+    assert str(caught.value).startswith(f"{tmp_path / 'good.safetensors'} cannot be read: ")
+    assert told in str(caught.value) and "Download" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_a_shortage_is_no_fault_of_what_the_user_gave():
+    from liveavatar_runtime.errors import InputError, MachineError
+
+    assert issubclass(MemoryShortage, MachineError) and not issubclass(MemoryShortage, InputError)
+
+
 def test_other_errors_still_are_a_damaged_file(tmp_path):
     from liveavatar_runtime.checkpoint.safetensors_io import readable
 
-    for error in (OSError(errno.EIO, "Input/output error"), ValueError("header"), RuntimeError("bad magic number")):
+    for error in (SafetensorError("header"), ValueError("header"), RuntimeError("bad magic number"), EOFError()):
         with pytest.raises(CheckpointError, match="Download or copy the file again"), readable(tmp_path / "a.pth"):
             raise error
 

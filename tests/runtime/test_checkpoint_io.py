@@ -1,15 +1,19 @@
 """Opening weight files: mapped, sharded, prefixed, and every damaged kind with a message that says what it is."""
 
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
+from liveavatar_runtime.checkpoint.torch_archive import refuse_unsafe_torch
 from liveavatar_runtime.errors import CheckpointError
 
+ROOT = Path(__file__).parents[2]
 TENSORS = {"a.weight": torch.arange(600.0).reshape(20, 30), "b.bias": torch.ones(7, dtype=torch.bfloat16)}
 
 
@@ -179,3 +183,69 @@ def test_archive_of_something_else(tmp_path):
     torch.save([1, 2, 3], path)
     with pytest.raises(CheckpointError, match="holds a list that is not a table of tensors"):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize("version", ["2.4.1", "2.5.1+cu121", "1.13.0", "unknown"])
+def test_archives_are_refused_where_pytorch_runs_their_code(version, tmp_path, monkeypatch):
+    """CVE-2025-32434: `weights_only` keeps nothing from running before PyTorch 2.6."""
+    path = tmp_path / "model.pth"
+    torch.save(TENSORS, path)
+    monkeypatch.setattr(torch, "__version__", version)
+    for read in (open_checkpoint, read_tensors):
+        with pytest.raises(CheckpointError, match=r"model\.pth .*CVE-2025-32434.*safetensors.*PyTorch 2\.6"):
+            read(path)
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.6.0+cu124", "2.14.1", "3.0.0a0"])
+def test_archives_are_read_where_pytorch_is_safe(version, tmp_path):
+    refuse_unsafe_torch(tmp_path / "model.pth", version)
+
+
+def test_archives_are_opened_in_one_place_only():
+    """Everything else would pass by the refusal above."""
+    runtime = [*(ROOT / "liveavatar_runtime").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
+    assert [path.name for path in runtime if "torch.load(" in path.read_text()] == ["torch_archive.py"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".gguf"])
+def test_what_is_no_file_is_not_opened(tmp_path, suffix):
+    """Reading a pipe would never end."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    path = tmp_path / f"model{suffix}"
+    os.mkfifo(path)
+    for read in (open_checkpoint, read_tensors):
+        with pytest.raises(CheckpointError, match="is a pipe or a device, not a file"):
+            read(path)
+
+
+def test_without_maps_a_file_is_free_after_it_was_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(TENSORS, path, metadata={"config": "{}"})
+    tensors, metadata = read_tensors(path, mapped=False)
+    checkpoint = open_checkpoint(path, mapped=False)
+    assert same(tensors, TENSORS) and same(checkpoint.tensors, TENSORS)
+    assert metadata == checkpoint.metadata == {"config": "{}"} and not checkpoint.mapped
+    assert str(path) not in maps()
+    mapped = read_tensors(path)[0]
+    assert same(mapped, TENSORS) and str(path) in maps()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_archives_without_maps(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=zipped)
+    tensors, _ = read_tensors(path, mapped=False)
+    assert same(tensors, TENSORS) and str(path) not in maps()
+
+
+def maps() -> str:
+    return Path("/proc/self/maps").read_text()
+
+
+def test_shards_without_maps(tmp_path):
+    names = make_shards(tmp_path)
+    assert same(open_checkpoint(tmp_path, mapped=False).tensors, TENSORS)
+    (tmp_path / names["b.bias"]).unlink()
+    with pytest.raises(CheckpointError, match="lacks 1 of the 2 files"):
+        open_checkpoint(tmp_path, mapped=False)
