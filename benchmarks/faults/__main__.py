@@ -20,11 +20,15 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.faults.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
 
-from benchmarks.faults.shim import NoCompiler, Shim, build_shim  # noqa: E402
+from benchmarks.faults.shim import FAIL, POWER, TORN, NoCompiler, Shim, build_shim  # noqa: E402
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -69,18 +73,36 @@ def main() -> None:
     print(report.summary)
     if options.table is not None:
         options.table.write_text(f"{report.table()}\n\n{report.summary}\n")
-    sys.exit(bool(report.failed))
+    wrong = unexpected(report) if options.defects else report.failed
+    sys.exit(bool(wrong))
+
+
+def unexpected(report: "Report") -> list[str]:
+    """Defects that were not found, and what was found where nothing is wrong."""
+    from benchmarks.faults.defects import DEFECTS
+
+    wrong = []
+    for write, expected in DEFECTS.items():
+        name = write.__name__
+        problems = {problem for one in report.failed if one.fault.scenario == name for problem in one.problems}
+        missed = [text for text in expected if not any(problem.startswith(text) for problem in problems)]
+        right = not missed and (bool(expected) or not problems)
+        print(f"{name}: {'as expected' if right else f'not found: {missed}, found: {sorted(problems)}'}")
+        wrong += [] if right else [name]
+    return wrong
 
 
 def run_share(options: argparse.Namespace) -> None:
     """This job's faults; the shim is loaded here."""
     from benchmarks.faults.campaign import Laboratory
     from benchmarks.faults.choice import all_faults, part_of_faults, sites
+    from benchmarks.faults.comfyui import import_pack
     from benchmarks.faults.defects import DEFECTS, keeps
     from benchmarks.faults.report import Report, Tried
     from benchmarks.faults.scenarios import SCENARIOS, Parts
 
     begin = time.monotonic()
+    import_pack()
     known = [keeps(write) for write in DEFECTS] if options.defects else SCENARIOS
     scenarios = {one.name: one for one in known if not options.scenario or one.name in options.scenario}
     watched = options.folder / f"job-{options.share}" / "watched"
@@ -93,6 +115,8 @@ def run_share(options: argparse.Namespace) -> None:
         for (name, site), number in Counter((n, c.site) for n, made in calls.items() for c in made).items():
             print(f"{number:4} {name}: {site}")
     faults = all_faults(calls) if options.part is None else part_of_faults(calls, options.part, options.count)
+    if options.defects:
+        faults = [fault for fault in faults if fault.mode in (FAIL, TORN, POWER)]
     places = Counter(name for name, _ in sites(calls))
     print(f"{sum(map(len, calls.values()))} calls at {places.total()} call sites, {len(faults)} faults", flush=True)
     tried = []

@@ -86,6 +86,6 @@ DEFECTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     in_place: ("the run after it gave another whole",),
     unsynced: ("the run after it gave another whole",),
     untidy: ("raised", "left over"),
-    silent: ("told no error",),
+    silent: ("the run told no error",),
 }
 """What the faults find in each; nothing where it is right."""

@@ -124,7 +124,7 @@ def frames_in(path: Path) -> int:
 def problems_of(scenario: Scenario, parts: Parts, place: Place, outcome: Outcome, expected: Found) -> list[str]:
     """Look at what a fault has left, run again undisturbed, and look at that; in a process of its own."""
     before = listing(place)
-    problems = right_after(place, outcome, expected, before)
+    problems = right_after(scenario, place, outcome, expected, before)
     # What no disk took while it was gone, nobody can have removed.
     if isinstance(outcome.result, Crash) or outcome.mode == shim.GONE:
         restart(place)
@@ -135,7 +135,10 @@ def problems_of(scenario: Scenario, parts: Parts, place: Place, outcome: Outcome
     return problems + differences(scenario, Found.at(place, value), expected, before)
 
 
-def right_after(place: Place, outcome: Outcome, expected: Found, before: frozenset[str]) -> list[str]:
+def right_after(
+    scenario: Scenario, place: Place, outcome: Outcome, expected: Found, before: frozenset[str]
+) -> list[str]:
+    """Of the run under the fault itself."""
     result, problems = outcome.result, []
     if isinstance(result, Crash):
         if not (result.killed and outcome.mode in DEADLY):
@@ -146,7 +149,7 @@ def right_after(place: Place, outcome: Outcome, expected: Found, before: frozens
         problems.append("the run told no error, and its video is not complete")
     elif unlike(result, expected.value):
         problems.append(f"the run told no error and gave {unlike(result, expected.value)}")
-    if outcome.mode != shim.POWER and not (isinstance(result, dict)):
+    if scenario.grows and outcome.mode != shim.POWER and not isinstance(result, dict):
         problems += broken_videos(place, outcome)
     removing = outcome.site is not None and outcome.site.function in ("unlink", "rmdir", "opendir")
     if not isinstance(result, Crash) and outcome.mode != shim.GONE and not removing:

@@ -2,22 +2,24 @@
 
 import gc
 import hashlib
+import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from spooled_video import CPU, PLAN, STATE_BYTES, Sampling, latents_of, random_conditions, settings
 from torch import Tensor
 
+from benchmarks.faults.comfyui import node_module, on_progress, use_folders
 from liveavatar_runtime.audio.disk_backed import zeros
 from liveavatar_runtime.audio.features import AvatarAudio
-from liveavatar_runtime.media.join import join, read_parts
 from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
@@ -33,6 +35,8 @@ SHORT = replace(VIDEO, num_clip=2)
 RATE = 48000
 KEY, OTHER_KEY = "5ab1e" * 8, "0dd" * 14
 GIB = 2**30
+TEXTS = {"prompt": "{}"}
+NAMES = ("part 1", "part 2")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,12 @@ class Place:
     @property
     def store(self) -> SpoolStore:
         return SpoolStore(self.root / "user" / "__liveavatar_spools")
+
+    def use(self) -> ModuleType:
+        """Tell ComfyUI; returns nodes/output_files."""
+        use_folders(self.output, self.temp, self.root / "user")
+        on_progress(self.progress)
+        return node_module("output_files")
 
     def make(self) -> None:
         for folder in (self.output, self.temp, self.root / "user"):
@@ -79,7 +89,7 @@ class Parts:
 
     sampling: Sampling
     decoder: RememberedFrames
-    sound: Tensor
+    audio: AvatarAudio
 
     @classmethod
     def make(cls) -> "Parts":
@@ -87,20 +97,23 @@ class Parts:
         with tempfile.TemporaryDirectory() as folder:
             latents = latents_of(LatentStream(VIDEO, history(), sampling, Spool(Path(folder) / "spool")))
         samples = int(VIDEO.duration * RATE)
-        return cls(sampling, RememberedFrames(VIDEO, latents), 0.3 * torch.sin(torch.arange(samples) / 20)[None])
+        sound = 0.3 * torch.sin(torch.arange(samples) / 20)[None]
+        audio = AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE)
+        return cls(sampling, RememberedFrames(VIDEO, latents), audio)
 
 
 @dataclass(frozen=True)
 class Scenario:
     """`prepare` makes what is there before; `run` works under faults and returns what must be the same again.
 
-    `exact`: whether the latents after a break are those of an undisturbed run.
+    `exact`: whether the latents after a break are those of an undisturbed run. `grows`: its video plays while it grows.
     """
 
     name: str
     run: Callable[[Parts, Place], dict[str, Any]]
     prepare: Callable[[Parts, Place], None] = lambda parts, place: None
     exact: bool = True
+    grows: bool = False
 
 
 def digest(tensor: Tensor) -> str:
@@ -199,72 +212,55 @@ def temporary(parts: Parts, place: Place) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def new_file(folder: Path, extension: str) -> Iterator[Path]:
-    """The next free name, taken as Online VAE Decode takes it; removed if nothing was written."""
-    folder.mkdir(exist_ok=True)
-    number = 1
-    while True:
-        path = folder / f"avatar_{number:05}_.{extension}"
-        try:
-            path.touch(exist_ok=False)
-            break
-        except FileExistsError:
-            number += 1
-    try:
-        yield path
-    finally:
-        if path.exists() and not path.stat().st_size:
-            path.unlink()
-
-
-def write_video(
-    parts: Parts, place: Place, extension: str, codec: str, overlap: bool = False, spool: Spool | None = None
-) -> dict[str, Any]:
-    stream = stream_in(parts, spool or open_spool(place, SHORT), SHORT)
-    audio = AvatarAudio(torch.zeros(1, 1, 10, 4), parts.sound, RATE)
+def write_video(parts: Parts, place: Place, extension: str, codec: str) -> dict[str, Any]:
+    """As Online VAE Decode does it, one thing after the other."""
+    files = place.use()
+    stream = stream_in(parts, open_spool(place, SHORT), SHORT)
     hooks = Hooks(lambda done, total: place.progress(done))
-    with new_file(place.output, extension) as path:
-        video = OnlineVideo(path)
-        try:
-            with VideoWriter(path, 64, 64, SHORT.fps, RATE, codec=codec, metadata={"prompt": "{}"}) as writer:
-                write_online(stream, parts.decoder, audio, writer, video, hooks=hooks, overlap=overlap)
-        finally:
-            stream.close()
-    return {"frames": video.frames, "file": path.name}
+    path, name, _ = files.output_file("avatar", 64, 64, extension)
+    video = OnlineVideo(path)
+    with files.claimed(path), VideoWriter(path, 64, 64, SHORT.fps, RATE, codec=codec, metadata=TEXTS) as writer:
+        write_online(stream, parts.decoder, parts.audio, writer, video, hooks=hooks, overlap=False)
+    return {"frames": video.frames, "file": name}
 
 
-def whole(parts: Parts, place: Place) -> dict[str, Any]:
-    """Sampling, decoding and encoding at the same time, in three threads."""
-    return write_video(parts, place, "mp4", "h264", overlap=True)
+def online_decode(parts: Parts, place: Place) -> dict[str, Any]:
+    """What Online VAE Decode itself calls: sampling, decoding and encoding at the same time, in three threads."""
+    files, node = place.use(), node_module("online_vae_decode")
+    latents = node_module("types").AvatarLatents(stream_in(parts, open_spool(place, SHORT), SHORT), parts.audio)
+    chosen = {"codec": "h264", "pixel_format": "auto", "crf": 18}
+    path, name, _ = files.output_file("avatar", 64, 64, "mp4")
+    with files.claimed(path):
+        video = node.write(latents, lambda first: nullcontext(parts.decoder), path, chosen, False, "hold", "1", TEXTS)
+    return {"frames": video.frames, "file": name}
 
 
 def two_parts(parts: Parts, place: Place) -> None:
     sampled(parts, place)
-    write_video(parts, place, "mp4", "h264")
-    os.replace(place.output / "avatar_00001_.mp4", place.root / "part_1.mp4")
-    write_video(parts, place, "mp4", "h264")
-    os.replace(place.output / "avatar_00001_.mp4", place.root / "part_2.mp4")
+    for number in (1, 2):
+        write_video(parts, place, "mp4", "h264")
+        os.replace(place.output / "avatar_00001_.mp4", place.root / f"part_{number}.mp4")
 
 
 def joined(parts: Parts, place: Place, reencode: bool = False) -> dict[str, Any]:
-    """One part is a file, the other is saved to the temporary folder first, as a trimmed one is."""
-    with tempfile.TemporaryDirectory(dir=place.temp, prefix="liveavatar-") as folder:
-        copy = Path(folder) / "2.mp4"
-        copy.write_bytes((place.root / "part_2.mp4").read_bytes())
-        found = read_parts([place.root / "part_1.mp4", copy])
-        with new_file(place.output, "mp4") as path:
-            frames = join(found, path, {"prompt": "{}"}, None, reencode, lambda done, _: place.progress(done))
-    return {"frames": frames, "file": path.name}
+    """Join Segments itself; one part is a file, the other is in memory and is saved to the temporary folder first."""
+    place.use()
+    from comfy_api.latest import InputImpl
+    from comfy_api.latest._io import Hidden
+
+    in_memory = io.BytesIO((place.root / "part_2.mp4").read_bytes())
+    videos = [InputImpl.VideoFromFile(source) for source in (str(place.root / "part_1.mp4"), in_memory)]
+    node = node_module("join_segments").JoinSegments.PREPARE_CLASS_CLONE({"hidden_inputs": {Hidden.unique_id: "1"}})
+    result = node.joined(list(zip(NAMES, videos, strict=True)), "avatar", reencode, None, node_module("notes").Notes())
+    return {"file": Path(result.args[0].get_stream_source()).name}
 
 
 def clear(parts: Parts, place: Place) -> dict[str, Any]:
-    """List, make room for another video, list again, clear."""
-    store = place.store
-    before = [info.key for info in store.spools()]
-    store.make_room("another", GIB // 2, GIB // 2)
-    store.clear()
-    return {"before": bool(before), "after": [info.key for info in store.spools()]}
+    """Room is made for another video, then Finished Clips clears what is left."""
+    place.use()
+    node = node_module("spools")
+    place.store.make_room("another", 0, place.store.spools()[0].size if place.store.spools() else 0)
+    return {"told": node.report(node.store(), node.CLEAR, 0).splitlines()[1:]}
 
 
 def two_videos(parts: Parts, place: Place) -> None:
@@ -286,10 +282,10 @@ SCENARIOS = (
     Scenario("go on in fp8", go_on_in_fp8, half_in_fp8, exact=False),
     Scenario("go on after a warm-up", go_on_after_a_warm_up, half_without_states, exact=False),
     Scenario("temporary spool", temporary),
-    Scenario("mp4", lambda parts, place: write_video(parts, place, "mp4", "h264"), sampled),
-    Scenario("ffv1", lambda parts, place: write_video(parts, place, "mkv", "ffv1"), sampled),
-    Scenario("vp9", lambda parts, place: write_video(parts, place, "webm", "vp9"), sampled),
-    Scenario("whole video", whole),
+    Scenario("mp4", lambda parts, place: write_video(parts, place, "mp4", "h264"), sampled, grows=True),
+    Scenario("ffv1", lambda parts, place: write_video(parts, place, "mkv", "ffv1"), sampled, grows=True),
+    Scenario("vp9", lambda parts, place: write_video(parts, place, "webm", "vp9"), sampled, grows=True),
+    Scenario("online decode", online_decode, grows=True),
     Scenario("join", joined, two_parts),
     Scenario("join, encoded again", lambda parts, place: joined(parts, place, reencode=True), two_parts),
     Scenario("clear", clear, two_videos),
