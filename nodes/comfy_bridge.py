@@ -18,6 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from torch import Tensor
 
+from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.sampling.block_loop import Evaluation
@@ -85,6 +86,15 @@ def model_path(folder: str, name: str) -> Path:
 def user_file(name: str) -> Path:
     """A file in ComfyUI's user folder, which the browser does not get."""
     return Path(folder_paths.get_user_directory()) / name
+
+
+def hashes_folder() -> Path:
+    """Where hashes of weight files are remembered, beside the spools."""
+    return user_file("__liveavatar_hashes")
+
+
+def known_hashes() -> KnownHashes:
+    return KnownHashes(hashes_folder())
 
 
 @contextmanager

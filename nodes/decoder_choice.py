@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from liveavatar_runtime.errors import InputError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
 DECODERS = (AUTO, COMFYUI, WORKERS)
+
+_KEYS: "WeakKeyDictionary[StreamingVAE, str]" = WeakKeyDictionary()
 
 
 def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tuple[Any, str]:
@@ -45,13 +48,21 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tu
 def refusal(facts: dict[str, Any] | None, vae: StreamingVAE) -> str:
     """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
     from liveavatar_runtime.parallel.channel import dtype_name
-    from liveavatar_runtime.parallel.weights_key import vae_key
 
     if facts is None:
         return "these workers have no VAE; start them with --vae and one more rank"
-    if facts["keys"].get(dtype_name(vae.dtype)) == vae_key(vae.patcher.model.state_dict(), vae.dtype):
+    if facts["keys"].get(dtype_name(vae.dtype)) == key_of(vae):
         return ""
     return f"rank {facts['rank']} of the workers ({facts['where']}) holds another VAE; give both sides the same file"
+
+
+def key_of(vae: StreamingVAE) -> str:
+    """`vae_key`, computed once for each VAE."""
+    from liveavatar_runtime.parallel.weights_key import vae_key
+
+    if vae not in _KEYS:
+        _KEYS[vae] = vae_key(vae.patcher.model.state_dict(), vae.dtype)
+    return _KEYS[vae]
 
 
 @contextmanager

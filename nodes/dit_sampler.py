@@ -26,7 +26,7 @@ from liveavatar_runtime.sampling.states import StateType
 from . import comfy_bridge as bridge
 from .attention_choice import choose_attention, patches_key
 from .executor_choice import executor_for
-from .model_fingerprint import numerics_of
+from .model_fingerprint import numerics_of, weights_of
 from .notes import KEPT_WHEN_CACHED, Notes
 from .prompt_input import read_prompt
 from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
@@ -45,6 +45,8 @@ from .worker_model import worker_executor, worker_placement
 
 if TYPE_CHECKING:
     from liveavatar_runtime.planning.stages import StagePlan
+
+READING = "Reading the weights of base_model once, to know its finished clips again"
 
 
 class DiTSampler(io.ComfyNode):
@@ -197,7 +199,8 @@ class DiTSampler(io.ComfyNode):
             notes.tell(describe_stages(model, stages, plan))
         notes.tell(*chosen_attention.facts)
         numerics = numerics_of(model, chosen_attention, placement, patches_key(model))
-        kept, spool_notes = open_spool(model, prepared, avatar_audio, numerics, spool, spool_budget)
+        weights = weights_of(model, bridge.preparation(node_id, READING)) if spool == KEEP else ""
+        kept, spool_notes = open_spool(weights, prepared, avatar_audio, numerics, spool, spool_budget)
         notes.warn(*spool_notes.warnings)
         notes.tell(*spool_notes.facts)
         states = state_settings(model, plan, placement, state_dtype, state_budget, notes)

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.parallel.weights_key import sampled
-
 DEPTH = 8
 """How far objects that hold objects are followed."""
 
@@ -20,7 +18,7 @@ def identity(value: Any, depth: int = DEPTH, seen: frozenset[int] = frozenset())
     if isinstance(value, (str, int, float, bool, type(None))):
         yield value
     elif isinstance(value, Tensor):
-        yield sampled(value)
+        yield value.detach().as_subclass(Tensor)
     elif isinstance(value, (bytes, complex, torch.dtype, torch.device)):
         yield str(value)
     elif isinstance(value, (type, types.ModuleType)):

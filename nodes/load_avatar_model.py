@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
+from liveavatar_runtime.checkpoint.memory import gib
 from liveavatar_runtime.parallel.channel import parse_address
 from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
 
@@ -48,6 +49,9 @@ MORE_LORAS = (2, 3)
 """Numbers of the further LoRA widgets."""
 TICKS = 100
 """Length of the progress bar."""
+WORTH_TELLING = 2**30
+"""Bytes to read from which on the node says so."""
+READING = "Reading the {size} of {name} once, to know them again"
 
 
 class LoadAvatarModel(io.ComfyNode):
@@ -157,7 +161,7 @@ class LoadAvatarModel(io.ComfyNode):
         loras = chosen_loras(lora, bundle and bundle.lora, lora_strength)
         for number in MORE_LORAS:
             loras += chosen_loras(more.get(f"lora_{number}", NONE), None, more.get(f"lora_{number}_strength", 1.0))
-        stages = Stages(cls.hidden.unique_id, 4 if bundle else 1)
+        stages = Stages(cls.hidden.unique_id, 5 if bundle else 2)
         notes = Notes()
         if workers.strip():
             refuse_base_model(base_model)
@@ -190,18 +194,16 @@ def load_model(
     notes: Notes,
 ) -> tuple[AvatarModel, list["FittedLora"]]:
     """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
-    from liveavatar_runtime.parallel.weights_key import weights_key
-
     path = source if isinstance(source, Path) else None
     if executor == FSDP:
         refuse_base_model(None if path else source)
         avatar = model_of_group(executor, devices, source, loras, precision)
-        return avatar, loras_for_workers(avatar.config, loras)
+        return replace(avatar, key=stages.key(source, loras)), loras_for_workers(avatar.config, loras)
     if path is not None:
         source = stages.run(path, lambda done: load_with_core(path, [], PRECISIONS[precision], done, notes.warn))
     patched, fitted = with_loras(source, loras)
     avatar = on_devices(adopt(patched), executor, devices)
-    return avatar if path is None else replace(avatar, key=weights_key(path, loras)), fitted
+    return avatar if path is None else replace(avatar, key=stages.key(path, loras)), fitted
 
 
 class Stages:
@@ -209,6 +211,7 @@ class Stages:
 
     def __init__(self, node_id: str, count: int) -> None:
         self._bar, self._count, self._done = bridge.NodeProgress(node_id, count * TICKS), count, 0
+        self._node_id = node_id
 
     def run(self, path: Path | None, load: Callable[[Progress], Any]) -> Any:
         """The result of `load`, which may call back with what it has done and what there is to do."""
@@ -219,6 +222,26 @@ class Stages:
         if path is not None:
             bridge.log.info("Loaded %s in %.1f s", path, time.perf_counter() - start)
         return result
+
+    def key(self, path: Path, loras: Sequence[tuple[Path, float]]) -> str:
+        """The key of a file's weights (`weights_key`), which may have to be read for it."""
+        from liveavatar_runtime.parallel.weights_key import weights_key
+
+        def compute(progress: Progress) -> str:
+            tick = -1
+
+            def advance(done: int, total: int) -> None:
+                nonlocal tick
+                bridge.stop_if_interrupted()
+                if tick < 0 and total > WORTH_TELLING:
+                    bridge.show_text(self._node_id, READING.format(name=path.name, size=gib(total)))
+                if tick < TICKS * done // total:
+                    tick = TICKS * done // total
+                    progress(done, total)
+
+            return weights_key(path, loras, bridge.known_hashes(), advance)
+
+        return self.run(None, compute)
 
 
 def load_parts(bundle: Any, stages: Stages) -> tuple[Any, Any, Any]:

@@ -19,7 +19,6 @@ from liveavatar_runtime.sampling.spool_store import SpoolStore, gib
 from liveavatar_runtime.sampling.states import StateSettings, StateType
 
 from . import comfy_bridge as bridge
-from .model_fingerprint import weights_of
 from .notes import Notes
 from .types import AvatarModel
 
@@ -58,9 +57,9 @@ class SpoolNotes:
 
 
 def open_spool(
-    model: AvatarModel, prepared: Prepared, audio: Any, numerics: Numerics, choice: str, budget_gib: float
+    weights: str, prepared: Prepared, audio: Any, numerics: Numerics, choice: str, budget_gib: float
 ) -> tuple[Spool, SpoolNotes]:
-    """The spool of a video, and notes for the user.
+    """The spool of a video with a model of these `weights` (`weights_of`), and notes for the user.
 
     Raises MachineError when the disk has no room for the clips that are missing.
     """
@@ -71,7 +70,7 @@ def open_spool(
         return Spool.temporary(temporary), SpoolNotes()
 
     def key(numerics: Numerics) -> str:
-        return video_key(weights_of(model), numerics, prepared.conditions, audio.fingerprint, plan)
+        return video_key(weights, numerics, prepared.conditions, audio.fingerprint, plan)
 
     spools, clips = store(), range(plan.segment.clips.stop)
     spool = spools.open(key(numerics), about(plan))

@@ -71,19 +71,18 @@ def refuse_base_model(base_model: Any) -> None:
 def model_of_group(
     executor: str, devices: str, path: Path, loras: Sequence[tuple[Path, float]], precision: str
 ) -> AvatarModel:
-    """The model in a group of workers on this machine, which starts when the first block is asked for."""
+    """The model, without its key, in a group of workers here, which starts when the first block is asked for."""
     from liveavatar_runtime.checkpoint.detect import config_beside, detect_config
     from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
     from liveavatar_runtime.parallel.create import dtype_in_workers, local_workers
     from liveavatar_runtime.parallel.devices import parse_devices
-    from liveavatar_runtime.parallel.weights_key import weights_key
 
     checkpoint = open_checkpoint(path, mapped=bridge.maps_files())
     config = detect_config(checkpoint, config_beside(path))
     places = parse_devices(devices)
-    workers = local_workers(executor, places, config, path, loras, precision)
+    workers = local_workers(executor, places, config, path, loras, precision, bridge.hashes_folder())
     dtype = dtype_in_workers(checkpoint, precision, places[0])
-    return AvatarModel(None, config, dtype, executor, tuple(places), workers, weights_key(path, loras))
+    return AvatarModel(None, config, dtype, executor, tuple(places), workers)
 
 
 def model_of_address(address: str) -> AvatarModel:

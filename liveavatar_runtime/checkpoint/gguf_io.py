@@ -37,15 +37,10 @@ class GgufTensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._stored)
 
-    def packed(self, name: str, count: int) -> Tensor:
-        """About `count` of the values as they are stored, spread over the tensor: cheap, as nothing is unpacked."""
+    def stored_at(self, name: str) -> tuple[str, int, int]:
+        """The name of a tensor's stored type, and where in the file it is: first byte and number of bytes."""
         tensor = self._stored[name]
-        if not tensor.size:
-            return torch.empty(0)
-        kind = np.dtype(NUMBERS.get(tensor.kind.name, np.uint8))
-        size = tensor.size // kind.itemsize
-        stored = np.memmap(self._file, kind, mode="r", offset=tensor.offset, shape=(size,))
-        return torch.from_numpy(np.array(stored[:: max(1, size // count)]))
+        return tensor.kind.name, tensor.offset, tensor.size
 
     def renamed(self, names: Mapping[str, str]) -> "GgufTensors":
         """Only the tensors of `names` (new name -> name here), under the new names."""

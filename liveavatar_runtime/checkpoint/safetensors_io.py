@@ -64,6 +64,11 @@ class Checkpoint:
         """Whether the tensors are views of the file, which cost no memory and no time before they are used."""
         return isinstance(self.tensors, dict)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the tensors."""
+        return sorted({place.file for place in self.places.values()}) or [_entry(self.path)]
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes as stored, without unpacking anything."""

@@ -49,12 +49,12 @@ class Place:
             file.seek(self.offset)
             if dtype is None or dtype == self.dtype:
                 stored = torch.empty(self.size, dtype=torch.uint8)
-                _read_into(file, stored)
+                read_into(file, stored)
                 return self.of(stored)
             result = torch.empty(self.shape, dtype=dtype)
             piece = torch.empty(min(PIECE, result.numel()), dtype=self.dtype)
             for part in result.view(-1).split(PIECE):
-                _read_into(file, piece[: len(part)].view(torch.uint8))
+                read_into(file, piece[: len(part)].view(torch.uint8))
                 part.copy_(piece[: len(part)])
             return result
 
@@ -63,7 +63,7 @@ class Place:
         return stored.view(self.dtype).reshape(self.shape)
 
 
-def _read_into(file: Any, stored: Tensor) -> None:
+def read_into(file: Any, stored: Tensor) -> None:
     """The next bytes of a file into a tensor of bytes."""
     buffer: Any = stored.numpy()
     rest = memoryview(buffer)

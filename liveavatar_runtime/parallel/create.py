@@ -40,8 +40,12 @@ def local_workers(
     path: Path,
     loras: Sequence[tuple[Path, float]],
     precision: str,
+    hashes: Path | None = None,
 ) -> LocalWorkers:
-    """A group on this machine that loads the model when it is first used. Raises InputError for what cannot work."""
+    """A group on this machine that loads the model when it is first used; `hashes`: the folder of `KnownHashes`.
+
+    Raises InputError for what cannot work.
+    """
     check_devices(executor, list(devices), config)
     if precision not in PRECISIONS_IN_WORKERS:
         raise InputError(
@@ -52,4 +56,6 @@ def local_workers(
     arguments = ["--model", str(path.resolve()), "--executor", executor, "--devices", names, "--precision", precision]
     for lora, strength in loras:
         arguments += ["--lora", str(lora.resolve()), str(strength)]
+    if hashes is not None:
+        arguments += ["--hashes", str(hashes.resolve())]
     return LocalWorkers(len(devices), arguments)

@@ -1,4 +1,4 @@
-"""Weights as a short content hash, cheap also for 30 GB of them: the same one wherever a file is loaded."""
+"""Weights as a content hash over all of them, which is the same one wherever a file is loaded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,46 +6,87 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint.gguf_io import GgufTensors
-from ..checkpoint.lora import fit_lora, open_lora
+from ..checkpoint.content import Content, InMemory, Progress, Stored, contents, stored_tensors
+from ..checkpoint.known_hashes import Hashed, KnownHashes
+from ..checkpoint.lora import PEFT_CONFIG, FittedLora, fit_lora, open_lora
 from ..checkpoint.quantised import weight_shapes
-from ..checkpoint.safetensors_io import open_checkpoint
+from ..checkpoint.safetensors_io import Checkpoint, open_checkpoint
+from ..errors import CheckpointError
 from ..sampling.fingerprint import Fingerprint
 from ..vae.checkpoint import DTYPES
 from .channel import dtype_name
 
-PLACES, RUN = 8, 32
-SAMPLES = PLACES * RUN
-"""Numbers of each tensor that are looked at, in runs at so many places of it: each place is a read of the disk.
-Training changes nearly every weight."""
+NAMED = 3
+"""Tensors that a refusal names."""
 
 
-def weights_key(path: Path, loras: Sequence[tuple[Path, float]]) -> str:
-    """Over the file's weights, and what LoRAs change in them and how strongly: equal in ComfyUI and in workers.
+def weights_key(
+    path: Path,
+    loras: Sequence[tuple[Path, float]],
+    known: KnownHashes | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Over all of the file's weights, and what LoRAs change in them and how strongly: equal in ComfyUI and in workers.
 
     Of a LoRA the changes count, not its bytes: its scale may come from a file beside it. In which format the weights
-    are held and computed with is told elsewhere (`sampling.fingerprint.Numerics`).
+    are held and computed with is told elsewhere (`sampling.fingerprint.Numerics`). `known` spares reading files again;
+    `progress` is called with bytes read and bytes in all and may raise to stop.
+    Raises CheckpointError for weights that are NaN or infinite: no video can come from them.
     """
-    fingerprint = Fingerprint()
+    known = known or KnownHashes()
     checkpoint = open_checkpoint(path)
-    for name, shape in sorted(checkpoint.shapes.items()):
-        if isinstance(checkpoint.tensors, GgufTensors):
-            fingerprint.add(name, list(shape)).add(name, checkpoint.tensors.packed(name, SAMPLES))
-        else:
-            add_weight(fingerprint, name, checkpoint.tensors[name])
+    fingerprint = Fingerprint().add("weights", file_digest(checkpoint, known, progress))
     shapes = weight_shapes(checkpoint) if loras else {}
     for file, strength in loras:
-        fingerprint.add("strength", strength)
-        for change in fit_lora(open_lora(file), shapes).changes:
-            fingerprint.add(change.target, [change.kind.name, change.scale.value])
-            for name in sorted(change.parts):
-                add_weight(fingerprint, name, change.parts[name])
+        fitted = fit_lora(open_lora(file), shapes)
+        fingerprint.add("strength", strength).add("lora", lora_digest(file, fitted, known, progress))
     return fingerprint.hexdigest()
 
 
-def add_weight(fingerprint: Fingerprint, name: str, tensor: Tensor) -> None:
-    """Take in a tensor of any size and device."""
-    fingerprint.add(name, [str(tensor.dtype), list(tensor.shape)]).add(name, sampled(tensor))
+def file_digest(checkpoint: Checkpoint, known: KnownHashes, progress: Progress | None = None) -> str:
+    """Over the tensors of a checkpoint by name. Raises CheckpointError for numbers that are none."""
+    stored = stored_tensors(checkpoint)
+    layout = [[name, tensor.kind, tensor.shape, tensor.size] for name, tensor in stored.items()]
+    found = known.of(["file", layout], checkpoint.files, lambda: hashed(contents(stored, progress)))
+    refuse_broken(str(checkpoint.path), found)
+    return found.digest
+
+
+def lora_digest(file: Path, fitted: FittedLora, known: KnownHashes, progress: Progress | None = None) -> str:
+    """Over what a LoRA changes: targets, kinds, scales and all numbers. Raises CheckpointError for what is none."""
+    parts: dict[str, Stored] = {}
+    changes = []
+    # By the model's names, whatever those in the file are and their order; that of changes of one weight stays.
+    for number, change in enumerate(sorted(fitted.changes, key=lambda change: change.target)):
+        changes.append([change.target, change.kind.name, change.scale.value])
+        for name, part in sorted(change.parts.items()):
+            parts[f"{name} of {change.target} (change {number + 1})"] = InMemory(part)
+    beside = file.parent / PEFT_CONFIG
+    files = [file, beside] if beside.is_file() else [file]
+    found = known.of(["lora", changes, list(parts)], files, lambda: hashed(contents(parts, progress)))
+    refuse_broken(f"the LoRA {file}", found)
+    return Fingerprint().add("changes", changes).add("numbers", found.digest).hexdigest()
+
+
+def hashed(found: Mapping[str, Content]) -> Hashed:
+    """One hash of tensors by name, whatever their order, and those of them that hold NaN or infinite values."""
+    fingerprint = Fingerprint()
+    for name in sorted(found):
+        fingerprint.add(name, found[name].digest)
+    broken = [(name, content.broken, content.count) for name, content in found.items() if content.broken]
+    return Hashed(fingerprint.hexdigest(), tuple(broken[:NAMED]), len(broken))
+
+
+def refuse_broken(what: str, found: Hashed) -> None:
+    """Raises CheckpointError, naming the first tensors with numbers that are none."""
+    if not found.broken_tensors:
+        return
+    named = ", ".join(f"{name} ({broken:,} of {count:,})" for name, broken, count in found.broken)
+    more = f" and {found.broken_tensors - len(found.broken)} more" if found.broken_tensors > len(found.broken) else ""
+    raise CheckpointError(
+        f"{what} holds values that are not numbers (NaN or infinite) in {named}{more}; with them every video would be "
+        "black. The file was made or copied wrongly: get it again, or use another one."
+    )
 
 
 def vae_keys(weights: Mapping[str, Tensor]) -> dict[str, str]:
@@ -54,19 +95,8 @@ def vae_keys(weights: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def vae_key(weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
-    """Over a VAE's weights as they are in `dtype`."""
+    """Over all of a VAE's weights as they are in `dtype`."""
     fingerprint = Fingerprint().add("dtype", dtype_name(dtype))
     for name in sorted(weights):
-        fingerprint.add(name, list(weights[name].shape))
-        fingerprint.add(name, sampled(weights[name]).to(dtype))
+        fingerprint.add(name, weights[name].to(dtype))
     return fingerprint.hexdigest()
-
-
-def sampled(tensor: Tensor) -> Tensor:
-    """Some numbers of a tensor, from its beginning to its end, on the CPU; of a quantised one those that are stored."""
-    stored = getattr(tensor, "_qdata", tensor).detach().as_subclass(Tensor).reshape(-1)
-    if stored.numel() <= SAMPLES:
-        return stored.cpu().clone()
-    # Views, because a mapped file is to be read at these places only.
-    starts = [place * (stored.numel() - RUN) // (PLACES - 1) for place in range(PLACES)]
-    return torch.stack([stored[start : start + RUN].view(torch.uint8) for start in starts]).cpu().view(stored.dtype)

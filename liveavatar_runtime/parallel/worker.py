@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ..aligned import align_weights
+from ..checkpoint.known_hashes import KnownHashes
 from ..checkpoint.offload import move
 from ..checkpoint.transformer import load_transformer
 from ..config import AvatarConfig
@@ -71,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--executor", choices=[name for name in EXECUTORS if name not in ("auto", "local")], default=FSDP)
     add("--devices", default="auto", help="this machine's, one for each of its ranks, such as cuda:0,cuda:1")
     add("--vae", type=Path, help="VAE file, on the last rank's machine; that rank decodes instead of sampling")
+    add("--hashes", type=Path, help="folder that remembers hashes of weight files, so that each is read for them once")
     add("--offload", action="store_true", help="keep the weights in system memory between their uses")
     add("--listen", default=f"{LOOPBACK}:0", help="address at which rank 0 listens for ComfyUI")
     add("--token-file", type=Path, help=f"file with the secret of the connection (or variable {TOKEN_VARIABLE})")
@@ -202,7 +204,7 @@ def serve(rank: Rank, desk: Desk | None, loaded: Loaded, options: argparse.Names
             "dtype": dtype_name(loaded.dtype),
         }
         about["vae"] = open_relay(rank, desk, options).about if rank.decoders else None
-        about["key"] = weights_key(options.model, loras_of(options))
+        about["key"] = weights_key(options.model, loras_of(options), KnownHashes(options.hashes))
         desk.ready({**about, "ranks": [{"where": where, "bytes": size} for where, size in names]})
     executor = loaded.executor
     pipeline = PipelineWorker(rank, desk, executor) if isinstance(executor, PipelinePart) else None

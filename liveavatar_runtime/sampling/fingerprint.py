@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from .plan import ClipPlan
 
 CHUNK_BYTES = 2**26
 # Raised when the same inputs begin to give other latents.
-FORMAT = 2
+FORMAT = 3
 NOT_IN_KEY = {"num_clip", "segment_clips", "segment_index", "keep_aspect", "cut_frames"}
 """Fields of a plan that change how much of a video is made, not what is in it."""
 
@@ -42,10 +42,10 @@ class Fingerprint:
         self._hash.update(json.dumps([name, value], sort_keys=True, default=str).encode() + b"\n")
 
 
-def byte_chunks(tensor: Tensor) -> Any:
-    """The bytes of a tensor in order, as arrays of at most some dozen MiB: a long voice's features lie on the disk."""
+def byte_chunks(tensor: Tensor, size: int = CHUNK_BYTES) -> Iterator[Any]:
+    """The bytes of a tensor in order, as arrays of at most `size`: a long voice's features lie on the disk."""
     flat = tensor.detach().contiguous().reshape(-1)
-    count = max(1, CHUNK_BYTES // flat.element_size())
+    count = max(1, size // flat.element_size())
     for start in range(0, flat.numel(), count):
         yield flat[start : start + count].view(torch.uint8).cpu().numpy()
 
