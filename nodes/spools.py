@@ -56,5 +56,7 @@ def report(spools: SpoolStore, action: str, unused_days: float) -> str:
     gone = spools.clear(unused_days * DAY_SECONDS) if action == CLEAR else []
     lines = [f"Cleared {len(gone)}: {gib(sum(info.size for info in gone))}"] if action == CLEAR else []
     left = spools.spools()
+    if action == CLEAR and not unused_days and left:
+        lines.append(f"{len(left)} could not be cleared: they are in use, or the system refuses")
     lines.append(f"{len(left)} spools, {gib(sum(info.size for info in left))} in {spools.root}")
     return "\n".join([*lines, *map(str, left)])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,14 +48,6 @@ def byte_chunks(tensor: Tensor, size: int = CHUNK_BYTES) -> Iterator[Any]:
     count = max(1, size // flat.element_size())
     for start in range(0, flat.numel(), count):
         yield flat[start : start + count].view(torch.uint8).cpu().numpy()
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Over names, dtypes, shapes and contents."""
-    fingerprint = Fingerprint()
-    for name in sorted(tensors):
-        fingerprint.add(name, tensors[name])
-    return fingerprint.hexdigest()
 
 
 EXACT = "exact"

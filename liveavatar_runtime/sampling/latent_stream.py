@@ -12,9 +12,10 @@ from ..errors import MachineError
 from ..planning.advice import clips_text
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
 from .block_loop import KeepRings, LatentBlock, RunStart
+from .checked_files import NotFinite, check_finite
 from .plan import ClipPlan, Segment
 from .resume import Resumption, clip_shape, resumption
-from .spool import Beginning, Spool, same
+from .spool import Beginning, Spool
 from .states import State, StateSettings
 
 WAIT_SECONDS = 0.2
@@ -84,6 +85,7 @@ class LatentStream:
         self._work: ClipInWork | None = None
         self._unwritten: ClipInWork | None = None
         self._read: tuple[int, Tensor] | None = None
+        self._damaged: set[int] = set()
         self._readers = 0
         self._target = 0
 
@@ -150,6 +152,7 @@ class LatentStream:
             if latents is not None:
                 start = offset * LATENT_FRAMES_PER_BLOCK
                 return LatentBlock(number, clip, latents[:, start : start + LATENT_FRAMES_PER_BLOCK].clone())
+            self._stop_if_interrupted()
             self._sample_towards(clip)
 
     def _stored(self, clip: int) -> Tensor | None:
@@ -157,14 +160,27 @@ class LatentStream:
         if self._read is None or self._read[0] != clip:
             self._read = None
             existed = self.spool.has_clip(clip)
-            latents = self.spool.read_clip(clip)
-            if latents is None or not same(latents, self._shape):
+            latents = self.spool.read_clip(clip, self._shape)
+            if latents is None:
                 if existed:
-                    self._tell(f"Clip {clip + 1} was damaged on the disk and is made again")
+                    self._note_damage(clip)
                 return None
             self._read = clip, latents
+            self._damaged.discard(clip)
             self.spool.touch()
         return self._read[1]
+
+    def _note_damage(self, clip: int) -> None:
+        """Say that a clip was damaged and is made again; raises MachineError when that was done before, in vain."""
+        if clip in self._damaged:
+            self._damaged.remove(clip)
+            raise MachineError(
+                f"clip {clip + 1} was made again, because its file in {self.spool.folder} was damaged, and cannot be "
+                "read as it was written now either: the disk or the memory of this computer fails, or another program "
+                "changes the files there. Check them, or keep ComfyUI's user folder on another disk (--user-directory)."
+            )
+        self._damaged.add(clip)
+        self._tell(f"Clip {clip + 1} was damaged on the disk and is made again")
 
     def _sample_towards(self, clip: int) -> None:
         """One more block on the way to a clip, or the beginning of that way."""
@@ -173,7 +189,7 @@ class LatentStream:
             if self._lock_or_find(clip):
                 self._write_unwritten()
                 if not self.spool.has_clip(clip):
-                    self._begin(self._first_missing(clip))
+                    self._begin(clip)
         else:
             self._sample_block(self._run)
 
@@ -182,7 +198,9 @@ class LatentStream:
         work = self._work
         if work is None or work.clip > clip or self._is_at_beginning(work):
             return False
-        return clip in (self._target, work.clip, work.clip + 1) or not self.spool.has_clip(work.clip + 1)
+        if work.clip <= self._target and not self.spool.has_clip(self._target):
+            return True
+        return clip in (work.clip, work.clip + 1) or not self.spool.has_clip(work.clip + 1)
 
     def _is_at_beginning(self, work: ClipInWork) -> bool:
         """Whether the next clip was begun anew: made from this run it would not fit the clips after it."""
@@ -208,9 +226,14 @@ class LatentStream:
         return next((number for number in range(clip) if not self.spool.has_clip(number)), clip)
 
     def _begin(self, clip: int) -> None:
-        """Start a run that makes `clip`; all clips before it are there."""
+        """Start a run that makes the first clip that is missing, at the latest `clip`."""
         plan = self.plan
+        clip = self._first_missing(clip)
         found = resumption(plan, self.spool, clip)
+        # It reads clips too, of which sinks are made: one that was damaged has to be made before.
+        while (damaged := self._first_missing(clip)) < clip:
+            self._note_damage(damaged)
+            clip, found = damaged, resumption(plan, self.spool, damaged)
         if not found.exact:
             self.spool.begin_anew_at(Beginning(found.start.first_block, found.how == "fp8"), plan.blocks_per_clip)
         first = self.segment.clips.start
@@ -228,11 +251,18 @@ class LatentStream:
         self._run = self._start_run(plan.until(self.segment.clips.stop), found.start, keep_rings)
 
     def _sample_block(self, run: Run) -> None:
-        block, work = next(run), self._work
-        if not block.latents.isfinite().all():
+        block = next(run)
+        try:
+            check_finite([block.latents])
+            self._take(block)
+        except NotFinite:
             # Neither these nor the caches that hold their traces may be gone on with.
-            self._work = None
-            raise MachineError(NOT_NUMBERS.format(clip=block.clip + 1, cause=self._cause_of_nan()))
+            self._work = self._unwritten = None
+            raise MachineError(self._not_numbers(block.clip)) from None
+
+    def _take(self, block: LatentBlock) -> None:
+        """Add a block to the clip in work, which is written when it is whole."""
+        work = self._work
         if work is None or work.clip != block.clip:
             work = self._work = ClipInWork(block.clip, [])
         work.parts.append(block.latents)
@@ -240,6 +270,9 @@ class LatentStream:
             work.rings = block.rings
             self._unwritten = work
             self._write_unwritten()
+
+    def _not_numbers(self, clip: int) -> str:
+        return NOT_NUMBERS.format(clip=clip + 1, cause=self._cause_of_nan())
 
     def _write_unwritten(self) -> None:
         """Write a finished clip and the state after it. What a full disk refused is written the next time."""
@@ -290,6 +323,8 @@ class LatentStream:
         state = State(next_block, rings, None if whole else torch.cat(work.parts, dim=1))
         try:
             self.spool.write_state(state, fp8=self._states.fp8)
+        except NotFinite:
+            self._tell(f"The state of sampling is not kept: {self._not_numbers(work.clip)}")
         except MachineError as error:
             self._tell(f"The state of sampling could not be kept: {error}")
         else:

@@ -80,6 +80,7 @@ def _from_state(plan: ClipPlan, spool: Spool, block: int) -> Resumption | None:
     if finished:
         channels, _, *size = clip_shape(plan)
         if not same(state.latents, (channels, finished * LATENT_FRAMES_PER_BLOCK, *size)):
+            spool.remove_state(block)
             return None
     parts = [] if state.latents is None else list(state.latents.split(LATENT_FRAMES_PER_BLOCK, dim=1))
     frames = _first_frames(plan, spool, block, block, parts)
@@ -104,7 +105,7 @@ def _first_frames(
     frames: dict[int, Tensor] = {}
     for source in sorted(s for s in plan.sink_sources(needed_from) if s < before):
         unfinished = bool(parts) and plan.clip_of(source) == plan.clip_of(before)
-        latents = parts[0] if unfinished else spool.read_clip(plan.clip_of(source))
+        latents = parts[0] if unfinished else spool.read_clip(plan.clip_of(source), clip_shape(plan))
         if latents is None:
             return None
         frames[source] = latents[:, :1].clone()

@@ -6,32 +6,33 @@
 <key>/anew-0000052-warm-up       block 52 was begun without a state, so it does not follow exactly from block 51
 <key>/anew-0000052-fp8           block 52 was begun from a state in fp8
 <key>/spool.json                 what it is, for people; its time is when it was last used
-<key>.lock                       held by whoever samples
+<key>.lock                       held by whoever samples, and only then there
 """
 
-import json
 import os
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..errors import MachineError
-from .checked_files import DamagedFile, clear_unfinished, read_tensors, write_tensors
+from .checked_files import DamagedFile, clear_unfinished, read_tensors, remove_path, sync_folder, write_tensors
+from .lock_file import LockFile
+from .spool_about import NAME as ABOUT
+from .spool_about import note_use, write_about
 from .states import State, rings_from_fp8, rings_in_fp8
 
-ABOUT = "spool.json"
 LATENTS = "latents"
-_CLIP = re.compile(r"clip-(\d+)\.safetensors")
+STATE_KINDS = ("state", "state in fp8")
+CLIP_NAME = re.compile(r"clip-(\d+)\.safetensors")
 _STATE = re.compile(r"state-(\d+)(-fp8)?\.safetensors")
 _ANEW = re.compile(r"anew-(\d+)-(fp8|warm-up)")
 
@@ -46,12 +47,16 @@ class Beginning:
 
 
 class Spool:
-    """Only the holder of the lock may write; anyone may read at any time."""
+    """Only the holder of the lock may write; anyone may read at any time, also where nothing can be written.
+
+    The name of its folder is the video's key: a file can only be read in a folder of this name, and as the clip or
+    state that it is.
+    """
 
     def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.about = dict(about or {})
-        self._lock = FileLock(folder.with_name(folder.name + ".lock"), timeout=0, thread_local=False)
+        self._lock = LockFile(folder.with_name(folder.name + ".lock"))
 
     @classmethod
     def temporary(cls, parent: Path | None = None) -> "Spool":
@@ -66,29 +71,20 @@ class Spool:
     @property
     def locked(self) -> bool:
         """Whether this object holds the lock."""
-        return self._lock.is_locked
+        return self._lock.held
 
     def try_lock(self) -> bool:
         """Become the one who writes, make the folder, remove what a crash left half-written; False when another is."""
-        if self._lock.is_locked:
+        if self.locked:
             return True
-        try:
+        with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            if not self._lock.acquire():
+                return False
             # Another one may have cleared it before it let go.
             self.folder.mkdir(exist_ok=True)
-        except Timeout:
-            return False
-        except OSError as error:
-            raise MachineError(
-                f"the folder for finished clips, {self.folder}, cannot be used: {error}. Make room there, or allow "
-                "writing."
-            ) from error
-        clear_unfinished(self.folder)
-        # For people only: when the disk is full, the clips that don't fit say it better.
-        with suppress(OSError):
-            if not (self.folder / ABOUT).exists():
-                (self.folder / ABOUT).write_text(json.dumps(self.about))
+            clear_unfinished(self.folder)
+        write_about(self.folder, self.about)
         return True
 
     def unlock(self) -> None:
@@ -96,25 +92,32 @@ class Spool:
 
     def touch(self) -> None:
         """Note that it was used now; what was not used for longest is removed first."""
-        if (self.folder / ABOUT).exists():
-            os.utime(self.folder / ABOUT)
+        note_use(self.folder)
 
     def has_clip(self, clip: int) -> bool:
         return self._clip_path(clip).exists()
 
     def clips(self) -> list[int]:
         """Numbers of all finished clips."""
-        return sorted(int(match[1]) for match in self._matches(_CLIP))
+        return sorted(int(match[1]) for match in self._matches(CLIP_NAME))
 
-    def read_clip(self, clip: int) -> Tensor | None:
-        """Latents float32 [16, infer_frames / 4, h, w]; None when there are none or they were damaged (now deleted)."""
-        tensors = self._read(self._clip_path(clip))
-        # A mapped file could not be replaced on Windows.
-        return None if tensors is None else tensors[LATENTS].clone()
+    def read_clip(self, clip: int, shape: tuple[int, ...]) -> Tensor | None:
+        """Latents float32 of `shape`, [16, infer_frames / 4, h, w]; None when there are none or they were damaged, of
+        another shape or of another clip or video (now deleted)."""
+        path = self._clip_path(clip)
+        tensors = self._read(path, self._what("clip", clip))
+        if tensors is None:
+            return None
+        latents = tensors.get(LATENTS)
+        if latents is None or not same(latents, shape):
+            self._remove(path)
+            return None
+        return latents
 
     def write_clip(self, clip: int, latents: Tensor, still_needed: int = 0) -> None:
-        """Raises MachineError when the disk refuses; `still_needed` bytes is what the message says to make room for."""
-        self._write(self._clip_path(clip), {LATENTS: latents}, still_needed)
+        """Raises MachineError when the disk refuses, `still_needed` bytes is what its text says to make room for; and
+        NotFinite for values that are not numbers."""
+        self._write(self._clip_path(clip), {LATENTS: latents}, self._what("clip", clip), still_needed)
 
     def begin_anew_at(self, beginning: Beginning, blocks_per_clip: int) -> None:
         """Forget the block's clip and all that comes after it, and note that it is begun anew."""
@@ -124,11 +127,13 @@ class Spool:
                 self.remove_state(number)
         for number in self.clips():
             if number >= block // blocks_per_clip:
-                self._clip_path(number).unlink(missing_ok=True)
+                self._remove(self._clip_path(number))
         for other in self.beginnings():
             if other.block >= block:
-                self._anew_path(other).unlink(missing_ok=True)
-        self._anew_path(beginning).touch()
+                self._remove(self._anew_path(other))
+        with self._writing():
+            self._anew_path(beginning).touch()
+            sync_folder(self.folder)
 
     def beginnings(self) -> list[Beginning]:
         """Where the video was begun anew, ascending."""
@@ -150,25 +155,30 @@ class Spool:
     def read_state(self, next_block: int) -> State | None:
         """None when there is none or it was damaged (now deleted)."""
         fp8 = self.is_fp8(next_block)
-        tensors = self._read(self._state_path(next_block, fp8))
+        tensors = self._read(self._state_path(next_block, fp8), self._what(STATE_KINDS[fp8], next_block))
         if tensors is None:
             return None
         latents = tensors.pop(LATENTS, None)
         return State(next_block, rings_from_fp8(tensors) if fp8 else tensors, latents)
 
     def write_state(self, state: State, still_needed: int = 0, fp8: bool = False) -> None:
-        """Raises MachineError when the disk refuses. An exact state is not replaced by one in fp8, nor one in fp8 that
-        the video went on from by an exact one, which its later clips do not fit."""
+        """Raises as `write_clip` does. An exact state is not replaced by one in fp8, nor one in fp8 that the video went
+        on from by an exact one, which its later clips do not fit."""
         went_on = Beginning(state.next_block, from_fp8=True) in self.beginnings()
         if self._state_path(state.next_block).exists() if fp8 else went_on:
             return
         partial = {} if state.latents is None else {LATENTS: state.latents}
         rings = rings_in_fp8(state.rings) if fp8 else state.rings
-        self._write(self._state_path(state.next_block, fp8), {**rings, **partial}, still_needed)
+        what = self._what(STATE_KINDS[fp8], state.next_block)
+        self._write(self._state_path(state.next_block, fp8), {**rings, **partial}, what, still_needed)
 
     def remove_state(self, next_block: int) -> None:
         for fp8 in (False, True):
-            self._state_path(next_block, fp8).unlink(missing_ok=True)
+            self._remove(self._state_path(next_block, fp8))
+
+    def _what(self, kind: str, number: int) -> dict[str, Any]:
+        """What a file is, beside its content."""
+        return {"video": self.folder.name, "kind": kind, "number": number}
 
     def _clip_path(self, clip: int) -> Path:
         return self.folder / f"clip-{clip:06}.safetensors"
@@ -180,30 +190,61 @@ class Spool:
         return self.folder / f"anew-{beginning.block:07}-{'fp8' if beginning.from_fp8 else 'warm-up'}"
 
     def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         return [match for match in map(pattern.fullmatch, names) if match]
 
-    def _read(self, path: Path) -> dict[str, Tensor] | None:
+    def _read(self, path: Path, what: Mapping[str, Any]) -> dict[str, Tensor] | None:
         try:
-            return read_tensors(path)
+            return read_tensors(path, what)
         except FileNotFoundError:
             return None
         except DamagedFile:
-            path.unlink(missing_ok=True)
+            self._remove(path)
             return None
+        except OSError as error:
+            raise MachineError(
+                f"{path} cannot be read: {error}. Allow reading, or remove this file: then it is made again."
+            ) from error
 
-    def _write(self, path: Path, tensors: Mapping[str, Tensor], still_needed: int) -> None:
-        assert self._lock.is_locked, "only the holder of the lock writes"
+    def _remove(self, path: Path) -> None:
+        with self._writing():
+            remove_path(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            write_tensors(path, tensors)
+            yield
+        except OSError as error:
+            raise MachineError(
+                f"the folder for finished clips, {self.folder}, cannot be used: {error}. Make room there, or allow "
+                "writing."
+            ) from error
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], what: Mapping[str, Any], still_needed: int) -> None:
+        assert self.locked, "only the holder of the lock writes"
+        try:
+            write_tensors(path, tensors, what)
         except OSError as error:
             size = sum(tensor.nbytes for tensor in tensors.values())
-            free = shutil.disk_usage(self.folder).free
             raise MachineError(
                 f"the finished clips could not be kept in {self.folder}: {error}. {_mib(max(size, still_needed))} more "
-                f"are needed there, {_mib(free)} are free. What was made until now is kept: make room (Finished Clips "
-                "clears what older videos left) and queue again."
+                f"are needed there, {_mib(free_bytes(self.folder))} are free. What was made until now is kept: make "
+                "room (Finished Clips clears what older videos left) and queue again."
             ) from error
+
+
+def is_spool_file(name: str) -> bool:
+    """Whether files of this name are found in spools."""
+    return name == ABOUT or any(pattern.fullmatch(name) for pattern in (CLIP_NAME, _STATE, _ANEW))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk of a folder, which need not exist yet or any more."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def same(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:

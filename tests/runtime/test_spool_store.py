@@ -1,7 +1,10 @@
 """The folder of all spools: listing, clearing, the budget, the check of the disk, keys."""
 
 import json
+import multiprocessing
 import os
+import shutil
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from tiny_avatar import random_conditions
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.sampling.checked_files import DamagedFile, read_tensors, write_tensors
 from liveavatar_runtime.sampling.fingerprint import Fingerprint, Numerics, video_key
+from liveavatar_runtime.sampling.spool_about import read_about
 from liveavatar_runtime.sampling.spool_store import SpoolStore
 from liveavatar_runtime.sampling.states import State
 
@@ -77,6 +81,141 @@ def test_a_spool_tells_what_it_is(store):
     assert json.loads((store.root / "a" / "spool.json").read_text()) == {"size": "64x64"}
 
 
+BROKEN = {
+    "half written": b'{"size": "64x',
+    "nothing": b"",
+    "bad UTF-8": b'{"size": "\xff\xfe"}',
+    "a list": b"[1, 2]",
+    "a number": b"7",
+    "wrong types": b'{"size": {"a": [1]}}',
+    "marks": json.dumps({"size": "64\n\x1b[2J\u202e"}).encode(),
+    "deep": b"[" * 60_000,
+    "long": json.dumps({"size": "6" * 200}).encode(),
+    "huge": b'{"size": "' + b"6" * 2**20 + b'"}',
+}
+
+
+@pytest.mark.parametrize("content", [*BROKEN.values(), None, "link", "folder", "pipe"])
+def test_a_damaged_folder_blocks_nobody_and_can_be_cleared(store, content):
+    about = store.root / "a" / "spool.json"
+    about.unlink()
+    if isinstance(content, bytes):
+        about.write_bytes(content)
+    elif content == "link":
+        about.symlink_to("nowhere")
+    elif content == "folder":
+        about.mkdir()
+    elif content == "pipe":
+        os.mkfifo(about)
+    assert sorted(keys(store)) == ["a", "b", "c"]
+    listed = [str(info) for info in store.spools()]
+    assert any(line.startswith("a: 2 clips") and line.endswith("; what it is: unknown") for line in listed)
+    assert "".join(listed).count("unknown") == 1 and all(line.isprintable() for line in listed)
+    assert [info.key for info in store.make_room("c", 0, 1)] and keys(store) == ["c"]
+
+
+@pytest.mark.parametrize("content", [*BROKEN.values(), None, "link"])
+def test_the_next_prompt_says_again_what_it_is(store, content):
+    about = store.root / "a" / "spool.json"
+    about.unlink()
+    if isinstance(content, bytes):
+        about.write_bytes(content)
+    elif content:
+        about.symlink_to("nowhere")
+    spool = store.open("a", {"size": "64x64"})
+    assert spool.try_lock() and read_about(spool.folder) == {"size": "64x64"} and not about.is_symlink()
+    spool.unlock()
+    assert sorted(path.name for path in store.root.iterdir()) == ["a", "b", "c"]
+
+
+def test_what_is_not_ours_is_left_alone(store):
+    (store.root / "notes.txt").write_text("mine")
+    (store.root / "mine").mkdir()
+    (store.root / "mine" / "file").touch()
+    (store.root / "link").symlink_to("nowhere")
+    (store.root / "b" / "notes.txt").write_text("in a spool")
+    (store.root / "b" / "folder").mkdir()
+    assert sorted(keys(store)) == ["a", "b", "c"] and len(store.clear()) == 3
+    assert sorted(os.listdir(store.root)) == ["link", "mine", "notes.txt"]
+
+
+def test_a_folder_that_may_not_be_read_is_listed(tmp_path):
+    """As another user where the tests run as root, who may read everything."""
+    root = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        root.chmod(0o755)
+        for key in ("a" * 32, "b" * 32):
+            (root / key).mkdir()
+            (root / key / "spool.json").write_text("{}")
+        (root / ("a" * 32)).chmod(0)
+        process = multiprocessing.get_context("fork").Process(target=list_as_nobody, args=(root,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    finally:
+        (root / ("a" * 32)).chmod(0o755)
+        shutil.rmtree(root)
+
+
+def list_as_nobody(root: Path) -> None:
+    if os.geteuid() == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+    infos = {info.key[0]: info for info in SpoolStore(root).spools()}
+    assert infos["a"].about is None and infos["b"].about == {}
+    assert "used at an unknown time; what it is: unknown" in str(infos["a"])
+    assert SpoolStore(root).clear() == [] or os.geteuid() != 65534
+
+
+def come_and_go(root: str) -> None:
+    """A second server on the same folder, which makes and clears spools until it is told to stop."""
+    store, number = SpoolStore(Path(root)), 0
+    while not (store.root / "stop").exists():
+        number += 1
+        spool = store.open(f"{number % 20:032x}", {"number": number})
+        assert spool.try_lock()
+        spool.write_clip(0, torch.zeros(4))
+        spool.unlock()
+        if not number % 10:
+            store.make_room("none", 0, 1)
+
+
+def test_listing_while_a_second_server_makes_and_removes_spools(store):
+    process = multiprocessing.get_context("spawn").Process(target=come_and_go, args=(str(store.root),))
+    process.start()
+    seen, listings = set(), 0
+    while process.is_alive() and (listings < 300 or len(seen) < 13):
+        seen.update(info.key for info in store.spools())
+        # Counted from when there is somebody else.
+        listings += len(seen) > 3
+    (store.root / "stop").touch()
+    process.join()
+    assert process.exitcode == 0 and listings >= 300 and len(seen) >= 13
+    assert not list(store.root.glob("*.lock"))
+
+
+def test_a_clock_that_was_set_back(store):
+    for key, ahead in (("a", 400 * 86400), ("b", 3600)):
+        used = time.time() + ahead
+        os.utime(store.root / key / "spool.json", (used, used))
+    assert keys(store) == ["b", "c", "a"], "a was used before the clock was set back; b perhaps by another server"
+    assert "a: 2 clips, 0.0 MiB, used before the clock was set back" in str(store.spools()[-1])
+    assert store.clear(older_than=1) == []
+    assert [info.key for info in store.make_room("c", 0, sum(info.size for info in store.spools()) - 1)] == ["a"]
+    assert [info.key for info in store.clear()] == ["b", "c"]
+
+
+def test_no_lock_files_stay(store):
+    assert not list(store.root.glob("*.lock"))
+    # Of a version that left them, and of a process that was killed.
+    (store.root / "gone.lock").touch()
+    (store.root / "a.lock").touch()
+    store.make_room("c", 0, 2**40)
+    assert [path.name for path in store.root.glob("*.lock")] == ["a.lock"]
+    store.clear()
+    assert os.listdir(store.root) == []
+
+
 def test_states_with_and_without_unfinished_clips(store):
     spool = store.open("a", {})
     assert spool.try_lock()
@@ -98,13 +237,13 @@ def test_states_with_and_without_unfinished_clips(store):
 @pytest.mark.parametrize("at", [3, 12, 60, 200, -1])
 def test_every_flipped_bit_of_a_file_is_found(tmp_path, at):
     path = tmp_path / "a.safetensors"
-    write_tensors(path, {"latents": torch.randn(20)})
+    write_tensors(path, {"latents": torch.randn(20)}, {})
     assert path.stat().st_size > 200
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
     with pytest.raises(DamagedFile):
-        read_tensors(path)
+        read_tensors(path, {})
 
 
 NUMERICS = Numerics(weights="bfloat16", computes="bfloat16")
