@@ -18,6 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from torch import Tensor
 
+from liveavatar_runtime.aligned import STAYS_ON_DISK
 from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.errors import InputError
@@ -136,10 +137,29 @@ def temporary_root() -> Path:
     return Path(folder_paths.get_temp_directory())
 
 
+def own_device() -> torch.device:
+    """The device that ComfyUI uses for models."""
+    return comfy.model_management.get_torch_device()
+
+
 def device_memory(device: torch.device) -> int:
     """Bytes of memory that a device has in all."""
     total: Any = comfy.model_management.get_total_memory(device)
     return int(total)
+
+
+def tells_memory(device: torch.device) -> bool:
+    """Whether ComfyUI knows how much memory a device has: of DirectML it always says 1 GiB."""
+    return device.type == "cpu" or not comfy.model_management.directml_enabled
+
+
+def on_disk_bytes(patcher: Any) -> int:
+    """Bytes of a model's weights that stay in their file and are read whenever they are used."""
+    # Since ComfyUI 0.18.
+    if getattr(patcher, "is_dynamic", lambda: False)():
+        return patcher.model_size()
+    weights = patcher.model.parameters()
+    return sum(weight.nbytes for weight in weights if getattr(weight, STAYS_ON_DISK, False))
 
 
 def free_ram() -> int:

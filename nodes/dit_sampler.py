@@ -1,15 +1,18 @@
 """DiT Sampler: picture, voice, prompt and plan to a lazy stream of latent blocks."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from comfy_api.latest import io
 
+from liveavatar_runtime.device_kinds import shares_ram
 from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.dit.backends import BACKENDS
 from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.planning.memory import (
     ON_DEVICE,
+    UNKNOWN_MEMORY,
     KVCacheChoice,
     KVTypeChoice,
     Machine,
@@ -25,6 +28,7 @@ from liveavatar_runtime.sampling.states import StateType
 
 from . import comfy_bridge as bridge
 from .attention_choice import choose_attention, patches_key
+from .device_checks import check_compile, check_fp8, unknown_memory
 from .executor_choice import executor_for
 from .model_fingerprint import numerics_of, weights_of
 from .notes import KEPT_WHEN_CACHED, Notes
@@ -173,9 +177,12 @@ class DiTSampler(io.ComfyNode):
         from liveavatar_runtime.media.images import read_picture
         from liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
 
-        notes = Notes()
-        chosen_attention = choose_attention(model, attention, compile, devices_of(model))
-        notes.warn(*chosen_attention.warnings)
+        notes, devices = Notes(), devices_of(model)
+        check_fp8(kv_dtype, devices)
+        if compile:
+            check_compile(devices)
+        chosen_attention = choose_attention(model, attention, compile, devices)
+        notes.warn(*chosen_attention.warnings, unknown_memory(devices))
         picture, picture_changes = read_picture(image)
         prompt = read_prompt(positive, model.config.text_len)
         notes.warn(*picture_changes, *prompt.warnings)
@@ -286,9 +293,14 @@ def places_of(
 
 def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine:
     """Memory that there is; the blocks are decoded while the next ones are sampled, so the VAE needs its part."""
-    device = bridge.device_memory(home_of(model))
+    home = home_of(model)
     weights, beside = model.patcher.model_size(), decoder_bytes(vae, plan)
-    return Machine(device=device, ram=bridge.free_ram(), weights=weights, beside=beside)
+    memory = bridge.device_memory(home) if bridge.tells_memory(home) else UNKNOWN_MEMORY
+    machine = Machine(device=memory, ram=bridge.free_ram(), weights=weights, beside=beside)
+    if not shares_ram(home):
+        return machine
+    pool = bridge.device_memory(torch.device("cpu"))
+    return replace(machine, pool=pool, on_disk=bridge.on_disk_bytes(model.patcher))
 
 
 def home_of(model: AvatarModel) -> torch.device:

@@ -5,7 +5,7 @@ from liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from . import comfy_bridge as bridge
-from .stage_models import decoder_bytes, device_shares, timed_work, usable_memory
+from .stage_models import decoder_bytes, device_shares, own_place, timed_work, usable_memory
 from .types import AvatarModel
 from .vae_bridge import StreamingVAE
 
@@ -38,5 +38,5 @@ def executor_for(
         # The weights are in RAM already, wherever they go from there.
         ram=bridge.free_ram() + model.patcher.model_size(),
     )
-    choice = choose_executor(timed.work, places, placements_of(kv_cache, kv_dtype))
+    choice = choose_executor(timed.work, places, placements_of(own_place(kv_cache, devices), kv_dtype))
     return choice.executor, str(choice)

@@ -16,6 +16,7 @@ from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
 from . import comfy_bridge as bridge
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_loras
+from .device_checks import check_precision
 from .lora_notes import changed_weights, loras_for_workers, tell_distillation, tell_loras
 from .model_patches import without_effect
 from .notes import KEPT_WHEN_CACHED, Notes
@@ -195,6 +196,8 @@ def load_model(
 ) -> tuple[AvatarModel, list["FittedLora"]]:
     """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
     path = source if isinstance(source, Path) else None
+    if path is not None:
+        check_precision(precision, bridge.own_device())
     if executor == FSDP:
         refuse_base_model(None if path else source)
         avatar = model_of_group(executor, devices, source, loras, precision)

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from liveavatar_runtime.device_kinds import shares_ram
 from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError, MachineError
@@ -51,6 +52,7 @@ def plan_pipeline(
     from liveavatar_runtime.planning.stages import StageDevice, StagePlan, plan_stages
 
     memory = device_shares(model.devices, vae, plan)
+    kv_cache = own_place(kv_cache, model.devices)
     if executor == TIMESTEP_PIPELINE:
         parts = split_steps(plan.steps, len(model.devices))
         steps, memory = max(map(len, parts)), memory[: len(parts)]
@@ -64,6 +66,11 @@ def plan_pipeline(
     decodes = home == vae.patcher.load_device and home.type != "cpu"
     devices = [StageDevice(room, speed) for room, speed in zip(memory, timed.speeds, strict=True)]
     return plan_stages(timed.work, devices, kv_cache, kv_dtype, decodes)
+
+
+def own_place(kv_cache: KVCacheChoice, devices: Sequence[torch.device]) -> KVCacheChoice:
+    """Where caches may be, given devices: for those whose memory is the system's, RAM is no other place."""
+    return "device" if kv_cache == "auto" and all(map(shares_ram, devices)) else kv_cache
 
 
 def timed_work(model: AvatarModel, plan: ClipPlan, decides: bool) -> "Timed":

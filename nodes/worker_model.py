@@ -26,11 +26,13 @@ TOKEN_FILE = "liveavatar-workers-token"
 
 def chosen_places(executor: str, devices: str) -> list[torch.device]:
     """The devices of an executor in this process or in a group; none for ComfyUI's own. Raises InputError."""
-    from liveavatar_runtime.parallel.devices import AUTO, LOCAL, check_executor, parse_devices
+    from liveavatar_runtime.parallel.devices import AUTO, FSDP, LOCAL, check_executor, check_groups, parse_devices
 
     check_executor(executor)
+    if executor == FSDP:
+        check_groups(executor)
     own = devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL)
-    return [] if own else parse_devices(devices)
+    return [] if own else parse_devices(devices, bridge.own_device().type)
 
 
 def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
@@ -79,7 +81,7 @@ def model_of_group(
 
     checkpoint = open_checkpoint(path, mapped=bridge.maps_files())
     config = detect_config(checkpoint, config_beside(path))
-    places = parse_devices(devices)
+    places = parse_devices(devices, bridge.own_device().type)
     workers = local_workers(executor, places, config, path, loras, precision, bridge.hashes_folder())
     dtype = dtype_in_workers(checkpoint, precision, places[0])
     return AvatarModel(None, config, dtype, executor, tuple(places), workers)
@@ -128,8 +130,9 @@ def worker_placement(
     weights = Workload(model.config, plan, model.dtype).weights(range(model.config.num_layers)) // ranks
     memory = min(bridge.device_memory(device) for device in model.devices)
     # All ranks share the memory of the host, and on the processor that is the device as well.
-    shared = ranks if model.devices[0].type == "cpu" else 1
-    machine = Machine(device=memory // shared, ram=bridge.free_ram() // ranks, weights=weights, beside=vae_bytes)
+    own = memory // ranks if model.devices[0].type == "cpu" else None
+    ram = bridge.free_ram() // ranks
+    machine = Machine(device=own or memory, ram=ram, weights=weights, beside=vae_bytes, pool=own)
     return choose_placement(model.config, plan, model.dtype, machine, kv_cache, kv_dtype, schedule)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..device_kinds import copies_ahead
 from .attention import KeysValues
 from .fp8 import from_fp8, to_fp8
 from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
@@ -48,11 +49,12 @@ class PlainStore:
         return {"": self._kept[row]}
 
     def write(self, row: int, tokens: slice, values: Tensor) -> int:
-        self._kept[row, tokens].copy_(values, non_blocking=True)
+        ahead = copies_ahead(values.device, self._kept.device)
+        self._kept[row, tokens].copy_(values, non_blocking=ahead)
         return values.nbytes
 
     def read(self, row: int, tokens: slice, into: Tensor) -> int:
-        into.copy_(self._kept[row, tokens], non_blocking=True)
+        into.copy_(self._kept[row, tokens], non_blocking=copies_ahead(into.device, self._kept.device))
         return into.nbytes
 
 
@@ -68,13 +70,15 @@ class Fp8Store:
 
     def write(self, row: int, tokens: slice, values: Tensor) -> int:
         quantised, scale = to_fp8(values)
-        self._kept[row, tokens].copy_(quantised, non_blocking=True)
-        self._scales[row, tokens].copy_(scale, non_blocking=True)
+        ahead = copies_ahead(values.device, self._kept.device)
+        self._kept[row, tokens].copy_(quantised, non_blocking=ahead)
+        self._scales[row, tokens].copy_(scale, non_blocking=ahead)
         return quantised.nbytes + scale.nbytes
 
     def read(self, row: int, tokens: slice, into: Tensor) -> int:
-        kept = self._kept[row, tokens].to(into.device, non_blocking=True)
-        scale = self._scales[row, tokens].to(into.device, non_blocking=True)
+        ahead = copies_ahead(into.device, self._kept.device)
+        kept = self._kept[row, tokens].to(into.device, non_blocking=ahead)
+        scale = self._scales[row, tokens].to(into.device, non_blocking=ahead)
         into.copy_(from_fp8(kept, scale))
         return kept.nbytes + scale.nbytes
 
@@ -231,7 +235,7 @@ class StagedCache:
             (keys[reference : self.shape.sink_tokens], sink.motion_keys[layer]),
             (values[: self.shape.sink_tokens], sink.values[layer]),
         ):
-            into.copy_(source, non_blocking=True)
+            into.copy_(source, non_blocking=copies_ahead(into.device, source.device))
             self._count(layer, fetched=source.nbytes)
 
     def _spans(self, block: int) -> list[slice]:

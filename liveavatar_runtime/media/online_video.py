@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..audio.features import AvatarAudio
+from ..device_kinds import takes_threads
 from ..errors import InputError
 from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 from ..sampling.block_loop import LatentBlock
@@ -35,6 +36,13 @@ class Decoder(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """latents [16, 3, h, w] in the model's space -> pixels float32 [3, frames, H, W] in -1..1, on the CPU."""
         ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A decoder in this process that says where it computes."""
+
+    device: torch.device
 
 
 @runtime_checkable
@@ -127,7 +135,7 @@ class _Work:
         return self.decoder.decode(block.latents)
 
     def stages(self) -> list[Callable[[Any], Any]]:
-        """What each thread does: a block and what the one before returned, to frames in the file."""
+        """What is done one after the other, each with what the one before returned: a block to frames in the file."""
         decoder = self.decoder
         if not isinstance(decoder, RemoteDecoding):
             return [self.decode, self.encode]
@@ -192,11 +200,13 @@ def write_online(
 ) -> None:
     """Decode block by block into `writer`; `video` is brought up to date after each, also when this raises.
 
-    The caller's thread samples. With `overlap` a second one decodes and a third one encodes meanwhile; the file is
-    the same as without. An error in any of them ends all three with that error, and what was decoded by then is
-    written. A decoder in another process has at most three blocks under way. `skipped` leading frames are not in the
-    picture, so their sound is left out as well. A plan's segment has its own part of the sound. Of the frames that the
-    plan cuts at the end none is written; their blocks are sampled all the same, so that the clip is kept whole.
+    The caller's thread samples. With `overlap` a second one decodes and a third one encodes meanwhile; the file is the
+    same as without. A decoder on a device that no second thread may use (`device_kinds.takes_threads`) works in the
+    caller's thread, between two blocks. An error in any of them ends all three with that error, and what was decoded by
+    then is written. A decoder in another process has at most three blocks under way. `skipped` leading frames are not
+    in the picture, so their sound is left out as well. A plan's segment has its own part of the sound. Of the frames
+    that the plan cuts at the end none is written; their blocks are sampled all the same, so that the clip is kept
+    whole.
     """
     plan = stream.plan
     hooks = hooks or Hooks()
@@ -223,12 +233,14 @@ def _is_shown(block: LatentBlock, frames: int) -> bool:
 
 
 def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter, frames: int) -> None:
-    pipeline = Pipeline(work.stages(), meanwhile=reporter.wait, give_up=work.give_up)
+    first, *others = work.stages()
+    in_turn = isinstance(work.decoder, OnDevice) and not takes_threads(work.decoder.device)
+    pipeline = Pipeline(others if in_turn else [first, *others], meanwhile=reporter.wait, give_up=work.give_up)
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:
             if _is_shown(block, frames):
-                pipeline.put(block)
+                pipeline.put(first(block) if in_turn else block)
             reporter.wait()
 
 

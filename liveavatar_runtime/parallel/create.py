@@ -9,7 +9,7 @@ from ..checkpoint.gguf_io import GgufTensors
 from ..checkpoint.safetensors_io import Checkpoint
 from ..config import AvatarConfig
 from ..errors import InputError
-from .devices import AUTO, LOCAL, check_devices
+from .devices import AUTO, LOCAL, check_devices, check_groups
 from .workers import LocalWorkers
 
 PRECISIONS_IN_WORKERS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -46,6 +46,7 @@ def local_workers(
 
     Raises InputError for what cannot work.
     """
+    check_groups(executor)
     check_devices(executor, list(devices), config)
     if precision not in PRECISIONS_IN_WORKERS:
         raise InputError(

@@ -4,7 +4,8 @@ FSDP2 gathers a layer's weights when the layer is called, while the layer before
 afterwards. Sharded are all layers and the audio cross-attentions, 98 % of the 14B model's weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ def shard(model: CausalWanS2V, mesh: DeviceMesh, offload: bool = False) -> Causa
     for parameter in rest:
         parameter.data = parameter.data.to(device)
     _prefetch(model)
-    root: Any = fully_shard(_Root(model), **options, ignored_params=rest)
+    with _without(model, rest):
+        root: Any = fully_shard(_Root(model), **options)
     root()
     return model
 
@@ -72,8 +74,17 @@ def _prefetch(model: CausalWanS2V) -> None:
         layer.set_modules_to_forward_prefetch([following])
 
 
-def parameter_bytes(model: nn.Module) -> int:
-    """Bytes of weights that this rank holds."""
-    parameters: list[Any] = list(model.parameters())
-    local = [p.to_local() if hasattr(p, "to_local") else p for p in parameters]
-    return sum(p.numel() * p.element_size() for p in local)
+@contextmanager
+def _without(model: nn.Module, parameters: set[nn.Parameter]) -> Iterator[None]:
+    """Inside, the model lacks these parameters, so that FSDP leaves them whole: its `ignored_params` came later."""
+    taken = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter in parameters
+    ]
+    for module, name, _ in taken:
+        delattr(module, name)
+    yield
+    for module, name, parameter in taken:
+        module.register_parameter(name, parameter)

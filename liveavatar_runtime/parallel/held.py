@@ -1,7 +1,9 @@
-"""Bytes of caches that each rank holds, measured where a run makes them."""
+"""Bytes of weights and caches that each rank holds, the caches measured where a run makes them."""
 
 from collections.abc import Callable
 from typing import Any
+
+from torch import nn
 
 from ..dit.kv_cache import KVCache
 from .ranks import Rank
@@ -16,6 +18,13 @@ def measured(rank: Rank, make_cache: Callable[..., KVCache]) -> Callable[..., An
         return cache
 
     return make
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Bytes of weights that this rank holds."""
+    parameters: list[Any] = list(model.parameters())
+    local = [p.to_local() if hasattr(p, "to_local") else p for p in parameters]
+    return sum(p.numel() * p.element_size() for p in local)
 
 
 def cache_bytes(rank: Rank, count: int) -> list[int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..device_kinds import copies_ahead
 from ..sampling.block_loop import AfterStep, Evaluation, LatentBlock
 from ..sampling.plan import ClipPlan
 from .schedule import PipelineSchedule
@@ -139,7 +140,7 @@ class StagePort(Transport):
         if self._copies is None:
             self._copies = torch.cuda.Stream(self.device)
         with torch.cuda.stream(self._copies):
-            moved = tensor.to(self.device, non_blocking=True)
+            moved = tensor.to(self.device, non_blocking=copies_ahead(self.device, tensor.device))
         stream = torch.cuda.current_stream(self.device)
         stream.wait_stream(self._copies)
         moved.record_stream(stream)

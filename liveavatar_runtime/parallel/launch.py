@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -66,9 +67,15 @@ def _launch(ranks: int, program: list[str]) -> None:
             max_restarts=0,
             monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-            shutdown_timeout=1,
+            **_soon_ended(),
         )
         elastic_launch(config, sys.executable)(*program)
+
+
+def _soon_ended() -> dict[str, Any]:
+    """Setting of elastic, since PyTorch 2.12: ranks that are told to end and do not are killed after a second."""
+    known = {field.name for field in fields(LaunchConfig)}
+    return {"shutdown_timeout": 1} if "shutdown_timeout" in known else {}
 
 
 def _prepare_environment(ranks: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from ..device_kinds import copies_ahead
 from .post import PostOffice
 from .ranks import Rank
 from .transport import MessageKey, StageStopped, Tensors
@@ -82,7 +83,11 @@ class DistributedTransport:
         # A stage that waits is not one that hangs.
         with self._rank.progress.expected(False):
             tensors = self._mailbox.take((stage, key.kind, key.block, key.step), self.check)
-        return {name: tensor.to(self._rank.device, non_blocking=True) for name, tensor in tensors.items()}
+        device = self._rank.device
+        return {
+            name: tensor.to(device, non_blocking=copies_ahead(device, tensor.device))
+            for name, tensor in tensors.items()
+        }
 
     def check(self) -> None:
         self._rank.progress.mark()

@@ -29,10 +29,9 @@ from .create import PRECISIONS_IN_WORKERS
 from .decoder_rank import serve_decoder
 from .decoder_relay import DecoderRelay
 from .desk import Cancelled, Desk
-from .devices import EXECUTORS, FSDP, LAYER_PIPELINE, parse_devices
+from .devices import EXECUTORS, FSDP, LAYER_PIPELINE, check_groups, parse_devices
 from .executor import Executor, Run
-from .fsdp import parameter_bytes, shard
-from .held import cache_bytes, measured
+from .held import cache_bytes, measured, parameter_bytes
 from .job import Job
 from .local import LocalExecutor
 from .parent import die_with_parent, when_input_ends
@@ -83,8 +82,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
-    """Runs until it is ended; `load` makes the executor."""
+    """Runs until it is ended; `load` makes the executor. Raises InputError where no group can run."""
     options = parse(arguments)
+    check_groups(options.executor)
     die_with_parent()
     if options.store_port is not None:
         when_input_ends(lambda: os._exit(1))
@@ -166,6 +166,9 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
         layer.register_forward_pre_hook(lambda *_: rank.progress.mark())
     executor: Executor | PipelinePart
     if options.executor == FSDP:
+        # Not above: FSDP is imported by those who use it only, as it takes a second.
+        from .fsdp import shard
+
         # There is nothing to share with one rank.
         model = move(model, rank.device) if rank.size == 1 else shard(model, mesh_of(rank), options.offload)
         executor = LocalExecutor(model, rank.device, computes_in)

@@ -163,15 +163,25 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
 SMALLER_SIZES = ((688, 368), (672, 352), (384, 256))
 
 
+UNKNOWN_MEMORY = 2**60
+"""Bytes of a device that does not tell how many it has: it is taken to have enough."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """Bytes: of the device in all, of system memory that is free, of the model's weights, and what else must be on
-    the device while sampling (the VAE and its work)."""
+    the device while sampling (the VAE and its work).
+
+    `pool`: of all system memory, where the device's is a part of it (processors, Apple's GPUs): there the same bytes
+    must not be given away twice. `on_disk`: weights that stay in their file, which such a pool need not hold.
+    """
 
     device: int
     ram: int
     weights: int
     beside: int = 0
+    pool: int | None = None
+    on_disk: int = 0
 
 
 def choose_placement(
@@ -229,8 +239,13 @@ def _options(choice: str, every: tuple[Place, ...]) -> list[Place]:
 def _fits(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement) -> bool:
     # Streamed weights need room for the layer that computes and the one that comes next.
     streaming = min(machine.weights, 2 * machine.weights // config.num_layers)
-    on_device = working_bytes(config, plan, dtype, placement) + streaming + machine.beside
-    return on_device <= machine.device and ram_bytes(config, plan, dtype, placement) <= machine.ram
+    work = working_bytes(config, plan, dtype, placement) + machine.beside
+    in_ram = ram_bytes(config, plan, dtype, placement)
+    if machine.pool is not None:
+        held = max(streaming, machine.weights - machine.on_disk)
+        if held + work + in_ram > machine.pool:
+            return False
+    return work + streaming <= machine.device and in_ram <= machine.ram
 
 
 def _what_would_help(
@@ -248,10 +263,20 @@ def _what_would_help(
     ]
     return (
         f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_needs(config, plan, dtype, least)} beside "
-        f"the weights; there are {gib(machine.device)} on the device and {gib(machine.ram)} of free RAM. What it "
-        f"would be with one change - {'; '.join(ways)}. See Clip Scheduler (size, steps, window_blocks) and DiT "
-        "Sampler (kv_cache, kv_dtype)."
+        f"the weights; {_there_is(machine)}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler "
+        "(size, steps, window_blocks) and DiT Sampler (kv_cache, kv_dtype)."
     )
+
+
+def _there_is(machine: Machine) -> str:
+    if machine.pool is not None:
+        held = machine.weights - machine.on_disk + machine.beside
+        return (
+            f"device and system share {gib(machine.pool)}, of which the weights and the VAE's work take {gib(held)}, "
+            f"and {gib(machine.ram)} are free"
+        )
+    device = "is unknown memory" if machine.device == UNKNOWN_MEMORY else f"are {gib(machine.device)}"
+    return f"there {device} on the device and {gib(machine.ram)} of free RAM"
 
 
 def _needs(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> str:

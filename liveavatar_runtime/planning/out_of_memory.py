@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config import AvatarConfig
+from ..device_kinds import shares_ram
 from ..errors import MachineError
 from .memory import Placement, cheaper_plans, gib, ram_bytes, smaller_sizes, working_bytes
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
 
+SHORTAGE_WORDS = ("out of memory", "can't allocate memory", "not enough gpu video memory")
+"""Of CUDA, XPU and MPS; of processors; of DirectML."""
 NEAR = 0.01
 """Ways that free less than this share of what is needed are left out."""
 
@@ -27,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in SHORTAGE_WORDS)
 
 
 @contextmanager
@@ -58,8 +61,8 @@ def sampling_ways(
     """Settings that free memory of the device, those that free the most first."""
 
     def needed(changed: "ClipPlan", placed: Placement) -> int:
-        # On the processor caches in RAM are on the device as well.
-        beside = ram_bytes(config, changed, dtype, placed) if device.type == "cpu" else 0
+        # Caches in RAM are then on the device as well.
+        beside = ram_bytes(config, changed, dtype, placed) if shares_ram(device) else 0
         return working_bytes(config, changed, dtype, placed) + beside
 
     now = needed(plan, placement)
@@ -67,7 +70,7 @@ def sampling_ways(
     in_ram = replace(placement, kv_cache="ram", device_layers=0)
     in_fp8 = replace(placement, kv_dtype="fp8", device_layers=0)
     placements = [("kv_dtype fp8", in_fp8), ("schedule sequential", replace(placement, batched=False))]
-    if device.type != "cpu":
+    if not shares_ram(device):
         placements.append(("kv_cache ram", in_ram))
     ways += [(needed(plan, placed), f"{name} in DiT Sampler") for name, placed in placements]
     freeing = sorted((then, name) for then, name in ways if now - then > NEAR * now)

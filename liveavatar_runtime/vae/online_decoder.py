@@ -35,7 +35,7 @@ class OnlineDecoder:
         dtype: torch.dtype,
         on_layer: OnLayer = go_on,
     ) -> None:
-        self._vae, self._start, self._device, self._dtype = vae, start, device, dtype
+        self._vae, self._start, self.device, self._dtype = vae, start, device, dtype
         self._state = DecodeState(watch=on_layer)
         self._at_start = start is not None
         align_weights(vae, device)
@@ -54,7 +54,7 @@ class OnlineDecoder:
         return pixels
 
     def _decode(self, latents: Tensor) -> Tensor:
-        raw = from_model_space(latents.float())[None].to(device=self._device, dtype=self._dtype)
+        raw = from_model_space(latents.float())[None].to(device=self.device, dtype=self._dtype)
         height, width = (size * self._vae.config.spatial_stride for size in latents.shape[-2:])
-        with pictures_told("decoding a block of", width, height, self._device), torch.inference_mode():
+        with pictures_told("decoding a block of", width, height, self.device), torch.inference_mode():
             return self._vae.decode_stream(raw, self._state)[0].float().clamp(-1, 1).cpu()

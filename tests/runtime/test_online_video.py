@@ -1,5 +1,6 @@
 """Latent blocks to a file: the same with and without threads, errors of every part, the sound of a segment."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -239,3 +240,27 @@ def test_trim_needs_more_frames_than_it_leaves_out():
     with pytest.raises(InputError, match="leaves out the first 3 frames, and this video has 3"):
         skipped_frames("trim", replace(PLAN, num_clip=1, cut_frames=21))
     assert skipped_frames("hold", replace(PLAN, num_clip=1, cut_frames=23)) == 0
+
+
+class OnMps(OnlineDecoder):
+    """Computes on the processor and says that it is on an Apple GPU; notes its threads."""
+
+    threads: set[int]
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self.threads.add(threading.get_ident())
+        try:
+            self.device, on = torch.device("cpu"), self.device
+            return super().decode(latents)
+        finally:
+            self.device = on
+
+
+def test_a_device_for_one_thread_decodes_in_turn_with_sampling(tmp_path, vae):
+    """With MPS two threads abort the process: the sampler's thread decodes, and the file is the same."""
+    write(tmp_path / "beside.mp4", vae)
+    decoder = OnMps(vae, stream().priming(39), "hold", torch.device("cpu"), torch.float32)
+    decoder.device, decoder.threads = torch.device("mps"), set()
+    write(tmp_path / "in_turn.mp4", vae, decoder=decoder)
+    assert decoder.threads == {threading.get_ident()}
+    assert (tmp_path / "beside.mp4").read_bytes() == (tmp_path / "in_turn.mp4").read_bytes()

@@ -1,0 +1,93 @@
+"""What a device cannot do is told by the nodes before anything is loaded."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.errors import InputError, MachineError
+
+CPU, MPS, DIRECTML = torch.device("cpu"), torch.device("mps"), torch.device("privateuseone")
+
+
+@pytest.fixture(scope="module")
+def node(pack: ModuleType) -> Any:
+    """A module of the pack's nodes, by name."""
+    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.{name}")
+
+
+def sampled_on(node: Any, device: torch.device, **widgets: Any) -> None:
+    """DiT Sampler with a model for a device, and nothing else connected that it could begin with."""
+    model = node("types").AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local", (device,))
+    nothing = dict.fromkeys(("positive", "vae", "image", "avatar_audio", "plan"))
+    node("dit_sampler").DiTSampler.execute(model, **nothing, **widgets)
+
+
+def test_caches_in_fp8_are_refused_on_mps(node) -> None:
+    with pytest.raises(InputError, match="kv_dtype is fp8, and mps cannot hold 8-bit floating-point numbers; set it"):
+        sampled_on(node, MPS, kv_dtype="fp8")
+
+
+def test_weights_in_fp8_are_refused_on_mps(node) -> None:
+    node("device_checks").check_precision("fp8_e4m3fn", CPU)
+    with pytest.raises(InputError, match="precision is fp8_e4m3fn, and mps cannot hold"):
+        node("device_checks").check_precision("fp8_e4m3fn", MPS)
+
+
+def test_compile_without_a_compiler_is_refused_before_anything_else(node, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(
+        MachineError, match=r"compile is on, and torch.compile cannot work here. The C\+\+ compiler .* turn"
+    ):
+        sampled_on(node, CPU, compile=True)
+
+
+def test_directml_tells_no_memory(node, monkeypatch) -> None:
+    """ComfyUI says 1 GiB of every such device, with which nothing would fit."""
+    import comfy.model_management as management
+
+    bridge, checks = node("comfy_bridge"), node("device_checks")
+    assert bridge.tells_memory(DIRECTML) and checks.unknown_memory([CPU, MPS]) is None
+    monkeypatch.setattr(management, "directml_enabled", True)
+    assert bridge.device_memory(DIRECTML) == 2**30 and not bridge.tells_memory(DIRECTML) and bridge.tells_memory(CPU)
+    assert "how much memory privateuseone has (DirectML)" in checks.unknown_memory([DIRECTML])
+
+
+@pytest.mark.parametrize("device", [MPS, torch.device("xpu", 0), DIRECTML])
+@pytest.mark.parametrize("executor", ["layer_pipeline", "timestep_pipeline"])
+def test_auto_devices_are_refused_where_comfyui_uses_another_gpu(node, monkeypatch, device, executor) -> None:
+    import comfy.model_management as management
+
+    worker_model = node("worker_model")
+    monkeypatch.setattr(management, "get_torch_device", lambda: device)
+    with pytest.raises(InputError, match=f"not on {device.type}, which this machine has. Set executor to local"):
+        worker_model.chosen_places(executor, "auto")
+    assert worker_model.chosen_places("local", "auto") == []
+    assert worker_model.chosen_places(executor, "cpu") == [CPU]
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_fsdp_is_refused_where_it_does_not_run(node, monkeypatch, system) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    with pytest.raises(
+        InputError, match=f"fsdp in workers: .* on Linux only, and this is {system}: .*What works here: executor local"
+    ):
+        node("worker_model").chosen_places("fsdp", "auto")
+
+
+def test_a_processors_memory_is_counted_once(node, core_model) -> None:
+    """The plan knows that device and system memory are one there, and what of the weights they hold."""
+    from core_latents import BUNDLE, MODEL_FILE, PLAN
+
+    loaded = node("bundle_parts").load_bundle_vae(BUNDLE)
+    streaming = node("vae_bridge").streaming_vae(loaded)
+    avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
+    machine = node("dit_sampler").machine_of(avatar, streaming, PLAN)
+    assert machine.pool == machine.device and machine.on_disk == 0 and machine.weights > 0
+    held = next(iter(avatar.patcher.model.parameters()))
+    held.stays_on_disk = True
+    assert node("dit_sampler").machine_of(avatar, streaming, PLAN).on_disk == held.nbytes
