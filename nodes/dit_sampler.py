@@ -33,7 +33,7 @@ from .executor_choice import executor_for
 from .model_fingerprint import numerics_of, weights_of
 from .notes import KEPT_WHEN_CACHED, Notes
 from .prompt_input import read_prompt
-from .spool_folder import KEEP, SPOOL_CHOICES, open_spool, state_settings
+from .spool_folder import KEEP, SPOOL_CHOICES, SpoolChoice, open_spool, state_settings
 from .stage_models import (
     PIPELINES,
     decoder_bytes,
@@ -128,7 +128,7 @@ class DiTSampler(io.ComfyNode):
                     step=1.0,
                     optional=True,
                     advanced=True,
-                    tooltip="GiB for the clips of all videos; those unused for longest are removed. 0: no limit.",
+                    tooltip="GiB for clips and states of all videos; the longest unused are removed. 0: no limit.",
                 ),
                 io.Float.Input(
                     "state_budget",
@@ -207,10 +207,11 @@ class DiTSampler(io.ComfyNode):
         notes.tell(*chosen_attention.facts)
         numerics = numerics_of(model, chosen_attention, placement, patches_key(model))
         weights = weights_of(model, bridge.preparation(node_id, READING)) if spool == KEEP else ""
-        kept, spool_notes = open_spool(weights, prepared, avatar_audio, numerics, spool, spool_budget)
+        keeping = SpoolChoice(spool, spool_budget)
+        states = state_settings(model, plan, placement, state_dtype, state_budget, keeping, notes)
+        kept, spool_notes = open_spool(weights, prepared, avatar_audio, numerics, keeping, states)
         notes.warn(*spool_notes.warnings)
         notes.tell(*spool_notes.facts)
-        states = state_settings(model, plan, placement, state_dtype, state_budget, notes)
 
         def progress(part: ClipPlan) -> bridge.SamplingProgress:
             return bridge.SamplingProgress(node_id, part, colours)

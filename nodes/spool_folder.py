@@ -1,5 +1,6 @@
 """Where finished clips are kept: ComfyUI's user folder, so that they survive a restart, or its temporary one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any
 import folder_paths
 
 from liveavatar_runtime.dit.backends import SAGE
+from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.memory import Placement, ring_bytes
 from liveavatar_runtime.sampling.fingerprint import EXACT, Numerics, video_key
-from liveavatar_runtime.sampling.latent_stream import clip_bytes
+from liveavatar_runtime.sampling.latent_stream import clip_bytes, clip_file_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared
 from liveavatar_runtime.sampling.resume import how_it_goes_on
 from liveavatar_runtime.sampling.spool import Spool
-from liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from liveavatar_runtime.sampling.spool_store import SpoolInfo, SpoolStore, gib
 from liveavatar_runtime.sampling.states import StateSettings, StateType
 
 from . import comfy_bridge as bridge
@@ -33,16 +35,42 @@ def store() -> SpoolStore:
     return SpoolStore(Path(folder_paths.get_user_directory()) / f"__{FOLDER}")
 
 
+@dataclass(frozen=True)
+class SpoolChoice:
+    """DiT Sampler's `spool` and `spool_budget` (GiB, 0: no limit)."""
+
+    spool: str
+    budget_gib: float
+
+    @property
+    def budget(self) -> int:
+        """Bytes that clips and states of all videos may take; 0: no limit."""
+        return int(self.budget_gib * GIB) if self.spool == KEEP else 0
+
+    def beside_clips(self, plan: ClipPlan) -> float:
+        """Bytes that are left for states beside all clips of a plan's segment and of what is before it."""
+        clips = plan.segment.clips.stop * clip_file_bytes(plan)
+        return max(0, self.budget - clips) if self.budget else math.inf
+
+
 def state_settings(
-    model: AvatarModel, plan: ClipPlan, placement: Placement, choice: StateType, budget_gib: float, notes: Notes
+    model: AvatarModel,
+    plan: ClipPlan,
+    placement: Placement,
+    choice: StateType,
+    budget_gib: float,
+    spool: SpoolChoice,
+    notes: Notes,
 ) -> StateSettings:
     """How states of this plan are kept. Notes say how the video will go on; first of all where segments do not bit for
     bit."""
     exact, in_fp8 = (
         ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
     )
-    settings = StateSettings.choose(exact, in_fp8, int(budget_gib * GIB), choice)
-    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, choice, placement.batched)
+    budget = int(min(budget_gib * GIB, spool.beside_clips(plan)))
+    limit = "state_budget" if budget == int(budget_gib * GIB) else "spool_budget"
+    settings = StateSettings.choose(exact, in_fp8, budget, choice)
+    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, choice, placement.batched, limit)
     several = len(plan.segment.clips) < plan.num_clip
     (notes.warn if several and not bit_for_bit else notes.tell)(text)
     return settings
@@ -57,15 +85,16 @@ class SpoolNotes:
 
 
 def open_spool(
-    weights: str, prepared: Prepared, audio: Any, numerics: Numerics, choice: str, budget_gib: float
+    weights: str, prepared: Prepared, audio: Any, numerics: Numerics, choice: SpoolChoice, states: StateSettings
 ) -> tuple[Spool, SpoolNotes]:
     """The spool of a video with a model of these `weights` (`weights_of`), and notes for the user.
 
-    Raises MachineError when the disk has no room for the clips that are missing.
+    Older spools make room for the clips that are missing and for `states`. Raises InputError when the budget has no
+    room for the clips of this video, MachineError when the disk has none for those that are missing.
     """
     temporary = bridge.temporary_root()
     plan = prepared.plan
-    if choice == TEMPORARY:
+    if choice.spool == TEMPORARY:
         SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))
         return Spool.temporary(temporary), SpoolNotes()
 
@@ -73,14 +102,29 @@ def open_spool(
         return video_key(weights, numerics, prepared.conditions, audio.fingerprint, plan)
 
     spools, clips = store(), range(plan.segment.clips.stop)
-    spool = spools.open(key(numerics), about(plan))
+    spool = spools.open(key(numerics), about(plan), choice.budget)
     finished = finished_in(spool, clips)
-    needed = (len(clips) - finished) * clip_bytes(plan)
+    needed = (len(clips) - finished) * clip_file_bytes(plan)
     elsewhere = {other: finished_in(spools.open(key(other), {}), clips) for other in other_settings(numerics)}
     warnings = made_otherwise(numerics, elsewhere, finished, len(clips))
-    gone = spools.make_room(spool.folder.name, needed, int(budget_gib * GIB)) if needed and budget_gib else []
+    gone = room_made(spools, spool, plan, needed, choice, states) if needed and choice.budget else []
     spools.check_disk(needed)
     return spool, SpoolNotes(warnings, notes_on(len(clips), finished, gone))
+
+
+def room_made(
+    spools: SpoolStore, spool: Spool, plan: ClipPlan, needed: int, choice: SpoolChoice, states: StateSettings
+) -> list[SpoolInfo]:
+    """Older spools that were removed for `needed` bytes of clips, and for states. Raises InputError when the clips of
+    this video are more than the budget."""
+    whole = plan.segment.clips.stop * clip_file_bytes(plan)
+    if whole > choice.budget:
+        raise InputError(
+            f"spool_budget is {gib(choice.budget)}, and the clips of this video take {gib(whole)}. Raise spool_budget "
+            f"(0: no limit), lower num_clip, or set spool to '{TEMPORARY}'."
+        )
+    of_states = max(0, states.bytes_of(plan) - sum(spool.state_sizes().values()))
+    return spools.make_room(spool.folder.name, needed + of_states, choice.budget)
 
 
 def finished_in(spool: Spool, clips: range) -> int:

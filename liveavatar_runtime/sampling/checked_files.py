@@ -75,7 +75,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], what: Mapping[str, 
     """
     check_finite(tensors.values())
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    header = _header(whole, what)
+    header = _header(whole, checksum(whole, what))
     # Hidden and without the suffix of a finished file, so that nobody takes it for one.
     temporary = path.with_name(f".{path.name}.tmp")
     replace_file(path, temporary, [len(header).to_bytes(8, "little"), header], whole.values())
@@ -98,8 +98,13 @@ def replace_file(path: Path, temporary: Path, head: Iterable[bytes], tensors: It
     sync_folder(path.parent)
 
 
-def _header(tensors: Mapping[str, Tensor], what: Mapping[str, Any]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {CHECKSUM: checksum(tensors, what)}}
+def written_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Size of the file that `write_tensors` makes."""
+    return 8 + len(_header(tensors, "0" * 64)) + sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _header(tensors: Mapping[str, Tensor], checked: str) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {CHECKSUM: checked}}
     start = 0
     for name, tensor in tensors.items():
         header[name] = {

@@ -12,10 +12,11 @@ from ..errors import MachineError
 from ..planning.advice import clips_text
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
 from .block_loop import KeepRings, LatentBlock, RunStart
-from .checked_files import NotFinite, check_finite
+from .checked_files import NotFinite, check_finite, written_bytes
 from .plan import ClipPlan, Segment
 from .resume import Resumption, clip_shape, resumption
-from .spool import Beginning, Spool
+from .spool import LATENTS, Beginning, NoRoom, Spool
+from .state_keeper import StateKeeper
 from .states import State, StateSettings
 
 WAIT_SECONDS = 0.2
@@ -76,7 +77,8 @@ class LatentStream:
         cause_of_nan: Callable[[], str] = lambda: UNKNOWN_CAUSE,
     ) -> None:
         self.plan, self.history, self.spool = plan, history, spool or Spool.temporary()
-        self._start_run, self._states = start_run, states or StateSettings()
+        self._start_run = start_run
+        self._states = StateKeeper(plan, self.spool, states or StateSettings())
         self._say, self._stop_if_interrupted, self._cause_of_nan = say, stop_if_interrupted, cause_of_nan
         self.news: list[str] = []
         self.facts: list[str] = []
@@ -86,6 +88,7 @@ class LatentStream:
         self._unwritten: ClipInWork | None = None
         self._read: tuple[int, Tensor] | None = None
         self._damaged: set[int] = set()
+        self._told_no_room = False
         self._readers = 0
         self._target = 0
 
@@ -244,7 +247,7 @@ class LatentStream:
             self._tell(resume_note(plan, clip, found), expected=found.exact)
 
         def keep_rings(block: int) -> bool:
-            return self._states.wanted_after(plan, block)
+            return self._states.wanted_after(block)
 
         self._target = clip
         self._work = ClipInWork(plan.clip_of(found.start.first_block), list(found.parts))
@@ -283,21 +286,28 @@ class LatentStream:
         needed = (self.segment.clips.stop - work.clip) * clip_bytes(self.plan)
         # First the state: a clip without it would have to be sampled again to go on exactly.
         if work.rings is not None:
-            self.spool.write_state(State(next_block, work.rings), needed + self._states.size, self._states.fp8)
-        if not self.spool.has_clip(work.clip):
-            self.spool.write_clip(work.clip, torch.cat(work.parts, dim=1), needed)
+            self._write_state(State(next_block, work.rings), needed + self._states.settings.size)
+        written = self.spool.has_clip(work.clip)
+        if not written and self._states.write_clip(work.clip, torch.cat(work.parts, dim=1), needed):
+            self._tell_no_room()
         work.rings = self._unwritten = None
-        self._forget_states()
+        self._states.forget_surplus()
 
-    def _forget_states(self) -> None:
-        """Keep the newest state and, as far as the budget reaches, `StateSettings.worth_keeping` ones."""
-        blocks = self.spool.states()
-        left = self._states.budget - self._states.size
-        for block in reversed(blocks[:-1]):
-            if self._states.worth_keeping(self.plan, block, blocks[-1]) and left >= self._states.size:
-                left -= self._states.size
-            else:
-                self.spool.remove_state(block)
+    def _write_state(self, state: State, needed: int = 0) -> None:
+        """Without room for it the video goes on all the same; only a stop costs a warm-up then."""
+        try:
+            self._states.write_state(state, needed)
+        except NoRoom:
+            self._tell_no_room()
+
+    def _tell_no_room(self) -> None:
+        if not self._told_no_room:
+            self._told_no_room = True
+            self._tell(
+                f"There is no room for states to go on from in {self.spool.folder.parent} (the disk is full, or "
+                "spool_budget is used up): finished clips are kept, and after a stop this video goes on almost, not "
+                "bit for bit, as it would have"
+            )
 
     def _stop(self) -> None:
         """End the run, keeping its state where it was left; let go of the caches and of the lock."""
@@ -314,7 +324,7 @@ class LatentStream:
         next_block = work.clip * self.plan.blocks_per_clip + len(work.parts)
         at_end = next_block >= self.segment.blocks.stop
         useless = at_end or self.spool.has_clip(self.plan.clip_of(next_block)) or next_block in self.spool.states()
-        if useless or not self._states.allowed:
+        if useless or not self._states.settings.allowed:
             return
         rings = run.rings()
         if rings is None:
@@ -322,19 +332,22 @@ class LatentStream:
         whole = len(work.parts) in (0, self.plan.blocks_per_clip)
         state = State(next_block, rings, None if whole else torch.cat(work.parts, dim=1))
         try:
-            self.spool.write_state(state, fp8=self._states.fp8)
+            self._write_state(state)
         except NotFinite:
             self._tell(f"The state of sampling is not kept: {self._not_numbers(work.clip)}")
         except MachineError as error:
             self._tell(f"The state of sampling could not be kept: {error}")
-        else:
-            self._forget_states()
 
 
 def clip_bytes(plan: ClipPlan) -> int:
     """Size of one clip's latents on the disk."""
     channels, frames, height, width = clip_shape(plan)
     return 4 * channels * frames * height * width
+
+
+def clip_file_bytes(plan: ClipPlan) -> int:
+    """Size of the file of one clip."""
+    return written_bytes({LATENTS: torch.empty(clip_shape(plan), device="meta")})
 
 
 def resume_note(plan: ClipPlan, clip: int, found: Resumption) -> str:

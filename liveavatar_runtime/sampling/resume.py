@@ -113,13 +113,19 @@ def _first_frames(
 
 
 def how_it_goes_on(
-    plan: ClipPlan, settings: StateSettings, exact: int, in_fp8: int, choice: StateType, batched: bool
+    plan: ClipPlan,
+    settings: StateSettings,
+    exact: int,
+    in_fp8: int,
+    choice: StateType,
+    batched: bool,
+    limit: Literal["state_budget", "spool_budget"] = "state_budget",
 ) -> tuple[str, bool]:
     """What a user is told before a run: how its later segments, or the video after a stop, will go on; and whether that
     is bit for bit.
 
     `exact`, `in_fp8`: bytes of a state, as given to `StateSettings.choose`. `batched`: whether the blocks of all steps
-    run as one batch, which other blocks share after a break.
+    run as one batch, which other blocks share after a break. `limit`: the setting that the budget comes from.
     """
     several = len(plan.segment.clips) < plan.num_clip
     subject = "The segments of this video go on" if several else "After a stop this video goes on"
@@ -127,13 +133,17 @@ def how_it_goes_on(
         smallest = "" if in_fp8 >= exact or choice == "model" else f", {gib(in_fp8)} in fp8"
         return (
             f"{subject} after a warm-up: almost, not bit for bit. No state is kept, as one takes "
-            f"{gib(exact)}{smallest} and state_budget is {gib(settings.budget)}; raise it to keep one"
+            f"{gib(exact)}{smallest} and {_of(limit)} {gib(settings.budget)}; raise it to keep one"
         ), False
     if settings.fp8:
-        why = "state_dtype" if choice == "fp8" else "state_budget"
+        why = "state_dtype" if choice == "fp8" else limit
         return (
             f"{subject} from states in fp8 of {gib(in_fp8)}: almost, not bit for bit. Exact ones would take "
             f"{gib(exact)} ({why})"
         ), False
     how = "equal up to rounding, as schedule is batched" if batched else "bit for bit"
     return f"{subject} {how}, from exact states of {gib(exact)}", not batched
+
+
+def _of(limit: str) -> str:
+    return "state_budget is" if limit == "state_budget" else "beside the clips spool_budget leaves"

@@ -9,13 +9,14 @@
 <key>.lock                       held by whoever samples, and only then there
 """
 
+import errno
 import os
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ import torch
 from torch import Tensor
 
 from ..errors import MachineError
-from .checked_files import DamagedFile, clear_unfinished, read_tensors, remove_path, sync_folder, write_tensors
+from .checked_files import (
+    DamagedFile,
+    clear_unfinished,
+    read_tensors,
+    remove_path,
+    sync_folder,
+    write_tensors,
+    written_bytes,
+)
 from .lock_file import LockFile
 from .spool_about import NAME as ABOUT
 from .spool_about import note_use, write_about
@@ -35,6 +44,12 @@ STATE_KINDS = ("state", "state in fp8")
 CLIP_NAME = re.compile(r"clip-(\d+)\.safetensors")
 _STATE = re.compile(r"state-(\d+)(-fp8)?\.safetensors")
 _ANEW = re.compile(r"anew-(\d+)-(fp8|warm-up)")
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""The disk is full, the file is larger than the disk allows, or what the user may have is used up."""
+
+
+class NoRoom(MachineError):
+    """The disk, or the budget, has no room for a clip or a state."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +65,18 @@ class Spool:
     """Only the holder of the lock may write; anyone may read at any time, also where nothing can be written.
 
     The name of its folder is the video's key: a file can only be read in a folder of this name, and as the clip or
-    state that it is.
+    state that it is. `refusal(bytes)` is asked before a file of that size is written, and says why not, or nothing.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any] | None = None,
+        refusal: Callable[[int], str] = lambda size: "",
+    ) -> None:
         self.folder = folder
         self.about = dict(about or {})
+        self._refusal = refusal
         self._lock = LockFile(folder.with_name(folder.name + ".lock"))
 
     @classmethod
@@ -115,8 +136,8 @@ class Spool:
         return latents
 
     def write_clip(self, clip: int, latents: Tensor, still_needed: int = 0) -> None:
-        """Raises MachineError when the disk refuses, `still_needed` bytes is what its text says to make room for; and
-        NotFinite for values that are not numbers."""
+        """Raises MachineError when the disk refuses, NoRoom if it is full (`still_needed` bytes is what the text says
+        to make room for) or the budget is; and NotFinite for values that are not numbers."""
         self._write(self._clip_path(clip), {LATENTS: latents}, self._what("clip", clip), still_needed)
 
     def begin_anew_at(self, beginning: Beginning, blocks_per_clip: int) -> None:
@@ -147,6 +168,15 @@ class Spool:
     def states(self) -> list[int]:
         """Blocks that sampling can be continued before, ascending."""
         return sorted({int(match[1]) for match in self._matches(_STATE)})
+
+    def state_sizes(self) -> dict[int, int]:
+        """Bytes on the disk of the states before each block."""
+        sizes: dict[int, int] = {}
+        for match in self._matches(_STATE):
+            with suppress(FileNotFoundError):
+                size = (self.folder / match[0]).lstat().st_size
+                sizes[int(match[1])] = sizes.get(int(match[1]), 0) + size
+        return sizes
 
     def is_fp8(self, next_block: int) -> bool:
         """Whether the rings of a state are in fp8."""
@@ -225,11 +255,15 @@ class Spool:
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], what: Mapping[str, Any], still_needed: int) -> None:
         assert self.locked, "only the holder of the lock writes"
+        size = written_bytes(tensors)
+        refusal = self._refusal(size)
+        if refusal:
+            raise NoRoom(refusal)
         try:
             write_tensors(path, tensors, what)
         except OSError as error:
-            size = sum(tensor.nbytes for tensor in tensors.values())
-            raise MachineError(
+            kind = NoRoom if error.errno in _FULL else MachineError
+            raise kind(
                 f"the finished clips could not be kept in {self.folder}: {error}. {_mib(max(size, still_needed))} more "
                 f"are needed there, {_mib(free_bytes(self.folder))} are free. What was made until now is kept: make "
                 "room (Finished Clips clears what older videos left) and queue again."

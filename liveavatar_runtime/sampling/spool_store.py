@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,12 @@ class SpoolStore:
 
     root: Path
 
-    def open(self, key: str, about: Mapping[str, Any]) -> Spool:
-        """The spool of a video; nothing is made on the disk before it is written to."""
-        return Spool(self.root / key, about)
+    def open(self, key: str, about: Mapping[str, Any], budget: int = 0) -> Spool:
+        """The spool of a video; nothing is made on the disk before it is written to.
+
+        With a `budget` it writes only what keeps all of them within so many bytes, after the longest unused have gone.
+        """
+        return Spool(self.root / key, about, partial(self._refusal, key, budget) if budget else lambda size: "")
 
     def spools(self) -> list[SpoolInfo]:
         """All of them, last used first, whatever state their folders are in. Others may come and go meanwhile."""
@@ -74,11 +78,13 @@ class SpoolStore:
     def make_room(self, key: str, needed: int, budget: int) -> list[SpoolInfo]:
         """Remove the longest unused spools until all, with `needed` more bytes, keep within `budget` bytes.
 
-        The spool `key` itself and those in use stay. Returns what is gone.
+        The spool `key` itself and those in use stay; all do when `key` alone is too large. Returns what is gone.
         """
         self._remove_left_locks()
-        spools = self.spools()
-        total, gone = needed + sum(info.size for info in spools), []
+        spools, gone = self.spools(), []
+        total = needed + sum(info.size for info in spools)
+        if needed + sum(info.size for info in spools if info.key == key) > budget:
+            return []
         for info in reversed(spools):
             if total <= budget:
                 break
@@ -86,6 +92,23 @@ class SpoolStore:
                 total -= info.size
                 gone.append(info)
         return gone
+
+    def _refusal(self, key: str, budget: int, needed: int) -> str:
+        """Why `needed` more bytes may not be written to the spool `key`; nothing when they may."""
+        spools = self.spools()
+        if needed + sum(info.size for info in spools) > budget:
+            self.make_room(key, needed, budget)
+            spools = self.spools()
+        own = sum(info.size for info in spools if info.key == key)
+        others = sum(info.size for info in spools) - own
+        if needed + own + others <= budget:
+            return ""
+        in_use = f", {gib(others)} by other videos that are in use" if others else ""
+        return (
+            f"spool_budget is {gib(budget)}: {gib(own)} are taken by this video{in_use}, and {gib(needed)} more are "
+            f"needed in {self.root}. What was made until now is kept: raise spool_budget in DiT Sampler (0: no limit) "
+            "and queue again."
+        )
 
     def check_disk(self, needed: int) -> None:
         """Raises MachineError when the disk has no room for `needed` more bytes."""

@@ -68,6 +68,23 @@ class StateSettings:
             return False
         return self.at_every_clip or (ends_segment(plan, block + 1) and block + 1 < plan.num_blocks)
 
+    def kept(self, plan: ClipPlan, sizes: Mapping[int, int]) -> set[int]:
+        """Of states before these blocks (of so many bytes) those that stay: the newest and, as far as the budget
+        reaches, those worth keeping."""
+        blocks = sorted(sizes, reverse=True) if self.allowed else []
+        kept, left = set(blocks[:1]), self.budget - sum(sizes[block] for block in blocks[:1])
+        for block in blocks[1:]:
+            if self.worth_keeping(plan, block, blocks[0]) and sizes[block] <= left:
+                kept.add(block)
+                left -= sizes[block]
+        return kept
+
+    def bytes_of(self, plan: ClipPlan) -> int:
+        """What states may take until the plan's segment is finished: those kept, and one that is just written."""
+        ends = range(plan.blocks_per_clip, plan.segment.blocks.stop + 1, plan.blocks_per_clip)
+        written = {block: self.size for block in ends if self.wanted_after(plan, block - 1)}
+        return min(self.budget, self.size * (len(self.kept(plan, written)) + 1)) if self.allowed else 0
+
     def worth_keeping(self, plan: ClipPlan, next_block: int, newest: int) -> bool:
         """Whether the state before a block is still of use once there is a newer one: to repair a damaged clip."""
         clips, rest = divmod(next_block, plan.blocks_per_clip)

@@ -31,10 +31,43 @@ def test_how_a_video_goes_on_is_told_before(pack, size, budget, choice, batched,
     }
     model = nodes["types"].AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
     plan = ClipPlan(width=size[0], height=size[1], keep_aspect=False, segment_clips=segment_clips)
+    spool = nodes["spool_folder"].SpoolChoice("keep", 0)
     notes, placement = nodes["notes"].Notes(), Placement(batched=batched)
-    settings = nodes["spool_folder"].state_settings(model, plan, placement, choice, budget, notes)
+    settings = nodes["spool_folder"].state_settings(model, plan, placement, choice, budget, spool, notes)
     (line,) = notes.lines
     assert says in line and numbers in line, line
     assert settings.allowed == (says != WARM_UP) and settings.fp8 == (says == IN_FP8) or not settings.allowed
     assert line.startswith("⚠ The segments") == (segment_clips > 0 and says != EXACT)
     assert ("After a stop this video" in line) == (segment_clips == 0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "spool_budget", "says"),
+    [
+        (
+            "auto",
+            20,
+            "from states in fp8 of 14.01 GiB: almost, not bit for bit. Exact ones would take 27.16 GiB (",
+        ),
+        ("auto", 12, "14.01 GiB in fp8 and beside the clips spool_budget leaves 11."),
+        ("auto", 0, "bit for bit, from exact states"),
+    ],
+)
+def test_states_only_take_what_spool_budget_leaves_beside_the_clips(pack, choice, spool_budget, says):
+    spools, types, notes = (
+        importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("spool_folder", "types", "notes")
+    )
+    model = types.AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
+    plan = ClipPlan(num_clip=50, width=688, height=368, keep_aspect=False)
+    told, spool = notes.Notes(), spools.SpoolChoice("keep", spool_budget)
+    spools.state_settings(model, plan, Placement(), choice, 30, spool, told)
+    assert says in told.lines[0], told.lines
+    assert spools.SpoolChoice("until ComfyUI ends", 1).budget == 0
+
+
+def test_a_video_whose_clips_are_more_than_the_budget_is_refused(pack, tmp_path):
+    spools = importlib.import_module(f"{pack.__name__}.nodes.spool_folder")
+    store = spools.SpoolStore(tmp_path)
+    plan = ClipPlan(num_clip=500, width=688, height=368, keep_aspect=False)
+    with pytest.raises(ValueError, match=r"spool_budget is 1\.00 GiB, and the clips of this video take 1\.\d+ GiB"):
+        spools.room_made(store, store.open("a", {}), plan, 1, spools.SpoolChoice("keep", 1), spools.StateSettings())

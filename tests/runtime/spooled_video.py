@@ -64,6 +64,8 @@ class Sampling:
         return [start.first_block for start in self.starts]
 
 
+HEADER_BYTES = 4096
+"""More than the header of a state's file takes."""
 STATE_BYTES = ring_bytes(CONFIG, PLAN, torch.float32)
 
 
@@ -73,7 +75,7 @@ def stream_of(sampling: StartRun, folder: Path, plan: ClipPlan = PLAN, **options
 
 def settings(states: int) -> StateSettings:
     """A budget for so many states, each too large to be kept after every clip when there are fewer than two."""
-    return StateSettings(STATE_BYTES, states * STATE_BYTES)
+    return StateSettings(STATE_BYTES, states * (STATE_BYTES + HEADER_BYTES))
 
 
 def latents_of(stream: LatentStream) -> Tensor:

@@ -280,16 +280,26 @@ class SmallDisk:
 
 
 def test_a_full_disk_names_the_folder_and_loses_nothing(whole, small_disk):
-    disk = small_disk(4 * (clip_bytes(PLAN) + STATE_BYTES))
+    disk = small_disk(8 * clip_bytes(PLAN))
     folder, sampling = disk.folder / "spool", Sampling()
     stream = stream_of(sampling, folder)
     with pytest.raises(MachineError, match=rf"{folder}.*MiB more are needed there.*is kept"):
         latents_of(stream)
     made = len(sampling.blocks)
     assert 0 < made < PLAN.num_blocks and len(Spool(folder).clips()) == made // 2 - 1
-    assert not list(folder.glob(".*"))
+    assert not list(folder.glob(".*")) and [text for text in stream.news if "no room for states" in text] == stream.news
     disk.make_room()
     assert torch.equal(latents_of(stream), whole) and sampling.blocks == BLOCKS
+
+
+def test_on_a_full_disk_clips_come_before_states(whole, small_disk):
+    """A state takes the room of ten clips; it is given up for the last ones, and the run comes to its end."""
+    disk = small_disk(2 * STATE_BYTES)
+    if not disk.mounted:
+        pytest.skip("a limit of file sizes is not the room of a disk")
+    stream = stream_of(Sampling(), disk.folder / "spool", replace(PLAN, num_clip=16))
+    assert torch.equal(latents_of(stream)[:, :48], whole) and stream.finished_clips == 16
+    assert len(stream.news) == 1 and "There is no room for states to go on from" in stream.news[0]
 
 
 def test_two_on_one_spool_sample_once(folder, whole):
