@@ -1,0 +1,1 @@
+"""Broken files: mutations of small real ones, and every loader of files that others write. See `__main__`."""
