@@ -82,7 +82,8 @@ def model_of_group(
     checkpoint = open_checkpoint(path, mapped=bridge.maps_files())
     config = detect_config(checkpoint, config_beside(path))
     places = parse_devices(devices, bridge.own_device().type)
-    workers = local_workers(executor, places, config, path, loras, precision, bridge.hashes_folder())
+    folder, mapped = bridge.hashes_folder(), bridge.maps_files()
+    workers = local_workers(executor, places, config, path, loras, precision, folder, mapped)
     dtype = dtype_in_workers(checkpoint, precision, places[0])
     return AvatarModel(None, config, dtype, executor, tuple(places), workers)
 

@@ -27,18 +27,20 @@ def load_transformer(
     dtype: torch.dtype | None = None,
     operations: Any = nn,
     attention: AttentionKernel = sdpa,
+    *,
+    mapped: bool = True,
 ) -> CausalWanS2V:
     """The transformer of a file or folder on the CPU, LoRAs of (path, strength) merged, ready to evaluate.
 
     `dtype` None keeps the stored one: the weights are then views of the mapped file, and only what a LoRA touches is
-    new. Weights in fp8 or GGUF are unpacked, to bf16 when `dtype` is None. Weights that memory has no room for stay on
-    the disk (see `offload`). Raises CheckpointError for files that are unreadable, of another architecture, or in
-    formats that only ComfyUI's own loader reads.
+    new; without `mapped` all are read. Weights in fp8 or GGUF are unpacked, to bf16 when `dtype` is None. Weights that
+    memory has no room for stay on the disk (see `offload`). Raises CheckpointError for files that are unreadable, of
+    another architecture, or in formats that only ComfyUI's own loader reads.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, mapped=mapped)
     config = detect_config(checkpoint, config_beside(path))
     shapes = expected_shapes(config)
-    fitted = [(fit_lora(open_lora(lora), shapes), strength) for lora, strength in loras]
+    fitted = [(fit_lora(open_lora(lora, mapped=mapped), shapes), strength) for lora, strength in loras]
     # Merged in the dtype asked for, so that a LoRA is not rounded to a coarser one.
     weights = MergedWeights(PlainWeights(checkpoint, dtype, shapes), fitted)
     with init_empty_weights(include_buffers=True):

@@ -41,8 +41,10 @@ def local_workers(
     loras: Sequence[tuple[Path, float]],
     precision: str,
     hashes: Path | None = None,
+    mapped: bool = True,
 ) -> LocalWorkers:
-    """A group on this machine that loads the model when it is first used; `hashes`: the folder of `KnownHashes`.
+    """A group on this machine that loads the model when it is first used; `hashes`: the folder of `KnownHashes`;
+    `mapped`: whether it may map the files.
 
     Raises InputError for what cannot work.
     """
@@ -59,4 +61,6 @@ def local_workers(
         arguments += ["--lora", str(lora.resolve()), str(strength)]
     if hashes is not None:
         arguments += ["--hashes", str(hashes.resolve())]
+    if not mapped:
+        arguments.append("--disable-mmap")
     return LocalWorkers(len(devices), arguments)

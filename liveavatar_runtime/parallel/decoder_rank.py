@@ -24,10 +24,10 @@ from .weights_key import vae_keys
 CHANNELS = 16
 
 
-def serve_decoder(rank: Rank, path: Path, token: str) -> NoReturn:
+def serve_decoder(rank: Rank, path: Path, token: str, mapped: bool = True) -> NoReturn:
     """Load the VAE, connect to rank 0, and decode until rank 0 is gone, which raises RuntimeError."""
     with readable(path, "a VAE"):
-        weights = read_tensors(path)[0]
+        weights = read_tensors(path, mapped=mapped)[0]
         size = sum(tensor.nbytes for tensor in load_wan_vae(weights).state_dict().values())
     facts = {"rank": rank.number, "where": rank.where, "bytes": size, "keys": vae_keys(weights)}
     rank.store.set(FACTS_KEY, json.dumps(facts))

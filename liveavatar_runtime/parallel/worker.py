@@ -72,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--devices", default="auto", help="this machine's, one for each of its ranks, such as cuda:0,cuda:1")
     add("--vae", type=Path, help="VAE file, on the last rank's machine; that rank decodes instead of sampling")
     add("--hashes", type=Path, help="folder that remembers hashes of weight files, so that each is read for them once")
+    add("--disable-mmap", action="store_true", help="read weight files into memory instead of mapping them")
     add("--offload", action="store_true", help="keep the weights in system memory between their uses")
     add("--listen", default=f"{LOOPBACK}:0", help="address at which rank 0 listens for ComfyUI")
     add("--token-file", type=Path, help=f"file with the secret of the connection (or variable {TOKEN_VARIABLE})")
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
         watched = True
         rank.join(options.join_timeout)
         if rank.decodes:
-            serve_decoder(rank, options.vae, token_of(options))
+            serve_decoder(rank, options.vae, token_of(options), mapped=not options.disable_mmap)
         loaded = (load or load_executor)(options, rank)
         serve(rank, desk, loaded, options)
     except BaseException as error:
@@ -157,7 +158,7 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     dtype = PRECISIONS_IN_WORKERS[options.precision]
     if dtype is None and rank.device.type == "cpu":
         dtype = torch.float32
-    model = load_transformer(options.model, loras_of(options), dtype)
+    model = load_transformer(options.model, loras_of(options), dtype, mapped=not options.disable_mmap)
     computes_in = next(model.blocks.parameters()).dtype
     if dtype is None and computes_in == torch.float32:
         computes_in = torch.bfloat16

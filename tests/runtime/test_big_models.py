@@ -203,3 +203,25 @@ def test_other_errors_still_are_a_damaged_file(tmp_path):
 
 def test_memory_that_is_available():
     assert 0 < available_memory() <= psutil.virtual_memory().total
+
+
+def test_without_maps_the_same_weights_are_read(tmp_path):
+    """--disable-mmap of ComfyUI and of workers."""
+    expected = load_transformer(MODEL)
+    file = tmp_path / MODEL.name
+    file.write_bytes(MODEL.read_bytes())
+    (tmp_path / "config.json").write_bytes((MODEL.parent / "config.json").read_bytes())
+    model = load_transformer(file, mapped=False)
+    assert not is_on_disk(model) and str(file) not in Path("/proc/self/maps").read_text()
+    for loaded, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(loaded, wanted)
+
+
+def test_groups_of_this_computer_map_files_only_where_comfyui_does(tmp_path):
+    from liveavatar_runtime.config import DEMO
+    from liveavatar_runtime.parallel.create import local_workers
+    from liveavatar_runtime.parallel.worker import parse
+
+    for mapped in (True, False):
+        group = local_workers("fsdp", [CPU, CPU], DEMO, MODEL, [], "bf16", mapped=mapped)
+        assert parse(group._arguments).disable_mmap is not mapped
