@@ -143,7 +143,9 @@ def lora_and_config(folder: Path) -> None:
 
 def load_lora(folder: Path) -> None:
     fitted = fit_lora(open_lora(folder / ADAPTER), SHAPES)
-    fitted.describe(1.0), fitted.shortfall(), fitted.for_core()
+    fitted.describe(1.0)
+    fitted.shortfall()
+    fitted.for_core()
     check_mergeable(fitted)
     for name, changes in fitted.by_target().items():
         merged(name, torch.zeros(SHAPES[name]), changes, 1.0)

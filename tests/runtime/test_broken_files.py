@@ -25,9 +25,8 @@ MEMORY = 200e6
 """Bytes beside what the process held before."""
 
 
-search = settings(
-    max_examples=TRIES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
+search = settings(max_examples=TRIES, derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 
 
 def mutations(kinds: tuple[Mutation, ...]) -> st.SearchStrategy[list[tuple[Mutation, int]]]:
