@@ -28,6 +28,7 @@ from liveavatar_runtime.sampling.states import StateType
 
 from . import comfy_bridge as bridge
 from .attention_choice import choose_attention, patches_key
+from .cause_of_nan import cause_of_nan
 from .device_checks import check_compile, check_fp8, unknown_memory
 from .executor_choice import executor_for
 from .model_fingerprint import numerics_of, weights_of
@@ -175,7 +176,7 @@ class DiTSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         from liveavatar_runtime.media.faces import check_faces
         from liveavatar_runtime.media.images import read_picture
-        from liveavatar_runtime.sampling.prepare import check_audio, check_text, prepare
+        from liveavatar_runtime.sampling.prepare import check_audio, check_text, check_voice, prepare
 
         notes, devices = Notes(), devices_of(model)
         check_fp8(kv_dtype, devices)
@@ -189,6 +190,7 @@ class DiTSampler(io.ComfyNode):
         # Before a VAE is loaded or a device measured.
         check_audio(avatar_audio, model.config)
         check_text(prompt.text, model.config)
+        check_voice(avatar_audio)
         plan = final_plan(plan, model, avatar_audio, picture.shape[0], picture.shape[1], notes)
         faces = check_faces(picture, plan.height, plan.width)
         notes.warn(*faces.warnings)
@@ -231,6 +233,7 @@ class DiTSampler(io.ComfyNode):
             states,
             say=lambda news: bridge.show_text(node_id, news),
             stop_if_interrupted=bridge.stop_if_interrupted,
+            cause_of_nan=lambda: cause_of_nan(model, numerics),
         )
         return notes.output(AvatarLatents(stream, avatar_audio, model.workers))
 

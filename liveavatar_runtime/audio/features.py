@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from ..errors import InputError
 from ..planning.duration import bucket_count, bucket_index, frames_for_samples
 from .disk_backed import zeros
 from .waveform import resample
+
+if TYPE_CHECKING:
+    from ..checkpoint.content import Content
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +64,18 @@ class AvatarAudio:
         return frames_for_samples(self.waveform.shape[1], fps, self.sample_rate)
 
     @cached_property
+    def content(self) -> "Content":
+        """Hash of all features, and how many of them are not numbers; reads them once."""
+        from ..checkpoint.content import InMemory, contents
+
+        return contents({"features": InMemory(self.features)})["features"]
+
+    @property
     def fingerprint(self) -> str:
-        """Content hash of what the model hears; reads all features once."""
+        """Content hash of what the model hears."""
         from ..sampling.fingerprint import Fingerprint
 
-        return Fingerprint().add("features", self.features).add("lengths", list(self.lengths)).hexdigest()
+        return Fingerprint().add("features", self.content.digest).add("lengths", list(self.lengths)).hexdigest()
 
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
         """Features of video frames [first_frame, first_frame + num_frames): [A, L, D, num_frames] float32.

@@ -1,5 +1,6 @@
 """From what a user has (picture, encoded prompt, encoded voice) to the conditions of a plan."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ..config import AvatarConfig
 from ..errors import InputError
 from ..planning.duration import clips_for_frames
 from ..planning.out_of_memory import pictures_told
+from .cause_of_nan import broken_in
 from .conditions import AlignedAudio, Conditions
 from .plan import ClipPlan
 from .plan_request import reduced_note
@@ -66,6 +68,42 @@ def check_text(text: Tensor, config: AvatarConfig) -> None:
         )
 
 
+def check_voice(audio: "AvatarAudio") -> None:
+    """Raises InputError unless all of the sound and what it was encoded to are numbers; reads all of both."""
+    if broken_in(audio.waveform):
+        raise InputError(
+            "the voice has samples that are not numbers (NaN or infinite): check the node that made the sound."
+        )
+    if audio.content.broken:
+        raise InputError(
+            f"the voice was encoded to values that are not numbers (NaN or infinite), {audio.content.broken:,} of "
+            f"{audio.content.count:,}, though its sound is: the audio encoder's weights hold such values or their "
+            "format is too small. Get its file again (14B: wav2vec2_large_english), or use one in fp32."
+        )
+
+
+def check_masks(masks: Tensor | None) -> None:
+    """Raises InputError unless the actors' masks are numbers."""
+    if masks is not None and broken_in(masks):
+        raise InputError("the actors' masks have values that are not numbers (NaN or infinite): check what made them.")
+
+
+def check_encoded(vae: "WanVAE", latents: Iterable[Tensor], dtype: torch.dtype) -> None:
+    """Raises InputError unless a VAE encoded a picture of numbers to numbers; says what of the VAE is to blame."""
+    if not any(broken_in(tensor) for tensor in latents):
+        return
+    told = "the VAE encoded the picture to values that are not numbers (NaN or infinite)"
+    for name, weight in vae.state_dict().items():
+        if broken_in(weight):
+            raise InputError(
+                f"{told}: its weight {name} holds such values. Get the VAE's file again (wan_2.1_vae.safetensors)."
+            )
+    raise InputError(
+        f"{told}, though its weights and the picture are: {str(dtype).removeprefix('torch.')} is too small a format. "
+        "Start ComfyUI with --bf16-vae or --fp32-vae."
+    )
+
+
 def clamp_clips(plan: ClipPlan, audio: "AvatarAudio") -> tuple[ClipPlan, tuple[str, ...]]:
     """No more clips than the sound fills; says so."""
     clamped = plan.clamped_to(clips_for_frames(audio.video_frames(plan.fps), plan.infer_frames))
@@ -84,7 +122,7 @@ def encode_picture(
     """picture [H, W, C] 0..1 -> reference [16, 1, h, w], motion history [16, n, h, w] in the model's space.
 
     Float32 on the CPU. The reference is the second latent of the picture as a still video. progress: called as (layers
-    done, layers in all); may raise to stop.
+    done, layers in all); may raise to stop. Raises InputError when the latents are not numbers.
     """
     from ..media.images import fit_picture
     from ..vae import encode_still, still_chunks, to_model_space
@@ -99,6 +137,7 @@ def encode_picture(
         reference, history = (
             encode_still(vae, fitted, *part, on_layer=on_layer) for part in (reference_part, history_part)
         )
+    check_encoded(vae, (reference, history), dtype)
     return to_model_space(reference.float()).cpu(), to_model_space(history.float()).cpu()
 
 
@@ -117,6 +156,8 @@ def prepare(
     """Check everything, fit the plan to the picture and the sound, encode the picture (on `device`, in `dtype`)."""
     check_audio(audio, config)
     check_text(text, config)
+    check_voice(audio)
+    check_masks(actor_masks)
     plan, notes = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), audio)
     reference, history = encode_picture(vae, picture, plan, config.motion_frames[1], device, dtype, progress)
     conditions = Conditions(

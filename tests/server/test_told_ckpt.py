@@ -15,6 +15,9 @@ SOURCE = ROOT / "demo" / "liveavatar-demo" / "diffusion_pytorch_model.safetensor
 LOADER = "LiveAvatar_LoadAvatarModel"
 E4M3 = torch.float8_e4m3fn
 State = dict[str, torch.Tensor]
+WEIGHT = "blocks.0.self_attn.q.weight"
+DECODE = "LiveAvatar_OnlineVAEDecode"
+NOT_KEPT = r"not numbers .* in clip 1; nothing of this clip is kept\. "
 
 
 def scaled_by_row(state: State) -> State:
@@ -38,8 +41,11 @@ def half(state: State) -> State:
 
 
 def with_a_broken_weight(state: State) -> State:
-    name = "blocks.0.self_attn.q.weight"
-    return {**state, name: state[name].index_fill(0, torch.tensor(3), float("nan"))}
+    return {**state, WEIGHT: state[WEIGHT].index_fill(0, torch.tensor(3), float("nan"))}
+
+
+def with_a_weight_beyond_fp16(state: State) -> State:
+    return {**state, WEIGHT: state[WEIGHT].index_fill(0, torch.tensor(3), 1e5)}
 
 
 FILES: dict[str, Callable[[State], State]] = {
@@ -48,14 +54,15 @@ FILES: dict[str, Callable[[State], State]] = {
     "told-scaleless.safetensors": without_a_scale,
     "told-00002-of-00004.safetensors": half,
     "told-broken.safetensors": with_a_broken_weight,
+    "told-large.safetensors": with_a_weight_beyond_fp16,
 }
 
 
-def model(name: str) -> Callable[[PromptBuilder], None]:
+def model(name: str, precision: str = "auto", lora: str = "none") -> Callable[[PromptBuilder], None]:
     """The transformer from a file of its own; text encoder, VAE and audio encoder stay the bundle's."""
 
     def build(prompt: PromptBuilder) -> None:
-        prompt.add("single", LOADER, model=name, lora="none", lora_strength=1.0, precision="auto")
+        prompt.add("single", LOADER, model=name, lora=lora, lora_strength=1.0, precision=precision)
         prompt.set("LiveAvatar_DiTSampler", model=["single", 0])
 
     return build
@@ -91,6 +98,21 @@ CASES = [
         refused=True,
     ),
     Told(
+        "a weight that precision has no room for",
+        DECODE,
+        NOT_KEPT
+        + r"The number format is too small: 128 of its 16,384 .*q\.weight became infinite in float16\. Set precision",
+        model("told-large.safetensors", "fp16"),
+        refused=True,
+    ),
+    Told(
+        "a LoRA that is too strong",
+        DECODE,
+        NOT_KEPT + r"A LoRA makes the weight blocks\.0\.self_attn\.q\.weight so, .*lower its strength",
+        model("told-large.safetensors", "fp32", "told-strong.safetensors"),
+        refused=True,
+    ),
+    Told(
         "one file of a model in parts",
         "single",
         r"told-00002-of-00004\.safetensors is file 2 of 4 of a model.*Give the folder.*models/liveavatar",
@@ -107,6 +129,15 @@ def files(server: ComfyServer) -> None:
     source: Checkpoint = open_checkpoint(SOURCE)
     for name, change in FILES.items():
         save_file(change(dict(source.tensors)), folder / name, metadata=source.metadata)
+    loras = server.base / "models" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    # Finite factors, whose product is not.
+    rows, columns = source.shapes[WEIGHT]
+    factors = {"lora_A": torch.full((1, columns), 1e30), "lora_B": torch.full((rows, 1), 1e30)}
+    module = WEIGHT.removesuffix(".weight")
+    save_file(
+        {f"{module}.{part}.weight": factor for part, factor in factors.items()}, loras / "told-strong.safetensors"
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
