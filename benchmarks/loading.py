@@ -163,7 +163,7 @@ WAYS: dict[str, tuple[str, Callable[[], Load]]] = {
 
 def status(key: str) -> int:
     """Bytes of a memory figure of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
@@ -174,7 +174,7 @@ def measure(way: str, folder: Path) -> dict[str, float]:
     # Modules that are imported on first use are not what is measured.
     load(ROOT / "demo" / "liveavatar-demo")
     # Starts the peak anew.
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before, start = status("VmRSS"), time.perf_counter()
     model = load(folder / file)
     seconds, peak = time.perf_counter() - start, status("VmHWM") - before

@@ -50,7 +50,7 @@ class Figures:
 
 def resident(server: ComfyServer) -> int:
     """Bytes of the server's process in RAM."""
-    text = Path(f"/proc/{server.process_id}/status").read_text()
+    text = Path(f"/proc/{server.process_id}/status").read_text(encoding="utf-8")
     return next(1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:"))
 
 

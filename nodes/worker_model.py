@@ -142,7 +142,7 @@ def workers_token() -> str:
     from liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
 
     file = bridge.user_file(TOKEN_FILE)
-    token = os.environ.get(TOKEN_VARIABLE) or (file.read_text().strip() if file.is_file() else "")
+    token = os.environ.get(TOKEN_VARIABLE) or (file.read_text(encoding="utf-8-sig").strip() if file.is_file() else "")
     if not token:
         raise InputError(f"the workers' token is missing; put it into {file}, the same as at the workers")
     return token

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from comfy_client import ComfyClient, ComfyError
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK_NAME = "ComfyUI-LiveAvatar"
+COPY_MARK = ".copied-by-comfy-server"
+NOT_COPIED = (".git", ".venv", ".comfyui", "tests", "benchmarks", "__pycache__", ".*_cache")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,12 +45,23 @@ def make_base(base: Path, beside: Sequence[Path] = ()) -> Path:
         (base / name).mkdir(parents=True, exist_ok=True)
     packs = {PACK_NAME: ROOT, **{pack.name: pack for pack in beside}}
     for name, pack in packs.items():
-        link = base / "custom_nodes" / name
-        if link.is_symlink() and link.resolve() != pack:
-            link.unlink()
-        if not link.exists():
-            link.symlink_to(pack, target_is_directory=True)
+        _install(pack, base / "custom_nodes" / name)
     return base
+
+
+def _install(pack: Path, place: Path) -> None:
+    """A link to the pack; a copy, made anew each time, where links need a privilege, as on Windows."""
+    if place.is_symlink() and place.resolve() == pack:
+        return
+    if place.is_symlink():
+        place.unlink()
+    elif (place / COPY_MARK).is_file():
+        shutil.rmtree(place)
+    try:
+        place.symlink_to(pack, target_is_directory=True)
+    except OSError:
+        shutil.copytree(pack, place, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        (place / COPY_MARK).touch()
 
 
 class ComfyServer:
@@ -116,7 +130,7 @@ class ComfyServer:
 
     def log_text(self, lines: int = 60) -> str:
         """The last lines of the log, without colours; long lines are cut."""
-        text = COLOUR.sub("", self.log.read_text(errors="replace"))
+        text = COLOUR.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
         return "\n".join(line[:400] for line in text.splitlines()[-lines:])
 
     def failed_imports(self) -> str:

@@ -203,7 +203,7 @@ def describe_video(path: Path) -> str:
 
 def run_in(server: ComfyServer, options: argparse.Namespace) -> None:
     """Runs the workflow on a started server and prints the result. Raises Problem."""
-    workflow: dict[str, Any] = json.loads((options.workflow or DEFAULT_WORKFLOW).read_text())
+    workflow: dict[str, Any] = json.loads((options.workflow or DEFAULT_WORKFLOW).read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, server.client.object_info())
     apply_options(prompt, options, server.input)
     print("Running the workflow:", flush=True)

@@ -48,8 +48,8 @@ def available_memory() -> int:
     """Bytes of system memory that this process can still take without swapping, within its limits."""
     free = [psutil.virtual_memory().available]
     for limit, used in CGROUPS:
-        if limit.is_file() and limit.read_text().strip().isdigit():
-            free.append(int(limit.read_text()) - int(used.read_text()))
+        if limit.is_file() and limit.read_text(encoding="utf-8").strip().isdigit():
+            free.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
     if os.name == "posix":
         import resource
 

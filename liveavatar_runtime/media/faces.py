@@ -6,6 +6,7 @@ face counts when two of them agree, and that there is none is only said of photo
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,12 @@ from .images import covered_part, rgb_pixels
 if TYPE_CHECKING:
     from torch import Tensor
 
+OPENCV_PACKAGES = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 FRONTAL = ("frontalface_alt2", "frontalface_default", "frontalface_alt")
 PROFILE = "profileface"
 SEARCHED_SIDE = 480
@@ -82,9 +89,21 @@ def check_faces(picture: "Tensor", height: int, width: int) -> FaceCheck:
     """Looks for the face in a picture [H, W, C] of 0..1 that becomes a video of that size."""
     reason = why_unchecked()
     if reason:
-        advice = 'pip install "opencv-python>=4.8,<5" brings the check'
-        return FaceCheck(unchecked=f"Faces in the picture are not checked: {reason}; {advice}.")
+        return FaceCheck(unchecked=f"Faces in the picture are not checked: {reason}; {opencv_advice()}.")
     return FaceCheck(warnings=face_warnings(picture, height, width))
+
+
+def opencv_advice() -> str:
+    """How to get an OpenCV that works. Several packages bring the same module: the last one that was installed or
+    removed has overwritten or taken away files of the others."""
+    names = {str(found.metadata["Name"]).lower().replace("_", "-") for found in distributions()}
+    several = sorted(name for name in names if name in OPENCV_PACKAGES)
+    if len(several) < 2:
+        return 'pip install "opencv-python>=4.8,<5" brings the check'
+    return (
+        f"{', '.join(several)} are installed and bring the same module. Remove all of them, then install one: "
+        f'pip uninstall {" ".join(several)}, pip install "opencv-python>=4.8,<5"'
+    )
 
 
 def why_unchecked() -> str | None:

@@ -88,7 +88,7 @@ def _prepare_environment(ranks: int) -> None:
 
 def _take_over_output() -> Any:
     """What reports a JSON object to ComfyUI. Everything that is printed goes to standard error from now on."""
-    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    pipe = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.set_inheritable(pipe.fileno(), False)
     os.dup2(2, 1)
     lock = threading.Lock()

@@ -143,7 +143,11 @@ def open_desk(options: argparse.Namespace, rank: Rank) -> Desk | None:
 
 def token_of(options: argparse.Namespace) -> str:
     """Raises InputError when it is missing or too short."""
-    token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
+    token = (
+        options.token_file.read_text(encoding="utf-8-sig").strip()
+        if options.token_file
+        else os.environ.get(TOKEN_VARIABLE, "")
+    )
     if len(token) < SHORTEST_TOKEN:
         raise InputError(f"the token has {len(token)} characters; give --token-file a file with {SHORTEST_TOKEN}")
     return token

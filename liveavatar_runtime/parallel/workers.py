@@ -130,7 +130,7 @@ class _Group:
             [sys.executable, "-m", LAUNCHER, "--ranks", str(ranks), "--", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             cwd=PACK_ROOT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), TOKEN_VARIABLE: self.token},
         )

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("renderer", ["classic"], indirect=True)
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_our_workflows(comfy_page, server, path: Path):
-    workflow = json.loads(path.read_text())
+    workflow = json.loads(path.read_text(encoding="utf-8"))
     comfy_page.load_workflow(workflow)
     assert normalised(comfy_page.export_prompt()) == normalised(to_prompt(workflow, server.client.object_info()))
 

@@ -59,7 +59,7 @@ def sparse_file(path: Path, size: int) -> torch.Tensor:
 @linux
 def test_a_file_that_the_system_does_not_map_as_a_whole(tmp_path):
     """Linux refuses to set aside more than all its memory, but not parts of that."""
-    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "0":
+    if Path("/proc/sys/vm/overcommit_memory").read_text(encoding="utf-8").strip() != "0":
         pytest.skip("this system maps everything, or nothing, that is larger than its memory")
     file = tmp_path / "large.safetensors"
     real = sparse_file(file, psutil.virtual_memory().total + psutil.swap_memory().total + 2**30)

@@ -43,7 +43,7 @@ def test_weights_are_mapped_not_read(tmp_path):
 
 
 def resident_bytes() -> int:
-    with open("/proc/self/smaps_rollup") as file:
+    with open("/proc/self/smaps_rollup", encoding="utf-8") as file:
         return 1024 * next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
 
 
@@ -240,7 +240,7 @@ def test_archives_without_maps(tmp_path, zipped):
 
 
 def maps() -> str:
-    return Path("/proc/self/maps").read_text()
+    return Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_shards_without_maps(tmp_path):

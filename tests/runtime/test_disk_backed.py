@@ -15,7 +15,7 @@ from liveavatar_runtime.errors import MachineError
 
 def mapped(folder: Path) -> bool:
     """Whether this process maps a file of the folder, which has no name any more."""
-    return f" {folder}/" in Path("/proc/self/maps").read_text()
+    return f" {folder}/" in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_small_ones_stay_in_memory(tmp_path):

@@ -103,6 +103,20 @@ def test_no_opencv_is_said(monkeypatch):
     assert "not checked: OpenCV cannot be imported" in (check(wall(400, 300)).unchecked or "")
 
 
+def test_two_packages_of_opencv_are_said_with_the_way_out(monkeypatch, tmp_path):
+    """Each overwrites the other's files, and removing one takes some of the other's away."""
+    for name in ("opencv_python", "opencv_contrib_python_headless"):
+        about = tmp_path / f"{name}-4.11.0.86.dist-info" / "METADATA"
+        about.parent.mkdir()
+        about.write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 4.11.0.86\n", "utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert (
+        "opencv-contrib-python-headless, opencv-python are installed and bring the same module. Remove all of them, "
+        "then install one: pip uninstall opencv-contrib-python-headless opencv-python, pip install"
+    ) in (check(wall(400, 300)).unchecked or "")
+
+
 def test_opencv_without_its_files_is_said(monkeypatch):
     monkeypatch.setattr("cv2.data.haarcascades", "/nowhere/")
     assert "came without its cascade files" in (check(wall(400, 300)).unchecked or "")
