@@ -11,6 +11,7 @@ from core_latents import BUNDLE, MODEL_FILE, adopted, difference, latents
 from test_gguf import Kind, demo_file
 
 from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.errors import MemoryShortage
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_precision_that_does_not_fit_is_refused(core_model, little_memory, pre
     little_memory(100_000)
     name = str(precision).removeprefix("torch.")
     with pytest.raises(
-        ValueError, match=rf"not enough memory. In {name} its weights take .*, with precision fp8_e4m3fn"
+        MemoryShortage, match=rf"not enough memory. In {name} its weights take .*, with precision fp8_e4m3fn"
     ):
         core_model.load_with_core(MODEL_FILE, [], precision)
 
@@ -62,7 +63,7 @@ def test_a_precision_that_does_not_fit_is_refused(core_model, little_memory, pre
 def test_an_unpacked_file_that_does_not_fit_is_refused(core_model, little_memory, tmp_path):
     file = demo_file(tmp_path / "model.gguf", Kind.Q8_0)
     little_memory(100_000)
-    with pytest.raises(ValueError, match=r"model\.gguf: not enough memory"):
+    with pytest.raises(MemoryShortage, match=r"model\.gguf: not enough memory"):
         core_model.load_with_core(file, [], None)
 
 
