@@ -1,5 +1,6 @@
 """Audio Encode: a voice track to the features that drive the face."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from . import comfy_bridge as bridge
 from .audio_input import read_audio
 from .bundle_parts import BundleAudioEncoder
 from .notes import KEPT_WHEN_CACHED, Notes
-from .time_inputs import FPS, INFER_FRAMES, fps_input, infer_frames_input
+from .time_inputs import FPS, INFER_FRAMES, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
 from .validation import verdict
 
@@ -50,7 +51,7 @@ class AudioEncode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
-        return verdict((time.check_infer_frames, infer_frames))
+        return verdict(cls, (lambda frames: check_clip_frames(cls, frames), infer_frames))
 
     @classmethod
     def execute(
@@ -64,7 +65,8 @@ class AudioEncode(io.ComfyNode):
                 "wav2vec2_large_english_fp16.safetensors to the audio_encoder input."
             )
         sound = read_audio(audio)
-        features = encode(audio_encoder, sound.waveform, sound.sample_rate, cls.hidden.unique_id)
+        with voice_told(audio_encoder, sound.waveform, sound.sample_rate):
+            features = encode(audio_encoder, sound.waveform, sound.sample_rate, cls.hidden.unique_id)
         encoded = AvatarAudio(features[None], sound.waveform, sound.sample_rate)
         # The features know nothing of these two; only Clip Scheduler's decide the video.
         clips = time.clips_for_frames(encoded.video_frames(time.parse_fps(fps)), infer_frames)
@@ -72,6 +74,22 @@ class AudioEncode(io.ComfyNode):
         notes = Notes(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {fps:g} fps cover it")
         notes.warn(*sound.changes)
         return notes.output(encoded, float(encoded.duration), clips)
+
+
+def voice_told(audio_encoder: Any, waveform: Tensor, sample_rate: int) -> AbstractContextManager[None]:
+    """Raises DeviceFullError, with what frees memory, when the device of the encoder or the RAM is full."""
+    from liveavatar_runtime.planning.duration import ENCODER_SAMPLE_RATE
+    from liveavatar_runtime.planning.memory import gib
+    from liveavatar_runtime.planning.out_of_memory import full_device_told
+
+    device = getattr(getattr(audio_encoder, "patcher", None), "load_device", torch.device("cpu"))
+    size = waveform.shape[0] * waveform.shape[1] * 4
+    mono = size // waveform.shape[0] * ENCODER_SAMPLE_RATE // sample_rate
+    others = ["the video in parts with a shorter voice each", f"closing other programs that use {device}"]
+    plain = [f"mono sound of 16 kHz ({gib(mono)} instead of {gib(size)})"] if mono < size else []
+    # The encoder works on a minute at a time, whatever the length; what grows with it is in RAM.
+    lowvram = [] if device.type == "cpu" else ["starting ComfyUI with --lowvram, which encodes on the processor"]
+    return full_device_told("encoding the voice", device, lambda: [*lowvram, *others], lambda: [*plain, *others])
 
 
 def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import comfy.model_management
 import comfy.sd
 import comfy.supported_models_base
 import comfy.text_encoders.t5
@@ -25,6 +26,7 @@ from liveavatar_runtime.checkpoint.umt5 import (
     is_archive,
 )
 from liveavatar_runtime.errors import CheckpointError
+from liveavatar_runtime.planning.out_of_memory import full_device_told
 
 from . import comfy_bridge as bridge
 from .prompt_input import PROMPT_TOKENS
@@ -110,7 +112,9 @@ def _target(config: dict[str, Any], stored: torch.dtype) -> comfy.supported_mode
             sections = token_weight_pairs[CLIP_NAME]
             longest = max(map(len, sections))
             cut = {CLIP_NAME: [within_limit(section) for section in sections]}
-            cond, pooled, *extra = super().encode_token_weights(cut)
+            device = comfy.model_management.text_encoder_device()
+            with full_device_told("encoding the prompt", device, lambda: prompt_ways(device)):
+                cond, pooled, *extra = super().encode_token_weights(cut)
             if longest > TEXT_TOKENS:
                 extra = [{**(extra[0] if extra else {}), PROMPT_TOKENS: longest}]
             return cond, pooled, *extra
@@ -146,6 +150,12 @@ def _target(config: dict[str, Any], stored: torch.dtype) -> comfy.supported_mode
             )
 
     return comfy.supported_models_base.ClipTarget(Tokenizer, TextEncoder)
+
+
+def prompt_ways(device: torch.device) -> list[str]:
+    """What frees memory while a prompt is encoded; its length matters little, since the rest is padding."""
+    elsewhere = [] if device.type == "cpu" else ["starting ComfyUI with --lowvram, which encodes on the processor"]
+    return [*elsewhere, "a text encoder file in fp8, by Load CLIP", f"closing other programs that use {device}"]
 
 
 def within_limit(tokens: Sequence[_Entry]) -> Sequence[_Entry]:

@@ -16,9 +16,9 @@ from liveavatar_runtime.sampling.plan import (
 from liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS, ENDS, End, PlanRequest
 
 from .notes import KEPT_WHEN_CACHED, Notes
-from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
+from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, PlanSocket
-from .validation import other_widgets, verdict
+from .validation import check_number, other_widgets, verdict
 
 SIZE_TOOLTIP = (
     "The video's exact size; the picture is cropped to it. Caches of the 14B model in bf16 at 4 steps: 17 GiB for "
@@ -164,12 +164,12 @@ class ClipScheduler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
-        node_id = cls.hidden.unique_id
-        (distance,) = other_widgets(node_id, relative_distance=17)
-        num_clip, segment_clips, segment_index = other_widgets(node_id, num_clip=0, segment_clips=0, segment_index=0)
+        (distance,) = other_widgets(cls, relative_distance=17)
+        num_clip, segment_clips, segment_index = other_widgets(cls, num_clip=0, segment_clips=0, segment_index=0)
         segment = None if num_clip is None else (num_clip, segment_clips, segment_index)
         return verdict(
-            (time.check_infer_frames, infer_frames),
+            cls,
+            (lambda frames: check_clip_frames(cls, frames), infer_frames),
             # 0 stands for a draw.
             (check_distance, distance or None),
             (lambda n: PlanRequest.of(n[0], segment_clips=n[1], segment_index=n[2]), segment),
@@ -196,13 +196,16 @@ class ClipScheduler(io.ComfyNode):
         end: End = "clip",
         size: str = CUSTOM,
     ) -> io.NodeOutput:
+        rate = time.parse_fps(fps)
+        numbers = {"seed": seed, "shift": shift, "segment_clips": segment_clips, "segment_index": segment_index}
+        check_number(cls, num_clip=num_clip, infer_frames=infer_frames, reanchor_clips=reanchor_clips, **numbers)
         if size != CUSTOM:
             (width, height), keep_aspect = PRESETS[size], False
         request = PlanRequest.of(
             num_clip,
             end,
             infer_frames=infer_frames,
-            fps=time.parse_fps(fps),
+            fps=rate,
             width=width,
             height=height,
             keep_aspect=keep_aspect,

@@ -24,13 +24,17 @@ class CollectLatents(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
-        from liveavatar_runtime.planning.advice import check_collected
+        from liveavatar_runtime.planning.advice import check_collected, spool_bytes
         from liveavatar_runtime.planning.duration import FRAMES_PER_LATENT, latents_for_frames
+        from liveavatar_runtime.planning.memory import gib
+        from liveavatar_runtime.planning.out_of_memory import ram_told
         from liveavatar_runtime.vae import from_model_space
 
         part = latents.stream.segment
         check_collected(latents.stream.plan)
-        samples = torch.cat([block.latents for block in latents.stream], dim=1)
+        instead = f"Online VAE Decode, which needs none of the {gib(spool_bytes(latents.stream.plan))} of latents"
+        with ram_told("collecting the latents", instead, "segment_clips in Clip Scheduler"):
+            samples = torch.cat([block.latents for block in latents.stream], dim=1)
         kept = latents_for_frames(part.frames)
         notes = Notes(*latents.stream.facts)
         notes.warn(*latents.stream.news)

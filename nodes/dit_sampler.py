@@ -46,6 +46,7 @@ from .stage_models import (
 )
 from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
 from .vae_bridge import StreamingVAE, streaming_vae
+from .validation import check_number, verdict
 from .worker_model import worker_executor, worker_placement
 
 if TYPE_CHECKING:
@@ -156,6 +157,10 @@ class DiTSampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, state_budget: float | None = None) -> bool | str:
+        return verdict(cls, (lambda budget: check_number(cls, state_budget=budget), state_budget))
+
+    @classmethod
     def execute(
         cls,
         model: AvatarModel,
@@ -178,6 +183,7 @@ class DiTSampler(io.ComfyNode):
         from liveavatar_runtime.media.images import read_picture
         from liveavatar_runtime.sampling.prepare import check_audio, check_text, check_voice, prepare
 
+        check_number(cls, spool_budget=spool_budget, state_budget=state_budget)
         notes, devices = Notes(), devices_of(model)
         check_fp8(kv_dtype, devices)
         if compile:

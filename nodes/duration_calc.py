@@ -5,9 +5,9 @@ from comfy_api.latest import io
 from liveavatar_runtime.planning import duration as time
 
 from .notes import KEPT_WHEN_CACHED, Notes
-from .time_inputs import MAX_CLIPS, fps_input, infer_frames_input
+from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY
-from .validation import verdict
+from .validation import check_number, verdict
 
 DURATION, NUM_CLIP = "duration", "num_clip"
 
@@ -53,15 +53,17 @@ class DurationCalc(io.ComfyNode):
                 io.Float.Output("seconds", display_name="duration", tooltip="Seconds of the video."),
                 io.Int.Output("frames", display_name="frames", tooltip="Frames of the video."),
             ],
+            hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )
 
     @classmethod
     def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
-        return verdict((time.check_infer_frames, infer_frames))
+        return verdict(cls, (lambda frames: check_clip_frames(cls, frames), infer_frames))
 
     @classmethod
     def execute(cls, solve_for: str, num_clip: int, infer_frames: int, fps: float, duration: float) -> io.NodeOutput:
+        check_number(cls, num_clip=num_clip, infer_frames=infer_frames, duration=duration)
         rate = time.parse_fps(fps)
         if solve_for == NUM_CLIP:
             num_clip = time.clips_for_duration(time.parse_seconds(duration), infer_frames, rate)

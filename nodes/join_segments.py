@@ -72,7 +72,7 @@ class JoinSegments(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix: list[str] | None = None, parts: Any = None) -> bool | str:
         # ComfyUI passes growing inputs whether asked for or not.
-        return verdict((check_output_prefix, filename_prefix[0] if filename_prefix else None))
+        return verdict(cls, (check_output_prefix, filename_prefix[0] if filename_prefix else None))
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> int:
@@ -98,9 +98,12 @@ class JoinSegments(io.ComfyNode):
         """The videos, by what messages call them, in one file."""
         from liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
         from liveavatar_runtime.media.parts import check_parts
+        from liveavatar_runtime.planning.out_of_memory import ram_told
 
         node_id = cls.hidden.unique_id
-        with bridge.temporary_folder() as folder:
+        given_sound = "" if sound is None else "the sound of the parts instead of audio"
+        ways = "reencode off" if reencode else "", given_sound, "fewer parts at a time (a joined file can be joined)"
+        with ram_told("joining", *ways), bridge.temporary_folder() as folder:
             paths = [file_of(video, f"{number}", folder) for number, (_, video) in enumerate(given)]
             found = read_parts(paths, [name for name, _ in given])
             check_parts(found, copy=not reencode)

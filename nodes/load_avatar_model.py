@@ -21,7 +21,7 @@ from .lora_notes import changed_weights, loras_for_workers, tell_distillation, t
 from .model_patches import without_effect
 from .notes import KEPT_WHEN_CACHED, Notes
 from .types import CATEGORY, AvatarModel, ModelSocket
-from .validation import other_widgets, verdict
+from .validation import check_number, other_widgets, verdict
 from .worker_model import (
     chosen_places,
     describe_workers,
@@ -137,10 +137,9 @@ class LoadAvatarModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, workers: str | None = "") -> bool | str:
-        executor, devices = other_widgets(cls.hidden.unique_id, executor=AUTO, devices=AUTO)
+        executor, devices = other_widgets(cls, executor=AUTO, devices=AUTO)
         chosen = None if executor is None else (executor, devices)
-        address = (workers or "").strip() or None
-        return verdict((parse_address, address), (lambda pair: chosen_places(*pair), chosen))
+        return verdict(cls, (check_address, workers), (lambda pair: chosen_places(*pair), chosen))
 
     @classmethod
     def execute(
@@ -157,6 +156,7 @@ class LoadAvatarModel(io.ComfyNode):
     ) -> io.NodeOutput:
         from liveavatar_runtime.checkpoint.bundle import find_bundle
 
+        check_number(cls, lora_strength=lora_strength, **more)
         name = model.removesuffix(BUNDLE_MARK)
         bundle = find_bundle(bridge.bundle_folders()[name]) if model.endswith(BUNDLE_MARK) else None
         loras = chosen_loras(lora, bundle and bundle.lora, lora_strength)
@@ -207,6 +207,12 @@ def load_model(
     patched, fitted = with_loras(source, loras)
     avatar = on_devices(adopt(patched), executor, devices)
     return avatar if path is None else replace(avatar, key=stages.key(path, loras)), fitted
+
+
+def check_address(workers: str) -> None:
+    """Raises InputError unless it is empty or the address of workers."""
+    if workers.strip():
+        parse_address(workers.strip())
 
 
 class Stages:

@@ -97,13 +97,16 @@ class OnlineVAEDecode(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
         node_id = cls.hidden.unique_id
-        codec, pixel_format, crf = other_widgets(node_id, codec="h264", pixel_format=AUTO, crf=18)
+        codec, pixel_format, crf = other_widgets(cls, codec="h264", pixel_format=AUTO, crf=18)
         # What is in no list is told by ComfyUI.
         choice = (codec, pixel_format, crf) if codec in CODECS and pixel_format in (AUTO, *PIXEL_FORMATS) else None
-        (frames,) = other_widgets(node_id, return_frames=False)
+        (frames,) = other_widgets(cls, return_frames=False)
         users = consumers(node_id, FRAMES_OUTPUT) if frames is False else []
         return verdict(
-            (check_output_prefix, filename_prefix), (lambda names: video_format(*names), choice), (refuse_users, users)
+            cls,
+            (check_output_prefix, filename_prefix),
+            (lambda names: video_format(*names), choice),
+            (refuse_users, users),
         )
 
     @classmethod
@@ -201,6 +204,9 @@ def write(
     """
     from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, skipped_frames, write_online
     from liveavatar_runtime.media.video import VideoWriter
+    from liveavatar_runtime.planning.advice import frames_bytes
+    from liveavatar_runtime.planning.memory import gib
+    from liveavatar_runtime.planning.out_of_memory import ram_told
 
     stream, audio = latents.stream, latents.audio
     plan, skipped = stream.plan, skipped_frames(start, stream.plan)
@@ -210,9 +216,11 @@ def write(
     hooks = Hooks(lambda done, _: progress.advance_to(done), bridge.stop_if_interrupted, bridge.between_steps)
     first = start if plan.segment.starts_video else None
     sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
+    kept_bytes = frames_bytes(plan) if return_frames else 0
+    off = f"return_frames off (frees {gib(kept_bytes)})" if return_frames else ""
     writer = None
     try:
-        with decoding(first) as decoder:
+        with ram_told("writing the video", off), decoding(first) as decoder:
             of_file = {"metadata": metadata, "kept": KEPT, **options, **sound}
             with VideoWriter(path, plan.width, plan.height, plan.fps, **of_file) as writer:
                 write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)

@@ -9,6 +9,7 @@ from liveavatar_runtime.sampling.spool_store import SpoolStore, gib
 from .notes import Notes
 from .spool_folder import store
 from .types import CATEGORY
+from .validation import check_number, verdict
 
 LIST, CLEAR = "list", "clear"
 DAY_SECONDS = 86400
@@ -36,9 +37,14 @@ class AvatarSpools(io.ComfyNode):
                     tooltip="Clear only what was not used for so many days; 0 clears all that is not in use.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[io.String.Output("text", display_name="text", tooltip="The list: clips, size, last use.")],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, unused_days: float | None = None) -> bool | str:
+        return verdict(cls, (lambda days: check_number(cls, unused_days=days), unused_days))
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
@@ -47,6 +53,7 @@ class AvatarSpools(io.ComfyNode):
 
     @classmethod
     def execute(cls, action: str, unused_days: float) -> io.NodeOutput:
+        check_number(cls, unused_days=unused_days)
         text = report(store(), action, unused_days)
         return Notes(text).output(text)
 

@@ -134,6 +134,7 @@ def pipeline_executor(
     from liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
     from liveavatar_runtime.parallel.stage_model import PlacedModel, share_of
     from liveavatar_runtime.planning.memory import decode_bytes, working_bytes
+    from liveavatar_runtime.planning.out_of_memory import sampling_told
 
     # There may be more devices than steps.
     devices = model.devices[: len(stages.layers)]
@@ -145,7 +146,8 @@ def pipeline_executor(
     needed = working_bytes(share, plan, model.dtype, stages.placement)
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     first, *others = patchers.values()
-    bridge.load_on_device(first, needed + decoding, beside=[*others, vae.patcher])
+    with sampling_told(share, plan, model.dtype, stages.placement, devices[0]):
+        bridge.load_on_device(first, needed + decoding, beside=[*others, vae.patcher])
     transformers = {device: transformer_of(model, patcher, attention) for device, patcher in patchers.items()}
     if compile_layers:
         for transformer in transformers.values():
@@ -153,10 +155,10 @@ def pipeline_executor(
     make_cache = cache_maker(stages.placement)
     if stages.executor == TIMESTEP_PIPELINE:
         whole = [PlacedModel(transformers[device], device) for device in devices]
-        return TimestepPipelineExecutor(whole, model.dtype, make_cache)
+        return TimestepPipelineExecutor(whole, model.dtype, make_cache, stages.placement)
     parts = zip(stages.layers, devices, strict=True)
     places = [PlacedModel(share_of(transformers[device], layers), device) for layers, device in parts]
-    return LayerPipelineExecutor(places, stages.layers, model.dtype, make_cache)
+    return LayerPipelineExecutor(places, stages.layers, model.dtype, make_cache, stages.placement)
 
 
 def transformer_of(model: AvatarModel, patcher: Any, attention: AttentionKernel) -> CausalWanS2V:

@@ -4,7 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS
+from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS, check_infer_frames
+
+from .validation import check_number
 
 MAX_CLIPS = 1_000_000
 
@@ -26,3 +28,9 @@ def infer_frames_input(tooltip: str, **options: Any) -> io.Int.Input:
 
 def fps_input(tooltip: str, **options: Any) -> io.Float.Input:
     return io.Float.Input("fps", default=FPS, min=MIN_FPS, max=MAX_FPS, step=0.001, tooltip=tooltip, **options)
+
+
+def check_clip_frames(node: type[Any], infer_frames: int) -> None:
+    """Raises InputError unless `infer_frames` is a multiple of a block within the limits of the node's widget."""
+    check_infer_frames(infer_frames)
+    check_number(node, infer_frames=infer_frames)

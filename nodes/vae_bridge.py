@@ -19,7 +19,12 @@ class StreamingVAE:
 
     def on_device(self) -> tuple[Any, torch.device]:
         """The module, loaded, and its device."""
-        device = bridge.load_on_device(self.patcher)
+        from liveavatar_runtime.planning.out_of_memory import full_device_told
+
+        place = self.patcher.load_device
+        ways = ["starting ComfyUI with --cpu-vae", "the VAE in bf16 (--bf16-vae)", "closing other programs"]
+        with full_device_told("loading the VAE", place, lambda: ways):
+            device = bridge.load_on_device(self.patcher)
         return self.patcher.model, device
 
     @cached_property

@@ -5,10 +5,14 @@ each node names one: the widget that is wrong most often, where the text then st
 or several together, is read from the prompt itself and raised; ComfyUI shows that once, on the node.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from comfy_api.latest import io
 
 from liveavatar_runtime.errors import InputError
 
@@ -29,32 +33,119 @@ def watch_requests() -> None:
         PromptServer.instance.add_on_prompt_handler(remember)
 
 
-def verdict(named: tuple[Callable[[Any], Any], Any], *others: tuple[Callable[[Any], Any], Any]) -> bool | str:
-    """True, or what is wrong with the widget that `validate_inputs` names. Raises InputError for the other ones.
+Check = tuple[Callable[[Any], Any], Any]
+"""A check, which raises InputError, and the value that it gets; None stands for what is not known yet."""
+LONG = 10**18
+"""Beyond this Python cannot tell the length of a range."""
+MAX_TEXT = 500
+"""Characters of a message: what is sent to ComfyUI may be longer than anybody reads."""
 
-    Each is a check and its value; those of linked inputs (None) are not known yet.
+
+def verdict(node: type[Any], named: Check, *others: Check) -> bool | str:
+    """True, or what is wrong with the widget that `validate_inputs` of a node names. Raises InputError for the other
+    ones, all numbers of the node among them.
+
+    Whatever a check raises becomes a sentence, since nothing that a client sends may end in a raw exception.
     """
-    check, value = named
-    if value is not None:
-        try:
-            check(value)
-        except InputError as error:
-            return str(error)
-    for check, value in others:
-        if value is not None:
-            check(value)
+    problem = _problem(*named)
+    if problem:
+        return problem
+    number_check = check_finite, numbers_of(node, _values(node.hidden.unique_id))
+    for other in (number_check, *others):
+        problem = _problem(*other)
+        if problem:
+            raise InputError(problem)
     return True
 
 
-def other_widgets(node_id: str, **defaults: Any) -> list[Any]:
-    """Values of widgets that `validate_inputs` does not name, in the order of `defaults`, which count where they are
-    missing; None for all when one is linked or of another type, which ComfyUI tells, or the prompt is not known."""
-    node = _prompt().get(node_id)
-    if node is None:
+def _problem(check: Callable[[Any], Any], value: Any) -> str:
+    """What a check says of a value, or ""."""
+    if value is None:
+        return ""
+    try:
+        check(value)
+    except InputError as error:
+        return _shortened(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client sent what no widget gives
+        return _shortened(
+            f"{value!r} cannot be used here ({type(error).__name__}: {error}). Give what the widget takes."
+        )
+    return ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]} ... {text[-MAX_TEXT // 2 :]}"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that a widget of a node, or a link to its input, gives, and the limits of that widget."""
+
+    name: str
+    value: Any
+    low: float
+    high: float
+    whole: bool = False
+
+    def check(self) -> None:
+        """Raises InputError unless it is finite and within the limits."""
+        if not isinstance(self.value, (int, float)) or self.value != self.value:
+            raise InputError(f"{self.name} is {self.value!r}, which is not a number. Give {self._allowed()}.")
+        if self.whole and not isinstance(self.value, int):
+            raise InputError(f"{self.name} is {self.value!r}, which is not a whole number. Give {self._allowed()}.")
+        if not self.low <= self.value <= self.high:
+            is_long = isinstance(self.value, int) and abs(self.value) >= LONG
+            shown = "a number of more than 18 digits" if is_long else f"{self.value}"
+            raise InputError(f"{self.name} is {shown}. Give {self._allowed()}.")
+
+    def can_be_checked(self) -> bool:
+        """Whether a check can count with it; ComfyUI tells what is so far off its limits."""
+        return isinstance(self.value, (int, float)) and abs(self.value) < LONG
+
+    def _allowed(self) -> str:
+        return " to ".join(str(end) if isinstance(end, int) else f"{end:.15g}" for end in (self.low, self.high))
+
+
+def numbers_of(node: type[Any], values: Mapping[str, Any]) -> list[Number]:
+    """The numeric inputs of a node that have a value, with their limits."""
+    inputs = (found for found in node.define_schema().inputs if isinstance(found, (io.Int.Input, io.Float.Input)))
+    return [
+        Number(found.id, values[found.id], found.min, found.max, isinstance(found, io.Int.Input))
+        for found in inputs
+        if values.get(found.id) is not None and not isinstance(values[found.id], list)
+    ]
+
+
+def check_finite(numbers: list[Number]) -> None:
+    """Raises InputError for NaN, which is in no range and outside none, so that ComfyUI lets it pass."""
+    for number in numbers:
+        if isinstance(number.value, float) and math.isnan(number.value):
+            number.check()
+
+
+def check_number(node: type[Any], **values: Any) -> None:
+    """Raises InputError unless the values of these inputs are within their widgets' limits, also where they came over
+    a link, which ComfyUI does not check."""
+    for number in numbers_of(node, values):
+        number.check()
+
+
+def other_widgets(node: type[Any], **defaults: Any) -> list[Any]:
+    """Values of widgets that `validate_inputs` of a node does not name, in the order of `defaults`, which count where
+    they are missing; None for all when one is linked, of another type or far too large, which ComfyUI tells, or the
+    prompt is not known."""
+    given = _values(node.hidden.unique_id)
+    if not given:
         return [None] * len(defaults)
-    values = [node["inputs"].get(name, default) for name, default in defaults.items()]
-    known = all(isinstance(value, type(default)) for value, default in zip(values, defaults.values(), strict=True))
-    return values if known else [None] * len(values)
+    values = {name: given.get(name, default) for name, default in defaults.items()}
+    known = all(isinstance(value, type(defaults[name])) for name, value in values.items())
+    fitting = all(number.can_be_checked() for number in numbers_of(node, values))
+    return list(values.values()) if known and fitting else [None] * len(values)
+
+
+def _values(node_id: str) -> dict[str, Any]:
+    """What the prompt has for the inputs of a node."""
+    return (_prompt().get(node_id) or {}).get("inputs") or {}
 
 
 def consumers(node_id: str, output: int) -> list[str]:

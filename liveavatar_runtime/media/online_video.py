@@ -15,6 +15,8 @@ from ..audio.features import AvatarAudio
 from ..device_kinds import takes_threads
 from ..errors import InputError
 from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
+from ..planning.memory import gib
+from ..planning.out_of_memory import ram_told
 from ..sampling.block_loop import LatentBlock
 from ..sampling.latent_stream import LatentStream
 from ..sampling.plan import ClipPlan
@@ -212,7 +214,9 @@ def write_online(
     hooks = hooks or Hooks()
     total = plan.segment.frames - skipped
     if keep_frames:
-        video.kept = torch.empty(total, plan.height, plan.width, 3)
+        off = f"return_frames off in Online VAE Decode (frees {gib(total * plan.height * plan.width * 3 * 4)})"
+        with ram_told(f"making room for {total} frames of {plan.width}x{plan.height}", off):
+            video.kept = torch.empty(total, plan.height, plan.width, 3)
     work = _Work(decoder, audio, writer, video, plan.fps, plan.segment.first_frame + skipped, total)
     reporter = _Reporter(video, total, hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.

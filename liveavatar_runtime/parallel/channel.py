@@ -263,6 +263,6 @@ class Listener:
 def parse_address(text: str) -> tuple[str, int]:
     """("host", port) of "host:port" or "[v6]:port". Raises InputError for anything else."""
     host, _, port = text.strip().rpartition(":")
-    if not host or not port.isdigit() or not int(port) <= 65535:
+    if not host or not (port.isascii() and port.isdigit() and len(port) < 6) or not int(port) <= 65535:
         raise InputError(f"{text!r} is not an address of workers; write host:port, such as 192.168.1.2:29600")
     return host.strip("[]"), int(port)

@@ -62,7 +62,7 @@ def _not_usable(kind: str) -> str:
 def _parse_device(name: str) -> torch.device:
     present = ", ".join(map(str, [*all_devices(), *([torch.device("cpu")] if torch.cuda.is_available() else [])]))
     kind, _, number = name.partition(":")
-    index = int(number) if number.isdigit() else 0 if not number else -1
+    index = int(number) if number.isascii() and number.isdigit() and len(number) < 5 else 0 if not number else -1
     if kind == "cpu" and index == 0:
         return torch.device("cpu")
     if kind != "cuda" or not 0 <= index < torch.cuda.device_count():

@@ -270,10 +270,9 @@ class StageOutOfMemory(StageError, torch.cuda.OutOfMemoryError):
 
 
 def failure_of(number: int, device: torch.device, error: BaseException) -> StageError:
-    text = f"stage {number} on {device} failed: {type(error).__name__}: {error}"
     if isinstance(error, torch.cuda.OutOfMemoryError):
-        return StageOutOfMemory(f"{text} Set kv_cache of DiT Sampler to ram, or make the video smaller.")
-    return StageError(text)
+        return StageOutOfMemory(f"stage {number} on {device} failed: {error}")
+    return StageError(f"stage {number} on {device} failed: {type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from .pipelines import cache_maker
 from .post import PostOffice
 from .ranks import Rank
 from .schedule import PipelineSchedule
-from .stage import FinishedBlock, Result, RingPart, Stage, StageTask
+from .stage import FinishedBlock, Result, RingPart, StageTask, run_told
 from .transport import StageStopped
 from .transport_distributed import DistributedTransport, Mailbox, file_letter
 
@@ -105,9 +105,10 @@ class PipelineWorker:
             keep_rings=lambda block: block in job.kept_rings,
             want_evaluations=True,
             make_cache=measured(self._rank, cache_maker(job.placement)),
+            placement=job.placement,
         )
         with torch.inference_mode():
-            Stage(self._rank.number, self._part.model, self._rank.device, task, transport, self).run()
+            run_told(self._rank.number, self._part.model, self._rank.device, task, transport, self)
 
     def _conclude(self, desk: Desk, job: Job, why: str | None) -> None:
         if why is None:

@@ -10,13 +10,13 @@ from ..aligned import align_weights
 from ..dit.kv_cache import ResidentCache
 from ..dit.staged_cache import StagedCache
 from ..errors import InputError
-from ..planning.memory import Placement
+from ..planning.memory import ON_DEVICE, Placement
 from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, KeepRings, RunStart
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
 from .in_process import PipelineRun, StagePort, StageWorker
 from .schedule import LayerSchedule, PipelineSchedule, TimestepSchedule, check_layers, split_steps
-from .stage import MakeStageCache, Stage, StageTask
+from .stage import MakeStageCache, StageTask, run_told
 from .stage_model import PlacedModel
 
 
@@ -28,6 +28,7 @@ class LayerPipelineExecutor:
     layers: tuple[range, ...]
     dtype: torch.dtype
     make_cache: MakeStageCache = ResidentCache
+    placement: Placement = ON_DEVICE
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
@@ -43,7 +44,7 @@ class LayerPipelineExecutor:
         keep_rings: KeepRings | None = None,
     ) -> PipelineRun:
         schedule = LayerSchedule(self.layers, plan.steps)
-        task = make_task(schedule, conditions, plan, self.dtype, self.make_cache, start, after_step, keep_rings)
+        task = make_task(self, schedule, conditions, plan, start, after_step, keep_rings)
         return run_stages(self.places, task, after_step)
 
 
@@ -54,6 +55,7 @@ class TimestepPipelineExecutor:
     places: Sequence[PlacedModel]
     dtype: torch.dtype
     make_cache: MakeStageCache = ResidentCache
+    placement: Placement = ON_DEVICE
 
     def run(
         self,
@@ -65,7 +67,7 @@ class TimestepPipelineExecutor:
     ) -> PipelineRun:
         steps = split_steps(plan.steps, len(self.places))
         schedule = TimestepSchedule(self.places[0].model.config.num_layers, steps)
-        task = make_task(schedule, conditions, plan, self.dtype, self.make_cache, start, after_step, keep_rings)
+        task = make_task(self, schedule, conditions, plan, start, after_step, keep_rings)
         return run_stages(self.places[: len(steps)], task, after_step)
 
 
@@ -79,11 +81,10 @@ def cache_maker(placement: Placement) -> MakeStageCache:
 
 
 def make_task(
+    executor: LayerPipelineExecutor | TimestepPipelineExecutor,
     schedule: PipelineSchedule,
     conditions: Conditions,
     plan: ClipPlan,
-    dtype: torch.dtype,
-    make_cache: MakeStageCache,
     start: RunStart,
     after_step: AfterStep | None,
     keep_rings: KeepRings | None,
@@ -92,18 +93,19 @@ def make_task(
         schedule=schedule,
         plan=plan,
         conditions=conditions,
-        dtype=dtype,
+        dtype=executor.dtype,
         start=start,
         keep_rings=keep_rings,
         want_evaluations=after_step is not None,
-        make_cache=make_cache,
+        make_cache=executor.make_cache,
+        placement=executor.placement,
     )
 
 
 def run_stages(places: Sequence[PlacedModel], task: StageTask, after_step: AfterStep | None) -> PipelineRun:
     def worker(number: int, place: PlacedModel) -> StageWorker:
         def work(port: StagePort) -> None:
-            Stage(number, place.model, place.device, task, port, port).run()
+            run_told(number, place.model, place.device, task, port, port)
 
         return StageWorker(place.device, work)
 

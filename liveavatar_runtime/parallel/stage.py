@@ -1,7 +1,7 @@
 """A stage of a pipeline at work: its layers and steps, its caches, its order of operations."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,6 +12,8 @@ from ..dit.embeddings import TimeModulation
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
 from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
 from ..planning.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
+from ..planning.memory import ON_DEVICE, Placement
+from ..planning.out_of_memory import sampling_told
 from ..sampling.block_loop import Evaluation, KeepRings, RunStart
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
@@ -62,6 +64,7 @@ class StageTask:
     keep_rings: KeepRings | None = None
     want_evaluations: bool = False
     make_cache: MakeStageCache = ResidentCache
+    placement: Placement = ON_DEVICE
 
     def span(self, shape: CacheShape) -> Span:
         """The blocks that are sampled, those of a warm-up included."""
@@ -239,3 +242,14 @@ class Stage:
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.task.dtype)
+
+
+def run_told(
+    number: int, model: CausalWanS2V, device: torch.device, task: StageTask, transport: Transport, output: Output
+) -> None:
+    """Runs a stage. Raises DeviceFullError, with what frees memory of its share, when its device is full."""
+    part, config = task.schedule.parts[number], model.config
+    share = replace(config, num_layers=len(part.layers), audio_inject_layers=())
+    plan = replace(task.plan, steps=len(part.steps))
+    with sampling_told(share, plan, task.dtype, task.placement, device):
+        Stage(number, model, device, task, transport, output).run()

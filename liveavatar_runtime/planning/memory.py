@@ -156,7 +156,11 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
 
     Both are about 25 * dim values for each pixel of a frame (1.14 GiB each for the released VAE at 688x368 in bf16).
     """
-    return 2 * 25 * vae.dim * plan.width * plan.height * dtype.itemsize
+    return decode_bytes_per_pixel(vae, dtype) * plan.width * plan.height
+
+
+def decode_bytes_per_pixel(vae: "VaeConfig", dtype: torch.dtype) -> int:
+    return 2 * 25 * vae.dim * dtype.itemsize
 
 
 # Sizes of the same kind from large to small, as (width, height).

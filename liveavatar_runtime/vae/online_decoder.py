@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..aligned import align_weights
+from ..planning.memory import decode_bytes_per_pixel
 from ..planning.out_of_memory import pictures_told
 from .config import from_model_space
 from .model import WanVAE
@@ -54,7 +55,9 @@ class OnlineDecoder:
         return pixels
 
     def _decode(self, latents: Tensor) -> Tensor:
-        raw = from_model_space(latents.float())[None].to(device=self.device, dtype=self._dtype)
         height, width = (size * self._vae.config.spatial_stride for size in latents.shape[-2:])
-        with pictures_told("decoding a block of", width, height, self.device), torch.inference_mode():
+        each = decode_bytes_per_pixel(self._vae.config, self._dtype)
+        told = pictures_told("decoding a block of", width, height, self.device, each, beside_caches=True)
+        with told, torch.inference_mode():
+            raw = from_model_space(latents.float())[None].to(device=self.device, dtype=self._dtype)
             return self._vae.decode_stream(raw, self._state)[0].float().clamp(-1, 1).cpu()

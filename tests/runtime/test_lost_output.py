@@ -42,6 +42,7 @@ LIMITS = [1, 700, 15000, 40000]
 ENOUGH = {"hevc": 70000, "h264": 70000, "vp9": 70000, "av1": 70000, "ffv1": 150000}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 def test_full_disk_leaves_a_file_that_plays_or_none_and_says_which(tmp_path):
     """A limit on the size of files stands for the full disk, at moments from the first byte on."""
     cases = [
@@ -66,12 +67,20 @@ def test_full_disk_leaves_a_file_that_plays_or_none_and_says_which(tmp_path):
     assert not list(tmp_path.glob("*_1.*"))
 
 
+def by_another(meddle, path: Path) -> None:
+    """Done by another program; Windows itself refuses most of it while the file is open."""
+    try:
+        meddle(path)
+    except PermissionError as error:
+        pytest.skip(f"the system protects the file: {error}")
+
+
 def write(path: Path, meddle, codec: str) -> VideoWriter:
     video = VideoWriter(path, WIDTH, HEIGHT, Fraction(16), RATE, codec=codec, kept="Clips are kept.")
     with video:
         for block in range(6):
             if block == 3:
-                meddle(path)
+                by_another(meddle, path)
             video.write_frames(numbered_frames(12 * block, 12))
             video.write_audio(tone(12000, 12000 * block))
     return video
@@ -156,7 +165,7 @@ def test_a_joined_file_that_somebody_replaces_stays_theirs(tmp_path, monkeypatch
 
     def meddle(done: int, total: int) -> None:
         if done > total // 2 and not meddled:
-            meddled.append(replace(path))
+            meddled.append(by_another(replace, path))
 
     with pytest.raises(MachineError, match="was replaced by another one"):
         join(parts, path, reencode=reencode, on_frames=meddle)
