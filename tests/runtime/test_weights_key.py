@@ -13,22 +13,30 @@ import torch
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 from test_gguf import demo_file
+from tiny_avatar import CONFIG
 from worker_group import save_model
 
 from liveavatar_runtime.checkpoint import content
 from liveavatar_runtime.checkpoint.content import CHUNK_BYTES, InFile, InMemory, broken_numbers, contents
 from liveavatar_runtime.checkpoint.known_hashes import MOST_ENTRIES, Hashed, KnownHashes
 from liveavatar_runtime.errors import CheckpointError
+from liveavatar_runtime.parallel.create import local_workers
 from liveavatar_runtime.parallel.weights_key import vae_key, weights_key
+from liveavatar_runtime.parallel.worker import parse
 
 WEIGHT = "blocks.0.ffn.0.weight"
 FILE = "diffusion_pytorch_model.safetensors"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("saved") / "model")
+
+
 @pytest.fixture
-def model(tmp_path) -> Path:
-    return save_model(tmp_path / "model") / FILE
+def model(saved, tmp_path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model")) / FILE
 
 
 def age(file: Path, seconds: float = 60) -> None:
@@ -205,6 +213,7 @@ def test_what_was_just_written_is_not_remembered(model, tmp_path) -> None:
     """It could be changed once more without another time."""
     known, readings = KnownHashes(tmp_path / "known"), Readings()
     for count in (1, 2):
+        age(model, 0)
         weights_key(model, [], known, readings)
         assert readings.count == count
     age(model, -3600)
@@ -263,6 +272,12 @@ def test_entries_are_bounded_and_leave_nothing_half_written(model, tmp_path) -> 
     known.of("new", [model], lambda: Hashed("a"))
     assert len(list(folder.iterdir())) == MOST_ENTRIES
     assert known.of("new", [model], lambda: Hashed("b")) == Hashed("a")
+
+
+def test_a_group_of_workers_remembers_where_comfyui_does(tmp_path) -> None:
+    group = local_workers("fsdp", [torch.device("cpu")] * 2, CONFIG, tmp_path, [], "auto", tmp_path / "known")
+    assert parse(group._arguments).hashes == (tmp_path / "known").resolve()
+    assert parse(["--model", "m"]).hashes is None
 
 
 def test_an_interruption_ends_the_reading(model, tmp_path) -> None:
