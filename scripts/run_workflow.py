@@ -1,4 +1,4 @@
-"""Runs the short-clip workflow in a ComfyUI of its own and says where the video is. `bash scripts/demo.sh` calls it."""
+"""Runs the short-clip workflow in a ComfyUI of its own and says where the video is. scripts/run_demo.py calls it."""
 
 import argparse
 import json
@@ -87,10 +87,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workflow", type=existing_file, metavar="FILE", help="another workflow than short_clip.json")
     parser.add_argument("--serve", action="store_true", help="keep ComfyUI running afterwards and print its address")
     parser.add_argument("--port", type=port_number, metavar="N", help=f"its port (with --serve: {DEFAULT_PORT})")
-    # Given by demo.sh.
+    # Given by run_demo.py.
     parser.add_argument("--comfyui", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--check-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.port = options.port or (DEFAULT_PORT if options.serve else None)
     if options.port and not port_is_free(options.port):
@@ -100,7 +99,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 def has_accelerator() -> bool:
     """Whether PyTorch sees a device other than the processor, asked in another process to keep its memory free."""
-    code = "import sys, torch; sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available()))"
+    kinds = ("torch.cuda.is_available()", "torch.backends.mps.is_available()", "torch.xpu.is_available()")
+    code = f"import sys, torch; sys.exit(not ({' or '.join(kinds)}))"
     return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -218,8 +218,6 @@ def run_in(server: ComfyServer, options: argparse.Namespace) -> None:
 
 def main(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
-    if options.check_only:
-        return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # An exit stops the server, a plain end would not.
     output = options.output or options.base.absolute() / "output"
     output.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.fsdp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B
@@ -186,6 +187,7 @@ def test_a_device_that_nobody_compiles_for() -> None:
     assert missing_for(MPS) is None
 
 
+@pytest.mark.skipif(not hasattr(torch.distributed.fsdp, "fully_shard"), reason="PyTorch before 2.6 has no such FSDP")
 def test_the_model_itself_has_a_root_for_fsdp_without_ignored_parameters() -> None:
     """What FSDP is to leave whole is put back where it was, in the order and under the names that it had."""
     from liveavatar_runtime.parallel.fsdp import _without

@@ -1,0 +1,35 @@
+"""Prepares what is missing and runs every check: lint, format, types, tests; arguments go to pytest, which runs alone.
+
+python scripts/run_tests.py [tests/golden -k rope]
+"""
+
+import os
+import subprocess
+import sys
+
+from prepare import ROOT, prepare_tests, say, told
+
+
+def main(arguments: list[str]) -> int:
+    prepared, browser = prepare_tests()
+    # All tests run in as many processes as there are cores, up to four, a file in one of them; each has a ComfyUI of
+    # its own. More threads than cores make the small tensors of the tests slower, not faster.
+    cores = os.cpu_count() or 2
+    processes = min(cores, 4)
+    threads = processes if arguments else min(cores // processes, 4)
+    environment = {**os.environ, "CHROMIUM_PATH": browser, "COMFYUI_PATH": str(prepared.comfyui)}
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    checks = [["ruff", "check"], ["ruff", "format", "--check"], ["pyright"]]
+    checks.append(["pytest", "--numprocesses", str(processes), "--dist", "loadfile"])
+    failed = []
+    for check in [["pytest", *arguments]] if arguments else checks:
+        say(f"- {' '.join(check)}")
+        if subprocess.run([prepared.python, "-m", *check], cwd=ROOT, env=environment, check=False).returncode:
+            failed.append(" ".join(check))
+    if failed:
+        say(f"\nerror: Not passed: {'; '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(told(lambda: main(sys.argv[1:])))
