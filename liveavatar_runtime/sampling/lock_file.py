@@ -11,6 +11,8 @@ else:
 
 TRIES = 100
 PAUSE_SECONDS = 0.02
+REMOVED_WHILE_OPEN = os.name != "nt"
+"""Whether a file can be removed that somebody has open."""
 
 
 class LockFile:
@@ -57,13 +59,13 @@ class LockFile:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
-        if os.name == "nt":
-            os.close(descriptor)
-            _remove(self.path)
-        else:
+        if REMOVED_WHILE_OPEN:
             if _is_at(descriptor, self.path):
                 _remove(self.path)
             os.close(descriptor)
+        else:
+            os.close(descriptor)
+            _remove(self.path)
 
     def __del__(self) -> None:
         self.release()

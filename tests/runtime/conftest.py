@@ -1,14 +1,30 @@
 """What several tests of the runtime share."""
 
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from files_in_use import windows_rules
 from worker_group import local_workers
 
 from liveavatar_runtime.parallel.workers import LocalWorkers
+from liveavatar_runtime.sampling import lock_file
+
+
+@pytest.fixture(autouse=True)
+def files_in_use_stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test of the runtime keeps Windows' rule for files, but those that do what only other systems allow."""
+    if request.node.get_closest_marker("not_on_windows"):
+        if os.name == "nt":
+            pytest.skip("this does what Windows refuses")
+        yield
+        return
+    monkeypatch.setattr(lock_file, "REMOVED_WHILE_OPEN", False)
+    with windows_rules():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ def test_two_objects_of_one_process(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.not_on_windows
 def test_nobody_removes_the_file_of_another_holder(tmp_path):
     """Somebody removes a held file by hand, so the next one makes its own, which must stay when the first lets go."""
     first, second = LockFile(tmp_path / "lock"), LockFile(tmp_path / "lock")

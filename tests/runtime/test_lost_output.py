@@ -113,6 +113,7 @@ def append(path: Path) -> None:
         file.write(b"something")
 
 
+@pytest.mark.not_on_windows
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
 @pytest.mark.parametrize(
     ("meddle", "reads"),
@@ -156,6 +157,7 @@ def test_an_output_that_is_removed_at_the_end_is_no_success(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.not_on_windows
 @pytest.mark.parametrize("reencode", [False, True])
 def test_a_joined_file_that_somebody_replaces_stays_theirs(tmp_path, monkeypatch, reencode):
     for name in ("1.mp4", "2.mp4"):
