@@ -1,6 +1,6 @@
 """What kinds of devices differ in, beside their speed, in one place.
 
-The pack was run on CUDA (PyTorch's name for ROCm too) and on processors. For MPS, XPU, DirectML and others this says
+The pack is written for CUDA (PyTorch's name for ROCm too) and processors. For MPS, XPU, DirectML and others this says
 what PyTorch and ComfyUI document of them; a wrong guess here must cost speed, never a picture.
 """
 
