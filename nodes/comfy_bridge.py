@@ -2,10 +2,11 @@
 
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import comfy.latent_formats
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from liveavatar_runtime.aligned import STAYS_ON_DISK
 from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
+from liveavatar_runtime.disk import told
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.sampling.block_loop import Evaluation
@@ -102,10 +104,15 @@ def known_hashes() -> KnownHashes:
 def temporary_folder() -> Iterator[Path]:
     """A folder for files that nobody needs afterwards, in ComfyUI's folder for them."""
     root = Path(folder_paths.get_temp_directory())
-    root.mkdir(parents=True, exist_ok=True)
-    # What another program still holds (a virus scanner, on Windows) is no reason to fail: ComfyUI empties `root`.
-    with TemporaryDirectory(dir=root, prefix="liveavatar-", ignore_cleanup_errors=True) as name:
+    with told("there can be no temporary files in", root):
+        root.mkdir(parents=True, exist_ok=True)
+        name = tempfile.mkdtemp(dir=root, prefix="liveavatar-")
+    try:
         yield Path(name)
+    finally:
+        # What another program still holds (a virus scanner, on Windows) is no reason to fail: ComfyUI empties `root`.
+        with suppress(OSError):
+            shutil.rmtree(name, ignore_errors=True)
 
 
 def metadata_of(hidden: Any) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import InputImpl, io, ui
 
+from liveavatar_runtime.disk import told
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.duration import format_duration
 
@@ -165,8 +166,9 @@ def file_of(video: Any, name: str, folder: Path) -> Path:
     if isinstance(source, str) and window is not None and not any(window()):
         return Path(source)
     path = folder / f"{name}.mp4"
-    if window is not None and not any(window()) and not isinstance(source, str):
-        path.write_bytes(source.getvalue())
-    else:
-        video.save_to(str(path))
+    with told("a part that is no file of its own cannot be saved to", path):
+        if window is not None and not any(window()) and not isinstance(source, str):
+            path.write_bytes(source.getvalue())
+        else:
+            video.save_to(str(path))
     return path

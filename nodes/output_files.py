@@ -1,8 +1,10 @@
 """Files in ComfyUI's output folder: their names, and whether those that were written are still there."""
 
+import glob
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ from weakref import WeakKeyDictionary
 
 import folder_paths
 
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError, reason_of
 from liveavatar_runtime.media.file_names import LATER, check_prefix, expand
 
 from .notes import Notes
 
 _WRITTEN: "WeakKeyDictionary[Any, tuple[str, Path]]" = WeakKeyDictionary()
 """VIDEO results that somebody still holds, ComfyUI's cache above all -> the node that wrote them, and the file."""
+HOUR_SECONDS = 3600
 _LOST: Counter[str] = Counter()
 """Files of a node that were gone while their VIDEO was still held."""
 
@@ -50,6 +53,7 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[P
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), width, height
         )
+        _remove_left_copies(Path(folder), name)
         while True:
             file = f"{name}_{counter:05}_.{extension}"
             path = Path(folder) / file
@@ -61,9 +65,17 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[P
     except OSError as error:
         raise InputError(
             f"filename_prefix {prefix!r}: the file cannot be made in the output folder "
-            f"{folder_paths.get_output_directory()}: {error.strerror or error}. Choose another or a shorter prefix, or "
+            f"{folder_paths.get_output_directory()}: {reason_of(error)}. Choose another or a shorter prefix, or "
             "check that the folder is writable and the disk has room."
         ) from error
+
+
+def _remove_left_copies(folder: Path, name: str) -> None:
+    """Of a process that was killed while it copied a finished MP4 (`media.video`): nobody writes to them any more."""
+    for copy in folder.glob(f"{glob.escape(name)}_*_.tmp"):
+        with suppress(OSError):
+            if copy.with_suffix(".mp4").exists() and time.time() - copy.stat().st_mtime > HOUR_SECONDS:
+                copy.unlink()
 
 
 @contextmanager
@@ -72,8 +84,10 @@ def claimed(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if path.exists() and not path.stat().st_size:
-            path.unlink()
+        # What the work itself raised says more.
+        with suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()
 
 
 def check_output_prefix(prefix: str, final: bool = False) -> None:

@@ -102,6 +102,7 @@ def open_spool(
         return video_key(weights, numerics, prepared.conditions, audio.fingerprint, plan)
 
     spools, clips = store(), range(plan.segment.clips.stop)
+    spools.remove_left_locks()
     spool = spools.open(key(numerics), about(plan), choice.budget)
     finished = finished_in(spool, clips)
     needed = (len(clips) - finished) * clip_file_bytes(plan)

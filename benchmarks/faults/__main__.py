@@ -13,6 +13,7 @@ write a file, all of which must be found.
 import argparse
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", type=int, help="seed of a part")
     parser.add_argument("--count", type=int, default=60, help="faults of a part")
     parser.add_argument("--scenario", action="append")
+    parser.add_argument("--match", default="", help="only faults whose description has this (a regular expression)")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--defects", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the faults")
@@ -117,6 +119,7 @@ def run_share(options: argparse.Namespace) -> None:
     faults = all_faults(calls) if options.part is None else part_of_faults(calls, options.part, options.count)
     if options.defects:
         faults = [fault for fault in faults if fault.mode in (FAIL, TORN, POWER)]
+    faults = [fault for fault in faults if re.search(options.match, str(fault))]
     places = Counter(name for name, _ in sites(calls))
     print(f"{sum(map(len, calls.values()))} calls at {places.total()} call sites, {len(faults)} faults", flush=True)
     tried = []

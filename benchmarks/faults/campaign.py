@@ -97,8 +97,9 @@ class Laboratory:
     def fresh(self, scenario: Scenario) -> Place:
         """A copy of what was prepared, below the folder that is watched."""
         self._runs += 1
-        place = Place(self.shim.root / f"{self._runs:06}", self.shared.set_frames)
-        shutil.copytree(self.folder / "templates" / scenario.name, place.root)
+        template = self.folder / "templates" / scenario.name
+        place = Place(self.shim.root / f"{self._runs:06}", self.shared.set_frames, template)
+        shutil.copytree(template, place.root)
         return place
 
     def inject(self, scenario: Scenario, fault: Fault) -> tuple[Site | None, list[str]]:

@@ -25,6 +25,8 @@ def import_pack() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[PACK] = module
     spec.loader.exec_module(module)
+    # No browser listens to what nodes show.
+    importlib.import_module("server").PromptServer.instance = None
 
 
 def node_module(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from benchmarks.faults.comfyui import node_module, on_progress, use_folders
 from liveavatar_runtime.audio.disk_backed import zeros
 from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.checkpoint.known_hashes import Hashed
 from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
@@ -33,7 +35,7 @@ from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 VIDEO = replace(PLAN, num_clip=3, fps=Fraction(16))
 SHORT = replace(VIDEO, num_clip=2)
 RATE = 48000
-KEY, OTHER_KEY = "5ab1e" * 8, "0dd" * 14
+KEY, OTHER_KEY = "5ab1e00d" * 4, "0ddfeed0" * 4
 GIB = 2**30
 TEXTS = {"prompt": "{}"}
 NAMES = ("part 1", "part 2")
@@ -41,10 +43,14 @@ NAMES = ("part 1", "part 2")
 
 @dataclass(frozen=True)
 class Place:
-    """The folders of one run, below `root`, as ComfyUI has them; `progress` hears how many frames are written."""
+    """The folders of one run, below `root`, as ComfyUI has them.
+
+    `progress` hears how many frames are written. `prepared`: what `root` is a copy of; nobody watches it.
+    """
 
     root: Path
     progress: Callable[[int], None] = lambda frames: None
+    prepared: Path = Path()
 
     @property
     def output(self) -> Path:
@@ -107,6 +113,7 @@ class Scenario:
     """`prepare` makes what is there before; `run` works under faults and returns what must be the same again.
 
     `exact`: whether the latents after a break are those of an undisturbed run. `grows`: its video plays while it grows.
+    `removes`: what it is asked for is to remove.
     """
 
     name: str
@@ -114,6 +121,7 @@ class Scenario:
     prepare: Callable[[Parts, Place], None] = lambda parts, place: None
     exact: bool = True
     grows: bool = False
+    removes: bool = False
 
 
 def digest(tensor: Tensor) -> str:
@@ -130,6 +138,7 @@ def stream_in(parts: Parts, spool: Spool, plan: ClipPlan, states: StateSettings 
 
 def open_spool(place: Place, plan: ClipPlan, key: str = KEY) -> Spool:
     """As DiT Sampler does it: room is made for what is missing."""
+    place.store.remove_left_locks()
     spool = place.store.open(key, {"size": "64x64", "seed": plan.seed})
     needed = (plan.segment.clips.stop - sum(map(spool.has_clip, range(plan.segment.clips.stop)))) * clip_bytes(plan)
     if needed:
@@ -140,7 +149,8 @@ def open_spool(place: Place, plan: ClipPlan, key: str = KEY) -> Spool:
 
 def sample(parts: Parts, place: Place, plan: ClipPlan = VIDEO, states: StateSettings | None = None) -> dict[str, Any]:
     stream = stream_in(parts, open_spool(place, plan), plan, states)
-    return {"latents": digest(latents_of(stream)), "finished": stream.finished_clips}
+    latents = latents_of(stream)
+    return {"latents": digest(latents), "finished": stream.finished_clips}
 
 
 def with_older_video(parts: Parts, place: Place) -> None:
@@ -173,6 +183,14 @@ def first_segment(parts: Parts, place: Place) -> None:
     latents_of(stream_in(parts, open_spool(place, SEGMENTS), SEGMENTS))
 
 
+def go_on(parts: Parts, place: Place, states: StateSettings) -> dict[str, Any]:
+    """Two more clips; the four that are there stay as they are."""
+    plan = replace(VIDEO, num_clip=6)
+    stream = stream_in(parts, open_spool(place, plan), plan, states)
+    latents = latents_of(stream)
+    return {"kept": digest(latents[:, : latents.shape[1] * 4 // 6]), "finished": stream.finished_clips}
+
+
 FP8 = StateSettings(STATE_BYTES // 2, STATE_BYTES, fp8=True)
 
 
@@ -183,7 +201,7 @@ def half_in_fp8(parts: Parts, place: Place) -> None:
 
 
 def go_on_in_fp8(parts: Parts, place: Place) -> dict[str, Any]:
-    return sample(parts, place, replace(VIDEO, num_clip=6), FP8)
+    return go_on(parts, place, FP8)
 
 
 NO_STATES = StateSettings(STATE_BYTES, 0)
@@ -195,7 +213,7 @@ def half_without_states(parts: Parts, place: Place) -> None:
 
 
 def go_on_after_a_warm_up(parts: Parts, place: Place) -> dict[str, Any]:
-    return sample(parts, place, replace(VIDEO, num_clip=6), NO_STATES)
+    return go_on(parts, place, NO_STATES)
 
 
 def sampled(parts: Parts, place: Place) -> None:
@@ -248,7 +266,7 @@ def joined(parts: Parts, place: Place, reencode: bool = False) -> dict[str, Any]
     from comfy_api.latest import InputImpl
     from comfy_api.latest._io import Hidden
 
-    in_memory = io.BytesIO((place.root / "part_2.mp4").read_bytes())
+    in_memory = io.BytesIO((place.prepared / "part_2.mp4").read_bytes())
     videos = [InputImpl.VideoFromFile(source) for source in (str(place.root / "part_1.mp4"), in_memory)]
     node = node_module("join_segments").JoinSegments.PREPARE_CLASS_CLONE({"hidden_inputs": {Hidden.unique_id: "1"}})
     result = node.joined(list(zip(NAMES, videos, strict=True)), "avatar", reencode, None, node_module("notes").Notes())
@@ -260,7 +278,8 @@ def clear(parts: Parts, place: Place) -> dict[str, Any]:
     place.use()
     node = node_module("spools")
     place.store.make_room("another", 0, place.store.spools()[0].size if place.store.spools() else 0)
-    return {"told": node.report(node.store(), node.CLEAR, 0).splitlines()[1:]}
+    text = node.report(node.store(), node.CLEAR, 0).replace(str(place.root), "")
+    return {"left": text.splitlines()[1:]}
 
 
 def two_videos(parts: Parts, place: Place) -> None:
@@ -273,6 +292,21 @@ def voice(parts: Parts, place: Place) -> dict[str, Any]:
     features = zeros((4, 1024), torch.float32, place.temp, in_memory=0)
     features += torch.arange(1024)
     return {"features": digest(features)}
+
+
+def weights(parts: Parts, place: Place) -> None:
+    """A file that was not changed lately; outside of what is watched."""
+    path = place.root / "weights"
+    path.write_bytes(bytes(range(256)))
+    os.utime(path, (0, 0))
+
+
+def remembered(parts: Parts, place: Place) -> dict[str, Any]:
+    """What was found in a weight file is remembered beside the spools, and found there."""
+    place.use()
+    known, path = node_module("comfy_bridge").known_hashes(), place.prepared / "weights"
+    compute = partial(Hashed, hashlib.sha256(path.read_bytes()).hexdigest())
+    return {"first": known.of("it", [path], compute).digest, "again": known.of("it", [path], compute).digest}
 
 
 SCENARIOS = (
@@ -288,6 +322,7 @@ SCENARIOS = (
     Scenario("online decode", online_decode, grows=True),
     Scenario("join", joined, two_parts),
     Scenario("join, encoded again", lambda parts, place: joined(parts, place, reencode=True), two_parts),
-    Scenario("clear", clear, two_videos),
+    Scenario("clear", clear, two_videos, removes=True),
     Scenario("voice", voice),
+    Scenario("remembered hashes", remembered, weights),
 )

@@ -37,6 +37,7 @@ static volatile long target, counter;
 static Seen seen;
 static __thread int inside;
 static char *paths[DESCRIPTORS];
+static char writable[DESCRIPTORS];
 /* Files with bytes that no fsync has brought to the disk: their synced length, and a descriptor to cut them by. */
 static struct { dev_t device; ino_t file; int descriptor; off_t synced; } dirty[DIRTY];
 static int dirty_files;
@@ -111,6 +112,7 @@ static int remember(int descriptor, const char *path) {
     if (descriptor >= 0 && descriptor < DESCRIPTORS) {
         int wanted = path && watched_folder[0] && strstr(path, watched_folder);
         paths[descriptor] = wanted ? strdup(path) : NULL;
+        writable[descriptor] = wanted && (fcntl(descriptor, F_GETFL) & O_ACCMODE) != O_RDONLY;
     }
     return descriptor;
 }
@@ -200,9 +202,10 @@ DIR *opendir(const char *path) {
 
 int close(int descriptor) {
     REAL(close);
-    const char *path = path_of(descriptor);
+    /* What was only read cannot fail when it is closed. */
+    const char *path = path_of(descriptor) && writable[descriptor] ? paths[descriptor] : NULL;
     remember(descriptor, NULL);
-    int verdict = arrive("close", path, 0);
+    int verdict = arrive("close", path, CHANGES);
     int result = real(descriptor);
     if (verdict > 0) { errno = verdict; return -1; }
     return result;

@@ -10,7 +10,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from ..errors import MachineError
+from ..errors import MachineError, reason_of
 
 IN_MEMORY_BYTES = 2**28
 CHUNK_BYTES = 2**24
@@ -29,9 +29,9 @@ def zeros(
     size = count * dtype.itemsize
     if size <= in_memory:
         return torch.zeros(shape, dtype=dtype)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(prefix="liveavatar-features-", dir=folder) as file:
             # Every byte must be there: writing to a mapped hole on a full disk would kill the process.
             _reserve(file, size)
@@ -39,8 +39,8 @@ def zeros(
     except (OSError, MemoryError) as error:
         where = folder or Path(tempfile.gettempdir())
         raise MachineError(
-            f"the features of this voice need {size / 2**30:.1f} GiB in {where}: {error}. Make room there, or make the "
-            "video in parts with a shorter voice each."
+            f"the features of this voice need {size / 2**30:.1f} GiB in {where}: {reason_of(error)}. Make room there, "
+            "or make the video in parts with a shorter voice each."
         ) from error
 
 

@@ -23,6 +23,8 @@ VERSION = 1
 RACY_SECONDS = 2.0
 """A file that was changed so shortly ago can be changed again with the same time: FAT counts in steps of this size."""
 MOST_ENTRIES = 512
+LEFT_SECONDS = 600
+"""Nobody is writing a half-written entry of this age any more."""
 LARGEST_ENTRY = 2**16
 
 
@@ -106,7 +108,11 @@ def _remove_oldest(folder: Path) -> None:
     ages = []
     for file in folder.iterdir():
         with suppress(OSError):
-            ages.append((file.stat().st_mtime_ns, file))
+            age = file.stat().st_mtime_ns
+            if file.suffix == ".tmp" and age / 1e9 < time.time() - LEFT_SECONDS:
+                file.unlink()
+            else:
+                ages.append((age, file))
     for _, file in sorted(ages)[: max(0, len(ages) - MOST_ENTRIES)]:
         with suppress(OSError):
             file.unlink()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import InputError
+from ..disk import what_to_do
+from ..errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -140,4 +141,6 @@ def opened(path: str | Path) -> "Iterator[InputContainer]":
                 raise InputError(f"{path} has no video stream. Give a video file.")
             yield container
     except FFmpegError as error:
-        raise InputError(f"{path} cannot be read as a video: {error}. Give an existing video file.") from error
+        refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+        advice = what_to_do(error) if refused else "Give an existing video file."
+        raise InputError(f"{path} cannot be read as a video: {reason_of(error)}. {advice}") from error

@@ -1,17 +1,15 @@
 """A file while it is written: whether it is still the one that was begun, and what of it plays after a failure."""
 
-import errno
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..errors import MachineError
+from ..errors import MachineError, reason_of
 from ..planning.duration import format_duration
-
-FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class OutputLostError(MachineError):
@@ -51,20 +49,22 @@ class GrowingFile:
         return min(self.size, self.path.stat().st_size) if self.is_there() else 0
 
     def end_at(self, size: int) -> None:
-        """Cut off what is behind so many bytes."""
-        if self.is_there() and self.path.stat().st_size > size:
-            os.truncate(self.path, size)
+        """Cut off what is behind so many bytes, where the system lets us."""
+        with suppress(OSError):
+            if self.is_there() and self.path.stat().st_size > size:
+                os.truncate(self.path, size)
 
     def remove(self) -> None:
-        """Removes the file, unless its name stands for another one now."""
-        if self.is_there():
-            self.path.unlink()
+        """Removes the file, unless its name stands for another one now or the system refuses."""
+        with suppress(OSError):
+            if self.is_there():
+                self.path.unlink()
 
     def _look(self, accepts: Callable[[int], bool]) -> int:
         try:
             found = self.path.stat()
         except OSError as error:
-            raise self._lost(f"removed or moved ({error.strerror or error})") from error
+            raise self._lost(f"removed or moved ({reason_of(error)})") from error
         if (found.st_dev, found.st_ino) != self._identity:
             raise self._lost("replaced by another one")
         if not accepts(found.st_size):
@@ -73,6 +73,18 @@ class GrowingFile:
 
     def _lost(self, what: str) -> OutputLostError:
         return OutputLostError(f"{self.path} was {what} while it was written")
+
+
+def packets_in(path: Path) -> Counter[int]:
+    """How many there are of each stream, as far as the file can be read."""
+    import av
+    from av.error import FFmpegError
+
+    found: Counter[int] = Counter()
+    with suppress(FFmpegError), av.open(str(path)) as container:
+        for packet in container.demux():
+            found[packet.stream_index] += bool(packet.size)
+    return +found
 
 
 def playable_frames(path: Path) -> int:
@@ -101,15 +113,3 @@ def what_plays(frames: int, fps: Fraction) -> str:
     if not frames:
         return "Nothing of it plays, so nothing of it was kept."
     return f"Its first {frames} frames ({format_duration(frames / fps)}) play."
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether the system says that the disk, or a limit on it, has no more room."""
-    return getattr(error, "errno", None) in FULL
-
-
-def what_to_do(error: BaseException) -> str:
-    """For the user, about an error of the system while a file was written."""
-    if is_full(error):
-        return "Free some space on the disk, then run again."
-    return "Check that the disk works and its folder is writable, then run again."

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError, MachineError
+from ..disk import what_to_do
+from ..errors import InputError, MachineError, reason_of
 from ..planning.duration import samples_for_frames
 from ..planning.out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
 from .copying import copied_stream
 from .frames import opened, rgb_of
-from .growing_file import GrowingFile, what_to_do
+from .growing_file import GrowingFile
 from .parts import Part, PartSound, check_parts, read_part, sound_stream
 from .sound import LAYOUTS, SoundTrack, check_sound
 from .video import VideoWriter
@@ -109,7 +110,7 @@ def _begun(path: Path) -> GrowingFile:
 
 
 def _refused(path: Path, error: Exception) -> MachineError:
-    return MachineError(f"{path} could not be written: {error}. {REMOVED} {what_to_do(error)}")
+    return MachineError(f"{path} could not be written: {reason_of(error)}. {REMOVED} {what_to_do(error)}")
 
 
 def _sound_format(parts: Sequence[Part], track: Track | None) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ encoding anything again, into an ordinary one with its index in front; Matroska 
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -22,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import InputError, MachineError
+from ..disk import what_to_do
+from ..errors import InputError, MachineError, reason_of
 from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 from ..planning.out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
 from .copying import copied_stream
-from .growing_file import GrowingFile, OutputLostError, is_full, playable_frames, what_plays, what_to_do
+from .growing_file import GrowingFile, OutputLostError, packets_in, playable_frames, what_plays
 from .sound import SoundTrack, check_sound
 from .thread_priority import ordinary_priority
 
@@ -45,7 +47,7 @@ RGB_MATRIX = 0
 # Pictures by bits of a value, and what PyAV calls them.
 PICTURE_TYPES = {8: (np.uint8, "rgb24"), 10: (np.uint16, "rgb48le")}
 
-NOBODY_ELSE = "Let no other program change it until it is finished, then run again."
+NOBODY_ELSE = "Make sure that the disk has room and that no other program changes the file, then run again."
 
 
 class VideoWriter:
@@ -95,6 +97,8 @@ class VideoWriter:
         self._closed = False
         self._keep_unfinished, self._kept = keep_unfinished, kept
         self._is_new = not self.path.exists() or not self.path.stat().st_size
+        self._packets: Counter[int] = Counter()
+        """Written so far, by stream."""
         self._container: Any = None
         self._file: GrowingFile | None = None
         self._sound: SoundTrack | None = None
@@ -185,7 +189,7 @@ class VideoWriter:
         if self.format.codec.kind is MP4:
             assert self._file is not None
             with self._writing():
-                self._file = _with_index_in_front(self._file, self._metadata, self.frames_written)
+                self._file = _with_index_in_front(self._file, self._metadata, self._packets)
 
     def discard(self) -> None:
         """Close, and remove the file unless it was there before."""
@@ -195,8 +199,9 @@ class VideoWriter:
         if self._container is not None:
             with suppress(FFmpegError):
                 self._container.close()
-        if self._file is None and self.path.exists():
-            self._file = GrowingFile(self.path)
+        if self._file is None:
+            with suppress(OSError):
+                self._file = GrowingFile(self.path)
         if self._is_new and self._file is not None:
             self._file.remove()
 
@@ -219,7 +224,9 @@ class VideoWriter:
         """Encode frames of picture or sound and write the packets; None among them ends the stream."""
         with self._writing():
             for frame in frames:
-                self._container.mux(stream.encode(frame))
+                packets = stream.encode(frame)
+                self._container.mux(packets)
+                self._packets[stream.index] += len(packets)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -254,7 +261,7 @@ class VideoWriter:
         if is_out_of_memory(error):
             encoder = self.format.codec.encoder
             return encoder_full(f"{self.path.name} could not be written any further", encoder, error, left)
-        text = f"{self.path} could not be written any further: {error}."
+        text = f"{self.path} could not be written any further: {reason_of(error)}."
         return MachineError(" ".join(filter(None, (text, left, what_to_do(error), self._kept))))
 
     def _check_open(self) -> None:
@@ -280,13 +287,14 @@ def _open_growing(path: Path, kind: FileKind, fps: Fraction, metadata: Mapping[s
     return container
 
 
-def _with_index_in_front(file: GrowingFile, metadata: Mapping[str, str], frames: int) -> GrowingFile:
+def _with_index_in_front(file: GrowingFile, metadata: Mapping[str, str], written: Counter[int]) -> GrowingFile:
     """Copy the packets of a finished fragmented MP4 into an ordinary one under the same name.
 
     Players then know its length and seek in it, a browser starts before all of it has arrived, and ComfyUI's front
     end finds the workflow, for which it reads no further than 64 MiB. When the disk has no room for the copy, or
     another program holds the file, the fragmented file stays: it has all frames and all sound. Raises OutputLostError
-    when it has not so many `frames`.
+    when it has not the packets `written` by stream: another program has changed it, or the disk has refused what was
+    written last, of which closing a file says nothing.
     """
     from av.error import FFmpegError
 
@@ -294,33 +302,44 @@ def _with_index_in_front(file: GrowingFile, metadata: Mapping[str, str], frames:
     # Not longer than the name itself, which may be as long as the system takes.
     copy = path.with_suffix(".tmp")
     try:
-        found = _copy_packets(path, copy, metadata)
-        if found != frames:
-            raise OutputLostError(f"{path} was changed while it was written ({found} of {frames} frames are in it)")
+        _check_packets(path, _copy_packets(path, copy, metadata), written)
         os.replace(copy, path)
     except (FFmpegError, OSError) as error:
-        log.warning("%s stays a fragmented MP4 (complete and playable, its index in pieces): %s", path.name, error)
+        if file.is_there():
+            _check_packets(path, packets_in(path), written)
+        log.warning(
+            "%s stays a fragmented MP4 (complete and playable, its index in pieces): %s", path, reason_of(error)
+        )
         return file
     finally:
-        copy.unlink(missing_ok=True)
+        with suppress(OSError):
+            copy.unlink(missing_ok=True)
     return GrowingFile(path)
 
 
-def _copy_packets(path: Path, copy: Path, metadata: Mapping[str, str]) -> int:
-    """Write a file's packets into another MP4; returns how many were pictures."""
+def _check_packets(path: Path, found: Counter[int], written: Counter[int]) -> None:
+    if found != written:
+        raise OutputLostError(
+            f"{path} lacks {(written - found).total()} of {written.total()} packets that were written last: the disk "
+            "was full or another program changed the file"
+        )
+
+
+def _copy_packets(path: Path, copy: Path, metadata: Mapping[str, str]) -> Counter[int]:
+    """Write a file's packets into another MP4; returns how many there were of each stream."""
     import av
 
-    pictures = 0
+    found: Counter[int] = Counter()
     options = MP4.finished_options()
     with av.open(str(path)) as source, av.open(str(copy), "w", format=MP4.muxer, options=options) as target:
         target.metadata.update(metadata)
         streams = [copied_stream(target, stream) for stream in source.streams]
         for packet in source.demux():
             if packet.size:
-                pictures += packet.stream.type == "video"
+                found[packet.stream_index] += 1
                 packet.stream = streams[packet.stream_index]
                 target.mux(packet)
-    return pictures
+    return found
 
 
 def _why_not_open(path: Path, encoder: str, error: Exception) -> str:
@@ -328,5 +347,5 @@ def _why_not_open(path: Path, encoder: str, error: Exception) -> str:
         "Check that the folder exists and is writable. If it is, install PyAV's own wheel (pip install "
         "--force-reinstall av)."
     )
-    text = f"{path} cannot be written with the encoder {encoder}: {error}."
-    return f"{text} {what_to_do(error) if is_full(error) else advice}"
+    text = f"{path} cannot be written with the encoder {encoder}: {reason_of(error)}."
+    return f"{text} {what_to_do(error) if isinstance(error, OSError) else advice}"

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 if os.name == "nt":
@@ -46,12 +47,12 @@ class LockFile:
                 return True
             descriptor = self._open()
             if not _lock(descriptor):
-                os.close(descriptor)
+                _close(descriptor)
                 return False
             if _is_at(descriptor, self.path):
                 self._descriptor = descriptor
             else:
-                os.close(descriptor)
+                _close(descriptor)
         raise OSError(f"{self.path} is another file each time that it is opened")
 
     def release(self) -> None:
@@ -62,9 +63,9 @@ class LockFile:
         if REMOVED_WHILE_OPEN:
             if _is_at(descriptor, self.path):
                 _remove(self.path)
-            os.close(descriptor)
+            _close(descriptor)
         else:
-            os.close(descriptor)
+            _close(descriptor)
             _remove(self.path)
 
     def __del__(self) -> None:
@@ -93,9 +94,15 @@ def _lock(descriptor: int) -> bool:
         # What the two systems say then.
         return False
     except OSError:
-        os.close(descriptor)
+        _close(descriptor)
         raise
     return True
+
+
+def _close(descriptor: int) -> None:
+    # Where the disk is gone, the system tells so when a file is closed, and closes it; nothing was written to this one.
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

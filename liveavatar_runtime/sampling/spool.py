@@ -13,18 +13,19 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import MachineError
+from ..disk import told, what_to_do
+from ..errors import MachineError, reason_of
 from .checked_files import (
     DamagedFile,
     clear_unfinished,
@@ -82,9 +83,10 @@ class Spool:
     @classmethod
     def temporary(cls, parent: Path | None = None) -> "Spool":
         """A spool that is deleted with this object; in the system's folder for temporary files unless told."""
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        outer = tempfile.mkdtemp(prefix="liveavatar-spool-", dir=parent)
+        with told("finished clips cannot be kept in the folder for temporary files,", parent or Path(gettempdir())):
+            if parent is not None:
+                parent.mkdir(parents=True, exist_ok=True)
+            outer = mkdtemp(prefix="liveavatar-spool-", dir=parent)
         spool = cls(Path(outer) / "spool")
         weakref.finalize(spool, shutil.rmtree, outer, True)
         return spool
@@ -224,6 +226,8 @@ class Spool:
             names = os.listdir(self.folder)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unusable(error) from error
         return [match for match in map(pattern.fullmatch, names) if match]
 
     def _read(self, path: Path, what: Mapping[str, Any]) -> dict[str, Tensor] | None:
@@ -236,7 +240,7 @@ class Spool:
             return None
         except OSError as error:
             raise MachineError(
-                f"{path} cannot be read: {error}. Allow reading, or remove this file: then it is made again."
+                f"{path} cannot be read: {reason_of(error)}. {what_to_do(error)} Without this file it is made again."
             ) from error
 
     def _remove(self, path: Path) -> None:
@@ -248,10 +252,11 @@ class Spool:
         try:
             yield
         except OSError as error:
-            raise MachineError(
-                f"the folder for finished clips, {self.folder}, cannot be used: {error}. Make room there, or allow "
-                "writing."
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> MachineError:
+        text = f"the folder for finished clips, {self.folder}, cannot be used: {reason_of(error)}."
+        return MachineError(f"{text} {what_to_do(error)}")
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], what: Mapping[str, Any], still_needed: int) -> None:
         assert self.locked, "only the holder of the lock writes"
@@ -264,9 +269,10 @@ class Spool:
         except OSError as error:
             kind = NoRoom if error.errno in _FULL else MachineError
             raise kind(
-                f"the finished clips could not be kept in {self.folder}: {error}. {_mib(max(size, still_needed))} more "
-                f"are needed there, {_mib(free_bytes(self.folder))} are free. What was made until now is kept: make "
-                "room (Finished Clips clears what older videos left) and queue again."
+                f"the finished clips could not be kept in {self.folder}: {reason_of(error)}. "
+                f"{_mib(max(size, still_needed))} more are needed there, {_mib(free_bytes(self.folder))} are free. "
+                "What was made until now is kept: make room (Finished Clips clears what older videos left) and queue "
+                "again."
             ) from error
 
 

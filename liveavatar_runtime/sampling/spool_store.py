@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import MachineError
+from ..disk import what_to_do
+from ..errors import MachineError, reason_of
 from . import spool_about
 from .lock_file import LockFile
 from .spool import CLIP_NAME, Spool, free_bytes, is_spool_file
@@ -72,7 +73,7 @@ class SpoolStore:
     def clear(self, older_than: float = 0.0) -> list[SpoolInfo]:
         """Remove the spools that were not used for so many seconds, except those in use; returns what is gone."""
         now = time.time()
-        self._remove_left_locks()
+        self.remove_left_locks()
         return [info for info in self.spools() if info.unused_for(now) >= older_than and self._remove(info.key)]
 
     def make_room(self, key: str, needed: int, budget: int) -> list[SpoolInfo]:
@@ -80,7 +81,7 @@ class SpoolStore:
 
         The spool `key` itself and those in use stay; all do when `key` alone is too large. Returns what is gone.
         """
-        self._remove_left_locks()
+        self.remove_left_locks()
         spools, gone = self.spools(), []
         total = needed + sum(info.size for info in spools)
         if needed + sum(info.size for info in spools if info.key == key) > budget:
@@ -126,7 +127,7 @@ class SpoolStore:
             return []
         except OSError as error:
             raise MachineError(
-                f"the folder of finished clips, {self.root}, cannot be read: {error}. Allow reading and writing there."
+                f"the folder of finished clips, {self.root}, cannot be read: {reason_of(error)}. {what_to_do(error)}"
             ) from error
 
     def _info(self, folder: Path) -> SpoolInfo | None:
@@ -158,15 +159,15 @@ class SpoolStore:
         lock.release()
         return not os.path.lexists(folder)
 
-    def _remove_left_locks(self) -> None:
-        """Those of spools that are gone; whoever was killed while he held one has left it."""
-        for name in self._names():
-            spool = self.root / name.removesuffix(".lock")
-            if name.endswith(".lock") and not os.path.lexists(spool):
+    def remove_left_locks(self) -> None:
+        """Remove those that nobody holds: whoever was killed while he held one has left it."""
+        with suppress(MachineError):
+            for name in self._names():
                 lock = LockFile(self.root / name)
-                with suppress(OSError):
-                    lock.acquire()
-                lock.release()
+                if name.endswith(".lock"):
+                    with suppress(OSError):
+                        lock.acquire()
+                    lock.release()
 
 
 def _files_in(folder: Path) -> dict[str, os.stat_result] | None:

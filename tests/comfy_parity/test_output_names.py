@@ -1,6 +1,8 @@
 """Names of output files: each run gets its own, also when several begin at the same time."""
 
 import importlib
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -42,3 +44,15 @@ def test_a_name_that_was_not_used_is_given_back(files, tmp_path):
     with files.claimed(path):
         path.write_bytes(b"video")
     assert path.read_bytes() == b"video"
+
+
+def test_what_a_killed_process_was_copying_goes_and_nothing_else(files, tmp_path):
+    hour_ago = time.time() - 2 * files.HOUR_SECONDS
+    for name in ("avatar_00001_.mp4", "avatar_00001_.tmp", "avatar_00002_.tmp", "mine.tmp", "other_00001_.tmp"):
+        (tmp_path / name).write_bytes(b"copy")
+        os.utime(tmp_path / name, (hour_ago, hour_ago))
+    for name in ("avatar_00003_.mp4", "avatar_00003_.tmp"):
+        (tmp_path / name).write_bytes(b"being written")
+    files.output_file("avatar", 64, 64, "mp4")
+    left = {path.name for path in tmp_path.glob("*.tmp")}
+    assert left == {"avatar_00002_.tmp", "avatar_00003_.tmp", "mine.tmp", "other_00001_.tmp"}

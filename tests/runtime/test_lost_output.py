@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,8 +39,35 @@ for path, codec, limit in CASES:
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(json.dumps(told))
 """
+LAST_SOUND = """
+import resource, signal
+from liveavatar_runtime.media import video as writing
+from liveavatar_runtime.media.video import VideoWriter
+from media_files import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+finish, sizes = writing._with_index_in_front, []
+
+def noting(file, *arguments):
+    sizes.append(file.path.stat().st_size)
+    return finish(file, *arguments)
+
+writing._with_index_in_front = noting
+for missing in (0, 800):
+    if missing:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[0] - missing, resource.RLIM_INFINITY))
+    with VideoWriter(PATH, WIDTH, HEIGHT, Fraction(16), RATE) as video:
+        video.write_frames(numbered_frames(0, 24))
+        video.write_audio(tone(24000))
+"""
 LIMITS = [1, 700, 15000, 40000]
 ENOUGH = {"hevc": 70000, "h264": 70000, "vp9": 70000, "av1": 70000, "ffv1": 150000}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_disk_that_refuses_the_last_sound_is_told(tmp_path):
+    """FFmpeg says nothing when it closes a file."""
+    done = run_python(LAST_SOUND.replace("PATH", repr(str(tmp_path / "a.mp4"))))
+    assert done.returncode and "packets that were written last: the disk was full" in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
@@ -147,7 +175,7 @@ def test_an_output_that_is_removed_at_the_end_is_no_success(tmp_path, monkeypatc
 
     real = video._copy_packets
 
-    def remove_first(path: Path, *arguments) -> int:
+    def remove_first(path: Path, *arguments) -> Counter[int]:
         path.unlink()
         return real(path, *arguments)
 

@@ -318,7 +318,11 @@ def test_a_finished_video_plays_where_nothing_can_be_written(tmp_path, made):
 def check_told_on_a_read_only_disk(folder: Path) -> None:
     """What must be made there after all, and what is damaged there, is told."""
     longer = replace(PLAN, num_clip=PLAN.num_clip + 1)
-    with pytest.raises(MachineError, match="cannot be used.*Read-only.*allow writing"):
+    with pytest.raises(
+        MachineError, match="cannot be used: Read-only file system. Allow ComfyUI to read and write there"
+    ):
         latents_of(stream_of(Sampling(), folder, longer))
-    with pytest.raises(MachineError, match="cannot be used.*Read-only.*allow writing"):
+    with pytest.raises(
+        MachineError, match="cannot be used: Read-only file system. Allow ComfyUI to read and write there"
+    ):
         Spool(folder).read_clip(0, (1, 2))

@@ -210,8 +210,11 @@ def test_no_lock_files_stay(store):
     # Of a version that left them, and of a process that was killed.
     (store.root / "gone.lock").touch()
     (store.root / "a.lock").touch()
+    used = store.open("b", {})
+    assert used.try_lock()
     store.make_room("c", 0, 2**40)
-    assert [path.name for path in store.root.glob("*.lock")] == ["a.lock"]
+    assert [path.name for path in store.root.glob("*.lock")] == ["b.lock"]
+    used.unlock()
     store.clear()
     assert os.listdir(store.root) == []
 

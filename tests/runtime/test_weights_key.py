@@ -266,11 +266,15 @@ def test_entries_are_bounded_and_leave_nothing_half_written(model, tmp_path) -> 
     folder.mkdir()
     age(model)
     for number in range(MOST_ENTRIES + 20):
-        (folder / f".{number}.tmp").write_text("left by a crash")
-        age(folder / f".{number}.tmp", 1000 - number)
+        (folder / f"{number}.json").write_text("another model's")
+        age(folder / f"{number}.json", 1000 - number)
+    for seconds in (10, 10_000):
+        (folder / f".{seconds}.tmp").write_text("being written, or left by a crash")
+        age(folder / f".{seconds}.tmp", seconds)
     known = KnownHashes(folder)
     known.of("new", [model], lambda: Hashed("a"))
     assert len(list(folder.iterdir())) == MOST_ENTRIES
+    assert [path.name for path in folder.glob(".*.tmp")] == [".10.tmp"]
     assert known.of("new", [model], lambda: Hashed("b")) == Hashed("a")
 
 

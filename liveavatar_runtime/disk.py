@@ -1,0 +1,38 @@
+"""Errors of the system while files are read and written, in the user's words."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import MachineError, reason_of
+
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the system says that the disk, or a limit on it, has no more room."""
+    return getattr(error, "errno", None) in FULL
+
+
+def what_to_do(error: BaseException) -> str:
+    """A sentence for the user."""
+    number = getattr(error, "errno", None)
+    if number in FULL:
+        return "Free some space on the disk, then run again."
+    if number in TOO_MANY:
+        return "Allow ComfyUI more open files (ulimit -n), or restart it, then run again."
+    if number in REFUSED:
+        return "Allow ComfyUI to read and write there, then run again."
+    return "Check that the disk works and its folder is writable, then run again."
+
+
+@contextmanager
+def told(what: str, path: Path) -> Iterator[None]:
+    """Raises MachineError in place of the system's error: "`what` `path`: why. What to do"."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"{what} {path}: {reason_of(error)}. {what_to_do(error)}") from error
