@@ -1,10 +1,10 @@
 """ComfyUI-LiveAvatar: a talking-avatar video of any length from one picture, one voice track and a prompt."""
 
-from .runtime_package import provide_runtime
+from .packages import provide_packages
 
-provide_runtime()
+provide_packages()
 
-from .nodes import LiveAvatarExtension  # noqa: E402 - the nodes import the runtime by its name
+from .nodes import LiveAvatarExtension  # noqa: E402 - the nodes import them by their names
 
 WEB_DIRECTORY = "./web"
 

@@ -25,9 +25,9 @@ from worker_group import FAILING, gone, local_workers, open_descriptors, process
 
 from liveavatar_runtime.errors import MachineError  # noqa: E402
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.parallel.remote import RemoteExecutor  # noqa: E402
-from liveavatar_runtime.parallel.workers import LocalWorkers  # noqa: E402
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart  # noqa: E402
+from liveavatar_workers.client.executor import RemoteExecutor  # noqa: E402
+from liveavatar_workers.client.groups import LocalWorkers  # noqa: E402
 
 WAYS = {
     "rank 1 raises": failing_worker.RAISES,

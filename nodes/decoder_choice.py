@@ -14,6 +14,7 @@ from .vae_bridge import StreamingVAE
 if TYPE_CHECKING:
     from liveavatar_runtime.media.online_video import Decoder
     from liveavatar_runtime.vae.online_decoder import VideoStart
+    from liveavatar_workers.messages import DecoderAbout
 
 AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
 DECODERS = (AUTO, COMFYUI, WORKERS)
@@ -31,7 +32,7 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tu
     if latents.workers is None:
         raise InputError(
             "decoder is workers, but the latents come from a model in this ComfyUI; set decoder to auto, or workers in "
-            "Load Avatar Model to the address of workers that were started with --vae"
+            "Load Avatar Model to the name of workers that were started with --vae"
         )
     stream = latents.stream
     # A finished video needs no workers, so nobody waits for some that are gone.
@@ -39,21 +40,21 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tu
     facts = latents.workers.decoder(bridge.stop_if_interrupted, needed)
     reason = refusal(facts, vae)
     if facts is not None and not reason:
-        return latents.workers, f"Decoded by rank {facts['rank']} of the workers ({facts['where']})"
+        return latents.workers, f"Decoded by rank {facts.rank} of the workers ({facts.where})"
     if choice == WORKERS:
         raise InputError(f"decoder is workers, but {reason}; or set decoder to auto or comfyui")
     return None, f"Decoded by ComfyUI: {reason}" if facts is not None else ""
 
 
-def refusal(facts: dict[str, Any] | None, vae: StreamingVAE) -> str:
+def refusal(facts: "DecoderAbout | None", vae: StreamingVAE) -> str:
     """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
-    from liveavatar_runtime.parallel.channel import dtype_name
+    from liveavatar_runtime.dtypes import dtype_name
 
     if facts is None:
         return "these workers have no VAE; start them with --vae and one more rank"
-    if facts["keys"].get(dtype_name(vae.dtype)) == key_of(vae):
+    if facts.keys.get(dtype_name(vae.dtype)) == key_of(vae):
         return ""
-    return f"rank {facts['rank']} of the workers ({facts['where']}) holds another VAE; give both sides the same file"
+    return f"rank {facts.rank} of the workers ({facts.where}) holds another VAE; give both sides the same file"
 
 
 def key_of(vae: StreamingVAE) -> str:
@@ -72,7 +73,7 @@ def open_decoder(
     """What decodes the stream's blocks, primed, with progress on the node; with `workers` no VAE is loaded here."""
     priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)
     if workers is not None:
-        from liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
+        from liveavatar_workers.client.decoder import RemoteDecoder
 
         with closing(RemoteDecoder(workers, priming, start, vae.dtype, bridge.stop_if_interrupted)) as decoder:
             yield decoder

@@ -10,7 +10,6 @@ import torch
 from comfy_api.latest import io
 
 from liveavatar_runtime.checkpoint.memory import gib
-from liveavatar_runtime.parallel.channel import parse_address
 from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
 
 from . import comfy_bridge as bridge
@@ -26,8 +25,9 @@ from .worker_model import (
     chosen_places,
     describe_workers,
     idle_devices,
-    model_of_address,
     model_of_group,
+    model_of_name,
+    named_group,
     on_devices,
     refuse_base_model,
 )
@@ -120,7 +120,8 @@ class LoadAvatarModel(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="host:port of workers that run already, on this or other machines; empty for none.",
+                    tooltip="Name of workers that run already, on this or other machines, of the file "
+                    "user/liveavatar-workers.ini; empty for none.",
                 ),
             ],
             outputs=[
@@ -139,7 +140,7 @@ class LoadAvatarModel(io.ComfyNode):
     def validate_inputs(cls, workers: str | None = "") -> bool | str:
         executor, devices = other_widgets(cls, executor=AUTO, devices=AUTO)
         chosen = None if executor is None else (executor, devices)
-        return verdict(cls, (check_address, workers), (lambda pair: chosen_places(*pair), chosen))
+        return verdict(cls, (check_workers, workers), (lambda pair: chosen_places(*pair), chosen))
 
     @classmethod
     def execute(
@@ -166,7 +167,7 @@ class LoadAvatarModel(io.ComfyNode):
         notes = Notes()
         if workers.strip():
             refuse_base_model(base_model)
-            avatar = stages.run(None, lambda _: model_of_address(workers))
+            avatar = stages.run(None, lambda _: model_of_name(workers))
             notes.tell(describe_workers(avatar))
             notes.warn(ignored_loras(loras, bundle and bundle.lora))
         else:
@@ -209,10 +210,10 @@ def load_model(
     return avatar if path is None else replace(avatar, key=stages.key(path, loras)), fitted
 
 
-def check_address(workers: str) -> None:
-    """Raises InputError unless it is empty or the address of workers."""
+def check_workers(workers: str) -> None:
+    """Raises InputError for a name that the user's file does not have; none is no name."""
     if workers.strip():
-        parse_address(workers.strip())
+        named_group(workers)
 
 
 class Stages:

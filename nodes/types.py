@@ -17,7 +17,7 @@ class AvatarModel:
 
     `executor` and `devices` are those that were chosen (`liveavatar_runtime.parallel.devices`); "auto" with several
     devices is decided when the plan is known. With `workers`
-    (`liveavatar_runtime.parallel.workers.Workers`) other processes hold the model and there is no patcher; `devices` is
+    (`liveavatar_workers.client.groups.Workers`) other processes hold the model and there is no patcher; `devices` is
     empty for those of other machines. `key` tells the weights of files apart, in ComfyUI and in workers
     (`liveavatar_runtime.parallel.weights_key`); a connected MODEL has none. `made_for`: width and height of the only
     size that the model knows, where its folder says so.

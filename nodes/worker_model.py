@@ -1,6 +1,5 @@
 """Transformers on several devices: in this process, in worker processes (FSDP), or on other machines."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,25 @@ from .types import AvatarModel
 if TYPE_CHECKING:
     from liveavatar_runtime.parallel.executor import Executor
     from liveavatar_runtime.planning.memory import Placement
+    from liveavatar_workers.client.named import NamedGroup
 
-TOKEN_FILE = "liveavatar-workers-token"
-"""In ComfyUI's user folder. The token is no widget, because workflows are shared."""
+GROUPS_FILE, KEY_FILE = "liveavatar-workers.ini", "liveavatar-comfyui.key"
+"""In ComfyUI's user folder: addresses of workers by name, and the secret key of this ComfyUI. Workflows, which are
+shared, have neither."""
+SOURCE = "git+https://github.com/liveavatar/ComfyUI-LiveAvatar#subdirectory=liveavatar_workers"
+IN_CHECKOUT = Path(__file__).parents[1] / "liveavatar_workers"
+
+
+def require_workers(what: str) -> None:
+    """Raises InputError, with what to install, when the package for processes and machines cannot be used."""
+    try:
+        import liveavatar_workers.client.groups  # noqa: F401
+    except ImportError as error:
+        source = IN_CHECKOUT if IN_CHECKOUT.is_dir() else SOURCE
+        raise InputError(
+            f"{what} needs the package liveavatar_workers, which this ComfyUI cannot use: {error}. Install it with "
+            f'ComfyUI\'s Python and start ComfyUI again: python -m pip install "{source}"'
+        ) from error
 
 
 def chosen_places(executor: str, devices: str) -> list[torch.device]:
@@ -31,14 +46,14 @@ def chosen_places(executor: str, devices: str) -> list[torch.device]:
     check_executor(executor)
     if executor == FSDP:
         check_groups(executor)
+        require_workers(f"executor {FSDP}")
     own = devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL)
     return [] if own else parse_devices(devices, bridge.own_device().type)
 
 
 def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
     """The model with the chosen executor and devices in this process. Raises InputError when they do not fit."""
-    from liveavatar_runtime.parallel.create import resolve
-    from liveavatar_runtime.parallel.devices import check_devices
+    from liveavatar_runtime.parallel.devices import check_devices, resolve
 
     places = chosen_places(executor, devices)
     name = resolve(executor, places)
@@ -76,8 +91,8 @@ def model_of_group(
     """The model, without its key, in a group of workers here, which starts when the first block is asked for."""
     from liveavatar_runtime.checkpoint.detect import config_beside, detect_config
     from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
-    from liveavatar_runtime.parallel.create import dtype_in_workers, local_workers
     from liveavatar_runtime.parallel.devices import parse_devices
+    from liveavatar_workers.client.create import dtype_in_workers, local_workers
 
     checkpoint = open_checkpoint(path, mapped=bridge.maps_files())
     config = detect_config(checkpoint, config_beside(path))
@@ -88,22 +103,28 @@ def model_of_group(
     return AvatarModel(None, config, dtype, executor, tuple(places), workers)
 
 
-def model_of_address(address: str) -> AvatarModel:
-    """The model of workers that somebody started; connects, so that a wrong address or token is told at once."""
-    from liveavatar_runtime.config import AvatarConfig
-    from liveavatar_runtime.parallel.workers import RemoteWorkers
+def named_group(name: str) -> "NamedGroup":
+    """Where workers are that somebody started. Raises InputError, with what to write where, for an unknown name."""
+    require_workers("workers")
+    from liveavatar_workers.client.named import read_group
 
-    workers = RemoteWorkers(address, workers_token())
+    return read_group(bridge.user_file(GROUPS_FILE), name)
+
+
+def model_of_name(name: str) -> AvatarModel:
+    """The model of workers that somebody started; connects, so that a wrong address or key is told at once."""
+    group = named_group(name)
+    from liveavatar_workers.client.groups import RemoteWorkers
+    from liveavatar_workers.keys import read_pair
+
+    workers = RemoteWorkers(group.address, read_pair(bridge.user_file(KEY_FILE)), group.key)
     about = workers.link(bridge.stop_if_interrupted).about
-    dtype = getattr(torch, about["dtype"])
-    return AvatarModel(
-        None, AvatarConfig.from_dict(about["config"]), dtype, about["executor"], (), workers, about["key"]
-    )
+    return AvatarModel(None, about.config, getattr(torch, about.dtype), about.executor, (), workers, about.key)
 
 
 def worker_executor(model: AvatarModel, placement: "Placement") -> "Executor":
     """The executor of runs in the model's workers, which ComfyUI's interruption stops."""
-    from liveavatar_runtime.parallel.remote import RemoteExecutor
+    from liveavatar_workers.client.executor import RemoteExecutor
 
     bridge.make_room_for_others(model.devices)
     return RemoteExecutor(model.workers, bridge.stop_if_interrupted, placement)
@@ -135,17 +156,6 @@ def worker_placement(
     ram = bridge.free_ram() // ranks
     machine = Machine(device=own or memory, ram=ram, weights=weights, beside=vae_bytes, pool=own)
     return choose_placement(model.config, plan, model.dtype, machine, kv_cache, kv_dtype, schedule)
-
-
-def workers_token() -> str:
-    """Raises InputError when there is none."""
-    from liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
-
-    file = bridge.user_file(TOKEN_FILE)
-    token = os.environ.get(TOKEN_VARIABLE) or (file.read_text(encoding="utf-8-sig").strip() if file.is_file() else "")
-    if not token:
-        raise InputError(f"the workers' token is missing; put it into {file}, the same as at the workers")
-    return token
 
 
 def describe_workers(avatar: AvatarModel) -> str:

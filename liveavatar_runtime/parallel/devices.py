@@ -1,6 +1,7 @@
 """Names of executors and devices as a user writes them, checked before anything starts."""
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -115,3 +116,8 @@ def check_devices(executor: str, devices: list[torch.device], config: AvatarConf
             raise InputError("fsdp needs devices of one kind; name only GPUs, or only cpu")
         if "cuda" in kinds and len(set(devices)) < len(devices):
             raise InputError("fsdp needs a GPU of its own for every rank; name each GPU once")
+
+
+def resolve(executor: str, devices: Sequence[torch.device]) -> str:
+    """The executor that "auto" stands for: local on one device; with several it depends on the plan, and stays auto."""
+    return LOCAL if executor == AUTO and len(devices) < 2 else executor

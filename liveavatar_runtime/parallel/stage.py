@@ -11,6 +11,7 @@ from ..dit.audio import AudioTokens
 from ..dit.embeddings import TimeModulation
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
 from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
+from ..errors import InputError
 from ..planning.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..planning.memory import ON_DEVICE, Placement
 from ..planning.out_of_memory import sampling_told
@@ -159,6 +160,11 @@ class Stage:
         if source is None:
             return self.task.conditions.reference
         if source not in self.first_frames:
+            if source < self.span.first:
+                # No stage makes it: waiting for it would never end.
+                raise InputError(
+                    f"to begin at block {self.span.first}, the first latent frame of block {source} is needed"
+                )
             last = self.schedule.path(self.plan.steps - 1)[-1]
             got = self.transport.receive(last, MessageKey("first_frame", source))
             self.first_frames[source] = got["frame"]

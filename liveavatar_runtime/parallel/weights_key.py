@@ -11,10 +11,10 @@ from ..checkpoint.known_hashes import Hashed, KnownHashes
 from ..checkpoint.lora import PEFT_CONFIG, FittedLora, fit_lora, open_lora
 from ..checkpoint.quantised import weight_shapes
 from ..checkpoint.safetensors_io import Checkpoint, open_checkpoint
+from ..dtypes import dtype_name
 from ..errors import CheckpointError
 from ..sampling.fingerprint import Fingerprint
 from ..vae.checkpoint import DTYPES
-from .channel import dtype_name
 
 NAMED = 3
 """Tensors that a refusal names."""

@@ -10,8 +10,8 @@ import torch
 from files_in_use import windows_rules
 from worker_group import local_workers
 
-from liveavatar_runtime.parallel.workers import LocalWorkers
 from liveavatar_runtime.sampling import lock_file
+from liveavatar_workers.client.groups import LocalWorkers
 
 
 @pytest.fixture(autouse=True)

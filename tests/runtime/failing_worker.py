@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from liveavatar_runtime.parallel import decoder_rank, worker
 from liveavatar_runtime.parallel.executor import Executor, Run
-from liveavatar_runtime.parallel.pipeline_worker import PipelinePart
-from liveavatar_runtime.parallel.ranks import Rank
 from liveavatar_runtime.parallel.schedule import Operation, PipelineSchedule, Span
 from liveavatar_runtime.sampling.block_loop import AfterStep, Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+from liveavatar_workers.rank import decoder_rank, serve, worker
+from liveavatar_workers.rank.pipeline_worker import PipelinePart
+from liveavatar_workers.rank.ranks import Rank
 
 RAISES, KILLED, STOPPED, HANGS, DIVES = 7001, 7002, 7003, 7004, 7005
 """Seeds: rank 1 raises / is killed / is stopped / sleeps; rank 0 is killed. At block 2 of a run from 0."""
@@ -80,7 +80,7 @@ class FailingDecoder(OnlineDecoder):
         return super().decode(latents)
 
 
-def load(options: argparse.Namespace, rank: Rank) -> worker.Loaded:
+def load(options: argparse.Namespace, rank: Rank) -> serve.Loaded:
     loaded = worker.load_executor(options, rank)
     executor = loaded.executor
     if isinstance(executor, PipelinePart):

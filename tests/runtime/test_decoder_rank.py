@@ -19,16 +19,16 @@ from worker_group import FAILING, local_workers, save_model
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.parallel.channel import TOKEN_VARIABLE
-from liveavatar_runtime.parallel.ranks import Progress, Rank
-from liveavatar_runtime.parallel.remote import RemoteExecutor
-from liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
 from liveavatar_runtime.parallel.weights_key import vae_keys
-from liveavatar_runtime.parallel.worker import open_desk, parse
-from liveavatar_runtime.parallel.workers import LocalWorkers
 from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
+from liveavatar_workers.client.decoder import RemoteDecoder
+from liveavatar_workers.client.executor import RemoteExecutor
+from liveavatar_workers.client.groups import LocalWorkers
+from liveavatar_workers.keys import CLIENTS_VARIABLE, KEY_VARIABLE, KeyPair
+from liveavatar_workers.rank.ranks import Progress, Rank
+from liveavatar_workers.rank.worker import open_desk, parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -101,8 +101,8 @@ def test_a_video_that_is_decoded_while_it_is_sampled_is_the_same(groups, vae, tm
     assert far.kept is not None and near.kept is not None and torch.equal(far.kept, near.kept)
     assert (tmp_path / "far.mp4").read_bytes() == (tmp_path / "near.mp4").read_bytes()
     facts = workers.decoder(lambda: None, True)
-    assert facts is not None and facts["rank"] == 2 and facts["keys"] == vae_keys(vae.state_dict())
-    assert len(workers.link(lambda: None).about["ranks"]) == 2
+    assert facts is not None and facts.rank == 2 and facts.keys == vae_keys(vae.state_dict())
+    assert len(workers.link(lambda: None).about.ranks) == 2
 
 
 @pytest.mark.parametrize("start", ["hold", "trim", None])
@@ -249,7 +249,8 @@ def test_a_vae_that_is_not_there_is_named(start_workers, folder) -> None:
 
 
 def test_a_vae_needs_a_rank_beside_those_that_sample(monkeypatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "0123456789abcdef")
+    monkeypatch.setenv(KEY_VARIABLE, KeyPair.new().secret.hex())
+    monkeypatch.setenv(CLIENTS_VARIABLE, KeyPair.new().public.hex())
     rank = Rank(0, 0, CPU, HashStore(), Progress(), decoders=1)
     with pytest.raises(InputError, match="start one more rank"):
         open_desk(parse(["--model", "m", "--vae", "v"]), rank)

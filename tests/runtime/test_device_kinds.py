@@ -190,7 +190,7 @@ def test_a_device_that_nobody_compiles_for() -> None:
 @pytest.mark.skipif(not hasattr(torch.distributed.fsdp, "fully_shard"), reason="PyTorch before 2.6 has no such FSDP")
 def test_the_model_itself_has_a_root_for_fsdp_without_ignored_parameters() -> None:
     """What FSDP is to leave whole is put back where it was, in the order and under the names that it had."""
-    from liveavatar_runtime.parallel.fsdp import _without
+    from liveavatar_workers.rank.fsdp import _without
 
     model = CausalWanS2V(DEMO)
     before = dict(model.named_parameters())

@@ -10,8 +10,6 @@ from tiny_avatar import CONFIG, PLAN
 from torch._C._distributed_c10d import HashStore
 
 from liveavatar_runtime.config import WAN_S2V_14B, AvatarConfig
-from liveavatar_runtime.parallel.rank_layers import RankFacts, agree_on_layers, facts_of, layers_of
-from liveavatar_runtime.parallel.ranks import Progress, Rank
 from liveavatar_runtime.planning.measured import (
     GRAIN,
     Measurements,
@@ -27,6 +25,8 @@ from liveavatar_runtime.planning.sample_model import PartSeconds, measure_parts,
 from liveavatar_runtime.planning.stages import StageDevice, plan_stages
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_workers.rank.rank_layers import RankFacts, agree_on_layers, facts_of, layers_of
+from liveavatar_workers.rank.ranks import Progress, Rank
 
 CPU = torch.device("cpu")
 TINY = Workload(CONFIG, PLAN, torch.float32, 4)

@@ -41,7 +41,11 @@ def rows(heading: str) -> list[list[str]]:
 def messages() -> list[str]:
     """Every text constant of the pack; what an f-string fills in is `…`."""
     found = []
-    for path in [*(ROOT / "liveavatar_runtime").rglob("*.py"), *(ROOT / "nodes").glob("*.py")]:
+    for path in [
+        *(ROOT / "liveavatar_runtime").rglob("*.py"),
+        *(ROOT / "liveavatar_workers").rglob("*.py"),
+        *(ROOT / "nodes").glob("*.py"),
+    ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 found.append("".join(str(v.value) if isinstance(v, ast.Constant) else ANY for v in node.values))

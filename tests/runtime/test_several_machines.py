@@ -18,7 +18,7 @@ from tiny_avatar import PLAN, random_conditions, random_model
 from worker_group import end_processes, save_model
 
 from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.parallel.workers import PACK_ROOT
+from liveavatar_workers.client.groups import PACK_ROOT
 
 GUIDE = PACK_ROOT / "docs" / "WORKERS.md"
 
@@ -62,7 +62,7 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
 
 
 def recipe() -> list[str]:
-    """The commands of the guide, in order: token, settings, start."""
+    """The commands of the guide, in order: keys, settings, start."""
     section = GUIDE.read_text().split("## Several machines")[1]
     blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     assert len(blocks) == 3
@@ -81,10 +81,15 @@ import sys
 from safetensors.torch import save_file
 from tiny_avatar import PLAN, random_conditions
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.parallel.remote import RemoteExecutor
-from liveavatar_runtime.parallel.workers import RemoteWorkers
-address, token, folder = sys.argv[1:]
-executor = RemoteExecutor(RemoteWorkers(address, open(token).read().strip(), connect_timeout=120))
+from pathlib import Path
+from liveavatar_workers.client.executor import RemoteExecutor
+from liveavatar_workers.client.groups import RemoteWorkers
+from liveavatar_workers.client.named import read_group
+from liveavatar_workers.keys import read_pair
+folder = Path(sys.argv[1])
+group = read_group(folder / "liveavatar-workers.ini", "studio")
+workers = RemoteWorkers(group.address, read_pair(folder / "comfyui.key"), group.key, connect_timeout=120)
+executor = RemoteExecutor(workers)
 for line in sys.stdin:
     try:
         blocks = list(executor.run(random_conditions(), PLAN))
@@ -97,10 +102,11 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each machine's copy of the repository, with the token that the guide makes."""
+    """Each machine's copy of the repository, with the keys that the guide makes."""
     folder = tmp_path_factory.mktemp("machine")
-    (folder / "liveavatar_runtime").symlink_to(PACK_ROOT / "liveavatar_runtime")
-    subprocess.run(["bash", "-ec", recipe()[0]], cwd=folder, check=True)
+    for name in ("liveavatar_runtime", "liveavatar_workers"):
+        (folder / name).symlink_to(PACK_ROOT / name)
+    subprocess.run(["bash", "-ec", recipe()[0]], cwd=folder, env=environment(), check=True)
     return folder
 
 
@@ -128,10 +134,12 @@ def started(machines: tuple[Machine, Machine], folder: Path) -> Iterator[list[su
 @pytest.fixture(scope="module")
 def client(machines: tuple[Machine, Machine], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """ComfyUI's side, on the first machine."""
-    arguments = [f"{machines[0].address}:29600", str(folder / "liveavatar-workers-token"), str(folder)]
+    key = (folder / "studio.pub").read_text().split()[-1]
+    entry = f"[studio]\naddress = {machines[0].address}:29600\nkey = {key}\n"
+    (folder / "liveavatar-workers.ini").write_text(entry)
     paths = os.pathsep.join([str(PACK_ROOT), str(Path(__file__).parent)])
     process = subprocess.Popen(
-        [*machines[0].prefix, sys.executable, "-c", CLIENT, *arguments],
+        [*machines[0].prefix, sys.executable, "-c", CLIENT, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -173,7 +181,7 @@ def test_a_rank_that_dies_on_the_other_machine_is_named_and_torchrun_starts_it_a
 def is_worker(process: psutil.Process) -> bool:
     """Not torchrun, whose arguments name the module too."""
     command = process.cmdline()
-    return "liveavatar_runtime.parallel.worker" in command and "--nnodes" not in command
+    return "liveavatar_workers.rank.worker" in command and "--nnodes" not in command
 
 
 def assert_equal_to_local(file: Path) -> None:

@@ -20,9 +20,9 @@ from liveavatar_runtime.checkpoint import content
 from liveavatar_runtime.checkpoint.content import CHUNK_BYTES, InFile, InMemory, broken_numbers, contents
 from liveavatar_runtime.checkpoint.known_hashes import MOST_ENTRIES, Hashed, KnownHashes
 from liveavatar_runtime.errors import CheckpointError
-from liveavatar_runtime.parallel.create import local_workers
 from liveavatar_runtime.parallel.weights_key import vae_key, weights_key
-from liveavatar_runtime.parallel.worker import parse
+from liveavatar_workers.client.create import local_workers
+from liveavatar_workers.rank.worker import parse
 
 WEIGHT = "blocks.0.ffn.0.weight"
 FILE = "diffusion_pytorch_model.safetensors"

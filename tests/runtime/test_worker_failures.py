@@ -19,9 +19,9 @@ from worker_group import FAILING, end_processes, gone, local_workers, processes_
 
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.parallel.remote import RemoteExecutor
-from liveavatar_runtime.parallel.workers import PACK_ROOT, LocalWorkers
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+from liveavatar_workers.client.executor import RemoteExecutor
+from liveavatar_workers.client.groups import PACK_ROOT, LocalWorkers
 
 StartWorkers = Callable[..., LocalWorkers]
 LIMIT = 10.0
@@ -150,7 +150,7 @@ from dataclasses import replace
 from pathlib import Path
 from tiny_avatar import PLAN, random_conditions
 from worker_group import local_workers
-from liveavatar_runtime.parallel.remote import RemoteExecutor
+from liveavatar_workers.client.executor import RemoteExecutor
 # A shell's background jobs, and what they start, ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 workers = local_workers(Path(sys.argv[1]), 2)

@@ -1,70 +1,30 @@
-"""What workers are made of, without processes: runs as messages, devices, reasons, and the notice of a hang."""
+"""What workers are made of, without processes: devices, reasons, and the notice of a hang."""
 
-import json
+import signal
 import time
-from fractions import Fraction
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import torch
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 from test_gguf import demo_file
-from tiny_avatar import CONFIG, PLAN, Noise, random_conditions
+from tiny_avatar import CONFIG
+from torch._C._distributed_c10d import FileStore
 from worker_group import save_at, save_model
 
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.channel import ChannelError, Message
-from liveavatar_runtime.parallel.create import dtype_in_workers, local_workers, resolve
-from liveavatar_runtime.parallel.devices import check_devices, parse_devices
-from liveavatar_runtime.parallel.failures import AGAIN, Failure, describe
-from liveavatar_runtime.parallel.job import Job, plan_from_json, plan_to_json
-from liveavatar_runtime.parallel.ranks import Progress
+from liveavatar_runtime.parallel.devices import check_devices, parse_devices, resolve
 from liveavatar_runtime.parallel.weights_key import weights_key
-from liveavatar_runtime.sampling.block_loop import RunStart
-from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_workers.client.create import dtype_in_workers, local_workers
+from liveavatar_workers.failures import AGAIN, Ended, describe
+from liveavatar_workers.messages import Failure
+from liveavatar_workers.rank.ranks import OtherRankLost, Progress, is_about_another_rank
 
 CPU = torch.device("cpu")
 Q8_0, Q4_0 = GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0
-
-
-@pytest.mark.parametrize(
-    "plan",
-    [
-        PLAN,
-        ClipPlan(),
-        ClipPlan(fps=Fraction(30000, 1001), relative_distance=(4, 30, 17), sink_policy="reference", shift=2.5),
-        ClipPlan(num_clip=8, segment_clips=3, segment_index=2),
-    ],
-)
-def test_plans_travel_as_json(plan: ClipPlan) -> None:
-    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
-
-
-def test_runs_travel_as_messages() -> None:
-    conditions = random_conditions(actors=2)
-    rings = {"step.0.layer.0.keys": torch.randn(2, 3), "step.0.layer.0.values": torch.randn(2, 3)}
-    start = RunStart(3, {0: torch.randn(16, 1, 8, 8)}, rings)
-    run, *parts = Job.of(7, conditions, PLAN, start, [2, 4]).messages()
-    header = json.loads(json.dumps(run.header))
-    arrived = {name: tensor for part in parts for name, tensor in part.tensors.items()}
-    job = Job.from_messages(Message(header, run.tensors), arrived)
-    assert (job.number, job.plan, job.kept_rings, header["rings"]) == (7, PLAN, {2, 4}, 2)
-    voice = Noise()
-    got = job.conditions(voice)
-    assert got.audio is voice
-    for name in ("text", "reference", "motion", "actor_masks"):
-        assert torch.equal(getattr(got, name), getattr(conditions, name))
-    begun = job.start()
-    assert begun.first_block == 3 and begun.rings == rings
-    assert torch.equal(begun.first_frames[0], start.first_frames[0])
-
-
-def test_a_run_without_a_part_is_refused() -> None:
-    run, *_ = Job.of(7, random_conditions(), PLAN, RunStart(), []).messages()
-    del run.tensors["text"]
-    with pytest.raises(ChannelError, match="'text'"):
-        Job.from_messages(run, None)
 
 
 def test_devices_as_a_user_writes_them() -> None:
@@ -102,18 +62,55 @@ def test_workers_refuse_quantised_precision(tmp_path) -> None:
         local_workers("fsdp", [CPU], CONFIG, tmp_path, [], "fp8_e4m3fn")
 
 
+def failure(rank: int, message: str, trace: str = "", consequence: bool = False) -> Failure:
+    where = f"cuda:{rank} on host"
+    return Failure(rank=rank, where=where, message=message, trace=trace, consequence=consequence)
+
+
 def test_reasons_name_causes_before_consequences() -> None:
-    cause = Failure(1, "cuda:1 on host", "ValueError: no", "Traceback: cause\n")
-    consequence = Failure(0, "cuda:0 on host", "Connection closed", "Traceback: other", consequence=True)
+    cause = failure(1, "ValueError: no", "Traceback: cause\n")
+    consequence = failure(0, "Connection closed", "Traceback: other", consequence=True)
+    killed, terminated, exited = Ended(-signal.SIGKILL), Ended(-signal.SIGTERM), Ended(1)
     text = describe([consequence, cause], {}, "silence")
     assert text == f"The workers ended: rank 1 (cuda:1 on host): ValueError: no.\n{AGAIN}\nTraceback: cause"
-    assert "rank 1 was killed (SIGKILL)" in describe([consequence], {1: "was killed (SIGKILL)"}, "silence")
-    assert "rank 0" not in describe([cause], {0: "exited with code 1"}, "silence")
-    killed = {1: "was killed (SIGKILL)", 0: "was killed (SIGTERM)"}
-    assert describe([], killed, "silence").startswith("The workers ended: rank 1 was killed (SIGKILL).")
-    assert "rank 0 exited with code 1" in describe([], {0: "exited with code 1"}, "silence")
+    assert "rank 1 was killed (SIGKILL)" in describe([consequence], {1: killed}, "silence")
+    assert "rank 0" not in describe([cause], {0: exited}, "silence")
+    assert describe([], {1: killed, 0: terminated}, "silence").startswith(
+        "The workers ended: rank 1 was killed (SIGKILL)."
+    )
+    assert "rank 0 exited with code 1" in describe([], {0: exited}, "silence")
+    assert "rank 0 was killed (SIGTERM)" in describe([], {0: terminated}, "silence")
     assert "Connection closed" in describe([consequence], {}, "silence")
     assert describe([], {}, "silence").startswith("The workers ended: silence.")
+
+
+def raised(raise_it: Callable[[], object]) -> Exception:
+    try:
+        raise_it()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_what_another_rank_is_to_blame_for_is_told_by_where_it_was_raised(tmp_path) -> None:
+    """Not by its words: an error of the model that speaks of a closed connection is a cause."""
+
+    def without_the_others() -> None:
+        store = FileStore(str(tmp_path / "store"), 2)
+        torch.distributed.init_process_group(
+            "gloo", store=store, rank=0, world_size=2, timeout=timedelta(milliseconds=100)
+        )
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("NCCL: Connection closed by gloo")
+
+    def own() -> None:
+        raise RuntimeError("Connection closed by NCCL, Broken pipe in gloo")
+
+    assert is_about_another_rank(raised(without_the_others))
+    assert is_about_another_rank(OtherRankLost("gone"))
+    assert not is_about_another_rank(raised(own)) and not is_about_another_rank(raised(full))
+    assert not is_about_another_rank(ValueError("Connection reset"))
 
 
 def test_a_hang_is_told_from_slow_work() -> None:
@@ -167,7 +164,7 @@ def test_packed_weights_are_told_apart(tmp_path) -> None:
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, None])
 def test_what_workers_compute_in_is_known_before_they_start(tmp_path, stored) -> None:
-    """Equal to what they tell once they run (`about["dtype"]`); None stands for packed weights."""
+    """Equal to what they tell once they run (`Ready.dtype`); None stands for packed weights."""
     if stored is None:
         file = demo_file(tmp_path / "packed.gguf", Q8_0)
     else:

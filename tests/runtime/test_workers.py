@@ -3,21 +3,25 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_avatar import PLAN, random_conditions, random_model
+from msgspec import structs
+from tiny_avatar import PLAN, Noise, random_conditions, random_model
+from wire_peers import LOOPBACK, RawClient
 from worker_group import local_workers, open_descriptors, processes_below, save_model
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.parallel.remote import RemoteExecutor
-from liveavatar_runtime.parallel.remote_decoder import RemoteDecoder
-from liveavatar_runtime.parallel.workers import LocalWorkers
 from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+from liveavatar_workers.client.decoder import RemoteDecoder
+from liveavatar_workers.client.executor import RemoteExecutor
+from liveavatar_workers.client.groups import LocalWorkers
+from liveavatar_workers.messages import Block, More, Ready, Run, RunRefused, Voice, WantVoice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -73,8 +77,8 @@ def test_other_numbers_of_ranks_give_the_same_latents(
 ) -> None:
     group = start_workers(model_folder, ranks, "--executor", executor)
     assert_same(RemoteExecutor(group), local)
-    about = group.link(lambda: None).about["ranks"]
-    held, caches = [rank["bytes"] for rank in about], [rank["caches"] for rank in about]
+    about = group.link(lambda: None).about.ranks
+    held, caches = [rank.bytes for rank in about], [rank.caches for rank in about]
     shape = local.model.cache_shape(PLAN.grid, PLAN.steps, PLAN.window_blocks, LATENT_FRAMES_PER_BLOCK)
     whole_cache = ResidentCache(shape, local.model.layers, torch.float32, CPU).nbytes
     whole, layers = weight_bytes(local.model), weight_bytes(local.model.blocks)
@@ -187,6 +191,58 @@ def test_interruption_while_the_workers_compute(workers: LocalWorkers, remote: R
     with pytest.raises(Stop):
         list(RemoteExecutor(workers, poll).run(random_conditions(), replace(PLAN, steps=50)))
     assert next(remote.run(random_conditions(), PLAN)).index == 0
+
+
+def raw_link(workers: LocalWorkers) -> RawClient:
+    """A ComfyUI with the group's keys that may say anything."""
+    group = workers._groups[0]
+    return RawClient((LOOPBACK, group._port), group._own, group._theirs.public).hello()
+
+
+def test_malformed_runs_are_answered_and_the_group_goes_on(
+    workers: LocalWorkers, remote: RemoteExecutor, local: LocalExecutor
+) -> None:
+    """What has the right form and makes no sense for this model, from one that knows the keys."""
+    assert_same(remote, local, replace(PLAN, num_clip=1))
+    pid = workers.pid
+    run = Run.of(1, random_conditions(), PLAN, RunStart(), [])
+    wrong_runs: list[tuple[dict[str, Any], str]] = [
+        ({"text": torch.zeros(5, 17)}, "text is float32"),
+        ({"motion": torch.zeros(16, 18, 8, 8)}, "motion is float32"),
+        ({"plan": replace(PLAN, num_clip=10), "first_block": 15}, "the first latent frame of block 0 is needed"),
+        ({"actor_masks": torch.ones(3, 3, *PLAN.grid)}, "audio is float32 [1, 25, 8, 12]; it must be [3, 25, 8, 12]"),
+    ]
+    for number, (fields, told) in enumerate(wrong_runs, 10):
+        raw = raw_link(workers)
+        assert isinstance(raw.answer(), Ready)
+        raw.say(structs.replace(run, number=number, **fields))
+        raw.say(More(number=number, block=15))
+        while isinstance(answer := raw.answer(), WantVoice):
+            raw.say(Voice(number=number, first=answer.first, audio=Noise().frames(answer.first, answer.count)))
+        assert isinstance(answer, RunRefused) and told in answer.reason, (fields.keys(), answer)
+        raw.close()
+    for voice in (torch.zeros(1, 1, 8, 12), Noise().frames(0, 11)):
+        raw = raw_link(workers)
+        assert isinstance(raw.answer(), Ready)
+        raw.say(run)
+        raw.say(More(number=1, block=0))
+        asked = raw.answer()
+        raw.say(Voice(number=1, first=asked.first, audio=voice))
+        while isinstance(answer := raw.answer(), WantVoice):
+            raw.say(Voice(number=1, first=answer.first, audio=voice))
+        assert isinstance(answer, RunRefused) and "audio is float32" in answer.reason
+        raw.close()
+    # These sessions took the group over; it has stayed the same one, and does right what is right.
+    raw = raw_link(workers)
+    assert isinstance(raw.answer(), Ready)
+    raw.say(structs.replace(run, number=20))
+    raw.say(More(number=20, block=0))
+    while not isinstance(answer := raw.answer(), Block):
+        if isinstance(answer, WantVoice):
+            raw.say(Voice(number=20, first=answer.first, audio=Noise().frames(answer.first, answer.count)))
+    assert torch.equal(answer.latents, next(local.run(random_conditions(), PLAN)).latents)
+    raw.close()
+    assert workers.pid == pid
 
 
 def test_many_runs_leave_nothing_behind(workers: LocalWorkers, remote: RemoteExecutor) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from liveavatar_runtime.aligned import ALIGNMENT
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.parallel.workers import WORKER, LocalWorkers
+from liveavatar_workers.client.groups import WORKER, LocalWorkers
 
 ODD_OFFSET = 60
 """Where products of the same numbers have other last bits than at 0, on processors on which that matters."""

@@ -33,7 +33,7 @@ def running_workers(server):
     for process in psutil.Process(server.process_id).children(recursive=True):
         # One that is just ending has no command any more.
         with contextlib.suppress(psutil.Error):
-            found += [process] if "liveavatar_runtime.parallel" in " ".join(process.cmdline()) else []
+            found += [process] if "liveavatar_workers.rank" in " ".join(process.cmdline()) else []
     return found
 
 
@@ -93,8 +93,9 @@ def forget_models(server):
         ({"executor": "local", "devices": "cpu,cpu"}, "local runs on one device"),
         ({"executor": "fsdp", "devices": "cpu,cpu", "precision": "fp8_e4m3fn"}, "precision is fp8_e4m3fn"),
         ({"executor": "magic"}, "executor is 'magic'"),
-        ({"workers": "nonsense"}, "is not an address of workers"),
-        ({"workers": "127.0.0.1:1"}, "the workers' token is missing"),
+        ({"workers": "nonsense"}, "is no name of a group"),
+        ({"workers": "127.0.0.1:1"}, "an address is not taken from a workflow"),
+        ({"workers": "127.0.0.1:1"}, "[NAME]\naddress = 127.0.0.1:1\nkey = PUBLIC KEY"),
     ],
 )
 def test_wrong_choices_are_told_before_anything_starts(server, short_clip, loader, message):

@@ -17,6 +17,8 @@ from test_executors import last_frame, run
 from test_spool import SMALL, sampled
 from worker_group import end_processes
 
+from liveavatar_workers.keys import make_files
+
 LOADER, SAMPLER, DECODE = "LiveAvatar_LoadAvatarModel", "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
 MODEL = ROOT / "demo" / "liveavatar-demo"
@@ -27,9 +29,11 @@ LIMIT = 10.0
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base folder with a token, and a VAE that is not the demo's."""
+    """A base folder with the keys of both sides, and a VAE that is not the demo's."""
     base = make_base(tmp_path_factory.mktemp("base"))
-    (base / "user" / "liveavatar-workers-token").write_text("a token for this test only\n")
+    make_files(base / "studio")
+    make_files(base / "comfyui")
+    (base / "comfyui.key").rename(base / "user" / "liveavatar-comfyui.key")
     (base / "models" / "vae").mkdir()
     weights = load_file(VAE)
     save_file({name: 1.01 * tensor for name, tensor in weights.items()}, base / "models" / "vae" / "other.safetensors")
@@ -40,11 +44,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(base: Path) -> Iterator[str]:
     """Of two ranks that sample and one that decodes."""
     address = f"127.0.0.1:{free_port()}"
+    key = (base / "studio.pub").read_text().split()[-1]
+    (base / "user" / "liveavatar-workers.ini").write_text(f"[studio]\naddress = {address}\nkey = {key}\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "3"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--max-restarts", "100"]
-    command += ["-m", "liveavatar_runtime.parallel.worker", "--model", str(MODEL), "--executor", "layer_pipeline"]
+    command += ["-m", "liveavatar_workers.rank.worker", "--model", str(MODEL), "--executor", "layer_pipeline"]
     command += ["--vae", str(VAE), "--listen", address]
-    command += ["--token-file", str(base / "user" / "liveavatar-workers-token")]
+    command += ["--key", str(base / "studio.key"), "--clients", str(base / "comfyui.pub")]
     own = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))}
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own})
     yield address
@@ -69,7 +75,7 @@ def comfy(base: Path, begun: tuple[int, str]) -> Iterator[ComfyServer]:
 
 def prompt_of(short_clip, address: str, decoder: str = "auto", **inputs):
     prompt = short_clip(**inputs)
-    prompt.set(LOADER, workers=address)
+    prompt.set(LOADER, workers="studio")
     prompt.set(DECODE, decoder=decoder)
     return prompt
 
@@ -90,7 +96,7 @@ def test_a_video_that_workers_began_is_continued_after_comfyui_restarts(comfy, b
 
 def test_the_video_is_that_of_one_process(comfy, address, short_clip):
     expected = last_frame(comfy, run(comfy, short_clip, "local", executor="local")[1])
-    prompt, result = run(comfy, short_clip, "torchrun", workers=address)
+    prompt, result = run(comfy, short_clip, "torchrun", workers="studio")
     assert np.array_equal(last_frame(comfy, result), expected)
     assert "Decoded by rank 2" in result.told(prompt.id(DECODE))
 

@@ -1,0 +1,150 @@
+"""The executor of runs that workers compute: on this machine for FSDP, or on others."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.planning.memory import ON_DEVICE, Placement
+from liveavatar_runtime.sampling.block_loop import (
+    FROM_THE_BEGINNING,
+    AfterStep,
+    Evaluation,
+    KeepRings,
+    LatentBlock,
+    RunStart,
+)
+from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+from ..messages import Block, Cancel, More, Release, Ring, Rings, Run, RunRefused, Step, WantRings
+from ..wire.endpoint import ConnectionLost
+from .groups import Workers
+from .link import Link, Poll
+
+Kind = TypeVar("Kind", Block, Ring, Rings)
+NUMBER_BITS = 48
+
+
+def never() -> None:
+    """No interruption."""
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteExecutor:
+    """`poll` is called while the workers compute and may raise to interrupt; `placement`: of each rank's caches."""
+
+    workers: Workers
+    poll: Poll = never
+    placement: Placement = ON_DEVICE
+
+    def run(
+        self,
+        conditions: Conditions,
+        plan: ClipPlan,
+        start: RunStart = FROM_THE_BEGINNING,
+        after_step: AfterStep | None = None,
+        keep_rings: KeepRings | None = None,
+    ) -> "RemoteRun":
+        blocks = range(start.first_block, plan.num_blocks)
+        kept = [block for block in blocks if keep_rings is not None and keep_rings(block)]
+        run = Run.of(secrets.randbits(NUMBER_BITS), conditions, plan, start, kept).on(self.placement)
+        return RemoteRun(self, run, conditions, start, after_step)
+
+
+class RemoteRun(Iterator[LatentBlock]):
+    """Blocks are computed when they are asked for; the workers are started by the first one."""
+
+    def __init__(
+        self, executor: RemoteExecutor, run: Run, conditions: Conditions, start: RunStart, after_step: AfterStep | None
+    ) -> None:
+        self._workers, self._poll = executor.workers, executor.poll
+        self._run, self._conditions, self._rings = run, conditions, start.rings
+        self._after_step = after_step
+        self._link: Link | None = None
+        self._next = run.first_block
+        self._open = True
+
+    def __next__(self) -> LatentBlock:
+        if not self._open or self._next >= self._run.plan.num_blocks:
+            self.close()
+            raise StopIteration
+        link = self._link or self._workers.link(self._poll)
+        try:
+            if self._link is None:
+                self._start(link)
+            link.send(More(number=self._run.number, block=self._next))
+            block = self._receive_block(link)
+        except ConnectionLost as error:
+            self._open = False
+            raise self._workers.failure(link) from error
+        except BaseException:
+            self._cancel()
+            raise
+        self._next += 1
+        return block
+
+    def rings(self) -> dict[str, Tensor] | None:
+        """Ends the run. None when nothing was sampled, the workers have finished one more block, or they are gone."""
+        self._cancel()
+        if self._link is None or self._next == self._run.first_block:
+            return None
+        with contextlib.suppress(ConnectionLost):
+            self._link.send(WantRings(number=self._run.number, after=self._next - 1))
+            count = self._receive(self._link, Rings).count
+            return None if count is None else self._receive_rings(self._link, count)
+        return None
+
+    def close(self) -> None:
+        self._cancel()
+        if self._link is not None:
+            with contextlib.suppress(ConnectionLost):
+                self._link.send(Release(number=self._run.number))
+        self._link = None
+
+    def _start(self, link: Link) -> None:
+        self._link = link
+        link.begin(self._run.number, self._conditions.audio)
+        link.send(self._run)
+        for name, tensor in (self._rings or {}).items():
+            link.send(Ring(number=self._run.number, name=name, tensor=tensor))
+
+    def _cancel(self) -> None:
+        if self._link is not None and self._open:
+            with contextlib.suppress(ConnectionLost):
+                self._link.send(Cancel(number=self._run.number))
+        self._open = False
+
+    def _receive_block(self, link: Link) -> LatentBlock:
+        block, plan = self._receive(link, Block), self._run.plan
+        expected = (self._next, plan.clip_of(self._next), plan.latent_size)
+        if (block.index, block.clip, tuple(block.latents.shape[2:])) != expected:
+            raise MachineError(
+                f"the workers gave block {block.index} of clip {block.clip}, {list(block.latents.shape)}, instead of "
+                f"block {expected[0]} of clip {expected[1]}, {list(expected[2])}"
+            )
+        for rank, size in zip(link.about.ranks, block.caches or (), strict=False):
+            rank.caches = size
+        rings = None if block.rings is None else self._receive_rings(link, block.rings)
+        return LatentBlock(block.index, block.clip, block.latents, rings)
+
+    def _receive_rings(self, link: Link, count: int) -> dict[str, Tensor]:
+        rings = [self._receive(link, Ring) for _ in range(count)]
+        return {ring.name: ring.tensor for ring in rings}
+
+    def _receive(self, link: Link, kind: type[Kind]) -> Kind:
+        """The next message of a kind; steps that are reported before it go to `after_step`."""
+        while True:
+            message = link.receive(self._run.number, self._poll)
+            if isinstance(message, kind):
+                return message
+            if isinstance(message, RunRefused):
+                raise InputError(message.reason)
+            if isinstance(message, Step) and self._after_step is not None and self._open:
+                self._after_step(
+                    Evaluation(message.block, message.step, message.sigma, message.latents, message.velocity)
+                )

@@ -1,0 +1,1 @@
+"""What the processes of workers run: the launcher, and one rank each."""

@@ -1,0 +1,242 @@
+"""One rank of a pipeline in worker processes: it runs one stage; rank 0 also passes on what ComfyUI and ranks want."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.parallel.pipelines import cache_maker
+from liveavatar_runtime.parallel.schedule import PipelineSchedule
+from liveavatar_runtime.parallel.stage import Result, RingPart, StageTask, run_told
+from liveavatar_runtime.parallel.transport import StageStopped
+from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
+from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+from ..messages import (
+    Block,
+    Cancelled,
+    End,
+    RankBlock,
+    RankRings,
+    RankStep,
+    RankVoice,
+    RankWantsVoice,
+    Ring,
+    Run,
+    RunRefused,
+    Step,
+    Stop,
+    WantVoice,
+)
+from .cache_bytes import cache_bytes, measured
+from .desk import Desk, RunCancelled
+from .mailbox import DistributedTransport, Mailbox, file_letter
+from .post import PostOffice
+from .ranks import Rank
+
+BLOCKS_AHEAD = 1
+"""How many more blocks than the stages hold may be begun before ComfyUI asks for them."""
+
+
+@dataclass(frozen=True)
+class PipelinePart:
+    """What a rank runs: its part of the model, and the schedule of all ranks for a plan."""
+
+    model: CausalWanS2V
+    dtype: torch.dtype
+    schedule: Callable[[ClipPlan], PipelineSchedule]
+
+
+class PipelineWorker:
+    """All ranks make theirs together, and run the same jobs in the same order. It is its stage's `Output`."""
+
+    def __init__(self, rank: Rank, desk: Desk | None, part: PipelinePart) -> None:
+        self._rank, self._desk, self._part = rank, desk, part
+        self._mailbox = Mailbox()
+        self._number = 0
+        self._results: Results | None = None
+        self._office = PostOffice(rank, self._receive)
+
+    def run(self, request: Run, start: RunStart) -> None:
+        """Until ComfyUI has all blocks, or wants no more; what came of it is told to ComfyUI."""
+        mailbox, rank = self._mailbox, self._rank
+        mailbox.begin(mailbox.run + 1)
+        self._number = request.number
+        transport = DistributedTransport(rank, self._office, mailbox, lambda: self._is_cancelled(request))
+        why = None
+        try:
+            schedule = self._part.schedule(request.plan)
+            self._results = None if self._desk is None else Results(rank, self._desk, request, schedule)
+            if rank.number < len(schedule.parts):
+                self._run_stage(request, start, schedule, transport)
+            if self._results is not None:
+                results = self._results
+                with rank.progress.expected(False):
+                    mailbox.wait(lambda: results.complete or None, transport.check)
+        except StageStopped:
+            why = mailbox.stopped
+        except RunCancelled:
+            why = ""
+        except InputError as error:
+            why = str(error)
+            if not rank.leads:
+                self._office.send(0, Stop(run=mailbox.run, why=why))
+        if rank.leads and self._desk is not None:
+            self._conclude(self._desk, request, why)
+
+    def put(self, result: Result) -> None:
+        """A result of this rank's stage goes to rank 0."""
+        run = self._mailbox.run
+        if isinstance(result, Evaluation):
+            self._office.send(0, RankStep(run=run, step=step_message(self._number, result)))
+        elif isinstance(result, RingPart):
+            self._office.send(0, RankRings(run=run, block=result.block, tensors=dict(result.tensors)))
+        else:
+            self._office.send(0, RankBlock(run=run, block=result.index, latents=result.latents))
+
+    def voice(self, request: Run, first: int, count: int, ahead: int) -> Tensor:
+        """Features of a block's video frames: on rank 0 from ComfyUI, once it may be begun; on others from rank 0."""
+        with self._rank.progress.expected(False):
+            if self._desk is not None:
+                wanted = max(request.first_block, first // FRAMES_PER_BLOCK - ahead)
+                self._desk.wait_until_wanted(request.number, wanted)
+                return self._desk.voice(request.number, first, count).audio
+            want = WantVoice(number=request.number, first=first, count=count)
+            self._office.send(0, RankWantsVoice(run=self._mailbox.run, want=want))
+            return self._mailbox.take(("voice", first), self._check_stopped)["audio"]
+
+    def _run_stage(
+        self, request: Run, start: RunStart, schedule: PipelineSchedule, transport: DistributedTransport
+    ) -> None:
+        kept = frozenset(request.kept_rings)
+        task = StageTask(
+            schedule=schedule,
+            plan=request.plan,
+            conditions=request.conditions(Voice(self, request, schedule.blocks_in_flight() + BLOCKS_AHEAD)),
+            dtype=self._part.dtype,
+            start=start,
+            keep_rings=lambda block: block in kept,
+            want_evaluations=True,
+            make_cache=measured(self._rank, cache_maker(request.placement)),
+            placement=request.placement,
+        )
+        with torch.inference_mode():
+            run_told(self._rank.number, self._part.model, self._rank.device, task, transport, self)
+
+    def _conclude(self, desk: Desk, request: Run, why: str | None) -> None:
+        if why is None:
+            desk.send(End(number=request.number))
+            return
+        for number in range(1, self._rank.size):
+            self._office.send(number, Stop(run=self._mailbox.run, why=why))
+        refused = RunRefused(number=request.number, reason=why)
+        desk.send(refused if why else Cancelled(number=request.number))
+
+    def _is_cancelled(self, request: Run) -> bool:
+        return self._desk is not None and self._desk.is_cancelled(request.number)
+
+    def _check_stopped(self) -> None:
+        if self._mailbox.stopped is not None:
+            raise StageStopped
+        self._office.check()
+
+    def _receive(self, source: int, message: Any) -> None:
+        """A letter of another rank, or a result of this one."""
+        if isinstance(message, RankWantsVoice):
+            self._answer(source, message)
+        elif isinstance(message, (RankStep, RankRings, RankBlock)):
+            if self._results is not None and message.run == self._mailbox.run:
+                self._results.put(message)
+                self._mailbox.wake()
+        else:
+            file_letter(self._mailbox, source, message)
+
+    def _answer(self, source: int, asked: RankWantsVoice) -> None:
+        assert self._desk is not None
+        want = asked.want
+        try:
+            voice = self._desk.voice(want.number, want.first, want.count)
+        except RunCancelled:
+            # Rank 0's stage notices it too, and stops all.
+            return
+        except InputError as error:
+            self._mailbox.stop(asked.run, str(error))
+            return
+        self._office.send(source, RankVoice(run=asked.run, first=want.first, audio=voice.audio))
+
+
+@dataclass(frozen=True)
+class Voice:
+    """The voice of a run's conditions on one rank."""
+
+    worker: PipelineWorker
+    request: Run
+    ahead: int
+
+    def frames(self, first: int, count: int) -> Tensor:
+        return self.worker.voice(self.request, first, count, self.ahead)
+
+
+class Results:
+    """On rank 0: puts together what the stages give, and sends it to ComfyUI, blocks in order."""
+
+    def __init__(self, rank: Rank, desk: Desk, request: Run, schedule: PipelineSchedule) -> None:
+        self._rank, self._desk, self._request = rank, desk, request
+        self._stages = len(schedule.parts)
+        self._parts = sum(len(part.steps) for part in schedule.parts)
+        self._kept = frozenset(request.kept_rings)
+        self._lock = threading.Lock()
+        self._rings: dict[int, list[dict[str, Tensor]]] = defaultdict(list)
+        self._finished: dict[int, Tensor] = {}
+        self._next = request.first_block
+
+    @property
+    def complete(self) -> bool:
+        return self._next >= self._request.plan.num_blocks
+
+    def put(self, message: RankStep | RankRings | RankBlock) -> None:
+        with self._lock:
+            if isinstance(message, RankStep):
+                self._desk.send(message.step)
+            elif isinstance(message, RankRings):
+                self._rings[message.block].append(message.tensors)
+            else:
+                self._finished[message.block] = message.latents
+            while self._next in self._finished and self._has_rings(self._next):
+                self._send(self._next)
+                self._next += 1
+
+    def _has_rings(self, block: int) -> bool:
+        return block not in self._kept or len(self._rings[block]) == self._parts
+
+    def _send(self, block: int) -> None:
+        parts = self._rings.pop(block, None)
+        rings = None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
+        caches = cache_bytes(self._rank, self._stages) if block == self._request.first_block else None
+        finished = LatentBlock(block, self._request.plan.clip_of(block), self._finished.pop(block), rings)
+        send_block(self._desk, self._request, finished, caches)
+
+
+def send_block(desk: Desk, request: Run, block: LatentBlock, caches: list[int] | None) -> None:
+    """A finished block to ComfyUI, then one message for each tensor of its rings.
+
+    `caches`: with a run's first block, the bytes of caches on each rank.
+    """
+    count = None if block.rings is None else len(block.rings)
+    number = request.number
+    desk.send(
+        Block(number=number, index=block.index, clip=block.clip, latents=block.latents, rings=count, caches=caches)
+    )
+    for name, tensor in (block.rings or {}).items():
+        desk.send(Ring(number=number, name=name, tensor=tensor))
+
+
+def step_message(number: int, of: Evaluation) -> Step:
+    return Step(number=number, block=of.block, step=of.step, sigma=of.sigma, latents=of.latents, velocity=of.velocity)

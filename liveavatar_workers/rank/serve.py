@@ -1,0 +1,159 @@
+"""What all ranks do together: the runs that ComfyUI asks for, one after the other."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.parallel.executor import Executor
+from liveavatar_runtime.parallel.executor import Run as ExecutorRun
+from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.sampling.block_loop import Evaluation
+
+from ..messages import Cancelled, End, Go, Release, Ring, Rings, Run, RunRefused, WantRings
+from .cache_bytes import cache_bytes, measured
+from .desk import Desk, RunCancelled, refuse_misfits
+from .pipeline_worker import PipelinePart, PipelineWorker, send_block, step_message
+from .ranks import Rank
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What runs jobs on this rank, its model, and the bytes of weights that it holds for it."""
+
+    executor: Executor | PipelinePart
+    config: AvatarConfig
+    dtype: torch.dtype
+    bytes: int
+
+
+def serve(rank: Rank, desk: Desk | None, loaded: Loaded) -> None:
+    """Until the process is ended."""
+    executor = loaded.executor
+    pipeline = PipelineWorker(rank, desk, executor) if isinstance(executor, PipelinePart) else None
+    run: ExecutorRun | None = None
+    last = -1
+    while True:
+        request = rank.share(next_request(desk, loaded.config) if desk else None)
+        if isinstance(request, (Run, Release)) and run is not None:
+            run.close()
+            run = None
+        if isinstance(request, Run):
+            session = RankRun(rank, desk, request)
+            with rank.progress.expected(True):
+                run, last = session.run(executor, pipeline)
+        elif isinstance(request, WantRings) and desk is not None:
+            # ComfyUI may have interrupted while the next block was already on its way to it.
+            rings = run.rings() if run is not None and request.after == last else None
+            send_rings(desk, request.number, rings)
+
+
+def next_request(desk: Desk, config: AvatarConfig) -> Any:
+    """The next one that ranks can work on; a run for another model is refused."""
+    while True:
+        request = desk.next_request()
+        if not isinstance(request, Run):
+            return request
+        try:
+            refuse_misfits(partial(request.check_for, config))
+        except InputError as error:
+            desk.send(RunRefused(number=request.number, reason=str(error)))
+            continue
+        return request
+
+
+def send_rings(desk: Desk, number: int, rings: Mapping[str, Tensor] | None) -> None:
+    """Announce their number, then one message for each tensor."""
+    desk.send(Rings(number=number, count=None if rings is None else len(rings)))
+    for name, tensor in (rings or {}).items():
+        desk.send(Ring(number=number, name=name, tensor=tensor))
+
+
+@dataclass(frozen=True)
+class RankRun:
+    """One run, on one rank; `desk` on rank 0. It is the run's voice: `frames` asks ComfyUI for it."""
+
+    rank: Rank
+    desk: Desk | None
+    request: Run
+
+    def run(self, executor: Executor | PipelinePart, pipeline: PipelineWorker | None) -> tuple[ExecutorRun | None, int]:
+        """Sends all blocks that ComfyUI wants; returns the run if it still has its rings, and its last block."""
+        run: ExecutorRun | None = None
+        last, request = -1, self.request
+        try:
+            start = request.start(self._receive_rings(request.rings))
+            if isinstance(executor, PipelinePart):
+                assert pipeline is not None
+                pipeline.run(request, start)
+                return None, last
+            if isinstance(executor, LocalExecutor):
+                executor = LocalExecutor.placed(executor.model, executor.device, executor.dtype, request.placement)
+                executor = replace(executor, make_cache=measured(self.rank, executor.make_cache))
+            kept = frozenset(request.kept_rings)
+            run = executor.run(
+                request.conditions(self), request.plan, start, self._after_step, lambda block: block in kept
+            )
+            for index in range(request.first_block, request.plan.num_blocks):
+                self._share(partial(self._wait_until_wanted, index))
+                block = next(run)
+                last = block.index
+                if self.desk is not None:
+                    caches = cache_bytes(self.rank, self.rank.size) if index == request.first_block else None
+                    send_block(self.desk, request, block, caches)
+                self.rank.progress.settle()
+            self._send(End(number=request.number))
+        except RunCancelled:
+            self._send(Cancelled(number=request.number))
+        except InputError as error:
+            self._send(RunRefused(number=request.number, reason=str(error)))
+        return run, last
+
+    def frames(self, first: int, count: int) -> Tensor:
+        """Voice features, from ComfyUI; all ranks ask for the same ones in the same order."""
+        return self._share(lambda desk: desk.voice(self.request.number, first, count)).audio
+
+    def _receive_rings(self, count: int | None) -> dict[str, Tensor] | None:
+        if count is None:
+            return None
+        rings = [self._share(lambda desk: desk.next_ring(self.request.number)) for _ in range(count)]
+        return {ring.name: ring.tensor for ring in rings}
+
+    def _wait_until_wanted(self, block: int, desk: Desk) -> Go:
+        desk.wait_until_wanted(self.request.number, block)
+        return Go()
+
+    def _share(self, ask: Callable[[Desk], Any]) -> Any:
+        """What rank 0 gets from ComfyUI, on all ranks. Raises RunCancelled or InputError on all of them."""
+        with self.rank.progress.expected(False):
+            message = None if self.desk is None else self._asked(self.desk, ask)
+            message = self.rank.share(message)
+        if isinstance(message, Cancelled):
+            raise RunCancelled
+        if isinstance(message, RunRefused):
+            raise InputError(message.reason)
+        return message
+
+    def _asked(self, desk: Desk, ask: Callable[[Desk], Any]) -> Any:
+        try:
+            return ask(desk)
+        except RunCancelled:
+            return Cancelled(number=self.request.number)
+        except InputError as error:
+            return RunRefused(number=self.request.number, reason=str(error))
+
+    def _after_step(self, evaluation: Evaluation) -> None:
+        self.rank.progress.mark()
+        if self.desk is not None:
+            self.desk.send(step_message(self.request.number, evaluation))
+        if self.rank.agree(self.desk is not None and self.desk.is_cancelled(self.request.number)):
+            raise RunCancelled
+
+    def _send(self, message: End | Cancelled | RunRefused) -> None:
+        if self.desk is not None:
+            self.desk.send(message)

@@ -1,0 +1,1 @@
+"""How messages travel: their encoding, and connections by ZeroMQ with CURVE keys."""
