@@ -1,8 +1,9 @@
 """Errors of the system while files are read and written, in the user's words."""
 
 import errno
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import MachineError, reason_of
@@ -26,7 +27,23 @@ def what_to_do(error: BaseException) -> str:
         return "Allow ComfyUI more open files (ulimit -n), or restart it, then run again."
     if number in REFUSED:
         return "Allow ComfyUI to read and write there, then run again."
-    return "Check that the disk works and its folder is writable, then run again."
+    return _in_the_way(error) or "Check that the disk works and its folder is writable, then run again."
+
+
+def _in_the_way(error: BaseException) -> str:
+    """What stands where a folder must be, at the error's path or on the way to it, and what to do; or ""."""
+    path = getattr(error, "filename", None)
+    if not isinstance(path, str) or not isinstance(error, (NotADirectoryError, FileExistsError, FileNotFoundError)):
+        return ""
+    with suppress(OSError, ValueError):
+        for place in (Path(path), *Path(path).parents):
+            if place.is_symlink() and not place.exists():
+                return (
+                    f"{place} is a link to {os.readlink(place)}, which is not there: bring it back or remove the link."
+                )
+            if place.is_file():
+                return f"{place} is a file where a folder must be: move it away, then run again."
+    return ""
 
 
 @contextmanager

@@ -39,17 +39,17 @@ def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
     if bundle.wav2vec2 is None:
         return None
     from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-    from liveavatar_runtime.checkpoint.reading import read_json, readable
+    from liveavatar_runtime.checkpoint.reading import first_file, read_json, readable
     from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
 
     weights = next((f for f in (*bundle.wav2vec2.glob("*.safetensors"), *bundle.wav2vec2.glob("*.bin"))), None)
     if weights is None:
         raise CheckpointError(f"{bundle.wav2vec2} holds no weights; it needs model.safetensors")
-    config = bundle.wav2vec2 / "config.json"
+    config = first_file(bundle.wav2vec2, ("config.json",))
     with readable(weights, "an audio encoder"):
         # Read, not mapped: the encoder would keep the file mapped as long as it lives, though it needs all of it.
         tensors, _ = read_tensors(weights, mapped=False)
-        return BundleAudioEncoder(load_wav2vec2(tensors, read_json(config) if config.is_file() else None))
+        return BundleAudioEncoder(load_wav2vec2(tensors, read_json(config) if config else None))
 
 
 class BundleAudioEncoder:

@@ -23,7 +23,7 @@ from liveavatar_runtime.aligned import STAYS_ON_DISK
 from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
 from liveavatar_runtime.disk import told
 from liveavatar_runtime.dit.attention import sdpa
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import CheckpointError, InputError
 from liveavatar_runtime.sampling.block_loop import Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
 
@@ -83,7 +83,15 @@ def maps_files() -> bool:
 
 
 def model_path(folder: str, name: str) -> Path:
-    return Path(folder_paths.get_full_path_or_raise(folder, name))
+    """Of a name from a list. Raises CheckpointError when nothing that can be read is there any more."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        roots = ", ".join(folder_paths.get_folder_paths(folder))
+        raise CheckpointError(
+            f"{name} is no file in {roots}: it was moved or removed since, or it is a link whose target is not there. "
+            "Put the file itself there, or choose another one (R reads the lists anew)."
+        )
+    return Path(path)
 
 
 def user_file(name: str) -> Path:

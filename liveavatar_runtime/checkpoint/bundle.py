@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .detect import config_beside
-from .reading import read_json
+from .reading import first_file, read_json
 
 MODEL_PATTERN = "diffusion_pytorch_model*.safetensors*"
 VAE_NAMES = ("Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth")
@@ -63,26 +63,23 @@ def is_bundle(folder: str | Path) -> bool:
 
 
 def find_bundle(folder: str | Path) -> Bundle:
-    """Paths of the folder's parts. Raises CheckpointError when it holds no S2V transformer or no config of one."""
+    """Paths of the folder's parts. Raises CheckpointError when it holds no S2V transformer or no config of one,
+    or something else than a file, such as a link to nothing, in place of a part."""
     folder = Path(folder)
     if not is_bundle(folder) or config_beside(folder) is None:
         raise CheckpointError(
             f"{folder} is not a Live Avatar model folder; it must hold config.json (model_type s2v) and "
             f"{MODEL_PATTERN}, as the official Wan2.2-S2V-14B folder does"
         )
-    text_encoder = _existing(folder, TEXT_ENCODER_NAMES)
+    text_encoder = first_file(folder, TEXT_ENCODER_NAMES)
     return Bundle(
         folder=folder,
         config=folder / "config.json",
         model=folder,
-        vae=_existing(folder, VAE_NAMES),
+        vae=first_file(folder, VAE_NAMES),
         text_encoder=text_encoder,
-        text_config=_existing(folder, TEXT_CONFIG_NAMES),
-        tokenizer=_existing(folder, TOKENIZER_NAMES),
+        text_config=first_file(folder, TEXT_CONFIG_NAMES),
+        tokenizer=first_file(folder, TOKENIZER_NAMES),
         wav2vec2=next((path for path in sorted(folder.glob(AUDIO_ENCODER_PATTERN)) if path.is_dir()), None),
-        lora=_existing(folder, LORA_NAMES),
+        lora=first_file(folder, LORA_NAMES),
     )
-
-
-def _existing(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)

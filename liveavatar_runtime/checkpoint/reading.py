@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,18 @@ def regular_file(path: Path) -> Path:
         raise CheckpointError(f"{path} is a folder; a file must be there")
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is a pipe or a device, not a file; put the file itself there")
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(f"{path} is a link to {os.readlink(path)}, which is not there; put the file itself there")
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give a file that does")
     return path
+
+
+def first_file(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of these files in a folder; None when there is nothing of these names. Raises CheckpointError, as
+    `regular_file` does, when there is something, but no file: a model would be loaded without this part of it."""
+    there = [folder / name for name in names if os.path.lexists(folder / name)]
+    return next((path for path in there if path.is_file()), None) or (regular_file(there[0]) if there else None)
 
 
 def read_bytes(path: Path, most: int, what: str) -> bytes:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, MemoryShortage
 from .header import read_header
 from .names import own_names, without_inner_wrappers
-from .reading import AGAIN, parse_json, read_json, readable, regular_file
+from .reading import AGAIN, first_file, parse_json, read_json, readable, regular_file
 from .stored import FileTensors, Place, mapped_in_windows, places_in
 from .torch_archive import TORCH_SUFFIXES, read_archive
 
@@ -157,9 +157,9 @@ def _relocated(header: dict[str, str], names: Mapping[str, str]) -> dict[str, st
 def _entry(path: Path) -> Path:
     """The file to open: the path itself, or what a folder holds."""
     if path.is_dir():
-        found = next((path / name for name in FOLDER_ENTRIES if (path / name).is_file()), None)
+        found = first_file(path, FOLDER_ENTRIES)
         if found is None:
-            raise CheckpointError(f"{path} holds no weights; it must hold one of: {', '.join(FOLDER_ENTRIES)}")
+            raise CheckpointError(f"{path} holds no weights; put one of these there: {', '.join(FOLDER_ENTRIES)}")
         return found
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a weight file or a folder that holds one")

@@ -196,5 +196,7 @@ def test_files_that_cannot_be_opened(trials, name, file, tmp_path):
     path.unlink()
     for place in (lambda: None, path.mkdir, lambda: (path.rmdir(), path.symlink_to(tmp_path / "none"))):
         place()
-        with pytest.raises(ValueError, match="does not exist|holds no weights|is a folder|not a Live Avatar model"):
+        with pytest.raises(
+            ValueError, match="does not exist|is a link to|is a folder|not a Live Avatar model|holds no weights"
+        ):
             loader.load(tmp_path)

@@ -1,6 +1,7 @@
 """Which file of a model folder is what, in the official layout and the demo's."""
 
 import json
+import os
 
 import pytest
 
@@ -84,3 +85,24 @@ def test_files_and_absent_folders_are_no_bundle(tmp_path):
     assert not is_bundle(tmp_path / "absent")
     (tmp_path / "file").touch()
     assert not is_bundle(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "name", ["Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/spiece.model"], ids=str
+)
+@pytest.mark.not_on_windows
+def test_a_part_that_is_no_file_is_not_left_out(tmp_path, name):
+    """A bundle without its part is a bundle too, and then the error would come from some other node."""
+    path = make(tmp_path, OFFICIAL, WAN_S2V_14B.to_dict()) / name
+    path.unlink()
+    places = (
+        (path.mkdir, "is a folder"),
+        (lambda: os.mkfifo(path), "is a pipe"),
+        (lambda: path.symlink_to("gone"), "is a link to gone"),
+    )
+    for place, words in places:
+        place()
+        assert is_bundle(tmp_path)
+        with pytest.raises(CheckpointError, match=f"{name} {words}"):
+            find_bundle(tmp_path)
+        path.rmdir() if words == "is a folder" else path.unlink()

@@ -126,7 +126,7 @@ def test_damaged_index(tmp_path, content):
 
 
 def test_folder_without_weights(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no weights; it must hold one of"):
+    with pytest.raises(CheckpointError, match="holds no weights; put one of these there"):
         open_checkpoint(tmp_path)
 
 

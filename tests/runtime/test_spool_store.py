@@ -290,3 +290,17 @@ def test_a_fingerprint_is_of_content_type_and_shape():
     assert of(tensor) == of(tensor.clone()) == of(torch.arange(12.0)[:6]) == of(torch.arange(6.0).expand(1, 6)[0])
     values = [tensor, tensor[:5], tensor.reshape(2, 3), tensor.half(), tensor.to(torch.bfloat16), tensor.int(), None, 1]
     assert len({of(value) for value in values}) == len(values)
+
+
+@pytest.mark.not_on_windows
+def test_what_stands_in_place_of_the_folder_is_named(tmp_path):
+    """A link to a disk that is not connected, and a file, where the folder of all spools must be."""
+    root = tmp_path / "spools"
+    root.symlink_to("gone")
+    with pytest.raises(MachineError, match=f"{root} is a link to gone, which is not there: bring it back or remove"):
+        SpoolStore(root).open("a", {}).try_lock()
+    root.unlink()
+    root.write_text("")
+    for use in (SpoolStore(root).spools, SpoolStore(root).open("a", {}).try_lock):
+        with pytest.raises(MachineError, match=f"{root} is a file where a folder must be: move it away"):
+            use()

@@ -1,5 +1,6 @@
 """What users read about weight files: kind -> words, on the loader, through the real server."""
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -113,6 +114,20 @@ CASES = [
         refused=True,
     ),
     Told(
+        "a bundle whose tokenizer is a link to nothing",
+        "single",
+        r"told-linked/umt5/spiece\.model is a link to gone, which is not there; put the file itself there",
+        model("told-linked/"),
+        refused=True,
+    ),
+    Told(
+        "a LoRA that is a link to nothing",
+        "single",
+        r"told-linked\.safetensors is no file in .*loras.*a link whose target is not there",
+        model("told-rows.safetensors", lora="told-linked.safetensors"),
+        refused=True,
+    ),
+    Told(
         "one file of a model in parts",
         "single",
         r"told-00002-of-00004\.safetensors is file 2 of 4 of a model.*Give the folder.*models/liveavatar",
@@ -138,6 +153,10 @@ def files(server: ComfyServer) -> None:
     save_file(
         {f"{module}.{part}.weight": factor for part, factor in factors.items()}, loras / "told-strong.safetensors"
     )
+    (loras / "told-linked.safetensors").symlink_to("gone")
+    bundle = shutil.copytree(SOURCE.parent, server.base / "models" / "liveavatar" / "told-linked")
+    (bundle / "umt5" / "spiece.model").unlink()
+    (bundle / "umt5" / "spiece.model").symlink_to("gone")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
