@@ -23,10 +23,10 @@ from benchmarks import quality  # noqa: E402
 from benchmarks.soak import CPU, RESULTS, prepared  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.block_loop import Evaluation  # noqa: E402
 from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared  # noqa: E402
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
 from liveavatar_runtime.sampling.spool import Spool  # noqa: E402
 from liveavatar_runtime.sampling.states import StateSettings  # noqa: E402
 
@@ -63,7 +63,9 @@ class Video:
         stream = LatentStream(
             self.ready.plan,
             self.ready.priming,
-            lambda part, start, keep: self.executor.run(self.ready.conditions, part, start, after_step, keep),
+            lambda part, start, keep: self.executor.run(
+                SamplingRequest(self.ready.conditions, part, start, after_step, keep)
+            ),
             Spool(folder),
             states,
         )

@@ -25,7 +25,12 @@ from worker_group import FAILING, gone, local_workers, open_descriptors, process
 
 from liveavatar_runtime.errors import MachineError  # noqa: E402
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart  # noqa: E402
+from liveavatar_runtime.sampling.run import (  # noqa: E402
+    Evaluation,
+    LatentBlock,
+    RunStart,
+    SamplingRequest,  # noqa: E402
+)
 from liveavatar_workers.client.executor import RemoteExecutor  # noqa: E402
 from liveavatar_workers.client.groups import LocalWorkers  # noqa: E402
 
@@ -62,7 +67,7 @@ def fail_once(workers: LocalWorkers, seed: int) -> Failed:
         alive.append(time.monotonic())
 
     try:
-        run = executor.run(conditions, plan, after_step=after_step, keep_rings=lambda _: True)
+        run = executor.run(SamplingRequest(conditions, plan, after_step=after_step, keep_rings=lambda _: True))
         finished.extend(run)
     except MachineError as error:
         told = time.monotonic() - alive[-1]
@@ -73,7 +78,7 @@ def fail_once(workers: LocalWorkers, seed: int) -> Failed:
         time.sleep(0.02)
     ended = time.monotonic() - alive[-1]
     start = RunStart(len(finished), {0: finished[0].latents[:, :1]}, finished[-1].rings)
-    return Failed(told, ended, same([*finished, *executor.run(conditions, plan, start)], plan.seed))
+    return Failed(told, ended, same([*finished, *executor.run(SamplingRequest(conditions, plan, start))], plan.seed))
 
 
 def cancel_once(workers: LocalWorkers, seed: int) -> Failed:
@@ -86,18 +91,20 @@ def cancel_once(workers: LocalWorkers, seed: int) -> Failed:
 
     begin = time.monotonic()
     try:
-        list(executor.run(conditions, plan, after_step=after_step))
+        list(executor.run(SamplingRequest(conditions, plan, after_step=after_step)))
     except Cancel:
         begin = time.monotonic()
-    first = next(executor.run(conditions, plan))
+    first = next(executor.run(SamplingRequest(conditions, plan)))
     waited = time.monotonic() - begin
-    return Failed(waited, waited, first.index == 0 and same(list(executor.run(conditions, plan)), seed))
+    return Failed(
+        waited, waited, first.index == 0 and same(list(executor.run(SamplingRequest(conditions, plan))), seed)
+    )
 
 
 def same(blocks: list[LatentBlock], seed: int) -> bool:
     """Whether the blocks equal those of one process."""
     plan = replace(PLAN, seed=seed)
-    expected = LocalExecutor(random_model(), CPU, torch.float32).run(random_conditions(), plan)
+    expected = LocalExecutor(random_model(), CPU, torch.float32).run(SamplingRequest(random_conditions(), plan))
     return all(torch.equal(one.latents, other.latents) for one, other in zip(blocks, expected, strict=True))
 
 
@@ -122,7 +129,7 @@ class Held:
 def many_prompts(workers: LocalWorkers, prompts: int) -> None:
     executor, plan = RemoteExecutor(workers), replace(PLAN, num_clip=1)
     for number in range(1, prompts + 1):
-        list(executor.run(random_conditions(plan=plan), replace(plan, seed=number)))
+        list(executor.run(SamplingRequest(random_conditions(plan=plan), replace(plan, seed=number))))
         # The first ones fill the caches of the allocators.
         if number in (1, 5, prompts // 2, prompts):
             print(f"  after {number:3} prompts: {Held.now()}", flush=True)

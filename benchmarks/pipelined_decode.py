@@ -28,10 +28,10 @@ from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: 
 from liveavatar_runtime.media.online_video import OnlineVideo, write_online  # noqa: E402
 from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.block_loop import Evaluation  # noqa: E402
 from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
 from liveavatar_runtime.vae import WanVAE, load_wan_vae  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 
@@ -73,7 +73,7 @@ class Bench:
             time.sleep(self.elsewhere / plan.steps)
 
         def start_run(until, start, keep_rings):
-            return self.executor.run(conditions, until, start, wait_elsewhere, keep_rings)
+            return self.executor.run(SamplingRequest(conditions, until, start, wait_elsewhere, keep_rings))
 
         with tempfile.TemporaryDirectory() as folder:
             stream = LatentStream(plan, self.prepared.priming, start_run)

@@ -21,7 +21,6 @@ sys.path.insert(0, str(ROOT))
 
 from liveavatar_runtime.config import AvatarConfig  # noqa: E402
 from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
-from liveavatar_runtime.parallel.executor import Executor  # noqa: E402
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.parallel.partition import split_evenly  # noqa: E402
 from liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor  # noqa: E402
@@ -37,6 +36,10 @@ from liveavatar_runtime.planning.simulator import Costs, simulate, steady_pace  
 from liveavatar_runtime.planning.workload import Workload  # noqa: E402
 from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
+from liveavatar_runtime.sampling.run import (  # noqa: E402
+    Executor,  # noqa: E402
+    SamplingRequest,
+)
 
 CPU = torch.device("cpu")
 CONFIG = AvatarConfig(
@@ -98,7 +101,7 @@ class Timed:
 def time_run(executor: Executor, conditions: Conditions, plan: ClipPlan) -> Timed:
     started, before = time.perf_counter(), time.process_time()
     times, latents = [], []
-    for block in executor.run(conditions, plan):
+    for block in executor.run(SamplingRequest(conditions, plan)):
         times.append(time.perf_counter() - started)
         latents.append(block.latents)
     return Timed(tuple(times), torch.stack(latents), time.process_time() - before)

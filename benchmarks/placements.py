@@ -29,6 +29,7 @@ from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.planning.memory import Placement, cache_traffic, working_bytes  # noqa: E402
 from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
+from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
 
 GIB = 2**30
 PLANS = {
@@ -80,7 +81,7 @@ def measure(executor: LocalExecutor, conditions: Conditions, plan: ClipPlan, blo
     weights = torch.cuda.memory_allocated(device) if on_card else 0
     if on_card:
         torch.cuda.reset_peak_memory_stats(device)
-    run = replace(executor, make_cache=caches).run(conditions, plan)
+    run = replace(executor, make_cache=caches).run(SamplingRequest(conditions, plan))
     try:
         for _ in range(WARM_BLOCKS):
             next(run)

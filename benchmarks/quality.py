@@ -32,6 +32,7 @@ from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: 
 from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
 from liveavatar_runtime.vae import WanVAE, load_wan_vae  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 
@@ -106,7 +107,9 @@ def generate(
     executor = LocalExecutor(model, CPU, dtype)
     decoder = OnlineDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32)
     parts = [
-        decoder.decode(block.latents) for block in executor.run(ready.conditions, ready.plan) if shown(block.index)
+        decoder.decode(block.latents)
+        for block in executor.run(SamplingRequest(ready.conditions, ready.plan))
+        if shown(block.index)
     ]
     pixels = torch.cat(parts, dim=1).permute(1, 2, 3, 0)
     return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -40,6 +40,7 @@ from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
 from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
 from liveavatar_runtime.sampling.spool import Spool  # noqa: E402
 from liveavatar_runtime.sampling.states import StateSettings  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
@@ -103,7 +104,7 @@ def make_video(
     stream = LatentStream(
         plan,
         ready.priming,
-        lambda part, start, keep: executor.run(ready.conditions, part, start, keep_rings=keep),
+        lambda part, start, keep: executor.run(SamplingRequest(ready.conditions, part, start, keep_rings=keep)),
         Spool(spool),
         StateSettings(ring_bytes(model.config, plan, torch.float32)),
     )
@@ -112,7 +113,7 @@ def make_video(
     process, last = psutil.Process(), [time.process_time()]
 
     def first_block() -> None:
-        block = next(executor.run(ready.conditions, plan))
+        block = next(executor.run(SamplingRequest(ready.conditions, plan)))
         OnlineDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32).decode(block.latents)
 
     def note(done: int, total: int) -> None:

@@ -16,9 +16,9 @@ from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.parallel.transport import MessageKind
 from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.planning.memory import ON_DEVICE, Placement
-from liveavatar_runtime.sampling.block_loop import RunStart
 from liveavatar_runtime.sampling.conditions import Conditions, FrameFeatures
 from liveavatar_runtime.sampling.plan import LATENT_CHANNELS, ClipPlan
+from liveavatar_runtime.sampling.run import RunStart
 from liveavatar_runtime.vae.online_decoder import VideoStart
 
 from .checks import check_block_latents, check_finite, check_tensor

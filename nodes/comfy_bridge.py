@@ -24,8 +24,8 @@ from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
 from liveavatar_runtime.disk import told
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.errors import CheckpointError, InputError
-from liveavatar_runtime.sampling.block_loop import Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation
 
 log = logging.getLogger("LiveAvatar")
 

@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from liveavatar_runtime.device_kinds import shares_ram
 from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.dit.backends import BACKENDS
-from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.planning.memory import (
     ON_DEVICE,
     UNKNOWN_MEMORY,
@@ -20,10 +19,10 @@ from liveavatar_runtime.planning.memory import (
     ScheduleChoice,
     choose_placement,
 )
-from liveavatar_runtime.sampling.block_loop import KeepRings, RunStart
 from liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
+from liveavatar_runtime.sampling.run import Executor, KeepRings, RunStart, SamplingRequest
 from liveavatar_runtime.sampling.states import StateType
 
 from . import comfy_bridge as bridge
@@ -229,7 +228,7 @@ class DiTSampler(io.ComfyNode):
                 executor = pipeline_executor(model, stages, part, streaming, chosen_attention.kernel, compile)
             else:
                 executor = executor_of(model, streaming, part, placement, chosen_attention.kernel, compile)
-            return executor.run(prepared.conditions, part, first, progress(part), keep_rings)
+            return executor.run(SamplingRequest(prepared.conditions, part, first, progress(part), keep_rings))
 
         stream = LatentStream(
             plan,

@@ -24,9 +24,9 @@ from .model_patches import deciding
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.parallel.executor import Executor
     from liveavatar_runtime.planning.measured import Timed
     from liveavatar_runtime.planning.stages import StagePlan
+    from liveavatar_runtime.sampling.run import Executor
 
     from .vae_bridge import StreamingVAE
 

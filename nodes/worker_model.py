@@ -16,8 +16,8 @@ from .stage_models import check_clonable
 from .types import AvatarModel
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.parallel.executor import Executor
     from liveavatar_runtime.planning.memory import Placement
+    from liveavatar_runtime.sampling.run import Executor
     from liveavatar_workers.client.named import NamedGroup
 
 GROUPS_FILE, KEY_FILE = "liveavatar-workers.ini", "liveavatar-comfyui.key"

@@ -20,9 +20,9 @@ from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, LATENT_FRAMES
 from liveavatar_runtime.planning.machines import ETHERNET_10G, HOST_PCIE_5, NVLINK_H800, Card, Machines
 from liveavatar_runtime.planning.memory import ON_DEVICE, decode_bytes
 from liveavatar_runtime.planning.workload import Workload
-from liveavatar_runtime.sampling.block_loop import LatentBlock
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import PRIMING_LATENTS
+from liveavatar_runtime.sampling.run import LatentBlock, SamplingRequest
 from liveavatar_runtime.vae import DecodeState, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
@@ -172,7 +172,7 @@ def _video(bench: Bench, executor: LocalExecutor, vae: WanVAE, size: tuple[int, 
     def tell(pixels: object) -> None:
         shown.append(time.perf_counter() - start)
 
-    run = executor.run(conditions, plan)
+    run = executor.run(SamplingRequest(conditions, plan))
     try:
         with ExitStack() as stack:
             stages: list[Callable[[Any], Any]] = [decode]

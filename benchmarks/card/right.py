@@ -18,7 +18,6 @@ from torch import Tensor
 
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.parallel.partition import split_evenly
 from liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
@@ -26,6 +25,7 @@ from liveavatar_runtime.parallel.stage_model import replicate, spread_layers
 from liveavatar_runtime.planning.memory import Placement
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Executor
 from liveavatar_runtime.vae import WanVAE, from_model_space
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dit.staged_cache import StagedCache
-from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.sampling.block_loop import Evaluation
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest
 
 from .bench import Bench, Mark
 
@@ -24,7 +23,7 @@ WARM_BLOCKS = 5
 
 def latents_of(executor: Executor, conditions: Conditions, plan: ClipPlan, blocks: int | None = None) -> Tensor:
     """All latents [16, 3 * blocks, h, w] of a run, float32 on the CPU; of the first blocks only, if so asked."""
-    run = executor.run(conditions, plan)
+    run = executor.run(SamplingRequest(conditions, plan))
     try:
         with torch.inference_mode():
             count = plan.num_blocks if blocks is None else blocks
@@ -77,7 +76,7 @@ def steady(bench: Bench, executor: LocalExecutor, conditions: Conditions, plan: 
         marks.append((evaluation.block, Mark.now(bench.device)))
 
     run = replace(executor, make_cache=caches).run(
-        conditions, plan, after_step=None if executor.batched else after_step
+        SamplingRequest(conditions, plan, after_step=None if executor.batched else after_step)
     )
     seconds, finite = [], True
     try:

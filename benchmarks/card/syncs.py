@@ -3,21 +3,20 @@ once a layer would leave the card idle between two layers."""
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
+from liveavatar_runtime.dit.model import Row
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.planning.memory import Placement
-from liveavatar_runtime.sampling.block_loop import (
-    FROM_THE_BEGINNING,
-    AfterStep,
-    BlockInFlight,
-    BlockRun,
-    BlockSampler,
-)
+from liveavatar_runtime.sampling.block_run import BlockRun
+from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 from . import models
 from .bench import Bench
@@ -44,34 +43,52 @@ class Watch:
 
 
 WATCH = Watch()
-"""Of the run in progress: a sampler is frozen, and made by its run."""
+"""Of the run in progress, which makes its own evaluator."""
 
 
-class MarkedSampler(BlockSampler):
-    """Marks its evaluations in a profiler's trace and counts them; those of a batch are as many as its blocks."""
+@contextmanager
+def marked() -> Iterator[None]:
+    """A part of an evaluation, in a profiler's trace."""
+    if WATCH.warns:
+        torch.cuda.set_sync_debug_mode("warn")
+    with torch.profiler.record_function(RANGE):
+        yield
+    if WATCH.warns:
+        torch.cuda.set_sync_debug_mode("default")
 
-    def advance(self, blocks: Sequence[BlockInFlight], after_step: AfterStep | None = None) -> None:
-        WATCH.evaluations += len(blocks)
-        if WATCH.warns:
-            torch.cuda.set_sync_debug_mode("warn")
-        with torch.profiler.record_function(RANGE):
-            super().advance(blocks, after_step)
-        if WATCH.warns:
-            torch.cuda.set_sync_debug_mode("default")
+
+class MarkedEvaluator(Evaluator):
+    """Marks its evaluations and counts them; those of a batch are as many as its rows."""
+
+    def embed(self, latents: Sequence[Tensor]) -> Tensor:
+        with marked():
+            return super().embed(latents)
+
+    def run_layers(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
+        WATCH.evaluations += len(rows)
+        with marked():
+            return super().run_layers(hidden, rows)
+
+    def velocities(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
+        with marked():
+            return super().velocities(hidden, rows)
+
+    def advance(self, latents: Tensor, velocity: Tensor, step: int) -> Tensor:
+        with marked():
+            return super().advance(latents, velocity, step)
 
 
 def marked_run(executor: LocalExecutor, bench: Bench) -> BlockRun:
     """As `LocalExecutor.run`, with its evaluations marked."""
     config = executor.model.config
     plan = models.plan_of(bench, models.sizes(bench)[0], infer_frames=12)
-    conditions = models.random_conditions(config, plan)
+    request = SamplingRequest(models.random_conditions(config, plan), plan)
 
-    def sampler() -> BlockSampler:
-        return MarkedSampler.start(
-            executor.model, plan, conditions, executor.dtype, executor.device, executor.make_cache
-        )
+    def evaluator() -> MarkedEvaluator:
+        place = PlacedModel(executor.model, executor.device)
+        return MarkedEvaluator(place, request, executor.dtype, executor.make_cache)
 
-    return BlockRun(sampler, plan, FROM_THE_BEGINNING, plan.steps if executor.batched else 1)
+    return BlockRun(evaluator, request, plan.steps if executor.batched else 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import DecodeState
 
 from . import models
@@ -29,7 +30,7 @@ def sampling(bench: Bench, batched: bool = False) -> None:
     conditions = models.random_conditions(config, plan)
 
     def run() -> list[Event]:
-        blocks = executor.run(conditions, plan)
+        blocks = executor.run(SamplingRequest(conditions, plan))
         try:
             for _ in range(1 if bench.tiny else WARM_BLOCKS):
                 next(blocks)

@@ -60,12 +60,14 @@ def attend_rows(call: "SelfAttention", queries: Tensor, own: KeysValues, rotated
 
     Slots and lengths change with the block, so this must stay outside of compiled graphs.
     """
-    rows = zip(queries.split(1), call.contexts(own, rotated_keys), strict=True)
-    if call.hooks is None:
-        attended = [attention(row, context, call.kernel) for row, context in rows]
-    else:
-        hooked = zip(call.hooks, rows, rotated_keys.split(1), strict=True)
-        attended = [_hooked_row(call, hooks, row, context, keys) for hooks, (row, context), keys in hooked]
+    hooks = call.hooks or (None,) * len(queries)
+    rows = zip(hooks, queries.split(1), call.contexts(own, rotated_keys), rotated_keys.split(1), strict=True)
+    attended: list[Tensor] = []
+    for row_hooks, row, context, keys in rows:
+        if row_hooks is None:
+            attended.append(attention(row, context, call.kernel))
+        else:
+            attended.append(_hooked_row(call, row_hooks, row, context, keys))
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 

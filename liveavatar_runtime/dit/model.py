@@ -6,8 +6,9 @@ evaluation is made once and handed in: `VideoContext` for a video (text keys and
 `velocity`, of which `run_layers` takes any range of layers, so that a pipeline stage can own a part of the model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -285,7 +286,7 @@ class CausalWanS2V(nn.Module):
         outside = self._outside(video, (video.timesteps[row.step] / TRAIN_STEPS for row in rows))
         for number in cache.layers:
             attention = BlockAttention(number, head_dim, kernel, rope, cache, uses, **outside)
-            hidden = self._layer(number, hidden, modulation, video, attention)
+            hidden = self._layer(number)(hidden, modulation, video.text[number], attention)
             hidden = self._inject(number, hidden, [row.block for row in rows])
         return hidden
 
@@ -315,7 +316,7 @@ class CausalWanS2V(nn.Module):
         outside = self._outside(video, (CLEAN for _ in hidden))
         for number in cache.layers:
             attention = SinkAttention(number, head_dim, self.attention, rope, cache, sink, **outside)
-            hidden = self._layer(number, hidden, video.clean.layers, video, attention)
+            hidden = self._layer(number)(hidden, video.clean.layers, video.text[number], attention)
         return hidden
 
     def _outside(self, video: VideoContext, sigmas: Iterable[float]) -> dict[str, Any]:
@@ -326,14 +327,15 @@ class CausalWanS2V(nn.Module):
             hooks = tuple(self.begin_row(sigma, schedule) for sigma in sigmas)
         return {"attend": self.attend_rows, "attend_text": self.attend_text, "hooks": hooks}
 
-    def _layer(
-        self, number: int, hidden: Tensor, modulation: Tensor, video: VideoContext, attention: SelfAttention
-    ) -> Tensor:
+    def _layer(self, number: int) -> Callable[[Tensor, Tensor, KeysValues, SelfAttention], Tensor]:
+        """What runs one layer: (hidden, modulation, text, self-attention) -> hidden."""
         layer = self.blocks[number]
         # A layer of an adopted module tree has a forward of its own; ours must be called as a module, for hooks.
-        if isinstance(layer, TransformerLayer):
-            return layer(hidden, modulation, video.text[number], attention, self.run_layer)
-        return self.run_layer(layer, hidden, modulation, video.text[number], attention)
+        return (
+            partial(layer, run=self.run_layer)
+            if isinstance(layer, TransformerLayer)
+            else partial(self.run_layer, layer)
+        )
 
     def velocity(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row]) -> Tensor:
         """hidden [rows, tokens, dim] after the last layer -> velocity, float32 [rows, 16, frames, h, w]."""

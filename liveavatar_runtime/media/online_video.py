@@ -17,9 +17,9 @@ from ..errors import InputError
 from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 from ..planning.memory import gib
 from ..planning.out_of_memory import ram_told
-from ..sampling.block_loop import LatentBlock
 from ..sampling.latent_stream import LatentStream
 from ..sampling.plan import ClipPlan
+from ..sampling.run import LatentBlock
 from .images import to_float_frames, to_uint8_frames, to_uint16_frames
 from .pipeline import Pipeline
 from .video import VideoWriter

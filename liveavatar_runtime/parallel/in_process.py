@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from ..device_kinds import copies_ahead
-from ..sampling.block_loop import AfterStep, Evaluation, LatentBlock
-from ..sampling.plan import ClipPlan
-from .schedule import PipelineSchedule
-from .stage import FinishedBlock, Result, RingPart
+from ..sampling.run import Evaluation, LatentBlock
+from .stage import FinishedBlock, Result, RingPart, StageTask
 from .transport import MessageKey, StageError, StageStopped, Tensors, Transport
 
 OPERATIONS_AHEAD = 2
@@ -166,25 +164,19 @@ class StageWorker:
 class PipelineRun(Iterator[LatentBlock]):
     """Blocks in order from stages at work; they begin at the first `next` and go on while a block is looked at."""
 
-    def __init__(
-        self,
-        workers: Sequence[StageWorker],
-        schedule: PipelineSchedule,
-        plan: ClipPlan,
-        first_block: int,
-        after_step: AfterStep | None = None,
-    ) -> None:
-        self._workers, self._plan, self._after_step = workers, plan, after_step
-        self._next = self._first_block = first_block
+    def __init__(self, workers: Sequence[StageWorker], task: StageTask) -> None:
+        self._workers, self._request = workers, task.request
+        self._next = task.request.start.first_block
         # A link from the last stage back to the first holds at most one message of each block under way.
-        self._links = Links(schedule.blocks_in_flight() + 2, RESULTS_AHEAD * plan.steps)
+        steps = task.request.plan.steps
+        self._links = Links(task.schedule.blocks_in_flight() + 2, RESULTS_AHEAD * steps)
         self._threads: list[threading.Thread] = []
         self._rings: dict[int, dict[str, Tensor]] = defaultdict(dict)
         # Threads know the links but not this object: they end when nobody holds the run any more.
         weakref.finalize(self, self._links.stop)
 
     def __next__(self) -> LatentBlock:
-        if self._next >= self._plan.num_blocks:
+        if self._next >= self._request.plan.num_blocks:
             self.close()
             raise StopIteration
         try:
@@ -200,7 +192,7 @@ class PipelineRun(Iterator[LatentBlock]):
         return
 
     def close(self) -> None:
-        self._next = self._plan.num_blocks
+        self._next = self._request.plan.num_blocks
         self._links.stop()
         for thread in self._threads:
             thread.join()
@@ -217,16 +209,16 @@ class PipelineRun(Iterator[LatentBlock]):
             if isinstance(result, RingPart):
                 self._rings[result.block].update(result.tensors)
             elif isinstance(result, Evaluation):
-                if self._after_step is not None:
-                    self._after_step(result)
+                if self._request.after_step is not None:
+                    self._request.after_step(result)
             else:
                 rings = self._rings.pop(result.index, None)
-                if result.index >= self._first_block:
+                if result.index >= self._request.start.first_block:
                     return self._finished(result, rings)
 
     def _finished(self, block: FinishedBlock, rings: dict[str, Tensor] | None) -> LatentBlock:
         self._next = block.index + 1
-        return LatentBlock(block.index, self._plan.clip_of(block.index), block.latents.cpu(), rings)
+        return LatentBlock(block.index, self._request.plan.clip_of(block.index), block.latents.cpu(), rings)
 
 
 def start_threads(workers: Sequence[StageWorker], links: Links) -> list[threading.Thread]:

@@ -1,30 +1,19 @@
 """Executor `local`: the whole model on one device."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
+from ..aligned import align_weights
 from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
 from ..dit.staged_cache import StagedCache
 from ..planning.memory import ON_DEVICE, Placement
 from ..planning.out_of_memory import sampling_told
-from ..sampling.block_loop import (
-    FROM_THE_BEGINNING,
-    AfterStep,
-    BlockRun,
-    BlockSampler,
-    KeepRings,
-    LatentBlock,
-    MakeCache,
-    RunStart,
-)
-from ..sampling.conditions import Conditions
-from ..sampling.plan import ClipPlan
+from ..sampling.block_run import BlockRun
+from ..sampling.evaluator import Evaluator, MakeCache, PlacedModel
+from ..sampling.run import SamplingRequest
 
 
 @dataclass(frozen=True)
@@ -56,29 +45,12 @@ class LocalExecutor:
         make_cache = ResidentCache if placement.resident else staged
         return cls(model, device, dtype, make_cache, placement.batched, placement)
 
-    def run(
-        self,
-        conditions: Conditions,
-        plan: ClipPlan,
-        start: RunStart = FROM_THE_BEGINNING,
-        after_step: AfterStep | None = None,
-        keep_rings: KeepRings | None = None,
-    ) -> BlockRun:
-        def sampler() -> BlockSampler:
-            return BlockSampler.start(self.model, plan, conditions, self.dtype, self.device, self.make_cache)
+    def run(self, request: SamplingRequest) -> BlockRun:
+        def evaluator() -> Evaluator:
+            # Not where weights are loaded: their owner may have put others in their place since.
+            align_weights(self.model, self.device)
+            return Evaluator(PlacedModel(self.model, self.device), request, self.dtype, self.make_cache)
 
-        at_once = plan.steps if self.batched else 1
+        plan = request.plan
         told = partial(sampling_told, self.model.config, plan, self.dtype, self.placement, self.device)
-        return LocalRun(told, sampler, plan, start, at_once, after_step, keep_rings)
-
-
-class LocalRun(BlockRun):
-    """Raises DeviceFullError, with what frees memory, when the device is full; `told` makes the context for it."""
-
-    def __init__(self, told: Callable[[], AbstractContextManager[None]], *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._told = told
-
-    def __next__(self) -> LatentBlock:
-        with self._told():
-            return super().__next__()
+        return BlockRun(evaluator, request, plan.steps if self.batched else 1, told)

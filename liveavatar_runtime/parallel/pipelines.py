@@ -11,13 +11,11 @@ from ..dit.kv_cache import ResidentCache
 from ..dit.staged_cache import StagedCache
 from ..errors import InputError
 from ..planning.memory import ON_DEVICE, Placement
-from ..sampling.block_loop import FROM_THE_BEGINNING, AfterStep, KeepRings, RunStart
-from ..sampling.conditions import Conditions
-from ..sampling.plan import ClipPlan
+from ..sampling.evaluator import MakeCache, PlacedModel
+from ..sampling.run import SamplingRequest
 from .in_process import PipelineRun, StagePort, StageWorker
 from .schedule import LayerSchedule, PipelineSchedule, TimestepSchedule, check_layers, split_steps
-from .stage import MakeStageCache, StageTask, run_told
-from .stage_model import PlacedModel
+from .stage import StageTask, run_told
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class LayerPipelineExecutor:
     places: Sequence[PlacedModel]
     layers: tuple[range, ...]
     dtype: torch.dtype
-    make_cache: MakeStageCache = ResidentCache
+    make_cache: MakeCache = ResidentCache
     placement: Placement = ON_DEVICE
 
     def __post_init__(self) -> None:
@@ -35,17 +33,8 @@ class LayerPipelineExecutor:
         if len(self.places) != len(self.layers):
             raise InputError(f"{len(self.places)} places for {len(self.layers)} ranges of layers; give one for each")
 
-    def run(
-        self,
-        conditions: Conditions,
-        plan: ClipPlan,
-        start: RunStart = FROM_THE_BEGINNING,
-        after_step: AfterStep | None = None,
-        keep_rings: KeepRings | None = None,
-    ) -> PipelineRun:
-        schedule = LayerSchedule(self.layers, plan.steps)
-        task = make_task(self, schedule, conditions, plan, start, after_step, keep_rings)
-        return run_stages(self.places, task, after_step)
+    def run(self, request: SamplingRequest) -> PipelineRun:
+        return run_stages(self.places, task_of(self, request, LayerSchedule(self.layers, request.plan.steps)))
 
 
 @dataclass(frozen=True)
@@ -54,24 +43,16 @@ class TimestepPipelineExecutor:
 
     places: Sequence[PlacedModel]
     dtype: torch.dtype
-    make_cache: MakeStageCache = ResidentCache
+    make_cache: MakeCache = ResidentCache
     placement: Placement = ON_DEVICE
 
-    def run(
-        self,
-        conditions: Conditions,
-        plan: ClipPlan,
-        start: RunStart = FROM_THE_BEGINNING,
-        after_step: AfterStep | None = None,
-        keep_rings: KeepRings | None = None,
-    ) -> PipelineRun:
-        steps = split_steps(plan.steps, len(self.places))
+    def run(self, request: SamplingRequest) -> PipelineRun:
+        steps = split_steps(request.plan.steps, len(self.places))
         schedule = TimestepSchedule(self.places[0].model.config.num_layers, steps)
-        task = make_task(self, schedule, conditions, plan, start, after_step, keep_rings)
-        return run_stages(self.places[: len(steps)], task, after_step)
+        return run_stages(self.places[: len(steps)], task_of(self, request, schedule))
 
 
-def cache_maker(placement: Placement) -> MakeStageCache:
+def cache_maker(placement: Placement) -> MakeCache:
     """Caches of the stages where the memory plan wants them."""
     if placement.resident:
         return ResidentCache
@@ -80,32 +61,17 @@ def cache_maker(placement: Placement) -> MakeStageCache:
     )
 
 
-def make_task(
-    executor: LayerPipelineExecutor | TimestepPipelineExecutor,
-    schedule: PipelineSchedule,
-    conditions: Conditions,
-    plan: ClipPlan,
-    start: RunStart,
-    after_step: AfterStep | None,
-    keep_rings: KeepRings | None,
+def task_of(
+    executor: LayerPipelineExecutor | TimestepPipelineExecutor, request: SamplingRequest, schedule: PipelineSchedule
 ) -> StageTask:
-    return StageTask(
-        schedule=schedule,
-        plan=plan,
-        conditions=conditions,
-        dtype=executor.dtype,
-        start=start,
-        keep_rings=keep_rings,
-        want_evaluations=after_step is not None,
-        make_cache=executor.make_cache,
-        placement=executor.placement,
-    )
+    watched = request.after_step is not None
+    return StageTask(request, schedule, executor.dtype, executor.make_cache, executor.placement, watched)
 
 
-def run_stages(places: Sequence[PlacedModel], task: StageTask, after_step: AfterStep | None) -> PipelineRun:
+def run_stages(places: Sequence[PlacedModel], task: StageTask) -> PipelineRun:
     def worker(number: int, place: PlacedModel) -> StageWorker:
         def work(port: StagePort) -> None:
-            run_told(number, place.model, place.device, task, port, port)
+            run_told(number, place, task, port, port)
 
         return StageWorker(place.device, work)
 
@@ -113,4 +79,4 @@ def run_stages(places: Sequence[PlacedModel], task: StageTask, after_step: After
     for place in places:
         align_weights(place.model, place.device)
     workers = [worker(number, place) for number, place in enumerate(places)]
-    return PipelineRun(workers, task.schedule, task.plan, task.start.first_block, after_step)
+    return PipelineRun(workers, task)

@@ -2,12 +2,12 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..dit.model import CausalWanS2V
+from ..sampling.evaluator import PlacedModel
 
 EMBEDDINGS = (
     "patch_embedding",
@@ -23,14 +23,6 @@ EMBEDDINGS = (
 HEAD = "head"
 INJECTOR_LISTS = ("injector", "injector_adain_layers")
 """Modules of the voice, one for each injection layer."""
-
-
-@dataclass(frozen=True)
-class PlacedModel:
-    """A model, or a share of its layers, and the device that its weights are on."""
-
-    model: CausalWanS2V
-    device: torch.device
 
 
 def share_of(model: CausalWanS2V, layers: range) -> CausalWanS2V:

@@ -11,10 +11,10 @@ from torch import Tensor
 from ..errors import MachineError
 from ..planning.advice import clips_text
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
-from .block_loop import KeepRings, LatentBlock, RunStart
 from .checked_files import NotFinite, check_finite, written_bytes
 from .plan import ClipPlan, Segment
 from .resume import Resumption, clip_shape, resumption
+from .run import KeepRings, LatentBlock, RunStart
 from .spool import LATENTS, Beginning, NoRoom, Spool
 from .state_keeper import StateKeeper
 from .states import State, StateSettings

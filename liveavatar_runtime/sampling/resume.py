@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor
 
 from ..planning.duration import LATENT_FRAMES_PER_BLOCK
-from .block_loop import RunStart
 from .plan import LATENT_CHANNELS, ClipPlan
+from .run import RunStart
 from .spool import Beginning, Spool, same
 from .spool_store import gib
 from .states import StateSettings, StateType

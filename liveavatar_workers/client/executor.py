@@ -10,16 +10,7 @@ from torch import Tensor
 
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.planning.memory import ON_DEVICE, Placement
-from liveavatar_runtime.sampling.block_loop import (
-    FROM_THE_BEGINNING,
-    AfterStep,
-    Evaluation,
-    KeepRings,
-    LatentBlock,
-    RunStart,
-)
-from liveavatar_runtime.sampling.conditions import Conditions
-from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, SamplingRequest
 
 from ..messages import Block, Cancel, More, Release, Ring, Rings, Run, RunRefused, Step, WantRings
 from ..wire.endpoint import ConnectionLost
@@ -42,29 +33,19 @@ class RemoteExecutor:
     poll: Poll = never
     placement: Placement = ON_DEVICE
 
-    def run(
-        self,
-        conditions: Conditions,
-        plan: ClipPlan,
-        start: RunStart = FROM_THE_BEGINNING,
-        after_step: AfterStep | None = None,
-        keep_rings: KeepRings | None = None,
-    ) -> "RemoteRun":
-        blocks = range(start.first_block, plan.num_blocks)
-        kept = [block for block in blocks if keep_rings is not None and keep_rings(block)]
-        run = Run.of(secrets.randbits(NUMBER_BITS), conditions, plan, start, kept).on(self.placement)
-        return RemoteRun(self, run, conditions, start, after_step)
+    def run(self, request: SamplingRequest) -> "RemoteRun":
+        plan, start = request.plan, request.start
+        kept = filter(request.keeps_rings, range(start.first_block, plan.num_blocks))
+        run = Run.of(secrets.randbits(NUMBER_BITS), request.conditions, plan, start, kept).on(self.placement)
+        return RemoteRun(self, run, request)
 
 
 class RemoteRun(Iterator[LatentBlock]):
     """Blocks are computed when they are asked for; the workers are started by the first one."""
 
-    def __init__(
-        self, executor: RemoteExecutor, run: Run, conditions: Conditions, start: RunStart, after_step: AfterStep | None
-    ) -> None:
+    def __init__(self, executor: RemoteExecutor, run: Run, request: SamplingRequest) -> None:
         self._workers, self._poll = executor.workers, executor.poll
-        self._run, self._conditions, self._rings = run, conditions, start.rings
-        self._after_step = after_step
+        self._run, self._request = run, request
         self._link: Link | None = None
         self._next = run.first_block
         self._open = True
@@ -108,9 +89,9 @@ class RemoteRun(Iterator[LatentBlock]):
 
     def _start(self, link: Link) -> None:
         self._link = link
-        link.begin(self._run.number, self._conditions.audio)
+        link.begin(self._run.number, self._request.conditions.audio)
         link.send(self._run)
-        for name, tensor in (self._rings or {}).items():
+        for name, tensor in (self._request.start.rings or {}).items():
             link.send(Ring(number=self._run.number, name=name, tensor=tensor))
 
     def _cancel(self) -> None:
@@ -144,7 +125,7 @@ class RemoteRun(Iterator[LatentBlock]):
                 return message
             if isinstance(message, RunRefused):
                 raise InputError(message.reason)
-            if isinstance(message, Step) and self._after_step is not None and self._open:
-                self._after_step(
+            if isinstance(message, Step) and self._request.after_step is not None and self._open:
+                self._request.after_step(
                     Evaluation(message.block, message.step, message.sigma, message.latents, message.velocity)
                 )

@@ -16,8 +16,9 @@ from liveavatar_runtime.parallel.schedule import PipelineSchedule
 from liveavatar_runtime.parallel.stage import Result, RingPart, StageTask, run_told
 from liveavatar_runtime.parallel.transport import StageStopped
 from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
-from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 
 from ..messages import (
     Block,
@@ -116,19 +117,18 @@ class PipelineWorker:
         self, request: Run, start: RunStart, schedule: PipelineSchedule, transport: DistributedTransport
     ) -> None:
         kept = frozenset(request.kept_rings)
+        voice = Voice(self, request, schedule.blocks_in_flight() + BLOCKS_AHEAD)
         task = StageTask(
-            schedule=schedule,
-            plan=request.plan,
-            conditions=request.conditions(Voice(self, request, schedule.blocks_in_flight() + BLOCKS_AHEAD)),
-            dtype=self._part.dtype,
-            start=start,
-            keep_rings=lambda block: block in kept,
+            SamplingRequest(request.conditions(voice), request.plan, start, keep_rings=kept.__contains__),
+            schedule,
+            self._part.dtype,
+            measured(self._rank, cache_maker(request.placement)),
+            request.placement,
             want_evaluations=True,
-            make_cache=measured(self._rank, cache_maker(request.placement)),
-            placement=request.placement,
         )
+        place = PlacedModel(self._part.model, self._rank.device)
         with torch.inference_mode():
-            run_told(self._rank.number, self._part.model, self._rank.device, task, transport, self)
+            run_told(self._rank.number, place, task, transport, self)
 
     def _conclude(self, desk: Desk, request: Run, why: str | None) -> None:
         if why is None:

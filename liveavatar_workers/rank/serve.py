@@ -10,10 +10,9 @@ from torch import Tensor
 
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.executor import Executor
-from liveavatar_runtime.parallel.executor import Run as ExecutorRun
 from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.sampling.block_loop import Evaluation
+from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest
+from liveavatar_runtime.sampling.run import Run as ExecutorRun
 
 from ..messages import Cancelled, End, Go, Release, Ring, Rings, Run, RunRefused, WantRings
 from .cache_bytes import cache_bytes, measured
@@ -96,9 +95,8 @@ class RankRun:
                 executor = LocalExecutor.placed(executor.model, executor.device, executor.dtype, request.placement)
                 executor = replace(executor, make_cache=measured(self.rank, executor.make_cache))
             kept = frozenset(request.kept_rings)
-            run = executor.run(
-                request.conditions(self), request.plan, start, self._after_step, lambda block: block in kept
-            )
+            conditions = request.conditions(self)
+            run = executor.run(SamplingRequest(conditions, request.plan, start, self._after_step, kept.__contains__))
             for index in range(request.first_block, request.plan.num_blocks):
                 self._share(partial(self._wait_until_wanted, index))
                 block = next(run)

@@ -21,11 +21,11 @@ from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, LAYER_PIPELINE, check_groups, parse_devices
-from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.parallel.schedule import LayerSchedule, TimestepSchedule, split_steps
 from liveavatar_runtime.parallel.stage_model import share_of
 from liveavatar_runtime.parallel.weights_key import weights_key
+from liveavatar_runtime.sampling.run import Executor
 
 from ..addresses import LOOPBACK, parse_address
 from ..keys import CLIENTS_VARIABLE, KEY_VARIABLE, KeyPair, parse_key, read_pair, read_public_keys

@@ -9,9 +9,10 @@ from safetensors import safe_open
 from liveavatar_runtime.checkpoint.bundle import find_bundle
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.sampling.block_loop import sample_blocks
+from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = find_bundle(ROOT / "demo" / "liveavatar-demo")
@@ -37,7 +38,7 @@ def latents(model: CausalWanS2V, dtype: torch.dtype = torch.float32, plan: ClipP
         motion=torch.randn(16, 19, height, width, generator=generator),
         audio=Features(model.config.audio_dim, plan),
     )
-    blocks = sample_blocks(model, plan, conditions, dtype, torch.device("cpu"))
+    blocks = LocalExecutor(model, torch.device("cpu"), dtype).run(SamplingRequest(conditions, plan))
     return torch.cat([block.latents for block in blocks], dim=1)
 
 

@@ -15,6 +15,7 @@ from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
 from liveavatar_runtime.dit.rope import REFERENCE_FRAME, join_factors, motion_rope, reference_rope
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 CPU, OTHER = torch.device("cpu"), torch.device("cpu", 0)
 
@@ -105,7 +106,7 @@ def one_device(pack: Any, avatar: Any, **changes: Any) -> torch.Tensor:
     if not changes:
         return latents(model, avatar.dtype)
     executor = LocalExecutor(model, CPU, torch.float32, **changes)
-    return torch.cat([block.latents for block in executor.run(conditions(avatar), PLAN)], dim=1)
+    return torch.cat([block.latents for block in executor.run(SamplingRequest(conditions(avatar), PLAN))], dim=1)
 
 
 def conditions(avatar: Any) -> Conditions:
@@ -139,7 +140,7 @@ def test_hooks_see_each_evaluation_alone_on_every_executor(pack, avatar):
     spread = replace(staged, executor="layer_pipeline", devices=(CPU, OTHER))
     stages = stage_models.plan_pipeline(spread, "layer_pipeline", PLAN, vae, "auto", "auto")
     executor = stage_models.pipeline_executor(spread, stages, PLAN, vae, sdpa, False)
-    in_stages = torch.cat([block.latents for block in executor.run(conditions(avatar), PLAN)], dim=1)
+    in_stages = torch.cat([block.latents for block in executor.run(SamplingRequest(conditions(avatar), PLAN))], dim=1)
     torch.testing.assert_close(in_stages, expected, rtol=1e-4, atol=1e-4)
     first, *others = (sorted(recorder.calls) for recorder in recorders)
     assert others == [first, first]

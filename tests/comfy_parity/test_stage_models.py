@@ -12,6 +12,7 @@ from test_core_model import MODULES, write_lora
 
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 CPU, OTHER = torch.device("cpu"), torch.device("cpu", 0)
 """To ComfyUI two devices, though both are the processor."""
@@ -52,7 +53,7 @@ def run(stage_models: Any, avatar: Any, streaming: Any, plan: ClipPlan = PLAN) -
 
     stages = stage_models.plan_pipeline(avatar, avatar.executor, plan, streaming, "auto", "auto")
     executor = stage_models.pipeline_executor(avatar, stages, plan, streaming, sdpa, False)
-    return torch.cat([block.latents for block in executor.run(conditions(avatar), plan)], dim=1)
+    return torch.cat([block.latents for block in executor.run(SamplingRequest(conditions(avatar), plan))], dim=1)
 
 
 def local(stage_models: Any, avatar: Any) -> torch.Tensor:

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar_runtime.dit.kv_cache import Sink
 from liveavatar_runtime.dit.model import CausalWanS2V, Row
-from liveavatar_runtime.sampling.block_loop import BlockSampler, Evaluation, sample_blocks
+from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan, SinkPolicy
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
 from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
@@ -85,7 +88,9 @@ def run(model: CausalWanS2V, plan: ClipPlan, conditions: Conditions) -> Trace:
         trace.velocities[name] = evaluation.velocity
         trace.latents[name] = schedule.advance(evaluation.latents, evaluation.velocity, evaluation.step)
 
-    for block in sample_blocks(model, plan, conditions, torch.float32, torch.device("cpu"), after_step):
+    for block in LocalExecutor(model, torch.device("cpu"), torch.float32).run(
+        SamplingRequest(conditions, plan, after_step=after_step)
+    ):
         trace.clip_latents.setdefault(block.clip, []).append(block.latents)
     return trace
 
@@ -96,12 +101,15 @@ def single_velocity(golden: Any, model: CausalWanS2V, pose: Tensor | None) -> Te
     meaning = golden.about("dit_single.safetensors")["meaning"]
     distance, timestep = int(number_in(meaning, "relative_dist")), number_in(meaning, "t")
     plan = replace(plan_of(golden, BASE), steps=1)
-    sampler = BlockSampler.start(model, plan, conditions_of(golden), torch.float32, torch.device("cpu"))
-    video = model.video_context(sampler.conditions.text, [timestep], model.layers, torch.float32, torch.device("cpu"))
+    conditions, cpu = conditions_of(golden), torch.device("cpu")
+    evaluator = Evaluator(PlacedModel(model, cpu), SamplingRequest(conditions, plan), torch.float32)
+    video = model.video_context(conditions.text, [timestep], model.layers, torch.float32, cpu)
     frames = stored["x"].shape[1]
-    audio = sampler.conditions.audio.frames(0, 4 * frames)
-    context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, torch.device("cpu"))
+    audio = conditions.audio.frames(0, 4 * frames)
+    context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, cpu)
     hidden = model.embed(stored["x"][None], pose)
-    row = Row(context, 0, sampler.make_sink(sampler.conditions.reference), distance)
-    hidden = model.run_layers(hidden, video, [row], sampler.cache)
+    sink = Sink()
+    model.run_sink_layers(evaluator.embed_sink(conditions.reference), video, plan.grid, evaluator.cache, sink)
+    row = Row(context, 0, sink, distance)
+    hidden = model.run_layers(hidden, video, [row], evaluator.cache)
     return model.velocity(hidden, video, [row])[0]

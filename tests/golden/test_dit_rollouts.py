@@ -7,9 +7,11 @@ import torch
 from rollout import BASE, TOLERANCE, conditions_of, plan_of, run, single_velocity
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
-from liveavatar_runtime.dit.model import Row
-from liveavatar_runtime.sampling.block_loop import BlockSampler, sample_blocks
+from liveavatar_runtime.dit.model import CausalWanS2V, Row
+from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 
 
@@ -73,10 +75,18 @@ def test_reference_positions(golden):
 
 
 @pytest.fixture
-def base_sampler(golden, golden_dit) -> BlockSampler:
-    plan, conditions = plan_of(golden, BASE), conditions_of(golden)
+def base_evaluator(golden, golden_dit) -> Evaluator:
+    request = SamplingRequest(conditions_of(golden), plan_of(golden, BASE))
     with torch.inference_mode():
-        return BlockSampler.start(golden_dit, plan, conditions, torch.float32, torch.device("cpu"))
+        return started(golden_dit, request)
+
+
+def started(model: CausalWanS2V, request: SamplingRequest) -> Evaluator:
+    """At the first block, with its sink."""
+    evaluator = Evaluator(PlacedModel(model, torch.device("cpu")), request, torch.float32)
+    evaluator.condition(evaluator.embed_conditions())
+    evaluator.fill_sink(evaluator.begin(), evaluator.embed_sink(request.conditions.reference))
+    return evaluator
 
 
 def ring(cache: ResidentCache, tensors: dict[int, torch.Tensor], layer: int, step: int, tokens: int) -> torch.Tensor:
@@ -84,10 +94,10 @@ def ring(cache: ResidentCache, tensors: dict[int, torch.Tensor], layer: int, ste
     return tensors[layer][step : step + 1, front : front + tokens]
 
 
-def test_kv_caches(golden, base_sampler):
-    stored, cache = golden.tensors("kv_cache.safetensors"), base_sampler.cache
-    with torch.inference_mode():
-        sink = base_sampler.make_sink(base_sampler.conditions.reference)
+def test_kv_caches(golden, base_evaluator):
+    stored, cache = golden.tensors("kv_cache.safetensors"), base_evaluator.cache
+    assert isinstance(cache, ResidentCache)
+    sink = base_evaluator.sink_of(0)
     layers = {int(name[len("layer") :].split(".")[0]) for name in stored if name.startswith("layer")}
     assert layers
     for layer in layers:
@@ -99,12 +109,15 @@ def test_kv_caches(golden, base_sampler):
         torch.testing.assert_close(sink.values[layer][None], stored[f"layer{layer}.cond_v"], atol=1e-5, rtol=0)
     # Names are after_c{clip}b{block}s{step}.layer{n}.{k|v}; the first step's ring is written once a block.
     moments = {name.split(".")[0] for name in stored if name.startswith("after_")}
-    plan = base_sampler.plan
+    plan = base_evaluator.plan
     with torch.inference_mode():
         for block in range(plan.num_blocks):
-            flight = base_sampler.begin_block(block, sink)
-            for _ in range(plan.steps):
-                base_sampler.advance([flight])
+            base_evaluator.hear(block, base_evaluator.embed_voice(block))
+            latents = base_evaluator.noise(block)
+            for step in range(plan.steps):
+                rows = base_evaluator.rows([(block, step)])
+                hidden = base_evaluator.run_layers(base_evaluator.embed([latents]), rows)
+                latents = base_evaluator.advance(latents, base_evaluator.velocities(hidden, rows)[0], step)
             moment = f"after_c{plan.clip_of(block)}b{block % plan.blocks_per_clip}s0"
             for name in (n for n in stored if n.startswith(f"{moment}.")):
                 layer, kind = int(name.split(".")[1][len("layer") :]), name.split(".")[2]
@@ -127,7 +140,7 @@ def test_layer_ranges_give_the_same_result(golden, golden_dit):
     """Two stages with half of the layers each equal one stage with all, bit for bit."""
     plan, conditions = plan_of(golden, BASE), conditions_of(golden)
     device, dtype = torch.device("cpu"), torch.float32
-    whole = BlockSampler.start(golden_dit, plan, conditions, dtype, device)
+    whole = started(golden_dit, SamplingRequest(conditions, plan))
     half = golden_dit.config.num_layers // 2
     stages = [range(half), range(half, golden_dit.config.num_layers)]
     caches = [ResidentCache(whole.cache.shape, layers, dtype, device) for layers in stages]
@@ -138,7 +151,7 @@ def test_layer_ranges_give_the_same_result(golden, golden_dit):
     audio = conditions.audio.frames(0, 12)
     noise = plan.block_noise(0)[None]
     context = golden_dit.block_context(0, 3, plan.grid, audio, golden_dit.layers, dtype, device)
-    row = Row(context, 0, whole.make_sink(conditions.reference), 17)
+    row = Row(context, 0, whole.sink_of(0), 17)
     expected = golden_dit.run_layers(golden_dit.embed(noise), whole.video, [row], whole.cache)
     hidden = golden_dit.embed(noise)
     for cache, sink in zip(caches, sinks, strict=True):
@@ -151,7 +164,7 @@ def test_a_block_does_not_depend_on_how_many_follow(golden, golden_dit):
 
     def latents(clips: int) -> list[torch.Tensor]:
         shorter: ClipPlan = replace(plan, num_clip=clips)
-        blocks = sample_blocks(golden_dit, shorter, conditions, torch.float32, torch.device("cpu"))
+        blocks = LocalExecutor(golden_dit, torch.device("cpu"), torch.float32).run(SamplingRequest(conditions, shorter))
         return [block.latents for block in blocks]
 
     long = latents(plan.num_clip)

@@ -13,9 +13,10 @@ from closeness import assert_close_after
 from rollout import INPUTS, TOLERANCE
 
 from liveavatar_runtime.audio.features import AvatarAudio
-from liveavatar_runtime.sampling.block_loop import sample_blocks
+from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared, prepare
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import encode_still, load_wan_vae, to_model_space
 from liveavatar_runtime.vae.online_decoder import START_FRAMES, OnlineDecoder
 
@@ -56,7 +57,7 @@ def prepared(golden, vae) -> Prepared:
 
 @pytest.fixture(scope="module")
 def clips(golden_dit, prepared) -> list[torch.Tensor]:
-    blocks = sample_blocks(golden_dit, prepared.plan, prepared.conditions, torch.float32, CPU)
+    blocks = LocalExecutor(golden_dit, CPU, torch.float32).run(SamplingRequest(prepared.conditions, prepared.plan))
     latents = [block.latents for block in blocks]
     size = prepared.plan.blocks_per_clip
     return [torch.cat(latents[n : n + size], dim=1) for n in range(0, len(latents), size)]

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from liveavatar_runtime.parallel.executor import Executor, Run
 from liveavatar_runtime.parallel.schedule import Operation, PipelineSchedule, Span
-from liveavatar_runtime.sampling.block_loop import AfterStep, Evaluation
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, Executor, Run, SamplingRequest
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 from liveavatar_workers.rank import decoder_rank, serve, worker
 from liveavatar_workers.rank.pipeline_worker import PipelinePart
@@ -32,13 +31,14 @@ class FailingExecutor:
     executor: Executor
     rank: Rank
 
-    def run(self, conditions: Any, plan: ClipPlan, start: Any, after_step: AfterStep, keep_rings: Any) -> Run:
+    def run(self, request: SamplingRequest) -> Run:
         def fail_after_step(evaluation: Evaluation) -> None:
-            if (evaluation.block, evaluation.step) == (FAILING_BLOCK, FAILING_STEP) and start.first_block == 0:
-                fail(plan.seed, self.rank.number)
-            after_step(evaluation)
+            if (evaluation.block, evaluation.step) == (FAILING_BLOCK, FAILING_STEP) and request.start.first_block == 0:
+                fail(request.plan.seed, self.rank.number)
+            assert request.after_step is not None
+            request.after_step(evaluation)
 
-        return self.executor.run(conditions, plan, start, fail_after_step, keep_rings)
+        return self.executor.run(replace(request, after_step=fail_after_step))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from liveavatar_runtime.parallel.partition import split_evenly
 from liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
 from liveavatar_runtime.parallel.stage_model import replicate, spread_layers
 from liveavatar_runtime.sampling.prepare import encode_picture
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
@@ -46,7 +47,7 @@ def limited(work: Callable[[], object]) -> tuple[list[str], str]:
 
 def sampled(executor: LocalExecutor | LayerPipelineExecutor | TimestepPipelineExecutor) -> Callable[[], object]:
     conditions = random_conditions(plan=LARGE)
-    return lambda: next(executor.run(conditions, LARGE))
+    return lambda: next(executor.run(SamplingRequest(conditions, LARGE)))
 
 
 def keep_frames(folder: str) -> None:

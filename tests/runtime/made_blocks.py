@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from liveavatar_runtime.sampling.block_loop import KeepRings, LatentBlock, RunStart
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import KeepRings, LatentBlock, RunStart
 
 
 class MadeRun:

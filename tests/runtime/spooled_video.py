@@ -12,9 +12,10 @@ from torch import Tensor
 
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
-from liveavatar_runtime.sampling.block_loop import BlockRun, Evaluation, KeepRings, RunStart
+from liveavatar_runtime.sampling.block_run import BlockRun
 from liveavatar_runtime.sampling.latent_stream import LatentStream, StartRun
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, KeepRings, RunStart, SamplingRequest
 from liveavatar_runtime.sampling.spool import Spool
 from liveavatar_runtime.sampling.states import StateSettings
 
@@ -49,7 +50,7 @@ class Sampling:
 
     def __call__(self, plan: ClipPlan, start: RunStart, keep_rings: KeepRings) -> BlockRun:
         self.starts.append(start)
-        return self._executor.run(self._conditions, plan, start, self._after_step, keep_rings)
+        return self._executor.run(SamplingRequest(self._conditions, plan, start, self._after_step, keep_rings))
 
     def _after_step(self, evaluation: Evaluation) -> None:
         if (evaluation.block, evaluation.step) == self.stop_at:

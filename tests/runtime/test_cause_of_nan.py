@@ -21,6 +21,7 @@ from liveavatar_runtime.sampling.cause_of_nan import UsedWeight, cause_in_model,
 from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import check_masks, check_voice, encode_picture, prepare
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def told(model: nn.Module, weights: Callable[[], Iterator[UsedWeight]], dtype: t
     stream = LatentStream(
         PLAN,
         conditions.motion,
-        lambda plan, start, keep: executor.run(conditions, plan, start, None, keep),
+        lambda plan, start, keep: executor.run(SamplingRequest(conditions, plan, start, None, keep)),
         cause_of_nan=lambda: cause_in_model(weights(), dtype, finite_file),
     )
     with pytest.raises(MachineError, match="not numbers .* in clip 1; nothing of this clip is kept") as error:

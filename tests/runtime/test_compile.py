@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_block_loop import PLAN, latents
-from test_block_loop import conditions as conditions
-from test_block_loop import executor as executor
+from test_block_run import PLAN, latents
+from test_block_run import conditions as conditions
+from test_block_run import executor as executor
 from torch._dynamo.testing import CompileCounter
 
 from liveavatar_runtime.dit.block import attend_rows, run_layer
 from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = 4
@@ -40,7 +41,7 @@ def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counte
     """After the first block nothing is compiled any more."""
     plan = replace(PLAN, num_clip=5)
     executor = replace(executor, batched=batched)
-    run, counts = executor.run(conditions, plan), []
+    run, counts = executor.run(SamplingRequest(conditions, plan)), []
     made = []
     for block in run:
         made.append(block)
@@ -50,7 +51,7 @@ def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counte
     # Sink, one row, and any number of rows.
     assert counts[0] == GRAPHS * (3 if batched else 2)
     plain(executor.model)
-    assert torch.equal(latents(made), latents(list(executor.run(conditions, plan))))
+    assert torch.equal(latents(made), latents(list(executor.run(SamplingRequest(conditions, plan)))))
 
 
 def test_the_compiler_is_not_imported_unless_it_is_wanted():
@@ -62,10 +63,10 @@ def test_the_compiler_is_not_imported_unless_it_is_wanted():
 def test_traced_code_gives_the_same_latents(executor, conditions):
     """Through the compiler's own graphs, without its code generator, which needs a C++ compiler."""
     plan = replace(PLAN, num_clip=1)
-    expected = latents(list(executor.run(conditions, plan)))
+    expected = latents(list(executor.run(SamplingRequest(conditions, plan))))
     executor.model.compile_layers(backend="aot_eager")
     try:
-        traced = latents(list(executor.run(conditions, plan)))
+        traced = latents(list(executor.run(SamplingRequest(conditions, plan))))
     finally:
         plain(executor.model)
         torch._dynamo.reset()

@@ -21,6 +21,7 @@ from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_onli
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.parallel.weights_key import vae_keys
 from liveavatar_runtime.sampling.latent_stream import LatentStream
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 from liveavatar_workers.client.decoder import RemoteDecoder
@@ -80,7 +81,9 @@ def local_decoder(vae: WanVAE, start: VideoStart | None = "hold") -> OnlineDecod
 def stream_of(workers: LocalWorkers) -> LatentStream:
     executor = RemoteExecutor(workers)
     return LatentStream(
-        PLAN, PRIMING, lambda plan, first, rings: executor.run(random_conditions(), plan, first, None, rings)
+        PLAN,
+        PRIMING,
+        lambda plan, first, rings: executor.run(SamplingRequest(random_conditions(), plan, first, None, rings)),
     )
 
 

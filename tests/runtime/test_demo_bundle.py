@@ -23,10 +23,11 @@ from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_j
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.sampling.block_loop import sample_blocks
+from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import AlignedAudio, Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import encode_picture
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import from_model_space, load_wan_vae, to_model_space
 
 DEMO_FOLDER = Path(__file__).parents[2] / "demo"
@@ -160,7 +161,9 @@ class FirstBlock:
     def sample(self, seed: int = 0, **changes: Any) -> torch.Tensor:
         conditions, plan = replace(self.conditions, **changes), replace(self.plan, seed=seed)
         with torch.inference_mode():
-            return next(sample_blocks(self.model, plan, conditions, torch.float32, torch.device("cpu"))).latents
+            return next(
+                LocalExecutor(self.model, torch.device("cpu"), torch.float32).run(SamplingRequest(conditions, plan))
+            ).latents
 
 
 def draw(seed: int, *shape: int) -> torch.Tensor:

@@ -25,9 +25,10 @@ from demo.training.voices import RATE, motion_of
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.sampling.block_loop import Evaluation, sample_blocks
+from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
 from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, DecodeState, EncodeState, VaeConfig, WanVAE
 from liveavatar_runtime.vae.layers import ResidualBlock, Upsample
@@ -60,7 +61,9 @@ def test_whole_sequences_give_the_velocities_of_the_block_loop():
     text, reference, motion = torch.randn(7, DEMO.text_dim), torch.randn(16, 1, 8, 8), torch.randn(16, 19, 8, 8)
     conditions = Conditions(text=text, reference=reference, motion=motion, audio=Features(audio))
     seen: list[Evaluation] = []
-    for _ in sample_blocks(model, plan, conditions, torch.float32, torch.device("cpu"), seen.append):
+    for _ in LocalExecutor(model, torch.device("cpu"), torch.float32).run(
+        SamplingRequest(conditions, plan, after_step=seen.append)
+    ):
         pass
     by_block = audio[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)[None]
     given = Sequences([text], reference[None], motion[None], by_block, [0])

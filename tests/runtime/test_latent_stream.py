@@ -15,9 +15,10 @@ from spooled_video import PLAN, STATE_BYTES, Sampling, latents_of, settings, str
 from torch import Tensor
 
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.sampling.block_loop import BlockRun, KeepRings, LatentBlock, RunStart
+from liveavatar_runtime.sampling.block_run import BlockRun
 from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import KeepRings, LatentBlock, RunStart
 from liveavatar_runtime.sampling.spool import Spool
 from liveavatar_runtime.sampling.states import StateSettings
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.memory import Placement
-from liveavatar_runtime.sampling.block_loop import RunStart
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import RunStart
 from liveavatar_workers.messages import Block, More, Ring, Run, Step, ToComfyUI, ToWorkers, Voice
 from liveavatar_workers.wire.assembly import CHUNK, CHUNK_BYTES, HEADER, Assembly, pieces
 from liveavatar_workers.wire.codec import BODY_BYTES, DTYPES, HEADER_BYTES, MessageError, bytes_of, encode

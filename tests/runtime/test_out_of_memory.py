@@ -26,6 +26,7 @@ from liveavatar_runtime.planning.out_of_memory import (
     sampling_ways,
 )
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 LARGE = ClipPlan(num_clip=1, width=688, height=368, keep_aspect=False)
@@ -48,7 +49,7 @@ def test_a_full_device_while_sampling_is_told_with_what_helps():
     """A cache that cannot be had; the error is of the classes that users and ComfyUI know."""
     executor = LocalExecutor(random_model(), CPU, torch.float32, lambda *_: ask_for_too_much())  # pyright: ignore
     with pytest.raises(MachineError) as caught:
-        next(executor.run(random_conditions(), PLAN))
+        next(executor.run(SamplingRequest(random_conditions(), PLAN)))
     assert isinstance(caught.value, torch.cuda.OutOfMemoryError)
     text = str(caught.value)
     size = rf"{PLAN.width}x{PLAN.height} in {PLAN.steps} steps"

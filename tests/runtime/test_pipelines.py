@@ -21,8 +21,8 @@ from liveavatar_runtime.parallel.partition import split_evenly
 from liveavatar_runtime.parallel.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
 from liveavatar_runtime.parallel.stage_model import PlacedModel, replicate, spread_layers
 from liveavatar_runtime.parallel.transport import StageError
-from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def timestep_pipeline(model: CausalWanS2V, stages: int, **options: Any) -> Times
 
 @cache
 def blocks_of(local: LocalExecutor, plan: ClipPlan) -> list[LatentBlock]:
-    return list(local.run(random_conditions(), plan))
+    return list(local.run(SamplingRequest(random_conditions(), plan)))
 
 
 EXECUTORS = pytest.mark.parametrize("make", [layer_pipeline, timestep_pipeline])
@@ -82,56 +82,63 @@ def assert_same(ours: Sequence[LatentBlock], expected: Sequence[LatentBlock]) ->
 def test_latents_equal_local(make, model, local, stages, steps, infer_frames):
     """With 12 frames a clip the new sink's block is not finished when block 1 could begin."""
     plan, conditions = replace(PLAN, steps=steps, infer_frames=infer_frames), random_conditions()
-    assert_same(list(make(model, stages).run(conditions, plan)), blocks_of(local, plan))
+    assert_same(list(make(model, stages).run(SamplingRequest(conditions, plan))), blocks_of(local, plan))
 
 
 @EXECUTORS
 @pytest.mark.parametrize("stages", [2, 4])
 def test_two_actors(make, model, local, stages):
     conditions = random_conditions(actors=2)
-    expected = list(local.run(conditions, PLAN))
-    assert not torch.equal(expected[0].latents, next(local.run(random_conditions(), PLAN)).latents)
-    assert_same(list(make(model, stages).run(conditions, PLAN)), expected)
+    expected = list(local.run(SamplingRequest(conditions, PLAN)))
+    assert not torch.equal(expected[0].latents, next(local.run(SamplingRequest(random_conditions(), PLAN))).latents)
+    assert_same(list(make(model, stages).run(SamplingRequest(conditions, PLAN))), expected)
 
 
 @EXECUTORS
 def test_the_given_picture_as_reference(make, model, local):
     plan, conditions = replace(PLAN, sink_policy="reference", relative_distance=9), random_conditions()
-    assert_same(list(make(model, 3).run(conditions, plan)), list(local.run(conditions, plan)))
+    assert_same(
+        list(make(model, 3).run(SamplingRequest(conditions, plan))), list(local.run(SamplingRequest(conditions, plan)))
+    )
 
 
 @EXECUTORS
 def test_a_sink_that_is_renewed_again_and_again(make, model, local):
     plan = replace(PLAN, num_clip=6, infer_frames=12, sink_policy="reanchor", reanchor_clips=2)
     assert len(plan.sink_sources()) > 2
-    assert_same(list(make(model, 3).run(random_conditions(), plan)), blocks_of(local, plan))
+    assert_same(list(make(model, 3).run(SamplingRequest(random_conditions(), plan))), blocks_of(local, plan))
 
 
 @EXECUTORS
 def test_more_devices_than_steps(make, model, local):
     plan, conditions = replace(PLAN, steps=2), random_conditions()
-    assert_same(list(make(model, 5).run(conditions, plan)), list(local.run(conditions, plan)))
+    assert_same(
+        list(make(model, 5).run(SamplingRequest(conditions, plan))), list(local.run(SamplingRequest(conditions, plan)))
+    )
 
 
 @EXECUTORS
 @pytest.mark.parametrize(("stages", "first"), [(1, 2), (2, 1), (2, 3), (4, 2)])
 def test_continue_from_kept_rings_of_any_executor(make, model, local, stages, first):
     conditions, executor = random_conditions(), make(model, stages)
-    whole = list(local.run(conditions, PLAN, keep_rings=lambda block: block == first - 1))
-    ours = list(executor.run(conditions, PLAN, keep_rings=lambda block: block == first - 1))
+    whole = list(local.run(SamplingRequest(conditions, PLAN, keep_rings=lambda block: block == first - 1)))
+    ours = list(executor.run(SamplingRequest(conditions, PLAN, keep_rings=lambda block: block == first - 1)))
     expected, rings = whole[first - 1].rings, ours[first - 1].rings
     assert expected is not None and rings is not None and expected.keys() == rings.keys()
     assert all(torch.equal(rings[name], tensor) for name, tensor in expected.items())
     start = RunStart(first, {0: whole[0].latents[:, :1]}, rings)
-    assert_same(list(executor.run(conditions, PLAN, start)), whole[first:])
+    assert_same(list(executor.run(SamplingRequest(conditions, PLAN, start))), whole[first:])
 
 
 @EXECUTORS
 def test_warm_up_equals_local(make, model, local):
     plan, conditions = replace(PLAN, window_blocks=2), random_conditions()
-    first_frames = {0: next(local.run(conditions, plan)).latents[:, :1]}
+    first_frames = {0: next(local.run(SamplingRequest(conditions, plan))).latents[:, :1]}
     start = RunStart(5, first_frames)
-    assert_same(list(make(model, 2).run(conditions, plan, start)), list(local.run(conditions, plan, start)))
+    assert_same(
+        list(make(model, 2).run(SamplingRequest(conditions, plan, start))),
+        list(local.run(SamplingRequest(conditions, plan, start))),
+    )
 
 
 @EXECUTORS
@@ -144,10 +151,10 @@ def test_every_evaluation_is_told_in_the_thread_that_takes_the_blocks(make, mode
         told[evaluation.block, evaluation.step] = evaluation.velocity.clone()
         threads.add(threading.current_thread())
 
-    list(make(model, 3).run(conditions, PLAN, after_step=after_step))
+    list(make(model, 3).run(SamplingRequest(conditions, PLAN, after_step=after_step)))
     ours = dict(told)
     told.clear()
-    list(local.run(conditions, PLAN, after_step=after_step))
+    list(local.run(SamplingRequest(conditions, PLAN, after_step=after_step)))
     assert len(ours) == PLAN.evaluations and ours.keys() == told.keys()
     assert all(torch.equal(ours[key], velocity) for key, velocity in told.items())
     assert threads == {threading.current_thread()}
@@ -164,7 +171,7 @@ def test_a_layer_stage_holds_its_share_of_weights_and_caches(model, stages):
             held[threading.current_thread().name] = sum(t.numel() * t.element_size() for t in tensors)
 
     executor = layer_pipeline(model, stages, make_cache=CountedCache)
-    next(run := executor.run(random_conditions(), PLAN))
+    next(run := executor.run(SamplingRequest(random_conditions(), PLAN)))
     run.close()
     layer_caches = sum(held.values()) / CONFIG.num_layers
     assert len(held) == stages
@@ -208,16 +215,16 @@ def test_a_stage_that_raises_ends_the_run_and_names_its_device(make, model, loca
         executor = failing(make(model, 3), stage, after, ArithmeticError("card on fire"))
         started = time.monotonic()
         with pytest.raises(StageError, match=rf"stage {stage} on cpu failed: ArithmeticError: card on fire") as caught:
-            list(executor.run(random_conditions(), replace(PLAN, num_clip=2)))
+            list(executor.run(SamplingRequest(random_conditions(), replace(PLAN, num_clip=2))))
         assert time.monotonic() - started < 10
         assert isinstance(caught.value.__cause__, ArithmeticError)
-    assert_same(list(make(model, 3).run(random_conditions(), SHORT)), blocks_of(local, SHORT))
+    assert_same(list(make(model, 3).run(SamplingRequest(random_conditions(), SHORT))), blocks_of(local, SHORT))
 
 
 def test_a_full_device_is_told_as_such(model):
     executor = failing(layer_pipeline(model, 2), 1, 2, torch.cuda.OutOfMemoryError("no room for 1 GiB"))
     with pytest.raises(torch.cuda.OutOfMemoryError, match="stage 1 on cpu.*no room for 1 GiB. What helps") as caught:
-        list(executor.run(random_conditions(), SHORT))
+        list(executor.run(SamplingRequest(random_conditions(), SHORT)))
     assert isinstance(caught.value, StageError)
 
 
@@ -231,7 +238,7 @@ def test_an_exception_of_the_callback_stops_all_stages(make, model):
             raise Interrupted
 
     for _ in range(TIMES):
-        run = make(model, 3).run(random_conditions(), PLAN, after_step=after_step)
+        run = make(model, 3).run(SamplingRequest(random_conditions(), PLAN, after_step=after_step))
         with pytest.raises(Interrupted):
             list(run)
         assert list(run) == []
@@ -241,7 +248,7 @@ def test_an_exception_of_the_callback_stops_all_stages(make, model):
 def test_a_reader_that_stops_early_leaves_no_thread(make, model):
     for _ in range(TIMES):
         before = threading.active_count()
-        run = make(model, 3).run(random_conditions(), replace(PLAN, num_clip=1000))
+        run = make(model, 3).run(SamplingRequest(random_conditions(), replace(PLAN, num_clip=1000)))
         assert next(run).index == 0
         started = time.monotonic()
         run.close()
@@ -252,7 +259,7 @@ def test_a_reader_that_stops_early_leaves_no_thread(make, model):
 
 @EXECUTORS
 def test_a_forgotten_run_ends(make, model):
-    run = make(model, 3).run(random_conditions(), replace(PLAN, num_clip=1000))
+    run = make(model, 3).run(SamplingRequest(random_conditions(), replace(PLAN, num_clip=1000)))
     next(run)
     del run
 
@@ -260,7 +267,7 @@ def test_a_forgotten_run_ends(make, model):
 @EXECUTORS
 def test_nothing_starts_before_the_first_block_is_asked_for(make, model):
     before = threading.active_count()
-    run = make(model, 3).run(random_conditions(), PLAN)
+    run = make(model, 3).run(SamplingRequest(random_conditions(), PLAN))
     assert threading.active_count() == before
     run.close()
 
@@ -276,7 +283,7 @@ def test_stages_wait_for_a_slow_reader(make, model):
             asked.append(first)
             return super().frames(first, count)
 
-    run = make(model, 2).run(replace(random_conditions(), audio=Counted()), plan)
+    run = make(model, 2).run(SamplingRequest(replace(random_conditions(), audio=Counted()), plan))
     next(run)
     time.sleep(1)
     made = len(asked)
@@ -293,7 +300,11 @@ def test_threads_for_computation_are_shared_and_put_back(model):
             super().__init__(*arguments)
             used.add(torch.get_num_threads())
 
-    list(layer_pipeline(model, 2, make_cache=Watched).run(random_conditions(), replace(PLAN, num_clip=1)))
+    list(
+        layer_pipeline(model, 2, make_cache=Watched).run(
+            SamplingRequest(random_conditions(), replace(PLAN, num_clip=1))
+        )
+    )
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
     thread.start()

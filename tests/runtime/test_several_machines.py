@@ -18,6 +18,7 @@ from tiny_avatar import PLAN, random_conditions, random_model
 from worker_group import end_processes, save_model
 
 from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_workers.client.groups import PACK_ROOT
 
 GUIDE = PACK_ROOT / "docs" / "WORKERS.md"
@@ -81,6 +82,7 @@ import sys
 from safetensors.torch import save_file
 from tiny_avatar import PLAN, random_conditions
 from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.sampling.run import SamplingRequest
 from pathlib import Path
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import RemoteWorkers
@@ -92,7 +94,7 @@ workers = RemoteWorkers(group.address, read_pair(folder / "comfyui.key"), group.
 executor = RemoteExecutor(workers)
 for line in sys.stdin:
     try:
-        blocks = list(executor.run(random_conditions(), PLAN))
+        blocks = list(executor.run(SamplingRequest(random_conditions(), PLAN)))
         save_file({str(b.index): b.latents for b in blocks}, f"{folder}/{line.strip()}.safetensors")
         print("done", flush=True)
     except MachineError as error:
@@ -187,5 +189,7 @@ def is_worker(process: psutil.Process) -> bool:
 def assert_equal_to_local(file: Path) -> None:
     got = load_file(file)
     torch.set_num_threads(1)
-    for block in LocalExecutor(random_model(), torch.device("cpu"), torch.float32).run(random_conditions(), PLAN):
+    for block in LocalExecutor(random_model(), torch.device("cpu"), torch.float32).run(
+        SamplingRequest(random_conditions(), PLAN)
+    ):
         assert torch.equal(got[str(block.index)], block.latents)

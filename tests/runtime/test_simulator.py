@@ -11,14 +11,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.parallel.partition import split_evenly
 from liveavatar_runtime.parallel.schedule import LayerSchedule, Span, TimestepSchedule, split_steps
 from liveavatar_runtime.planning.advisor import Advisor, documented, table
 from liveavatar_runtime.planning.machines import PRESETS, RTX_4090, Machines
 from liveavatar_runtime.planning.simulator import Costs, Link, simulate
 from liveavatar_runtime.planning.workload import Workload
-from liveavatar_runtime.sampling.block_loop import sample_blocks
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import DecodeState, VaeConfig, WanVAE
 
 LARGE = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
@@ -89,7 +90,11 @@ def test_the_floating_point_operations_are_those_of_the_model():
 
     def counted(clips: int) -> int:
         with FlopCounterMode(display=False) as counter:
-            list(sample_blocks(model, replace(plan, num_clip=clips), conditions, torch.float32, device))
+            list(
+                LocalExecutor(model, device, torch.float32).run(
+                    SamplingRequest(conditions, replace(plan, num_clip=clips))
+                )
+            )
         return counter.get_total_flops()
 
     # Blocks of the last clip have full rings; what is made once a block, the voice's keys and values, is small.

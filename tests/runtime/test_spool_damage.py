@@ -14,10 +14,11 @@ from spooled_video import PLAN, STATE_BYTES, Sampling, latents_of, stream_of
 from torch import Tensor
 
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.sampling.block_loop import BlockRun, KeepRings, LatentBlock, RunStart
+from liveavatar_runtime.sampling.block_run import BlockRun
 from liveavatar_runtime.sampling.checked_files import DamagedFile, NotFinite, check_finite, read_tensors, write_tensors
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.resume import clip_shape
+from liveavatar_runtime.sampling.run import KeepRings, LatentBlock, RunStart
 from liveavatar_runtime.sampling.spool import Spool
 from liveavatar_runtime.sampling.states import StateSettings
 

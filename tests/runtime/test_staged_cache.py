@@ -5,18 +5,29 @@ from functools import partial
 
 import pytest
 import torch
-from test_block_loop import CPU, PLAN, latents
-from test_block_loop import conditions as conditions
-from test_block_loop import executor as executor
+from test_block_run import CPU, PLAN, latents
+from test_block_run import conditions as conditions
+from test_block_run import executor as executor
 
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.fp8 import FP8_MAX
 from liveavatar_runtime.dit.staged_cache import Fp8Store, StagedCache, spread
 from liveavatar_runtime.planning.memory import Placement, cache_bytes, cache_traffic, ring_bytes, staging_bytes
-from liveavatar_runtime.sampling.block_loop import BlockSampler, RunStart
+from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
+from liveavatar_runtime.sampling.run import RunStart, SamplingRequest
 
 RAM = partial(StagedCache, place="ram")
 FP8 = partial(StagedCache, place="ram", stored="fp8")
+
+
+def started(executor, conditions, make_cache) -> Evaluator:
+    """At the first block, with its sink."""
+    place = PlacedModel(executor.model, CPU)
+    evaluator = Evaluator(place, SamplingRequest(conditions, PLAN), torch.float32, make_cache)
+    with torch.inference_mode():
+        evaluator.condition(evaluator.embed_conditions())
+        evaluator.fill_sink(evaluator.begin(), evaluator.embed_sink(conditions.reference))
+    return evaluator
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -24,14 +35,14 @@ FP8 = partial(StagedCache, place="ram", stored="fp8")
 def test_a_cache_in_ram_gives_identical_latents(executor, conditions, infer_frames, window_blocks, batched):
     plan = replace(PLAN, infer_frames=infer_frames, window_blocks=window_blocks)
     executor = replace(executor, batched=batched)
-    resident = list(executor.run(conditions, plan))
-    staged = list(replace(executor, make_cache=RAM).run(conditions, plan))
+    resident = list(executor.run(SamplingRequest(conditions, plan)))
+    staged = list(replace(executor, make_cache=RAM).run(SamplingRequest(conditions, plan)))
     assert torch.equal(latents(staged), latents(resident))
 
 
 def test_a_cache_in_fp8_comes_close(executor, conditions):
-    exact = latents(list(executor.run(conditions, PLAN)))
-    coarse = latents(list(replace(executor, make_cache=FP8).run(conditions, PLAN)))
+    exact = latents(list(executor.run(SamplingRequest(conditions, PLAN))))
+    coarse = latents(list(replace(executor, make_cache=FP8).run(SamplingRequest(conditions, PLAN))))
     assert not torch.equal(coarse, exact)
     assert (coarse - exact).square().mean() < 1e-3 * exact.square().mean()
 
@@ -40,9 +51,9 @@ def test_a_cache_in_fp8_comes_close(executor, conditions):
 @pytest.mark.parametrize("first", [2, 5])
 def test_kept_rings_continue_exactly(executor, conditions, make_cache, first):
     executor = replace(executor, make_cache=make_cache)
-    whole = list(executor.run(conditions, PLAN, keep_rings=lambda block: block == first - 1))
+    whole = list(executor.run(SamplingRequest(conditions, PLAN, keep_rings=lambda block: block == first - 1)))
     start = RunStart(first, {0: whole[0].latents[:, :1]}, whole[first - 1].rings)
-    assert torch.equal(latents(list(executor.run(conditions, PLAN, start))), latents(whole[first:]))
+    assert torch.equal(latents(list(executor.run(SamplingRequest(conditions, PLAN, start)))), latents(whole[first:]))
 
 
 @pytest.mark.parametrize("stored", ["model", "fp8"])
@@ -56,7 +67,7 @@ def test_a_block_moves_the_predicted_bytes(executor, conditions, stored, batched
         return made[-1]
 
     plan = replace(PLAN, num_clip=6)
-    run = replace(executor, make_cache=make_cache, batched=batched).run(conditions, plan)
+    run = replace(executor, make_cache=make_cache, batched=batched).run(SamplingRequest(conditions, plan))
     for _ in range(plan.window_blocks + 1):
         next(run)
     traffic = made[0].traffic
@@ -74,10 +85,8 @@ def test_the_layers_on_the_device_are_spread():
 @pytest.mark.parametrize("stored", ["model", "fp8"])
 def test_the_predicted_size_is_the_allocated_one(executor, conditions, stored):
     make_cache = partial(StagedCache, place="ram", stored=stored)
-    sampler = BlockSampler.start(executor.model, PLAN, conditions, torch.float32, CPU, make_cache)
-    cache, placement = sampler.cache, Placement("ram", stored)
-    with torch.inference_mode():
-        sink = sampler.make_sink(conditions.reference)
+    evaluator = started(executor, conditions, make_cache)
+    cache, sink, placement = evaluator.cache, evaluator.sink_of(0), Placement("ram", stored)
     assert isinstance(cache, StagedCache)
     stores = [*cache._keys.values(), *cache._values.values()]
     rings = sum(part.nbytes for store in stores for row in range(PLAN.steps) for part in store.parts(row).values())
@@ -101,11 +110,11 @@ def test_fp8_keeps_large_values_and_small_ones_of_other_heads():
 
 
 def test_attention_out_of_order_is_noticed(executor, conditions):
-    sampler = BlockSampler.start(executor.model, PLAN, conditions, torch.float32, CPU, RAM)
+    evaluator = started(executor, conditions, RAM)
     with torch.inference_mode():
-        flight = sampler.begin_block(0, sampler.make_sink(conditions.reference))
-        sampler.advance([flight])
-    cache = sampler.cache
+        evaluator.hear(0, evaluator.embed_voice(0))
+        evaluator.run_layers(evaluator.embed([evaluator.noise(0)]), evaluator.rows([(0, 0)]))
+    cache = evaluator.cache
     assert isinstance(cache, StagedCache)
     layer, use = cache._order[1]
     cache.begin([use])

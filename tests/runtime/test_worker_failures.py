@@ -19,7 +19,7 @@ from worker_group import FAILING, end_processes, gone, local_workers, processes_
 
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import PACK_ROOT, LocalWorkers
 
@@ -92,7 +92,7 @@ def test_a_failing_rank_is_named_and_the_next_run_continues(
         if not processes and workers.pid is not None:
             processes.update({workers.pid}, processes_below(workers.pid))
 
-    run = remote.run(conditions, plan, after_step=after_step, keep_rings=lambda block: True)
+    run = remote.run(SamplingRequest(conditions, plan, after_step=after_step, keep_rings=lambda block: True))
     with pytest.raises(MachineError, match=rf"rank {rank} .*{reason}"):
         finished.extend(run)
     assert time.monotonic() - last_step < LIMIT
@@ -100,8 +100,8 @@ def test_a_failing_rank_is_named_and_the_next_run_continues(
     wait_until(lambda: gone(processes), LIMIT)
     assert 1 <= len(finished) <= failing_worker.FAILING_BLOCK
     start = RunStart(len(finished), {0: finished[0].latents[:, :1]}, finished[-1].rings)
-    rest = list(remote.run(conditions, plan, start))
-    expected = LocalExecutor(random_model(), torch.device("cpu"), torch.float32).run(conditions, plan)
+    rest = list(remote.run(SamplingRequest(conditions, plan, start)))
+    expected = LocalExecutor(random_model(), torch.device("cpu"), torch.float32).run(SamplingRequest(conditions, plan))
     for one, other in zip([*finished, *rest], expected, strict=True):
         assert torch.equal(one.latents, other.latents)
 
@@ -185,7 +185,7 @@ def test_workers_end_when_their_launcher_is_killed(
     start_workers: StartWorkers, model_folder: Path, ended: Callable[[], float]
 ) -> None:
     group = start_workers(model_folder, 2)
-    run = RemoteExecutor(group).run(random_conditions(), PLAN)
+    run = RemoteExecutor(group).run(SamplingRequest(random_conditions(), PLAN))
     next(run)
     assert group.pid is not None
     psutil.Process(group.pid).kill()
@@ -199,6 +199,6 @@ def test_workers_that_nobody_holds_any_more_end(
     start_workers: StartWorkers, model_folder: Path, ended: Callable[[], float]
 ) -> None:
     group = start_workers(model_folder, 1)
-    next(RemoteExecutor(group).run(random_conditions(), PLAN))
+    next(RemoteExecutor(group).run(SamplingRequest(random_conditions(), PLAN)))
     del group
     ended()

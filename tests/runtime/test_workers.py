@@ -14,10 +14,9 @@ from worker_group import local_workers, open_descriptors, processes_below, save_
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.parallel.executor import Executor
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
-from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
+from liveavatar_runtime.sampling.run import Evaluation, Executor, LatentBlock, RunStart, SamplingRequest
 from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import LocalWorkers
@@ -57,7 +56,10 @@ def weight_bytes(module: torch.nn.Module) -> int:
 
 def assert_same(executor: Executor, reference: Executor, plan=PLAN, actors: int = 1) -> None:
     conditions = random_conditions(plan=plan, actors=actors)
-    expected, got = list(reference.run(conditions, plan)), list(executor.run(conditions, plan))
+    expected, got = (
+        list(reference.run(SamplingRequest(conditions, plan))),
+        list(executor.run(SamplingRequest(conditions, plan))),
+    )
     assert [(b.index, b.clip) for b in got] == [(b.index, b.clip) for b in expected]
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one.latents, other.latents), f"block {one.index}"
@@ -103,7 +105,7 @@ def test_steps_and_kept_rings_arrive(remote: RemoteExecutor, local: LocalExecuto
     conditions = random_conditions()
     steps: tuple[list[Evaluation], list[Evaluation]] = ([], [])
     runs = [
-        e.run(conditions, PLAN, RunStart(), s.append, lambda b: b == 2)
+        e.run(SamplingRequest(conditions, PLAN, RunStart(), s.append, lambda b: b == 2))
         for e, s in zip((remote, local), steps, strict=True)
     ]
     blocks = [list(run) for run in runs]
@@ -128,13 +130,13 @@ class Stop(Exception):
 
 def test_a_run_that_was_interrupted_goes_on_from_its_rings(remote: RemoteExecutor, local: LocalExecutor) -> None:
     conditions = random_conditions()
-    expected = list(local.run(conditions, PLAN))
+    expected = list(local.run(SamplingRequest(conditions, PLAN)))
 
     def interrupt(evaluation: Evaluation) -> None:
         if (evaluation.block, evaluation.step) == (5, PLAN.steps - 1):
             raise Stop
 
-    run = remote.run(conditions, PLAN, RunStart(), interrupt, lambda block: block == 2)
+    run = remote.run(SamplingRequest(conditions, PLAN, RunStart(), interrupt, lambda block: block == 2))
     finished: list[LatentBlock] = []
     with pytest.raises(Stop):
         finished.extend(run)
@@ -145,7 +147,7 @@ def test_a_run_that_was_interrupted_goes_on_from_its_rings(remote: RemoteExecuto
     # Pipelines are past the last state.
     states += [(finished[-1].index, rings)] if rings is not None else []
     for last, state in states:
-        rest = list(remote.run(conditions, PLAN, RunStart(last + 1, frames, state)))
+        rest = list(remote.run(SamplingRequest(conditions, PLAN, RunStart(last + 1, frames, state))))
         assert [block.index for block in rest] == list(range(last + 1, PLAN.num_blocks))
         assert all(torch.equal(one.latents, expected[one.index].latents) for one in rest)
 
@@ -156,7 +158,7 @@ def test_a_wrong_input_is_told_and_the_workers_go_on(
     pid = workers.pid
     rings = {"step.0.layer.0.keys": torch.zeros(3)}
     with pytest.raises(InputError, match="the saved ring is of another plan"):
-        next(remote.run(random_conditions(), PLAN, RunStart(1, {}, rings)))
+        next(remote.run(SamplingRequest(random_conditions(), PLAN, RunStart(1, {}, rings))))
     assert_same(remote, local)
     assert workers.pid == pid
 
@@ -173,11 +175,11 @@ def test_an_error_of_the_voice_is_told(workers: LocalWorkers, remote: RemoteExec
             raise InputError("the voice is hoarse")
 
     with pytest.raises(InputError, match="the voice is hoarse"):
-        next(remote.run(replace(random_conditions(), audio=Broken()), PLAN))
+        next(remote.run(SamplingRequest(replace(random_conditions(), audio=Broken()), PLAN)))
 
 
 def test_a_new_run_ends_the_one_before(remote: RemoteExecutor, local: LocalExecutor) -> None:
-    first = remote.run(random_conditions(), PLAN)
+    first = remote.run(SamplingRequest(random_conditions(), PLAN))
     next(first)
     assert_same(remote, local)
     with pytest.raises(MachineError, match="another run uses these workers"):
@@ -189,8 +191,8 @@ def test_interruption_while_the_workers_compute(workers: LocalWorkers, remote: R
         raise Stop
 
     with pytest.raises(Stop):
-        list(RemoteExecutor(workers, poll).run(random_conditions(), replace(PLAN, steps=50)))
-    assert next(remote.run(random_conditions(), PLAN)).index == 0
+        list(RemoteExecutor(workers, poll).run(SamplingRequest(random_conditions(), replace(PLAN, steps=50))))
+    assert next(remote.run(SamplingRequest(random_conditions(), PLAN))).index == 0
 
 
 def raw_link(workers: LocalWorkers) -> RawClient:
@@ -240,7 +242,7 @@ def test_malformed_runs_are_answered_and_the_group_goes_on(
     while not isinstance(answer := raw.answer(), Block):
         if isinstance(answer, WantVoice):
             raw.say(Voice(number=20, first=answer.first, audio=Noise().frames(answer.first, answer.count)))
-    assert torch.equal(answer.latents, next(local.run(random_conditions(), PLAN)).latents)
+    assert torch.equal(answer.latents, next(local.run(SamplingRequest(random_conditions(), PLAN))).latents)
     raw.close()
     assert workers.pid == pid
 
@@ -249,7 +251,7 @@ def test_many_runs_leave_nothing_behind(workers: LocalWorkers, remote: RemoteExe
     plan = replace(PLAN, num_clip=1)
 
     def run() -> tuple[set[int], int]:
-        list(remote.run(random_conditions(plan=plan), plan))
+        list(remote.run(SamplingRequest(random_conditions(plan=plan), plan)))
         return processes_below(), open_descriptors()
 
     before = run()

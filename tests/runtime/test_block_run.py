@@ -12,9 +12,9 @@ from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.parallel.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
-from liveavatar_runtime.sampling.block_loop import Evaluation, LatentBlock, RunStart
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 
 CPU = torch.device("cpu")
 PLAN = ClipPlan(num_clip=3, infer_frames=24, width=64, height=64, keep_aspect=False, relative_distance=None)
@@ -68,8 +68,8 @@ def latents(blocks: list[LatentBlock]) -> Tensor:
 def test_a_batch_of_blocks_gives_the_same_latents(executor, conditions, steps, infer_frames, policy):
     """Also where the new sink's block is not finished when the next block could begin (12 frames a clip)."""
     plan = replace(PLAN, steps=steps, infer_frames=infer_frames, sink_policy=policy)
-    one_by_one = list(executor.run(conditions, plan))
-    batched = list(replace(executor, batched=True).run(conditions, plan))
+    one_by_one = list(executor.run(SamplingRequest(conditions, plan)))
+    batched = list(replace(executor, batched=True).run(SamplingRequest(conditions, plan)))
     assert [b.index for b in batched] == list(range(plan.num_blocks))
     torch.testing.assert_close(latents(batched), latents(one_by_one), atol=1e-5, rtol=0)
 
@@ -80,7 +80,7 @@ def test_a_batch_runs_the_model_once_a_block(executor, conditions):
     handle = layer.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
     plan = replace(PLAN, sink_policy="reference")
     try:
-        list(replace(executor, batched=True).run(conditions, plan))
+        list(replace(executor, batched=True).run(SamplingRequest(conditions, plan)))
     finally:
         handle.remove()
     sink, *batches = calls
@@ -92,9 +92,9 @@ def test_the_voices_of_two_actors_batched(executor, conditions):
     masks = torch.zeros(2, 3, 4, 4)
     masks[0, :, :, :2] = masks[1, :, :, 2:] = 1
     two = replace(conditions, audio=Noise(actors=2), actor_masks=masks)
-    expected = latents(list(executor.run(two, PLAN)))
-    assert not torch.allclose(expected, latents(list(executor.run(conditions, PLAN))))
-    batched = latents(list(replace(executor, batched=True).run(two, PLAN)))
+    expected = latents(list(executor.run(SamplingRequest(two, PLAN))))
+    assert not torch.allclose(expected, latents(list(executor.run(SamplingRequest(conditions, PLAN)))))
+    batched = latents(list(replace(executor, batched=True).run(SamplingRequest(two, PLAN))))
     torch.testing.assert_close(batched, expected, atol=1e-5, rtol=0)
 
 
@@ -104,11 +104,11 @@ def test_the_voices_of_two_actors_batched(executor, conditions):
 def test_kept_rings_continue_exactly(executor, conditions, window_blocks, first, batched):
     plan = replace(PLAN, window_blocks=window_blocks)
     executor = replace(executor, batched=batched)
-    whole = list(executor.run(conditions, plan, keep_rings=lambda block: block == first - 1))
+    whole = list(executor.run(SamplingRequest(conditions, plan, keep_rings=lambda block: block == first - 1)))
     kept = whole[first - 1].rings
     assert kept is not None and all(block.rings is None for block in whole if block.index != first - 1)
     start = RunStart(first, {0: whole[0].latents[:, :1]}, kept)
-    rest = list(executor.run(conditions, plan, start))
+    rest = list(executor.run(SamplingRequest(conditions, plan, start)))
     if batched:
         # Rows of a batch round differently when there are fewer of them.
         torch.testing.assert_close(latents(rest), latents(whole[first:]), atol=1e-5, rtol=0)
@@ -117,7 +117,7 @@ def test_kept_rings_continue_exactly(executor, conditions, window_blocks, first,
 
 
 def test_the_size_of_kept_rings_is_known_beforehand(executor, conditions):
-    *_, last = executor.run(conditions, PLAN, keep_rings=lambda block: block == PLAN.num_blocks - 1)
+    *_, last = executor.run(SamplingRequest(conditions, PLAN, keep_rings=lambda block: block == PLAN.num_blocks - 1))
     assert ring_bytes(DEMO, PLAN, torch.float32) == sum(tensor.nbytes for tensor in last.rings.values())
 
 
@@ -126,8 +126,8 @@ def test_the_state_survives_an_interruption_inside_the_next_block(executor, cond
         if (evaluation.block, evaluation.step) == (4, 2):
             raise InterruptedError
 
-    whole = list(executor.run(conditions, PLAN))
-    run, finished = executor.run(conditions, PLAN, after_step=stop), []
+    whole = list(executor.run(SamplingRequest(conditions, PLAN)))
+    run, finished = executor.run(SamplingRequest(conditions, PLAN, after_step=stop)), []
     with pytest.raises(InterruptedError):
         for block in run:
             finished.append(block)
@@ -135,18 +135,18 @@ def test_the_state_survives_an_interruption_inside_the_next_block(executor, cond
     start = RunStart(4, {0: finished[0].latents[:, :1]}, run.rings())
     run.close()
     assert run.rings() is None
-    assert torch.equal(latents(list(executor.run(conditions, PLAN, start))), latents(whole[4:]))
+    assert torch.equal(latents(list(executor.run(SamplingRequest(conditions, PLAN, start)))), latents(whole[4:]))
 
 
 def test_without_rings_the_run_warms_up(executor, conditions):
     """Exactly, when the warm-up reaches the start; close to it later, since the ring was not filled from the start."""
     plan = replace(PLAN, num_clip=8, infer_frames=12, window_blocks=2)
-    whole = list(executor.run(conditions, plan))
+    whole = list(executor.run(SamplingRequest(conditions, plan)))
     first_frames = {0: whole[0].latents[:, :1]}
     seen: list[int] = []
-    early = executor.run(conditions, plan, RunStart(2, first_frames))
+    early = executor.run(SamplingRequest(conditions, plan, RunStart(2, first_frames)))
     assert torch.equal(latents(list(early)), latents(whole[2:]))
-    late = executor.run(conditions, plan, RunStart(6, first_frames), lambda e: seen.append(e.block))
+    late = executor.run(SamplingRequest(conditions, plan, RunStart(6, first_frames), lambda e: seen.append(e.block)))
     rest = list(late)
     assert [block.index for block in rest] == [6, 7] and seen[0] == 4
     assert not torch.equal(rest[0].latents, whole[6].latents)
@@ -155,14 +155,14 @@ def test_without_rings_the_run_warms_up(executor, conditions):
 
 def test_a_start_that_lacks_what_it_needs_is_refused(executor, conditions):
     with pytest.raises(InputError, match="first latent frame of block 0 is needed"):
-        next(executor.run(conditions, replace(PLAN, window_blocks=1), RunStart(5)))
+        next(executor.run(SamplingRequest(conditions, replace(PLAN, window_blocks=1), RunStart(5))))
 
 
 def test_rings_of_another_plan_are_refused(executor, conditions):
-    rings = next(executor.run(conditions, PLAN, keep_rings=lambda _: True)).rings
+    rings = next(executor.run(SamplingRequest(conditions, PLAN, keep_rings=lambda _: True))).rings
     first_frames = {0: torch.zeros(16, 1, 8, 8)}
     with pytest.raises(InputError, match=r"saved ring is of another plan: step.0.layer.0.keys is .*expected"):
-        next(executor.run(conditions, PLAN, RunStart(4, first_frames, rings)))
+        next(executor.run(SamplingRequest(conditions, PLAN, RunStart(4, first_frames, rings))))
 
 
 def test_slots_and_windows():
