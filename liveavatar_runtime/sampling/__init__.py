@@ -1,1 +1,1 @@
-"""Plan, schedule, block loop and latent stream."""
+"""Plan, schedule, evaluator and latent stream."""
