@@ -20,6 +20,9 @@ from .notes import Notes
 _WRITTEN: "WeakKeyDictionary[Any, tuple[str, Path]]" = WeakKeyDictionary()
 """VIDEO results that somebody still holds, ComfyUI's cache above all -> the node that wrote them, and the file."""
 HOUR_SECONDS = 3600
+DAY_SECONDS = 24 * HOUR_SECONDS
+_CLAIMED: set[Path] = set()
+"""Files of this process that nothing has been written to yet."""
 _LOST: Counter[str] = Counter()
 """Files of a node that were gone while their VIDEO was still held."""
 
@@ -53,7 +56,7 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[P
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), width, height
         )
-        _remove_left_copies(Path(folder), name)
+        _remove_left_files(Path(folder), name)
         while True:
             file = f"{name}_{counter:05}_.{extension}"
             path = Path(folder) / file
@@ -70,20 +73,30 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[P
         ) from error
 
 
-def _remove_left_copies(folder: Path, name: str) -> None:
-    """Of a process that was killed while it copied a finished MP4 (`media.video`): nobody writes to them any more."""
+def _remove_left_files(folder: Path, name: str) -> None:
+    """Of a process that was killed: copies of a finished MP4 (`media.video`), and names taken before a first frame.
+
+    Nobody writes to them any more. A first frame may take hours, so an empty file is left alone for a day.
+    """
     for copy in folder.glob(f"{glob.escape(name)}_*_.tmp"):
         with suppress(OSError):
             if copy.with_suffix(".mp4").exists() and time.time() - copy.stat().st_mtime > HOUR_SECONDS:
                 copy.unlink()
+    for path in folder.glob(f"{glob.escape(name)}_[0-9][0-9][0-9][0-9][0-9]_.*"):
+        with suppress(OSError):
+            stat = path.stat()
+            if not stat.st_size and path not in _CLAIMED and time.time() - stat.st_mtime > DAY_SECONDS:
+                path.unlink()
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
     """Removes a file of `output_file` if nothing has been written to it at the end."""
+    _CLAIMED.add(path)
     try:
         yield
     finally:
+        _CLAIMED.discard(path)
         # What the work itself raised says more.
         with suppress(OSError):
             if not path.stat().st_size:

@@ -45,7 +45,8 @@ class SpoolChoice:
     @property
     def budget(self) -> int:
         """Bytes that clips and states of all videos may take; 0: no limit."""
-        return int(self.budget_gib * GIB) if self.spool == KEEP else 0
+        # However small, a budget is one: 0 means that there is none.
+        return math.ceil(self.budget_gib * GIB) if self.spool == KEEP else 0
 
     def beside_clips(self, plan: ClipPlan) -> float:
         """Bytes that are left for states beside all clips of a plan's segment and of what is before it."""

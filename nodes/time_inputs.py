@@ -11,7 +11,7 @@ from .validation import check_number
 MAX_CLIPS = 1_000_000
 
 
-INFER_FRAMES, FPS = 48, 16.0
+INFER_FRAMES, MAX_INFER_FRAMES, FPS = 48, 960, 16.0
 
 
 def infer_frames_input(tooltip: str, **options: Any) -> io.Int.Input:
@@ -19,7 +19,7 @@ def infer_frames_input(tooltip: str, **options: Any) -> io.Int.Input:
         "infer_frames",
         default=INFER_FRAMES,
         min=FRAMES_PER_BLOCK,
-        max=960,
+        max=MAX_INFER_FRAMES,
         step=FRAMES_PER_BLOCK,
         tooltip=tooltip,
         **options,
@@ -32,5 +32,7 @@ def fps_input(tooltip: str, **options: Any) -> io.Float.Input:
 
 def check_clip_frames(node: type[Any], infer_frames: int) -> None:
     """Raises InputError unless `infer_frames` is a multiple of a block within the limits of the node's widget."""
-    check_infer_frames(infer_frames)
+    # Above the limit the next multiple would be no advice.
+    if infer_frames <= MAX_INFER_FRAMES:
+        check_infer_frames(infer_frames)
     check_number(node, infer_frames=infer_frames)

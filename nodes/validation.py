@@ -66,10 +66,8 @@ def _problem(check: Callable[[Any], Any], value: Any) -> str:
         check(value)
     except InputError as error:
         return _shortened(str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client sent what no widget gives
-        return _shortened(
-            f"{value!r} cannot be used here ({type(error).__name__}: {error}). Give what the widget takes."
-        )
+    except Exception:  # noqa: BLE001 - whatever it is, the client sent what no widget gives
+        return _shortened(f"{value!r}, a {type(value).__name__}, cannot be used here. Give what the widget takes.")
     return ""
 
 

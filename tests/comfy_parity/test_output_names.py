@@ -56,3 +56,16 @@ def test_what_a_killed_process_was_copying_goes_and_nothing_else(files, tmp_path
     files.output_file("avatar", 64, 64, "mp4")
     left = {path.name for path in tmp_path.glob("*.tmp")}
     assert left == {"avatar_00002_.tmp", "avatar_00003_.tmp", "mine.tmp", "other_00001_.tmp"}
+
+
+def test_names_that_a_killed_process_took_and_never_used_go_after_a_day(files, tmp_path):
+    ages = {"avatar_00001_.mp4": 2, "avatar_00002_.mkv": 2, "avatar_00003_.mp4": 0.5, "avatar_1_.mp4": 2, "mine.mp4": 2}
+    for name, days in ages.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - days * files.DAY_SECONDS,) * 2)
+    (tmp_path / "avatar_00004_.mp4").write_bytes(b"video")
+    os.utime(tmp_path / "avatar_00004_.mp4", (0, 0))
+    with files.claimed(tmp_path / "avatar_00002_.mkv"):
+        files.output_file("avatar", 64, 64, "mp4")
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {*ages, "avatar_00004_.mp4", "avatar_00005_.mp4"} - {"avatar_00001_.mp4"}

@@ -71,3 +71,8 @@ def test_a_video_whose_clips_are_more_than_the_budget_is_refused(pack, tmp_path)
     plan = ClipPlan(num_clip=500, width=688, height=368, keep_aspect=False)
     with pytest.raises(ValueError, match=r"spool_budget is 1\.00 GiB, and the clips of this video take 1\.\d+ GiB"):
         spools.room_made(store, store.open("a", {}), plan, 1, spools.SpoolChoice("keep", 1), spools.StateSettings())
+
+
+def test_a_budget_of_less_than_a_byte_is_a_budget(pack):
+    spools = importlib.import_module(f"{pack.__name__}.nodes.spool_folder")
+    assert [spools.SpoolChoice("keep", gib).budget for gib in (0.0, 1e-12, 1.0)] == [0, 1, 2**30]
