@@ -9,7 +9,6 @@
 <key>.lock                       held by whoever samples, and only then there
 """
 
-import errno
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..disk import told, what_to_do
+from ..disk import is_full, told, what_to_do
 from ..errors import MachineError, reason_of
 from .checked_files import (
     DamagedFile,
@@ -45,8 +44,6 @@ STATE_KINDS = ("state", "state in fp8")
 CLIP_NAME = re.compile(r"clip-(\d+)\.safetensors")
 _STATE = re.compile(r"state-(\d+)(-fp8)?\.safetensors")
 _ANEW = re.compile(r"anew-(\d+)-(fp8|warm-up)")
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-"""The disk is full, the file is larger than the disk allows, or what the user may have is used up."""
 
 
 class NoRoom(MachineError):
@@ -267,12 +264,13 @@ class Spool:
         try:
             write_tensors(path, tensors, what)
         except OSError as error:
-            kind = NoRoom if error.errno in _FULL else MachineError
-            raise kind(
-                f"the finished clips could not be kept in {self.folder}: {reason_of(error)}. "
-                f"{_mib(max(size, still_needed))} more are needed there, {_mib(free_bytes(self.folder))} are free. "
-                "What was made until now is kept: make room (Finished Clips clears what older videos left) and queue "
-                "again."
+            text = f"the finished clips could not be kept in {self.folder}: {reason_of(error)}."
+            if not is_full(error):
+                raise MachineError(f"{text} What was made until now is kept. {what_to_do(error)}") from error
+            raise NoRoom(
+                f"{text} {_mib(max(size, still_needed))} more are needed there, {_mib(free_bytes(self.folder))} are "
+                "free. What was made until now is kept: make room (Finished Clips clears what older videos left) and "
+                "queue again."
             ) from error
 
 

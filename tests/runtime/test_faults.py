@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.shim import NoCompiler, build_shim
+from benchmarks.faults.choice import part_of_faults
+from benchmarks.faults.shim import CHANGES, Call, NoCompiler, Site, build_shim
 
 ROOT = Path(__file__).parents[2]
 PART = os.environ.get("LIVEAVATAR_FAULTS_PART", "0")
-FAULTS = os.environ.get("LIVEAVATAR_FAULTS", "50")
+FAULTS = os.environ.get("LIVEAVATAR_FAULTS", "40")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,6 +36,12 @@ def test_after_a_fault_the_next_run_makes_all_of_it():
     print(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{FAULTS} faults" in run.stdout
+
+
+def test_the_parts_meet_every_call_site():
+    calls = [Call(number, Site("write", f"file {number % 37}", "caller"), CHANGES) for number in range(1, 200)]
+    met = {fault.site for part in range(8) for fault in part_of_faults({"it": calls}, part, 5)}
+    assert met == {call.site for call in calls}
 
 
 def test_wrong_ways_to_write_a_file_are_found():
