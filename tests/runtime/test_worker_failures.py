@@ -150,11 +150,13 @@ from dataclasses import replace
 from pathlib import Path
 from tiny_avatar import PLAN, random_conditions
 from worker_group import local_workers
+from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_workers.client.executor import RemoteExecutor
 # A shell's background jobs, and what they start, ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 workers = local_workers(Path(sys.argv[1]), 2)
-for block in RemoteExecutor(workers).run(random_conditions(), replace(PLAN, num_clip=1000)):
+request = SamplingRequest(random_conditions(), replace(PLAN, num_clip=1000))
+for block in RemoteExecutor(workers).run(request):
     print(block.index, flush=True)
 """
 
