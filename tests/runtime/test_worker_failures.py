@@ -24,7 +24,7 @@ from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import PACK_ROOT, LocalWorkers
 
 StartWorkers = Callable[..., LocalWorkers]
-LIMIT = 10.0
+LIMIT = 60.0
 """Seconds in which a failure must be told and everything be gone."""
 
 

@@ -24,7 +24,7 @@ COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
 MODEL = ROOT / "demo" / "liveavatar-demo"
 VAE = MODEL / "Wan2.1_VAE.safetensors"
 VIDEO: dict[str, Any] = {**SMALL, "num_clip": 2, "seed": 901}
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 @pytest.fixture(scope="module")
