@@ -22,13 +22,13 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import quality  # noqa: E402
 from benchmarks.soak import CPU, RESULTS, prepared  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared  # noqa: E402
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
-from liveavatar_runtime.sampling.spool import Spool  # noqa: E402
-from liveavatar_runtime.sampling.states import StateSettings  # noqa: E402
+from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.spool.spool import Spool  # noqa: E402
+from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
 
 PLAN = ClipPlan(num_clip=12, infer_frames=48, fps=Fraction(25), width=64, height=64, seed=7)
 BREAKS = (20, 21, 22, 23, 28, 32)

@@ -24,7 +24,7 @@ from tiny_avatar import PLAN, random_conditions, random_model  # noqa: E402
 from worker_group import FAILING, gone, local_workers, open_descriptors, processes_below, save_model  # noqa: E402
 
 from liveavatar_runtime.errors import MachineError  # noqa: E402
-from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
+from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.run import (  # noqa: E402
     Evaluation,
     LatentBlock,

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from liveavatar_runtime.checkpoint import content  # noqa: E402
 from liveavatar_runtime.checkpoint.known_hashes import KnownHashes  # noqa: E402
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint  # noqa: E402
-from liveavatar_runtime.parallel.weights_key import file_digest  # noqa: E402
+from liveavatar_runtime.checkpoint.weights_key import file_digest  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "hashing.md"
 TENSOR = 2**26

@@ -123,7 +123,7 @@ def core_model() -> Any:
     assert spec and spec.loader
     sys.modules["pack"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["pack"])
-    return importlib.import_module("pack.nodes.core_model")
+    return importlib.import_module("pack.comfy_bridge.core_model")
 
 
 def touch(model: torch.nn.Module) -> torch.nn.Module:

@@ -25,13 +25,13 @@ from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
 from liveavatar_runtime.checkpoint.bundle import find_bundle  # noqa: E402
 from liveavatar_runtime.checkpoint.safetensors_io import read_tensors  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.media.online_video import OnlineVideo, write_online  # noqa: E402
+from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
-from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.online_video import OnlineVideo, write_online  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
+from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
 from liveavatar_runtime.vae import WanVAE, load_wan_vae  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 

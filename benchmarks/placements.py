@@ -25,8 +25,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.card.running import Caches  # noqa: E402
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B, AvatarConfig  # noqa: E402
 from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
-from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.planning.memory import Placement, cache_traffic, working_bytes  # noqa: E402
+from liveavatar_runtime.dit.placement import Placement  # noqa: E402
+from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
+from liveavatar_runtime.planning.memory import cache_traffic, working_bytes  # noqa: E402
 from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402

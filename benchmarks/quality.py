@@ -29,7 +29,7 @@ from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2  # 
 from liveavatar_runtime.checkpoint.bundle import Bundle, find_bundle  # noqa: E402
 from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
+from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402

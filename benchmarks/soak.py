@@ -30,19 +30,19 @@ from demo.training.portraits import Pose, draw  # noqa: E402
 from demo.training.voices import RATE  # noqa: E402
 from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
+from liveavatar_runtime.duration import duration  # noqa: E402
+from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.media.frames import probe  # noqa: E402
 from liveavatar_runtime.media.images import to_uint8_frames  # noqa: E402
-from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online  # noqa: E402
 from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
-from liveavatar_runtime.parallel.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.planning.duration import duration  # noqa: E402
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online  # noqa: E402
 from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
-from liveavatar_runtime.sampling.latent_stream import LatentStream  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
-from liveavatar_runtime.sampling.spool import Spool  # noqa: E402
-from liveavatar_runtime.sampling.states import StateSettings  # noqa: E402
+from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.spool.spool import Spool  # noqa: E402
+from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .duration import FRAMES_PER_LATENT
 from .errors import InputError
-from .planning.duration import FRAMES_PER_LATENT
 
 FRAME_PACK_BUCKETS = (1, 2, 16)
 """Latent frames a packed token covers at full, half and quarter resolution; they fix the packer's three kernels."""
@@ -103,7 +103,7 @@ class AvatarConfig:
     @classmethod
     def from_json(cls, path: Path) -> "AvatarConfig":
         """From a `config.json` file; raises InputError when it is not readable JSON or not an S2V config."""
-        from .checkpoint.reading import read_json, readable
+        from .reading import read_json, readable
 
         with readable(path, "a model's config"):
             return cls.from_dict(read_json(path))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dtypes import dtype_name
-from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.sampling.plan import LATENT_CHANNELS
 
 

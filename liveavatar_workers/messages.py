@@ -13,9 +13,9 @@ from msgspec import Meta
 from torch import Tensor
 
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.parallel.transport import MessageKind
-from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
-from liveavatar_runtime.planning.memory import ON_DEVICE, Placement
+from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
+from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.pipeline.transport import MessageKind
 from liveavatar_runtime.sampling.conditions import Conditions, FrameFeatures
 from liveavatar_runtime.sampling.plan import LATENT_CHANNELS, ClipPlan
 from liveavatar_runtime.sampling.run import RunStart

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import comfy_bridge, demo_inputs, validation
+from ..comfy_bridge import demo_inputs, folders, validation
 from .audio_encode import AudioEncode
 from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
@@ -16,7 +16,7 @@ from .spools import AvatarSpools
 
 class LiveAvatarExtension(ComfyExtension):
     async def on_load(self) -> None:
-        comfy_bridge.register_folders()
+        folders.register_folders()
         demo_inputs.provide_demo_inputs()
         demo_inputs.answer_prompts()
         validation.watch_requests()

@@ -7,16 +7,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from liveavatar_runtime import duration as time
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning import duration as time
 
-from . import comfy_bridge as bridge
-from .audio_input import read_audio
-from .bundle_parts import BundleAudioEncoder
-from .notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.audio_input import read_audio
+from ..comfy_bridge.bundle_parts import BundleAudioEncoder
+from ..comfy_bridge.folders import temporary_root
+from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.progress import NodeProgress
+from ..comfy_bridge.validation import verdict
 from .time_inputs import FPS, INFER_FRAMES, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
-from .validation import verdict
 
 
 class AudioEncode(io.ComfyNode):
@@ -78,9 +79,9 @@ class AudioEncode(io.ComfyNode):
 
 def voice_told(audio_encoder: Any, waveform: Tensor, sample_rate: int) -> AbstractContextManager[None]:
     """Raises DeviceFullError, with what frees memory, when the device of the encoder or the RAM is full."""
-    from liveavatar_runtime.planning.duration import ENCODER_SAMPLE_RATE
-    from liveavatar_runtime.planning.memory import gib
-    from liveavatar_runtime.planning.out_of_memory import full_device_told
+    from liveavatar_runtime.duration import ENCODER_SAMPLE_RATE
+    from liveavatar_runtime.out_of_memory import full_device_told
+    from liveavatar_runtime.texts import gib
 
     device = getattr(getattr(audio_encoder, "patcher", None), "load_device", torch.device("cpu"))
     size = waveform.shape[0] * waveform.shape[1] * 4
@@ -102,12 +103,12 @@ def encode(audio_encoder: Any, waveform: Tensor, sample_rate: int, node_id: str)
             raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
         return torch.cat(tuple(layers)).float().cpu()
 
-    folder = bridge.temporary_root()
-    progress: list[bridge.NodeProgress] = []
+    folder = temporary_root()
+    progress: list[NodeProgress] = []
 
     def on_window(done: int, total: int) -> None:
         if not progress:
-            progress.append(bridge.NodeProgress(node_id, total))
+            progress.append(NodeProgress(node_id, total))
         progress[0].advance_to(done)
 
     if isinstance(audio_encoder, BundleAudioEncoder):

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.planning import duration as time
+from liveavatar_runtime import duration as time
 from liveavatar_runtime.planning.advice import advice
 from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, preset_note
 from liveavatar_runtime.sampling.plan import (
@@ -15,10 +15,10 @@ from liveavatar_runtime.sampling.plan import (
 )
 from liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS, ENDS, End, PlanRequest
 
-from .notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.validation import check_number, other_widgets, verdict
 from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, PlanSocket
-from .validation import check_number, other_widgets, verdict
 
 SIZE_TOOLTIP = (
     "The video's exact size; the picture is cropped to it. Caches of the 14B model in bf16 at 4 steps: 17 GiB for "

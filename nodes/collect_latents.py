@@ -3,8 +3,9 @@
 import torch
 from comfy_api.latest import io
 
-from .notes import KEPT_WHEN_CACHED, Notes
-from .types import CATEGORY, AvatarLatents, LatentsSocket
+from ..comfy_bridge.avatar import AvatarLatents
+from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from .types import CATEGORY, LatentsSocket
 
 
 class CollectLatents(io.ComfyNode):
@@ -24,10 +25,10 @@ class CollectLatents(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
+        from liveavatar_runtime.duration import FRAMES_PER_LATENT, latents_for_frames
+        from liveavatar_runtime.out_of_memory import ram_told
         from liveavatar_runtime.planning.advice import check_collected, spool_bytes
-        from liveavatar_runtime.planning.duration import FRAMES_PER_LATENT, latents_for_frames
-        from liveavatar_runtime.planning.memory import gib
-        from liveavatar_runtime.planning.out_of_memory import ram_told
+        from liveavatar_runtime.texts import gib
         from liveavatar_runtime.vae import from_model_space
 
         part = latents.stream.segment

@@ -9,32 +9,34 @@ from comfy_api.latest import io
 from liveavatar_runtime.device_kinds import shares_ram
 from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.dit.backends import BACKENDS
+from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.planning.memory import (
-    ON_DEVICE,
     UNKNOWN_MEMORY,
     KVCacheChoice,
     KVTypeChoice,
     Machine,
-    Placement,
     ScheduleChoice,
     choose_placement,
 )
-from liveavatar_runtime.sampling.latent_stream import LatentStream, Run
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
 from liveavatar_runtime.sampling.run import Executor, KeepRings, RunStart, SamplingRequest
-from liveavatar_runtime.sampling.states import StateType
+from liveavatar_runtime.spool.latent_stream import LatentStream, Run
+from liveavatar_runtime.spool.states import StateType
 
-from . import comfy_bridge as bridge
-from .attention_choice import choose_attention, patches_key
-from .cause_of_nan import cause_of_nan
-from .device_checks import check_compile, check_fp8, unknown_memory
-from .executor_choice import executor_for
-from .model_fingerprint import numerics_of, weights_of
-from .notes import KEPT_WHEN_CACHED, Notes
-from .prompt_input import read_prompt
-from .spool_folder import KEEP, SPOOL_CHOICES, SpoolChoice, open_spool, state_settings
-from .stage_models import (
+from ..comfy_bridge.attention import COMFYUI_ATTENTION
+from ..comfy_bridge.attention_choice import choose_attention, patches_key
+from ..comfy_bridge.avatar import AvatarLatents, AvatarModel
+from ..comfy_bridge.cause_of_nan import cause_of_nan
+from ..comfy_bridge.device_checks import check_compile, check_fp8, unknown_memory
+from ..comfy_bridge.executor_choice import executor_for
+from ..comfy_bridge.memory import device_memory, free_ram, load_on_device, on_disk_bytes, tells_memory
+from ..comfy_bridge.model_fingerprint import numerics_of, weights_of
+from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.progress import SamplingProgress, preparation, show_text, stop_if_interrupted
+from ..comfy_bridge.prompt_input import read_prompt
+from ..comfy_bridge.spool_folder import KEEP, SPOOL_CHOICES, SpoolChoice, open_spool, state_settings
+from ..comfy_bridge.stage_models import (
     PIPELINES,
     decoder_bytes,
     describe_stages,
@@ -43,10 +45,10 @@ from .stage_models import (
     plan_pipeline,
     transformer_of,
 )
-from .types import CATEGORY, AudioSocket, AvatarLatents, AvatarModel, LatentsSocket, ModelSocket, PlanSocket
-from .vae_bridge import StreamingVAE, streaming_vae
-from .validation import check_number, verdict
-from .worker_model import worker_executor, worker_placement
+from ..comfy_bridge.vae import StreamingVAE, streaming_vae
+from ..comfy_bridge.validation import check_number, verdict
+from ..comfy_bridge.worker_model import worker_executor, worker_placement
+from .types import CATEGORY, AudioSocket, LatentsSocket, ModelSocket, PlanSocket
 
 if TYPE_CHECKING:
     from liveavatar_runtime.planning.stages import StagePlan
@@ -99,8 +101,8 @@ class DiTSampler(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "attention",
-                    options=[bridge.COMFYUI_ATTENTION, *BACKENDS],
-                    default=bridge.COMFYUI_ATTENTION,
+                    options=[COMFYUI_ATTENTION, *BACKENDS],
+                    default=COMFYUI_ATTENTION,
                     optional=True,
                     advanced=True,
                     tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need packages. "
@@ -171,7 +173,7 @@ class DiTSampler(io.ComfyNode):
         kv_cache: KVCacheChoice = "auto",
         kv_dtype: KVTypeChoice = "auto",
         schedule: ScheduleChoice = "auto",
-        attention: str = bridge.COMFYUI_ATTENTION,
+        attention: str = COMFYUI_ATTENTION,
         compile: bool = False,
         spool: str = KEEP,
         spool_budget: float = 20.0,
@@ -205,7 +207,7 @@ class DiTSampler(io.ComfyNode):
         module, device = streaming.on_device()
         colours = streaming.colours
         node_id = cls.hidden.unique_id
-        encoding = bridge.preparation(node_id, "Encoding the picture")
+        encoding = preparation(node_id, "Encoding the picture")
         of_vae = module, device, streaming.dtype
         prepared = prepare(plan, model.config, picture, prompt.text, avatar_audio, *of_vae, progress=encoding)
         notes.tell(faces.unchecked, why, "" if placement == ON_DEVICE else str(placement))
@@ -213,15 +215,15 @@ class DiTSampler(io.ComfyNode):
             notes.tell(describe_stages(model, stages, plan))
         notes.tell(*chosen_attention.facts)
         numerics = numerics_of(model, chosen_attention, placement, patches_key(model))
-        weights = weights_of(model, bridge.preparation(node_id, READING)) if spool == KEEP else ""
+        weights = weights_of(model, preparation(node_id, READING)) if spool == KEEP else ""
         keeping = SpoolChoice(spool, spool_budget)
         states = state_settings(model, plan, placement, state_dtype, state_budget, keeping, notes)
         kept, spool_notes = open_spool(weights, prepared, avatar_audio, numerics, keeping, states)
         notes.warn(*spool_notes.warnings)
         notes.tell(*spool_notes.facts)
 
-        def progress(part: ClipPlan) -> bridge.SamplingProgress:
-            return bridge.SamplingProgress(node_id, part, colours)
+        def progress(part: ClipPlan) -> SamplingProgress:
+            return SamplingProgress(node_id, part, colours)
 
         def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> Run:
             if stages is not None:
@@ -236,8 +238,8 @@ class DiTSampler(io.ComfyNode):
             start,
             kept,
             states,
-            say=lambda news: bridge.show_text(node_id, news),
-            stop_if_interrupted=bridge.stop_if_interrupted,
+            say=lambda news: show_text(node_id, news),
+            stop_if_interrupted=stop_if_interrupted,
             cause_of_nan=lambda: cause_of_nan(model, numerics),
         )
         return notes.output(AvatarLatents(stream, avatar_audio, model.workers))
@@ -268,7 +270,7 @@ def final_plan(
 
 def size_of(plan: ClipPlan) -> str:
     """The final size of the video, and of the segment if it is made in several."""
-    from liveavatar_runtime.planning.advice import clips_text
+    from liveavatar_runtime.texts import clips_text
 
     text = f"{plan.width}x{plan.height}, {plan.num_clip} clips, {plan.frames} frames"
     part = plan.segment
@@ -304,12 +306,12 @@ def machine_of(model: AvatarModel, vae: StreamingVAE, plan: ClipPlan) -> Machine
     """Memory that there is; the blocks are decoded while the next ones are sampled, so the VAE needs its part."""
     home = home_of(model)
     weights, beside = model.patcher.model_size(), decoder_bytes(vae, plan)
-    memory = bridge.device_memory(home) if bridge.tells_memory(home) else UNKNOWN_MEMORY
-    machine = Machine(device=memory, ram=bridge.free_ram(), weights=weights, beside=beside)
+    memory = device_memory(home) if tells_memory(home) else UNKNOWN_MEMORY
+    machine = Machine(device=memory, ram=free_ram(), weights=weights, beside=beside)
     if not shares_ram(home):
         return machine
-    pool = bridge.device_memory(torch.device("cpu"))
-    return replace(machine, pool=pool, on_disk=bridge.on_disk_bytes(model.patcher))
+    pool = device_memory(torch.device("cpu"))
+    return replace(machine, pool=pool, on_disk=on_disk_bytes(model.patcher))
 
 
 def home_of(model: AvatarModel) -> torch.device:
@@ -331,7 +333,7 @@ def executor_of(
     compile_layers: bool,
 ) -> Executor:
     """The executor of a model in worker processes, or on one device, where it is loaded."""
-    from liveavatar_runtime.parallel.local import LocalExecutor
+    from liveavatar_runtime.executors.local import LocalExecutor
     from liveavatar_runtime.planning.memory import decode_bytes, working_bytes
     from liveavatar_runtime.planning.out_of_memory import sampling_told
 
@@ -341,7 +343,7 @@ def executor_of(
     decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
     needed = working_bytes(model.config, plan, model.dtype, placement) + decoding
     with sampling_told(model.config, plan, model.dtype, placement, home_of(model)):
-        device = bridge.load_on_device(patcher, needed, beside=[vae.patcher])
+        device = load_on_device(patcher, needed, beside=[vae.patcher])
     transformer = transformer_of(model, patcher, attention)
     if compile_layers:
         transformer.compile_layers()

@@ -2,12 +2,12 @@
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.planning import duration as time
+from liveavatar_runtime import duration as time
 
-from .notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.validation import check_number, verdict
 from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY
-from .validation import check_number, verdict
 
 DURATION, NUM_CLIP = "duration", "num_clip"
 

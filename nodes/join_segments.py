@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import InputImpl, io, ui
 
 from liveavatar_runtime.disk import told
+from liveavatar_runtime.duration import format_duration
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.duration import format_duration
 
-from . import comfy_bridge as bridge
-from .audio_input import read_audio
-from .notes import Notes
-from .output_files import check_output_prefix, claimed, expanded_prefix, lost_files, output_file, remember_file
+from ..comfy_bridge.audio_input import read_audio
+from ..comfy_bridge.folders import temporary_folder
+from ..comfy_bridge.notes import Notes
+from ..comfy_bridge.output_files import (
+    check_output_prefix,
+    claimed,
+    expanded_prefix,
+    lost_files,
+    metadata_of,
+    output_file,
+    remember_file,
+)
+from ..comfy_bridge.progress import NodeProgress
+from ..comfy_bridge.validation import verdict
 from .types import CATEGORY
-from .validation import verdict
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.waveform import Sound
@@ -99,24 +108,24 @@ class JoinSegments(io.ComfyNode):
         """The videos, by what messages call them, in one file."""
         from liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
         from liveavatar_runtime.media.parts import check_parts
-        from liveavatar_runtime.planning.out_of_memory import ram_told
+        from liveavatar_runtime.out_of_memory import ram_told
 
         node_id = cls.hidden.unique_id
         given_sound = "" if sound is None else "the sound of the parts instead of audio"
         ways = "reencode off" if reencode else "", given_sound, "fewer parts at a time (a joined file can be joined)"
-        with ram_told("joining", *ways), bridge.temporary_folder() as folder:
+        with ram_told("joining", *ways), temporary_folder() as folder:
             paths = [file_of(video, f"{number}", folder) for number, (_, video) in enumerate(given)]
             found = read_parts(paths, [name for name, _ in given])
             check_parts(found, copy=not reencode)
             first = found[0]
             kind = joined_kind(found)
             path, file, subfolder = output_file(prefix, first.width, first.height, kind.extension)
-            progress = bridge.NodeProgress(node_id, sum(part.frames for part in found))
+            progress = NodeProgress(node_id, sum(part.frames for part in found))
             with claimed(path):
                 frames = join(
                     found,
                     path,
-                    bridge.metadata_of(cls.hidden),
+                    metadata_of(cls.hidden),
                     None if sound is None else (sound.waveform, sound.sample_rate),
                     reencode,
                     lambda done, _: progress.advance_to(done),

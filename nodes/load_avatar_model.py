@@ -9,19 +9,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from liveavatar_runtime.checkpoint.memory import gib
-from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, all_devices
+from liveavatar_runtime.devices import EXECUTORS, FSDP, all_devices
+from liveavatar_runtime.system_memory import gib
 
-from . import comfy_bridge as bridge
-from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
-from .core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_loras
-from .device_checks import check_precision
-from .lora_notes import changed_weights, loras_for_workers, tell_distillation, tell_loras
-from .model_patches import without_effect
-from .notes import KEPT_WHEN_CACHED, Notes
-from .types import CATEGORY, AvatarModel, ModelSocket
-from .validation import check_number, other_widgets, verdict
-from .worker_model import (
+from ..comfy_bridge.avatar import AvatarModel
+from ..comfy_bridge.bundle_parts import load_bundle_audio_encoder, load_bundle_vae
+from ..comfy_bridge.core_model import AS_IN_FILE, Progress, adopt, load_with_core, with_loras
+from ..comfy_bridge.device_checks import check_precision
+from ..comfy_bridge.folders import (
+    bundle_folders,
+    diffusion_model_path,
+    known_hashes,
+    lora_files,
+    model_files,
+    model_path,
+)
+from ..comfy_bridge.lora_notes import changed_weights, loras_for_workers, tell_distillation, tell_loras
+from ..comfy_bridge.memory import own_device
+from ..comfy_bridge.model_patches import without_effect
+from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from ..comfy_bridge.progress import NodeProgress, log, show_text, stop_if_interrupted
+from ..comfy_bridge.validation import check_number, other_widgets, verdict
+from ..comfy_bridge.worker_model import (
     chosen_places,
     describe_workers,
     idle_devices,
@@ -31,6 +40,7 @@ from .worker_model import (
     on_devices,
     refuse_base_model,
 )
+from .types import CATEGORY, ModelSocket
 
 if TYPE_CHECKING:
     from liveavatar_runtime.checkpoint.lora import FittedLora
@@ -60,7 +70,7 @@ class LoadAvatarModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        bundles = [name + BUNDLE_MARK for name in bridge.bundle_folders()]
+        bundles = [name + BUNDLE_MARK for name in bundle_folders()]
         return io.Schema(
             node_id="LiveAvatar_LoadAvatarModel",
             display_name="Load Avatar Model",
@@ -70,13 +80,13 @@ class LoadAvatarModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=bundles + bridge.model_files(),
+                    options=bundles + model_files(),
                     tooltip="A bundle (ends in /, from models/liveavatar) or a file from models/diffusion_models. "
                     "GGUF files are unpacked.",
                 ),
                 io.Combo.Input(
                     "lora",
-                    options=[AUTO, NONE, *bridge.lora_files()],
+                    options=[AUTO, NONE, *lora_files()],
                     default=AUTO,
                     tooltip="Distillation LoRA to merge; auto takes the bundle's own, if it has one.",
                 ),
@@ -159,7 +169,7 @@ class LoadAvatarModel(io.ComfyNode):
 
         check_number(cls, lora_strength=lora_strength, **more)
         name = model.removesuffix(BUNDLE_MARK)
-        bundle = find_bundle(bridge.bundle_folders()[name]) if model.endswith(BUNDLE_MARK) else None
+        bundle = find_bundle(bundle_folders()[name]) if model.endswith(BUNDLE_MARK) else None
         loras = chosen_loras(lora, bundle and bundle.lora, lora_strength)
         for number in MORE_LORAS:
             loras += chosen_loras(more.get(f"lora_{number}", NONE), None, more.get(f"lora_{number}_strength", 1.0))
@@ -173,7 +183,7 @@ class LoadAvatarModel(io.ComfyNode):
         else:
             source = base_model
             if base_model is None:
-                source = bundle.model if bundle else bridge.diffusion_model_path(model)
+                source = bundle.model if bundle else diffusion_model_path(model)
             avatar, fitted = load_model(source, loras, precision, executor, devices, stages, notes)
             tell_loras(notes, loras, fitted)
             notes.tell(description(avatar))
@@ -198,7 +208,7 @@ def load_model(
     """The model of a file, a folder or a connected MODEL, and what of each LoRA is applied."""
     path = source if isinstance(source, Path) else None
     if path is not None:
-        check_precision(precision, bridge.own_device())
+        check_precision(precision, own_device())
     if executor == FSDP:
         refuse_base_model(None if path else source)
         avatar = model_of_group(executor, devices, source, loras, precision)
@@ -220,7 +230,7 @@ class Stages:
     """The progress bar of loading several files: each takes an equal part of it."""
 
     def __init__(self, node_id: str, count: int) -> None:
-        self._bar, self._count, self._done = bridge.NodeProgress(node_id, count * TICKS), count, 0
+        self._bar, self._count, self._done = NodeProgress(node_id, count * TICKS), count, 0
         self._node_id = node_id
 
     def run(self, path: Path | None, load: Callable[[Progress], Any]) -> Any:
@@ -230,33 +240,33 @@ class Stages:
         self._done += 1
         self._bar.advance_to(TICKS * self._done)
         if path is not None:
-            bridge.log.info("Loaded %s in %.1f s", path, time.perf_counter() - start)
+            log.info("Loaded %s in %.1f s", path, time.perf_counter() - start)
         return result
 
     def key(self, path: Path, loras: Sequence[tuple[Path, float]]) -> str:
         """The key of a file's weights (`weights_key`), which may have to be read for it."""
-        from liveavatar_runtime.parallel.weights_key import weights_key
+        from liveavatar_runtime.checkpoint.weights_key import weights_key
 
         def compute(progress: Progress) -> str:
             tick = -1
 
             def advance(done: int, total: int) -> None:
                 nonlocal tick
-                bridge.stop_if_interrupted()
+                stop_if_interrupted()
                 if tick < 0 and total > WORTH_TELLING:
-                    bridge.show_text(self._node_id, READING.format(name=path.name, size=gib(total)))
+                    show_text(self._node_id, READING.format(name=path.name, size=gib(total)))
                 if tick < TICKS * done // total:
                     tick = TICKS * done // total
                     progress(done, total)
 
-            return weights_key(path, loras, bridge.known_hashes(), advance)
+            return weights_key(path, loras, known_hashes(), advance)
 
         return self.run(None, compute)
 
 
 def load_parts(bundle: Any, stages: Stages) -> tuple[Any, Any, Any]:
     """Text encoder, VAE and audio encoder of a bundle; None for what it does not have."""
-    from .bundle_clip import load_bundle_clip
+    from ..comfy_bridge.bundle_clip import load_bundle_clip
 
     return (
         stages.run(bundle.text_encoder, lambda _: load_bundle_clip(bundle)),
@@ -270,7 +280,7 @@ def lora_widgets(number: int) -> tuple[io.Combo.Input, io.Float.Input]:
     return (
         io.Combo.Input(
             f"lora_{number}",
-            options=[NONE, *bridge.lora_files()],
+            options=[NONE, *lora_files()],
             default=NONE,
             optional=True,
             advanced=True,
@@ -291,7 +301,7 @@ def lora_widgets(number: int) -> tuple[io.Combo.Input, io.Float.Input]:
 
 def chosen_loras(name: str, own: Path | None, strength: float) -> list[tuple[Path, float]]:
     """LoRA files to merge, with strengths."""
-    path = own if name == AUTO else None if name == NONE else bridge.model_path("loras", name)
+    path = own if name == AUTO else None if name == NONE else model_path("loras", name)
     return [] if path is None else [(path, strength)]
 
 

@@ -7,18 +7,28 @@ from typing import Any
 from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from liveavatar_runtime.duration import format_duration
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
-from liveavatar_runtime.planning.duration import format_duration
 from liveavatar_runtime.sampling.plan import ClipPlan
 
-from . import comfy_bridge as bridge
-from .decoder_choice import DECODERS, choose_decoder, open_decoder
-from .notes import Notes
-from .output_files import check_output_prefix, claimed, expanded_prefix, lost_files, output_file, remember_file
-from .types import CATEGORY, AvatarLatents, LatentsSocket
-from .vae_bridge import streaming_vae
-from .validation import consumers, other_widgets, verdict
+from ..comfy_bridge.avatar import AvatarLatents
+from ..comfy_bridge.decoder_choice import DECODERS, choose_decoder, open_decoder
+from ..comfy_bridge.memory import free_ram
+from ..comfy_bridge.notes import Notes
+from ..comfy_bridge.output_files import (
+    check_output_prefix,
+    claimed,
+    expanded_prefix,
+    lost_files,
+    metadata_of,
+    output_file,
+    remember_file,
+)
+from ..comfy_bridge.progress import NodeProgress, between_steps, show_text, stop_if_interrupted
+from ..comfy_bridge.vae import streaming_vae
+from ..comfy_bridge.validation import consumers, other_widgets, verdict
+from .types import CATEGORY, LatentsSocket
 
 
 class OnlineVAEDecode(io.ComfyNode):
@@ -126,7 +136,7 @@ class OnlineVAEDecode(io.ComfyNode):
         pixel_format: str = AUTO,
         decoder: str = AUTO,
     ) -> io.NodeOutput:
-        from liveavatar_runtime.media.online_video import skipped_frames
+        from liveavatar_runtime.online_video import skipped_frames
 
         plan, node_id = latents.stream.plan, cls.hidden.unique_id
         # Everything that can be refused is refused before the file exists.
@@ -138,7 +148,7 @@ class OnlineVAEDecode(io.ComfyNode):
         streaming = streaming_vae(vae)
         workers, decoded_by = choose_decoder(decoder, latents, streaming)
         prefix = expanded_prefix(filename_prefix, cls.hidden.prompt, notes)
-        bridge.show_text(node_id, "\n".join(filter(None, (str(notes), decoded_by))))
+        show_text(node_id, "\n".join(filter(None, (str(notes), decoded_by))))
         path, file, subfolder = output_file(prefix, plan.width, plan.height, chosen.extension)
         options = {"codec": codec, "pixel_format": pixel_format, "crf": crf}
         with claimed(path):
@@ -150,7 +160,7 @@ class OnlineVAEDecode(io.ComfyNode):
                 return_frames,
                 start,
                 node_id,
-                bridge.metadata_of(cls.hidden),
+                metadata_of(cls.hidden),
             )
         seconds = format_duration(video.frames / plan.fps)
         notes.warn(*latents.stream.news)
@@ -183,9 +193,9 @@ def refuse_users(titles: list[str]) -> None:
 
 def memory_warning(plan: ClipPlan) -> str:
     """What to say when all frames take much memory, or "". Raises InputError when they do not fit."""
-    from liveavatar_runtime.media.online_video import check_kept
+    from liveavatar_runtime.online_video import check_kept
 
-    return check_kept(plan, bridge.free_ram()) or ""
+    return check_kept(plan, free_ram()) or ""
 
 
 def write(
@@ -202,18 +212,18 @@ def write(
 
     decoding: opens a decoder, given the first-frame mode; options: codec, pixel_format and crf.
     """
-    from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, skipped_frames, write_online
     from liveavatar_runtime.media.video import VideoWriter
+    from liveavatar_runtime.online_video import Hooks, OnlineVideo, skipped_frames, write_online
+    from liveavatar_runtime.out_of_memory import ram_told
     from liveavatar_runtime.planning.advice import frames_bytes
-    from liveavatar_runtime.planning.memory import gib
-    from liveavatar_runtime.planning.out_of_memory import ram_told
+    from liveavatar_runtime.texts import gib
 
     stream, audio = latents.stream, latents.audio
     plan, skipped = stream.plan, skipped_frames(start, stream.plan)
     total = plan.segment.frames - skipped
     video = OnlineVideo(path)
-    progress = bridge.NodeProgress(node_id, total)
-    hooks = Hooks(lambda done, _: progress.advance_to(done), bridge.stop_if_interrupted, bridge.between_steps)
+    progress = NodeProgress(node_id, total)
+    hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps)
     first = start if plan.segment.starts_video else None
     sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
     kept_bytes = frames_bytes(plan) if return_frames else 0
@@ -229,5 +239,5 @@ def write(
         # After a failure of the file its own error says what plays.
         if writer is not None and 0 < writer.frames_written < total and path.is_file():
             seconds = format_duration(writer.frames_written / plan.fps)
-            bridge.show_text(node_id, f"Stopped early: the first {seconds} are in {path}")
+            show_text(node_id, f"Stopped early: the first {seconds} are in {path}")
     return video

@@ -4,12 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.sampling.spool_store import SpoolStore, gib
+from liveavatar_runtime.spool.store import SpoolStore, gib
 
-from .notes import Notes
-from .spool_folder import store
+from ..comfy_bridge.notes import Notes
+from ..comfy_bridge.spool_folder import store
+from ..comfy_bridge.validation import check_number, verdict
 from .types import CATEGORY
-from .validation import check_number, verdict
 
 LIST, CLEAR = "list", "clear"
 DAY_SECONDS = 86400

@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS, check_infer_frames
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS, check_infer_frames
 
-from .validation import check_number
+from ..comfy_bridge.validation import check_number
 
 MAX_CLIPS = 1_000_000
 

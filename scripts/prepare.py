@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from liveavatar_runtime.sampling.lock_file import LockFile  # noqa: E402 - the path is set first
+from liveavatar_runtime.spool.lock_file import LockFile  # noqa: E402 - the path is set first
 
 VENV, WORK = ROOT / ".venv", ROOT / ".comfyui"
 LOG = WORK / "prepare.log"

@@ -18,6 +18,8 @@ from pathlib import Path
 from random import Random
 from types import ModuleType
 
+from pack_modules import folder_of
+
 from .loaders import RUNTIME, Loader, bundle_loaders
 from .mutations import steps
 from .trial import LOADED, NAMELESS, RAW, REFUSED, Outcome, Trial
@@ -107,7 +109,9 @@ def _nodes() -> tuple[ModuleType, ModuleType]:
     assert spec and spec.loader
     sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
-    clip, parts = (importlib.import_module(f"{name}.nodes.{part}") for part in ("bundle_clip", "bundle_parts"))
+    clip, parts = (
+        importlib.import_module(f"{name}.{folder_of(part)}.{part}") for part in ("bundle_clip", "bundle_parts")
+    )
     return clip, parts
 
 

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from liveavatar_runtime.checkpoint.bundle import find_bundle
 from liveavatar_runtime.checkpoint.detect import expected_shapes
-from liveavatar_runtime.checkpoint.lora import check_mergeable, fit_lora, merged, open_lora
+from liveavatar_runtime.checkpoint.lora import fit_lora, open_lora
+from liveavatar_runtime.checkpoint.lora_merge import check_mergeable, merged
 from liveavatar_runtime.checkpoint.lora_search import look_alikes
-from liveavatar_runtime.checkpoint.reading import readable
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.planning.calibration import load_calibrations
+from liveavatar_runtime.reading import readable
 from liveavatar_runtime.vae import load_wan_vae
 
 from .mutations import BYTES, JSON, SAFETENSORS, Mutation, archive

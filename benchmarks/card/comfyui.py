@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.workload import Workload
 
 from . import models, rates

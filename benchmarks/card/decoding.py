@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.media.pipeline import Pipeline
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.dit.placement import ON_DEVICE
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.media.threads import Pipeline
 from liveavatar_runtime.planning.advisor import Advisor, Setting
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.planning.machines import ETHERNET_10G, HOST_PCIE_5, NVLINK_H800, Card, Machines
-from liveavatar_runtime.planning.memory import ON_DEVICE, decode_bytes
+from liveavatar_runtime.planning.memory import decode_bytes
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import PRIMING_LATENTS

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.planning.memory import ON_DEVICE, Placement, cache_traffic, ram_bytes, working_bytes
+from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.planning.memory import cache_traffic, ram_bytes, working_bytes
 from liveavatar_runtime.planning.sample_model import measure_parts
 from liveavatar_runtime.planning.workload import Workload
 

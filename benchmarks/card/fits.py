@@ -7,17 +7,11 @@ from functools import partial
 import torch
 
 from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.machines import RESERVED_SHARE
-from liveavatar_runtime.planning.memory import (
-    ON_DEVICE,
-    Machine,
-    Placement,
-    choose_placement,
-    ram_bytes,
-    working_bytes,
-)
+from liveavatar_runtime.planning.memory import Machine, choose_placement, ram_bytes, working_bytes
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 

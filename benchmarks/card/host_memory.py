@@ -12,8 +12,9 @@ import psutil
 import torch
 
 from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.dit.staged_cache import StagedCache
-from liveavatar_runtime.planning.memory import Placement, cache_shape, ram_bytes, staged_layer_bytes
+from liveavatar_runtime.planning.memory import cache_shape, ram_bytes, staged_layer_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from . import models

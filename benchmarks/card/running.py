@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dit.staged_cache import StagedCache
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest

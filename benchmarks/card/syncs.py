@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dit.model import Row
-from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.planning.memory import Placement
+from liveavatar_runtime.dit.placement import Placement
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.block_run import BlockRun
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.run import SamplingRequest

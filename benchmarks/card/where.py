@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import DecodeState
 

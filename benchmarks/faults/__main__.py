@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.faults.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "runtime")]
 
 from benchmarks.faults.shim import FAIL, POWER, TORN, NoCompiler, Shim, build_shim  # noqa: E402
 

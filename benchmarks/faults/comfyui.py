@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pack_modules import folder_of
+
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "liveavatar_pack"
 
@@ -31,7 +33,7 @@ def import_pack() -> None:
 
 def node_module(name: str) -> ModuleType:
     """A module of nodes/."""
-    return importlib.import_module(f"{PACK}.nodes.{name}")
+    return importlib.import_module(f"{PACK}.{folder_of(name)}.{name}")
 
 
 def use_folders(output: Path, temp: Path, user: Path) -> None:

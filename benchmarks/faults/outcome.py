@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
 
 from . import shim
 from .scenarios import Parts, Place, Scenario

@@ -22,13 +22,13 @@ from benchmarks.faults.comfyui import node_module, on_progress, use_folders
 from liveavatar_runtime.audio.disk_backed import zeros
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.known_hashes import Hashed
-from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.spool import Spool
-from liveavatar_runtime.sampling.spool_store import SpoolStore
-from liveavatar_runtime.sampling.states import StateSettings
+from liveavatar_runtime.spool.latent_stream import LatentStream, clip_bytes
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings
+from liveavatar_runtime.spool.store import SpoolStore
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
@@ -65,7 +65,7 @@ class Place:
         return SpoolStore(self.root / "user" / "__liveavatar_spools")
 
     def use(self) -> ModuleType:
-        """Tell ComfyUI; returns nodes/output_files."""
+        """Tell ComfyUI; returns comfy_bridge/output_files."""
         use_folders(self.output, self.temp, self.root / "user")
         on_progress(self.progress)
         return node_module("output_files")
@@ -245,7 +245,7 @@ def write_video(parts: Parts, place: Place, extension: str, codec: str) -> dict[
 def online_decode(parts: Parts, place: Place) -> dict[str, Any]:
     """What Online VAE Decode itself calls: sampling, decoding and encoding at the same time, in three threads."""
     files, node = place.use(), node_module("online_vae_decode")
-    latents = node_module("types").AvatarLatents(stream_in(parts, open_spool(place, SHORT), SHORT), parts.audio)
+    latents = node_module("avatar").AvatarLatents(stream_in(parts, open_spool(place, SHORT), SHORT), parts.audio)
     chosen = {"codec": "h264", "pixel_format": "auto", "crf": 18}
     path, name, _ = files.output_file("avatar", 64, 64, "mp4")
     with files.claimed(path):
@@ -304,7 +304,7 @@ def weights(parts: Parts, place: Place) -> None:
 def remembered(parts: Parts, place: Place) -> dict[str, Any]:
     """What was found in a weight file is remembered beside the spools, and found there."""
     place.use()
-    known, path = node_module("comfy_bridge").known_hashes(), place.prepared / "weights"
+    known, path = node_module("folders").known_hashes(), place.prepared / "weights"
     compute = partial(Hashed, hashlib.sha256(path.read_bytes()).hexdigest())
     return {"first": known.of("it", [path], compute).digest, "again": known.of("it", [path], compute).digest}
 

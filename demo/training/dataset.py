@@ -11,7 +11,7 @@ from torch import Tensor
 from demo.architecture import AUDIO_ENCODER, AUDIO_PREPROCESSOR
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.vae import WanVAE, to_model_space
 
 from .clip_vae import STRIDE, encode_clips

@@ -35,7 +35,7 @@ from liveavatar_runtime.dit.rope import (
     reference_frame,
     reference_rope,
 )
-from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
 
 RELATIVE_DISTANCE = 17
 WINDOW_BLOCKS = 4

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.architecture import VAE
-from liveavatar_runtime.planning.duration import FEATURE_RATE
+from liveavatar_runtime.duration import FEATURE_RATE
 from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, WanVAE, from_model_space, to_model_space
 
 from .checkpoints import load_state, save_state

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.planning.duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, FEATURE_RATE
+from liveavatar_runtime.duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, FEATURE_RATE
 
 RATE = 16000
 VOICES = ("en-us", "en-us+f2", "en-gb+m3", "en-gb+f4", "de+m1", "fr+f3", "es+m4", "it+f1")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..duration import bucket_count, bucket_index, frames_for_samples
 from ..errors import InputError
-from ..planning.duration import bucket_count, bucket_index, frames_for_samples
 from .disk_backed import zeros
 from .waveform import resample
 
@@ -73,7 +73,7 @@ class AvatarAudio:
     @property
     def fingerprint(self) -> str:
         """Content hash of what the model hears."""
-        from ..sampling.fingerprint import Fingerprint
+        from ..fingerprint import Fingerprint
 
         return Fingerprint().add("features", self.content.digest).add("lengths", list(self.lengths)).hexdigest()
 

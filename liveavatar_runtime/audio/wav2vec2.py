@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..aligned import align_weights, aligned
+from ..duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE
 from ..errors import CheckpointError, InputError
-from ..planning.duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE
 from .waveform import to_encoder_rate
 from .windows import Progress, encode_in_windows
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..duration import ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE
 from ..errors import InputError
-from ..planning.duration import ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE
 
 MAX_CHANNELS = 64
 # torchaudio's polyphase filter has about this many elements; a rate such as 44,101 Hz would need gigabytes.

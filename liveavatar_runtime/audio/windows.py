@@ -8,14 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE, FEATURE_RATE, encoder_frames
 from ..errors import InputError
-from ..planning.duration import (
-    ENCODER_FRAME_SAMPLES,
-    ENCODER_MIN_SAMPLES,
-    ENCODER_SAMPLE_RATE,
-    FEATURE_RATE,
-    encoder_frames,
-)
 from .disk_backed import zeros
 from .waveform import to_encoder_rate
 

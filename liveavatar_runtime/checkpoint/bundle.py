@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..reading import first_file, read_json
 from .detect import config_beside
-from .reading import first_file, read_json
 
 MODEL_PATTERN = "diffusion_pytorch_model*.safetensors*"
 VAE_NAMES = ("Wan2.1_VAE.safetensors", "Wan2.1_VAE.pth")

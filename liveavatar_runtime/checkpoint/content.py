@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..sampling.fingerprint import byte_chunks
+from ..fingerprint import byte_chunks
 from .gguf_io import GgufTensors
 from .safetensors_io import Checkpoint, readable
 from .stored import PIECE, read_into

@@ -10,8 +10,8 @@ import torch
 
 from ..config import WAN_S2V_14B, AvatarConfig
 from ..errors import CheckpointError, InputError
+from ..reading import parse_json, read_json, readable
 from .quantised import is_quantisation_entry, weight_shapes
-from .reading import parse_json, read_json, readable
 from .safetensors_io import INDEX_ENDING, Checkpoint
 from .weights import is_folded
 

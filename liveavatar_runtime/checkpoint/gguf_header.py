@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
-from .reading import AGAIN, readable, regular_file
+from ..reading import AGAIN, readable, regular_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

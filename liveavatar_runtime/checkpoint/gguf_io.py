@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..reading import readable
 from .gguf_header import Stored, read_gguf_header
-from .reading import readable
 
 INSTALL = "Install the package that reads GGUF files: pip install gguf"
 # How NumPy reads what is no block of several values.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from .reading import AGAIN, LARGEST_JSON, parse_json, readable, regular_file
+from ..reading import AGAIN, LARGEST_JSON, parse_json, readable, regular_file
 
 TEXTS = "__metadata__"
 MOST_AXES = 64

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..reading import parse_json
 from .lora_names import Place, Shapes
-from .reading import parse_json
 
 LIVE_AVATAR_SCALE = 0.5
 LIVE_AVATAR_WRAPPER, LIVE_AVATAR_ADAPTER = "base_model.model", "default"

@@ -7,11 +7,11 @@ import torch
 
 from ..config import WAN_S2V_14B, AvatarConfig
 from ..errors import CheckpointError, MemoryShortage
+from ..reading import readable
 from .header import read_header
 from .lora import low_rank_modules, read_lora
 from .lora_names import ModuleNames, Shapes, places
 from .lora_scale import live_avatar_modules
-from .reading import readable
 
 SOURCE = "huggingface.co/Quark-Vision/Live-Avatar"
 FILE = "liveavatar.safetensors"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .reading import parse_json, readable
+from ..reading import parse_json, readable
 from .safetensors_io import QUANTISATION_HEADER, Checkpoint
 
 OLD_MARK = "scaled_fp8"

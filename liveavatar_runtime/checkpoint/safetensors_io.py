@@ -12,9 +12,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, MemoryShortage
+from ..reading import AGAIN, first_file, parse_json, read_json, readable, regular_file
 from .header import read_header
 from .names import own_names, without_inner_wrappers
-from .reading import AGAIN, first_file, parse_json, read_json, readable, regular_file
 from .stored import FileTensors, Place, mapped_in_windows, places_in
 from .torch_archive import TORCH_SUFFIXES, read_archive
 

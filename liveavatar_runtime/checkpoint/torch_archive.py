@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .reading import readable
+from ..reading import readable
 
 TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".ckpt"}
 SAFE_SINCE = (2, 6)

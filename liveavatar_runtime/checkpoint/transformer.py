@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..dit.attention import AttentionKernel, sdpa
 from ..dit.model import CausalWanS2V
+from ..system_memory import available_memory, stay_on_disk
 from .detect import config_beside, detect_config, expected_shapes
-from .lora import FittedLora, check_mergeable, fit_lora, merged, open_lora
-from .memory import available_memory, stay_on_disk
+from .lora import FittedLora, fit_lora, open_lora
+from .lora_merge import check_mergeable, merged
 from .offload import keep_on_disk
 from .safetensors_io import open_checkpoint
 from .weights import PlainWeights

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..duration import format_duration
 from ..errors import MachineError, reason_of
-from ..planning.duration import format_duration
 
 
 class OutputLostError(MachineError):

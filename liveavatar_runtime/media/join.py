@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from ..disk import what_to_do
+from ..duration import samples_for_frames
 from ..errors import InputError, MachineError, reason_of
-from ..planning.duration import samples_for_frames
-from ..planning.out_of_memory import encoder_full, is_out_of_memory
+from ..out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
 from .copying import copied_stream
 from .frames import opened, rgb_of

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from ..disk import what_to_do
+from ..duration import FRAMES_PER_BLOCK, samples_for_frames
 from ..errors import InputError, MachineError, reason_of
-from ..planning.duration import FRAMES_PER_BLOCK, samples_for_frames
-from ..planning.out_of_memory import encoder_full, is_out_of_memory
+from ..out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
 from .copying import copied_stream
 from .growing_file import GrowingFile, OutputLostError, packets_in, playable_frames, what_plays

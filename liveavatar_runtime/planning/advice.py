@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from ..duration import LATENT_FRAMES_PER_BLOCK, format_duration
 from ..errors import InputError
-from .duration import LATENT_FRAMES_PER_BLOCK, format_duration
+from ..texts import clips_text
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
@@ -78,11 +79,6 @@ def check_collected(plan: "ClipPlan") -> None:
             f"{clips} clips are too many to collect in memory; allowed are {ONLINE_ONLY_CLIPS}. Use Online VAE Decode, "
             "which writes any length to a file, or make the video in segments (segment_clips of Clip Scheduler)."
         )
-
-
-def clips_text(clips: range) -> str:
-    """Clips for people, who count them from 1."""
-    return f"clip {clips.start + 1}" if len(clips) == 1 else f"clips {clips.start + 1} to {clips.stop}"
 
 
 def _open_summary(plan: "ClipPlan") -> str:

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..config import WAN_S2V_14B
+from ..devices import FSDP, LAYER_PIPELINE, LOCAL, TIMESTEP_PIPELINE
+from ..dit.placement import ON_DEVICE, Placement
+from ..duration import FRAMES_PER_BLOCK
 from ..errors import MachineError
-from ..parallel.devices import FSDP, LAYER_PIPELINE, LOCAL, TIMESTEP_PIPELINE
-from ..parallel.schedule import LayerSchedule, PipelineSchedule, Span, TimestepSchedule, split_steps
+from ..pipeline.schedule import LayerSchedule, PipelineSchedule, Span, TimestepSchedule, split_steps
 from ..sampling.plan import ClipPlan
 from ..vae.config import VaeConfig
-from .duration import FRAMES_PER_BLOCK
 from .machines import GIB, PRESETS, Machines
-from .memory import ON_DEVICE, Placement, decode_bytes
+from .memory import decode_bytes
 from .simulator import Costs, simulate
 from .stages import StageDevice, split_by_time
 from .workload import DECODER_PARAMETERS, Workload

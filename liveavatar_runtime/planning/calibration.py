@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.reading import read_json, readable
 from ..errors import InputError
+from ..reading import read_json, readable
 
 FOLDER = Path(__file__).parent / "calibrations"
 """One JSON file for each card that was measured."""

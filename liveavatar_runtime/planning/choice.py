@@ -7,10 +7,10 @@ is PCIe 4.0 x16 without peer-to-peer access (`machines.PCIE_4`, 20 GB/s), and as
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..parallel.devices import LAYER_PIPELINE, LOCAL, TIMESTEP_PIPELINE
+from ..devices import LAYER_PIPELINE, LOCAL, TIMESTEP_PIPELINE
+from ..dit.placement import Placement
 from .advisor import Advisor, Option, Setting
 from .machines import ETHERNET_10G, GIB, HOST_PCIE_4, PCIE_4, RESERVED_SHARE, Card, Machines
-from .memory import Placement
 from .workload import Workload
 
 PREFERRED = (LAYER_PIPELINE, TIMESTEP_PIPELINE, LOCAL)

@@ -7,9 +7,13 @@ import torch
 
 from ..config import AvatarConfig
 from ..dit.kv_cache import CacheShape
+from ..dit.placement import ON_DEVICE, Placement
 from ..dit.staged_cache import Place, StoredType
+from ..duration import LATENT_FRAMES_PER_BLOCK
 from ..errors import MachineError
-from .duration import LATENT_FRAMES_PER_BLOCK
+from ..texts import gib
+from ..usual_sizes import smaller_sizes
+from ..vae.memory import decode_bytes_per_pixel
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
@@ -24,34 +28,6 @@ BUFFERS = 2
 KVCacheChoice = Literal["auto", "device", "ram"]
 KVTypeChoice = Literal["auto", "model", "fp8"]
 ScheduleChoice = Literal["auto", "sequential", "batched"]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the key/value caches are, what they are kept as, and whether the blocks of all steps run as one batch.
-
-    `device_layers`: of a cache in RAM, the layers that stay on the device all the same.
-    """
-
-    kv_cache: Place = "device"
-    kv_dtype: StoredType = "model"
-    batched: bool = False
-    device_layers: int = 0
-
-    @property
-    def resident(self) -> bool:
-        """Whether attention reads the cache itself instead of a buffer."""
-        return self.kv_cache == "device" and self.kv_dtype == "model"
-
-    def __str__(self) -> str:
-        where = "on the device" if self.kv_cache == "device" else "in RAM"
-        if self.device_layers:
-            where = f"of {self.device_layers} layers on the device, others in RAM"
-        kept = " as fp8" if self.kv_dtype == "fp8" else ""
-        return f"KV caches {where}{kept}, {'all steps in one batch' if self.batched else 'one step at a time'}"
-
-
-ON_DEVICE = Placement()
 
 
 def placements_of(kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice) -> list[Placement]:
@@ -159,12 +135,7 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
     return decode_bytes_per_pixel(vae, dtype) * plan.width * plan.height
 
 
-def decode_bytes_per_pixel(vae: "VaeConfig", dtype: torch.dtype) -> int:
-    return 2 * 25 * vae.dim * dtype.itemsize
-
-
 # Sizes of the same kind from large to small, as (width, height).
-SMALLER_SIZES = ((688, 368), (672, 352), (384, 256))
 
 
 UNKNOWN_MEMORY = 2**60
@@ -288,11 +259,6 @@ def _needs(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement
     return gib(working_bytes(config, plan, dtype, placement)) + (f" + {gib(ram)} of RAM" if ram else "")
 
 
-def smaller_sizes(width: int, height: int) -> list[tuple[int, int]]:
-    """Usual sizes below one, as (width, height)."""
-    return [size for size in SMALLER_SIZES if size[0] * size[1] < width * height]
-
-
 def cheaper_plans(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:
     """Plans with one setting lowered, by the name of the change."""
     ways = [
@@ -304,7 +270,3 @@ def cheaper_plans(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:
     if plan.window_blocks > 2:
         ways.append(("window_blocks 2", replace(plan, window_blocks=2)))
     return ways
-
-
-def gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -13,7 +13,7 @@ from ..dit.attention import KeysValues
 from ..dit.audio import prepare_injection
 from ..dit.kv_cache import ResidentCache, Sink
 from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
-from .duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
+from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from .memory import cache_shape
 from .workload import Workload
 

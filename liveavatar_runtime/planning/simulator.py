@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from ..parallel.schedule import Operation, PipelineSchedule, Span
+from ..pipeline.schedule import Operation, PipelineSchedule, Span
 
 
 @dataclass(frozen=True)

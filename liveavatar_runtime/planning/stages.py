@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..devices import LAYER_PIPELINE
+from ..dit.placement import Placement
 from ..errors import MachineError
-from ..parallel.devices import LAYER_PIPELINE
-from ..parallel.partition import Capacity, LayerCosts, split_layers
-from .memory import KVCacheChoice, KVTypeChoice, Placement, placements_of
+from ..pipeline.partition import Capacity, LayerCosts, split_layers
+from .memory import KVCacheChoice, KVTypeChoice, placements_of
 from .workload import Workload
 
 

@@ -12,9 +12,10 @@ import torch
 
 from ..config import AvatarConfig
 from ..dit.model import CausalWanS2V
-from ..parallel.stage_model import share_of
-from .duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
-from .memory import ON_DEVICE, Placement, cache_shape, cache_traffic, ram_bytes, working_bytes
+from ..dit.placement import ON_DEVICE, Placement
+from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
+from ..pipeline.stage_model import share_of
+from .memory import cache_shape, cache_traffic, ram_bytes, working_bytes
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan

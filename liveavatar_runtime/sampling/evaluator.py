@@ -15,8 +15,8 @@ from ..dit.audio import AudioTokens
 from ..dit.embeddings import TimeModulation
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
 from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
+from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..errors import InputError
-from ..planning.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from .plan import ClipPlan
 from .run import RunStart, SamplingRequest
 from .schedule import flow_matching_schedule

@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..planning.duration import (
+from ..duration import (
     FRAMES_PER_BLOCK,
     FRAMES_PER_LATENT,
     LATENT_FRAMES_PER_BLOCK,
@@ -18,6 +17,7 @@ from ..planning.duration import (
     segment_clips,
     video_frames,
 )
+from ..errors import InputError
 
 LATENT_CHANNELS = 16
 VAE_STRIDE = 8

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..duration import check_num_clip, check_segment, clips_for_frames, format_duration, segment_clips
 from ..errors import InputError
-from ..planning.duration import check_num_clip, check_segment, clips_for_frames, format_duration, segment_clips
 from .plan import ClipPlan
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..aligned import align_weights, aligned
 from ..config import AvatarConfig
+from ..duration import clips_for_frames
 from ..errors import InputError
-from ..planning.duration import clips_for_frames
-from ..planning.out_of_memory import pictures_told
+from ..out_of_memory import pictures_told
 from .cause_of_nan import broken_in
 from .conditions import AlignedAudio, Conditions
 from .plan import ClipPlan

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..aligned import align_weights
-from ..planning.memory import decode_bytes_per_pixel
-from ..planning.out_of_memory import pictures_told
+from ..out_of_memory import pictures_told
 from .config import from_model_space
+from .memory import decode_bytes_per_pixel
 from .model import WanVAE
 from .state import DecodeState, OnLayer, go_on
 

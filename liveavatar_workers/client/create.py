@@ -8,8 +8,8 @@ import torch
 from liveavatar_runtime.checkpoint.gguf_io import GgufTensors
 from liveavatar_runtime.checkpoint.safetensors_io import Checkpoint
 from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.devices import check_devices, check_groups
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.devices import check_devices, check_groups
 
 from ..precisions import PRECISIONS
 from .groups import LocalWorkers

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.planning.memory import ON_DEVICE, Placement
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, SamplingRequest
 
 from ..messages import Block, Cancel, More, Release, Ring, Rings, Run, RunRefused, Step, WantRings

@@ -11,11 +11,11 @@ import msgspec
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.checkpoint.reading import readable
 from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.weights_key import vae_keys
+from liveavatar_runtime.reading import readable
 from liveavatar_runtime.vae import WanVAE, load_wan_vae
 from liveavatar_runtime.vae.checkpoint import DTYPES
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from liveavatar_runtime.device_kinds import copies_ahead
-from liveavatar_runtime.parallel.transport import MessageKey, StageStopped, Tensors
+from liveavatar_runtime.pipeline.transport import MessageKey, StageStopped, Tensors
 
 from ..messages import RankVoice, StageInput, Stop
 from .post import PostOffice

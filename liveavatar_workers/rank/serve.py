@@ -10,7 +10,7 @@ from torch import Tensor
 
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest
 from liveavatar_runtime.sampling.run import Run as ExecutorRun
 

@@ -18,13 +18,13 @@ from liveavatar_runtime.aligned import align_weights
 from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
 from liveavatar_runtime.checkpoint.offload import move
 from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.checkpoint.weights_key import weights_key
+from liveavatar_runtime.devices import EXECUTORS, FSDP, LAYER_PIPELINE, check_groups, parse_devices
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.devices import EXECUTORS, FSDP, LAYER_PIPELINE, check_groups, parse_devices
-from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.parallel.schedule import LayerSchedule, TimestepSchedule, split_steps
-from liveavatar_runtime.parallel.stage_model import share_of
-from liveavatar_runtime.parallel.weights_key import weights_key
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.pipeline.schedule import LayerSchedule, TimestepSchedule, split_steps
+from liveavatar_runtime.pipeline.stage_model import share_of
 from liveavatar_runtime.sampling.run import Executor
 
 from ..addresses import LOOPBACK, parse_address

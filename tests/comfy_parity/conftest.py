@@ -23,14 +23,14 @@ def pack(comfy) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     # Not on_load(): that would also put the demo's files into ComfyUI's input folder.
-    importlib.import_module(f"{name}.nodes.comfy_bridge").register_folders()
+    importlib.import_module(f"{name}.comfy_bridge.folders").register_folders()
     return module
 
 
 @pytest.fixture(scope="session")
 def core_model(pack: ModuleType) -> Any:
-    """The pack's nodes/core_model.py."""
-    return importlib.import_module(f"{pack.__name__}.nodes.core_model")
+    """The pack's comfy_bridge/core_model.py."""
+    return importlib.import_module(f"{pack.__name__}.comfy_bridge.core_model")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from liveavatar_runtime.checkpoint.bundle import find_bundle
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from pack_modules import folder_of
 from test_broken_files import check, mutations, search
 
 from benchmarks.broken_files.loaders import bundle_loaders
@@ -17,7 +18,9 @@ NAMES = ("VAE", "audio encoder", "audio encoder's config", "text encoder", "text
 
 @pytest.fixture(scope="module")
 def trials(pack, tmp_path_factory) -> dict[str, Trial]:
-    clip, parts = (importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("bundle_clip", "bundle_parts"))
+    clip, parts = (
+        importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}") for name in ("bundle_clip", "bundle_parts")
+    )
     loaders = bundle_loaders(clip, parts)
     return {loader.name: Trial(loader, tmp_path_factory.mktemp("broken")) for loader in loaders}
 

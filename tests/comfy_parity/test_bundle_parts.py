@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from core_latents import BUNDLE
+from pack_modules import folder_of
 from safetensors.torch import load_file, save_file
 
 from liveavatar_runtime.checkpoint.bundle import Bundle, find_bundle
@@ -59,6 +60,6 @@ CASES = {
 def test_a_damaged_part_is_refused(pack: ModuleType, tmp_path, case):
     file, change, load, match = CASES[case]
     module = "bundle_clip" if load == "load_bundle_clip" else "bundle_parts"
-    nodes = importlib.import_module(f"{pack.__name__}.nodes.{module}")
+    nodes = importlib.import_module(f"{pack.__name__}.{folder_of(module)}.{module}")
     with pytest.raises(ValueError, match=match):
         getattr(nodes, load)(damaged(tmp_path, file, change))

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from test_core_model import fp8_scaled
 from test_model_patches import nodes
 
-from liveavatar_runtime.sampling.fingerprint import Numerics
+from liveavatar_runtime.sampling.video_key import Numerics
 
 WEIGHT = "blocks.1.ffn.0.weight"
 
@@ -28,7 +28,7 @@ def told(pack, core_model, tmp_path) -> Any:
             lora = {f"{module}.lora_A.weight": torch.ones(1, columns), f"{module}.lora_B.weight": torch.ones(rows, 1)}
             save_file(lora, tmp_path / "lora.safetensors")
             loras = [(tmp_path / "lora.safetensors", strength)]
-        model = nodes(pack, "types").AvatarModel(
+        model = nodes(pack, "avatar").AvatarModel(
             *[
                 getattr(core_model.adopt(core_model.load_with_core(file, loras, precision)), name)
                 for name in ("patcher", "config", "dtype")

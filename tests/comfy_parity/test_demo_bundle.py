@@ -73,7 +73,7 @@ def bundle_clip(comfy):
     nodes = types.ModuleType("live_avatar_pack.nodes")
     nodes.__path__ = [str(ROOT / "nodes")]
     sys.modules |= {pack.__name__: pack, nodes.__name__: nodes}
-    return importlib.import_module("live_avatar_pack.nodes.bundle_clip")
+    return importlib.import_module("live_avatar_pack.comfy_bridge.bundle_clip")
 
 
 @pytest.fixture(scope="module")

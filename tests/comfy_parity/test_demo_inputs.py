@@ -13,7 +13,7 @@ def demo_inputs(pack, tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    return importlib.import_module(f"{pack.__name__}.nodes.demo_inputs")
+    return importlib.import_module(f"{pack.__name__}.comfy_bridge.demo_inputs")
 
 
 def test_absent_files_are_put_there_and_others_stay(demo_inputs, tmp_path):

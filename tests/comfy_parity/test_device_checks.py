@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pack_modules import folder_of
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import InputError, MachineError
@@ -16,12 +17,12 @@ CPU, MPS, DIRECTML = torch.device("cpu"), torch.device("mps"), torch.device("pri
 @pytest.fixture(scope="module")
 def node(pack: ModuleType) -> Any:
     """A module of the pack's nodes, by name."""
-    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.{name}")
+    return lambda name: importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}")
 
 
 def sampled_on(node: Any, device: torch.device, **widgets: Any) -> None:
     """DiT Sampler with a model for a device, and nothing else connected that it could begin with."""
-    model = node("types").AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local", (device,))
+    model = node("avatar").AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local", (device,))
     nothing = dict.fromkeys(("positive", "vae", "image", "avatar_audio", "plan"))
     node("dit_sampler").DiTSampler.execute(model, **nothing, **widgets)
 
@@ -50,7 +51,7 @@ def test_directml_tells_no_memory(node, monkeypatch) -> None:
     """ComfyUI says 1 GiB of every such device, with which nothing would fit."""
     import comfy.model_management as management
 
-    bridge, checks = node("comfy_bridge"), node("device_checks")
+    bridge, checks = node("memory"), node("device_checks")
     assert bridge.tells_memory(DIRECTML) and checks.unknown_memory([CPU, MPS]) is None
     monkeypatch.setattr(management, "directml_enabled", True)
     assert bridge.device_memory(DIRECTML) == 2**30 and not bridge.tells_memory(DIRECTML) and bridge.tells_memory(CPU)
@@ -84,7 +85,7 @@ def test_a_processors_memory_is_counted_once(node, core_model) -> None:
     from core_latents import BUNDLE, MODEL_FILE, PLAN
 
     loaded = node("bundle_parts").load_bundle_vae(BUNDLE)
-    streaming = node("vae_bridge").streaming_vae(loaded)
+    streaming = node("vae").streaming_vae(loaded)
     avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
     machine = node("dit_sampler").machine_of(avatar, streaming, PLAN)
     assert machine.pool == machine.device and machine.on_disk == 0 and machine.weights > 0

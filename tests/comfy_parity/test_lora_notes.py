@@ -16,10 +16,10 @@ SHAPES = expected_shapes(DEMO)
 
 
 def told(pack, source: str, changed: set[str] | frozenset[str] = frozenset(), bundle: bool = False) -> str:
-    nodes = f"{pack.__name__}.nodes"
-    notes = importlib.import_module(f"{nodes}.notes").Notes()
-    model = importlib.import_module(f"{nodes}.types").AvatarModel(None, WAN_S2V_14B, torch.bfloat16)
-    importlib.import_module(f"{nodes}.lora_notes").tell_distillation(notes, model, set(changed), Path(source), bundle)
+    bridge = f"{pack.__name__}.comfy_bridge"
+    notes = importlib.import_module(f"{bridge}.notes").Notes()
+    model = importlib.import_module(f"{bridge}.avatar").AvatarModel(None, WAN_S2V_14B, torch.bfloat16)
+    importlib.import_module(f"{bridge}.lora_notes").tell_distillation(notes, model, set(changed), Path(source), bundle)
     return str(notes)
 
 

@@ -14,7 +14,7 @@ def test_bundles_are_found_where_extra_model_paths_says(pack, monkeypatch, tmp_p
     import folder_paths
     from utils.extra_config import load_extra_path_config
 
-    bridge = importlib.import_module(f"{pack.__name__}.nodes.comfy_bridge")
+    bridge = importlib.import_module(f"{pack.__name__}.comfy_bridge.folders")
     elsewhere = tmp_path / "my models" / "avatars"
     elsewhere.mkdir(parents=True)
     (elsewhere / "of-elsewhere").symlink_to(ROOT / "demo" / "liveavatar-demo", target_is_directory=True)

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from core_latents import BUNDLE, MODEL_FILE, PLAN, Features, latents
+from pack_modules import folder_of
 from test_core_model import MODULES, write_lora
 from test_dit import CONFIG, GRID, ours, theirs  # noqa: F401
 
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
 from liveavatar_runtime.dit.rope import REFERENCE_FRAME, join_factors, motion_rope, reference_rope
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.run import SamplingRequest
 
@@ -21,7 +22,7 @@ CPU, OTHER = torch.device("cpu"), torch.device("cpu", 0)
 
 
 def nodes(pack: Any, name: str) -> Any:
-    return importlib.import_module(f"{pack.__name__}.nodes.{name}")
+    return importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}")
 
 
 class Recorder:
@@ -123,7 +124,7 @@ def conditions(avatar: Any) -> Conditions:
 def test_an_override_that_changes_nothing_gives_the_same_bits(pack, avatar):
     plain = one_device(pack, avatar)
     passing = {"optimized_attention_override": lambda func, *args, **kwargs: func(*args, **kwargs)}
-    kernels = sdpa, nodes(pack, "comfy_bridge").attention
+    kernels = sdpa, nodes(pack, "attention").attention
     for kernel in kernels:
         assert torch.equal(one_device(pack, with_options(avatar, passing), kernel=kernel), plain)
 
@@ -131,7 +132,7 @@ def test_an_override_that_changes_nothing_gives_the_same_bits(pack, avatar):
 def test_hooks_see_each_evaluation_alone_on_every_executor(pack, avatar):
     """Also in a batch of several steps, and in stages with copies of the model."""
     stage_models = nodes(pack, "stage_models")
-    vae = nodes(pack, "vae_bridge").streaming_vae(nodes(pack, "bundle_parts").load_bundle_vae(BUNDLE))
+    vae = nodes(pack, "vae").streaming_vae(nodes(pack, "bundle_parts").load_bundle_vae(BUNDLE))
     recorders = [Recorder() for _ in range(3)]
     alone, together, staged = (with_options(avatar, recorder.options()) for recorder in recorders)
     expected = one_device(pack, alone)

@@ -13,7 +13,7 @@ def files(pack, tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    return importlib.import_module(f"{pack.__name__}.nodes.output_files")
+    return importlib.import_module(f"{pack.__name__}.comfy_bridge.output_files")
 
 
 def test_runs_at_the_same_time_get_different_files(files, tmp_path):

@@ -10,7 +10,7 @@ LIMIT = 512
 
 @pytest.fixture(scope="module")
 def read_prompt(pack):
-    return importlib.import_module(f"{pack.__name__}.nodes.prompt_input").read_prompt
+    return importlib.import_module(f"{pack.__name__}.comfy_bridge.prompt_input").read_prompt
 
 
 def encoded(tokens: int, seed: int = 0, rows: int = LIMIT) -> torch.Tensor:

@@ -20,14 +20,14 @@ CPU, OTHER = torch.device("cpu"), torch.device("cpu", 0)
 
 @pytest.fixture(scope="module")
 def stage_models(pack) -> Any:
-    return importlib.import_module(f"{pack.__name__}.nodes.stage_models")
+    return importlib.import_module(f"{pack.__name__}.comfy_bridge.stage_models")
 
 
 @pytest.fixture(scope="module")
 def vae(pack) -> Any:
-    nodes = f"{pack.__name__}.nodes"
+    nodes = f"{pack.__name__}.comfy_bridge"
     loaded = importlib.import_module(f"{nodes}.bundle_parts").load_bundle_vae(BUNDLE)
-    return loaded, importlib.import_module(f"{nodes}.vae_bridge").streaming_vae(loaded)
+    return loaded, importlib.import_module(f"{nodes}.vae").streaming_vae(loaded)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_devices_are_measured_for_the_first_plan_only(stage_models, avatar, vae,
 
 
 def test_auto_is_decided_with_the_plan(pack, avatar, vae):
-    choice = importlib.import_module(f"{pack.__name__}.nodes.executor_choice")
+    choice = importlib.import_module(f"{pack.__name__}.comfy_bridge.executor_choice")
     for devices in ((CPU, OTHER), (CPU, CPU, OTHER)):
         spread = replace(avatar, executor="auto", devices=devices)
         executor, why = choice.executor_for(spread, PLAN, vae[1], "auto", "auto")

@@ -4,9 +4,10 @@ import importlib
 
 import pytest
 import torch
+from pack_modules import folder_of
 
 from liveavatar_runtime.config import WAN_S2V_14B
-from liveavatar_runtime.planning.memory import Placement
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 WARM_UP, IN_FP8, EXACT = "after a warm-up", "from states in fp8", "bit for bit, from exact states"
@@ -27,9 +28,10 @@ WARM_UP, IN_FP8, EXACT = "after a warm-up", "from states in fp8", "bit for bit, 
 def test_how_a_video_goes_on_is_told_before(pack, size, budget, choice, batched, says, numbers, segment_clips):
     """First of all where segments do not go on bit for bit; else as a fact."""
     nodes = {
-        name: importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("spool_folder", "types", "notes")
+        name: importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}")
+        for name in ("spool_folder", "avatar", "notes")
     }
-    model = nodes["types"].AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
+    model = nodes["avatar"].AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
     plan = ClipPlan(width=size[0], height=size[1], keep_aspect=False, segment_clips=segment_clips)
     spool = nodes["spool_folder"].SpoolChoice("keep", 0)
     notes, placement = nodes["notes"].Notes(), Placement(batched=batched)
@@ -54,10 +56,11 @@ def test_how_a_video_goes_on_is_told_before(pack, size, budget, choice, batched,
     ],
 )
 def test_states_only_take_what_spool_budget_leaves_beside_the_clips(pack, choice, spool_budget, says):
-    spools, types, notes = (
-        importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("spool_folder", "types", "notes")
+    spools, avatar, notes = (
+        importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}")
+        for name in ("spool_folder", "avatar", "notes")
     )
-    model = types.AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
+    model = avatar.AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
     plan = ClipPlan(num_clip=50, width=688, height=368, keep_aspect=False)
     told, spool = notes.Notes(), spools.SpoolChoice("keep", spool_budget)
     spools.state_settings(model, plan, Placement(), choice, 30, spool, told)
@@ -66,7 +69,7 @@ def test_states_only_take_what_spool_budget_leaves_beside_the_clips(pack, choice
 
 
 def test_a_video_whose_clips_are_more_than_the_budget_is_refused(pack, tmp_path):
-    spools = importlib.import_module(f"{pack.__name__}.nodes.spool_folder")
+    spools = importlib.import_module(f"{pack.__name__}.comfy_bridge.spool_folder")
     store = spools.SpoolStore(tmp_path)
     plan = ClipPlan(num_clip=500, width=688, height=368, keep_aspect=False)
     with pytest.raises(ValueError, match=r"spool_budget is 1\.00 GiB, and the clips of this video take 1\.\d+ GiB"):
@@ -74,5 +77,5 @@ def test_a_video_whose_clips_are_more_than_the_budget_is_refused(pack, tmp_path)
 
 
 def test_a_budget_of_less_than_a_byte_is_a_budget(pack):
-    spools = importlib.import_module(f"{pack.__name__}.nodes.spool_folder")
+    spools = importlib.import_module(f"{pack.__name__}.comfy_bridge.spool_folder")
     assert [spools.SpoolChoice("keep", gib).budget for gib in (0.0, 1e-12, 1.0)] == [0, 1, 2**30]

@@ -72,7 +72,7 @@ def official_folder(tmp_path) -> Path:
 
 
 def test_the_official_folder_gives_the_same_conditioning(pack, official_folder):
-    load = importlib.import_module(f"{pack.__name__}.nodes.bundle_clip").load_bundle_clip
+    load = importlib.import_module(f"{pack.__name__}.comfy_bridge.bundle_clip").load_bundle_clip
 
     def conditioning(bundle: Any) -> torch.Tensor:
         clip = load(bundle)

@@ -64,7 +64,7 @@ def prompt_with(node: Any, widget: str, value: Any) -> dict[str, Any]:
 def verdict(node: Any, pack: Any, widget: str, value: Any) -> tuple[str, str]:
     """What comes of a prompt: ("taken", ""), ("core", kind), ("ours", text) or ("raw", text)."""
     execution = importlib.import_module("execution")
-    validation = importlib.import_module(f"{pack.__name__}.nodes.validation")
+    validation = importlib.import_module(f"{pack.__name__}.comfy_bridge.validation")
     prompt = prompt_with(node, widget, value)
     validation._REQUEST.set({"prompt": prompt})
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from liveavatar_runtime.dit.kv_cache import Sink
 from liveavatar_runtime.dit.model import CausalWanS2V, Row
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan, SinkPolicy

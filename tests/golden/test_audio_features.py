@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from liveavatar_runtime.audio.features import AvatarAudio, interpolate
-from liveavatar_runtime.planning.duration import bucket_count, bucket_index, encoder_frames
+from liveavatar_runtime.duration import bucket_count, bucket_index, encoder_frames
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 

@@ -8,7 +8,7 @@ from rollout import BASE, TOLERANCE, conditions_of, plan_of, run, single_velocit
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
 from liveavatar_runtime.dit.model import CausalWanS2V, Row
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest

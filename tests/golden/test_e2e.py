@@ -13,7 +13,7 @@ from closeness import assert_close_after
 from rollout import INPUTS, TOLERANCE
 
 from liveavatar_runtime.audio.features import AvatarAudio
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared, prepare
 from liveavatar_runtime.sampling.run import SamplingRequest

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rollout import TOLERANCE, single_velocity
 
-from liveavatar_runtime.checkpoint.lora import MergedLora, merge_lora
+from liveavatar_runtime.checkpoint.lora_merge import MergedLora, merge_lora
 from liveavatar_runtime.dit.model import CausalWanS2V
 
 WEIGHT_TOLERANCE = {"atol": 1e-5, "rtol": 0}

@@ -10,7 +10,7 @@ import torch
 from files_in_use import windows_rules
 from worker_group import local_workers
 
-from liveavatar_runtime.sampling import lock_file
+from liveavatar_runtime.spool import lock_file
 from liveavatar_workers.client.groups import LocalWorkers
 
 

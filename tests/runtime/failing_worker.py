@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from liveavatar_runtime.parallel.schedule import Operation, PipelineSchedule, Span
+from liveavatar_runtime.pipeline.schedule import Operation, PipelineSchedule, Span
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, Executor, Run, SamplingRequest
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder

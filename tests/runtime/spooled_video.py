@@ -10,14 +10,14 @@ import torch
 from tiny_avatar import CONFIG, random_conditions, random_model
 from torch import Tensor
 
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.sampling.block_run import BlockRun
-from liveavatar_runtime.sampling.latent_stream import LatentStream, StartRun
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, KeepRings, RunStart, SamplingRequest
-from liveavatar_runtime.sampling.spool import Spool
-from liveavatar_runtime.sampling.states import StateSettings
+from liveavatar_runtime.spool.latent_stream import LatentStream, StartRun
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings
 
 CPU = torch.device("cpu")
 PLAN = ClipPlan(

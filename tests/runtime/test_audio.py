@@ -12,8 +12,8 @@ from torch import Tensor
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.waveform import encoder_length, mix_to_stereo, read_sound, resample, to_encoder_rate
 from liveavatar_runtime.audio.windows import encode_in_windows, plan_windows
+from liveavatar_runtime.duration import bucket_count, encoder_frames, parse_fps
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.duration import bucket_count, encoder_frames, parse_fps
 
 
 def random(*shape: int, seed: int = 1) -> Tensor:

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from benchmarks.loading import write_files
 from liveavatar_runtime.checkpoint import stored, transformer
 from liveavatar_runtime.checkpoint.bundle import find_bundle
-from liveavatar_runtime.checkpoint.memory import available_memory, is_shortage
 from liveavatar_runtime.checkpoint.offload import CPU, is_on_disk, load_from_disk
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.errors import CheckpointError, MemoryShortage
+from liveavatar_runtime.system_memory import available_memory, is_shortage
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 CHILD = Path(__file__).with_name("big_model_child.py")

@@ -10,7 +10,7 @@ from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.kv_cache import CacheShape
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import SamplingRequest
 
 RUNTIME = Path(__file__).parents[2] / "liveavatar_runtime"

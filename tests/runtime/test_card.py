@@ -21,7 +21,7 @@ from benchmarks.card.records import Recorder, facts, failures, of_kind, read_rec
 from benchmarks.card.table import page
 from benchmarks.card.trace import kind_of, parse, usage, waits
 from liveavatar_runtime.config import WAN_S2V_14B
-from liveavatar_runtime.planning.memory import Placement
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 ROOT = Path(__file__).parents[2]

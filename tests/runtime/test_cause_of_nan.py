@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-from liveavatar_runtime.checkpoint.lora import merge_lora
+from liveavatar_runtime.checkpoint.lora_merge import merge_lora
 from liveavatar_runtime.checkpoint.safetensors_io import read_json
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.cause_of_nan import UsedWeight, cause_in_model, cause_in_workers
-from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import check_masks, check_voice, encode_picture, prepare
 from liveavatar_runtime.sampling.run import SamplingRequest
+from liveavatar_runtime.spool.latent_stream import LatentStream
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 
 CPU = torch.device("cpu")

@@ -14,6 +14,7 @@ from liveavatar_runtime.checkpoint.torch_archive import refuse_unsafe_torch
 from liveavatar_runtime.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
+PACK = ("liveavatar_runtime", "comfy_bridge", "nodes")
 TENSORS = {"a.weight": torch.arange(600.0).reshape(20, 30), "b.bias": torch.ones(7, dtype=torch.bfloat16)}
 
 
@@ -203,7 +204,7 @@ def test_archives_are_read_where_pytorch_is_safe(version, tmp_path):
 
 def test_archives_are_opened_in_one_place_only():
     """Everything else would pass by the refusal above."""
-    runtime = [*(ROOT / "liveavatar_runtime").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
+    runtime = [path for folder in PACK for path in (ROOT / folder).rglob("*.py")]
     assert [path.name for path in runtime if "torch.load(" in path.read_text()] == ["torch_archive.py"]
 
 

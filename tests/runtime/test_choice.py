@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from liveavatar_runtime.config import WAN_S2V_14B
-from liveavatar_runtime.parallel.devices import resolve
+from liveavatar_runtime.devices import resolve
 from liveavatar_runtime.planning.choice import Place, Places, choose_executor
 from liveavatar_runtime.planning.measured import Timed, with_measured
 from liveavatar_runtime.planning.memory import placements_of

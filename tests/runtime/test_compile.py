@@ -55,7 +55,7 @@ def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counte
 
 
 def test_the_compiler_is_not_imported_unless_it_is_wanted():
-    program = "import sys, liveavatar_runtime.parallel.local; print('torch._dynamo' in sys.modules)"
+    program = "import sys, liveavatar_runtime.executors.local; print('torch._dynamo' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 from worker_group import FAILING, local_workers, save_model
 
+from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.media.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.parallel.weights_key import vae_keys
-from liveavatar_runtime.sampling.latent_stream import LatentStream
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online
 from liveavatar_runtime.sampling.run import SamplingRequest
+from liveavatar_runtime.spool.latent_stream import LatentStream
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 from liveavatar_workers.client.decoder import RemoteDecoder

@@ -23,7 +23,7 @@ from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_j
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import AlignedAudio, Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import encode_picture

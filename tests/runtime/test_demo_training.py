@@ -25,7 +25,7 @@ from demo.training.voices import RATE, motion_of
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest

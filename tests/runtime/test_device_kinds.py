@@ -14,20 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B
 from liveavatar_runtime.device_kinds import copies_ahead, has_fp8, shares_ram, takes_threads
+from liveavatar_runtime.devices import FSDP, LAYER_PIPELINE, check_groups, parse_devices
 from liveavatar_runtime.dit.compiling import missing_for
 from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.dit.placement import ON_DEVICE
 from liveavatar_runtime.dit.staged_cache import Fp8Store, PlainStore
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.parallel.devices import FSDP, LAYER_PIPELINE, check_groups, parse_devices
-from liveavatar_runtime.planning.memory import (
-    ON_DEVICE,
-    UNKNOWN_MEMORY,
-    Machine,
-    choose_placement,
-    ram_bytes,
-    working_bytes,
-)
-from liveavatar_runtime.planning.out_of_memory import is_out_of_memory, sampling_ways
+from liveavatar_runtime.out_of_memory import is_out_of_memory
+from liveavatar_runtime.planning.memory import UNKNOWN_MEMORY, Machine, choose_placement, ram_bytes, working_bytes
+from liveavatar_runtime.planning.out_of_memory import sampling_ways
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +72,7 @@ def test_caches_elsewhere_than_on_cuda_wait_for_their_copies(store: Any) -> None
 def test_nobody_copies_ahead_without_asking() -> None:
     """`non_blocking=True` stands nowhere: `copies_ahead` decides."""
     found = []
-    for path in [*(ROOT / "liveavatar_runtime").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]:
+    for path in [p for part in ("liveavatar_runtime", "comfy_bridge", "nodes") for p in (ROOT / part).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "non_blocking" and isinstance(node.value, ast.Constant):
                 found.append(f"{path}:{node.value.lineno}")

@@ -5,8 +5,7 @@ from itertools import product
 
 import pytest
 
-from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.duration import (
+from liveavatar_runtime.duration import (
     FRAMES_PER_BLOCK,
     blocks_per_clip,
     bucket_count,
@@ -24,6 +23,7 @@ from liveavatar_runtime.planning.duration import (
     samples_for_frames,
     video_frames,
 )
+from liveavatar_runtime.errors import InputError
 
 RATES = [parse_fps(fps) for fps in (1, 12, 12.5, 15, 16, 20, 23.976, 24, 25, 29.97, 30, 50, 59.94, 60, 120)]
 CLIP_FRAMES = (12, 24, 48, 96, 480)

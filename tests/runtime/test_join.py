@@ -9,12 +9,12 @@ import pytest
 import torch
 from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone
 
+from liveavatar_runtime.duration import samples_for_frames
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.frames import probe
 from liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.planning.duration import samples_for_frames
 
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]
 COUNTS = (36, 12, 60)

@@ -16,7 +16,7 @@ import psutil
 import torch
 from spooled_video import PLAN, Sampling, latents_of, sample_in_process, stream_of, write_large_clips
 
-from liveavatar_runtime.sampling.spool import Spool
+from liveavatar_runtime.spool.spool import Spool
 
 KILLS = int(os.environ.get("LIVEAVATAR_KILLS", "5"))
 VIDEO = replace(PLAN, num_clip=3 * KILLS)

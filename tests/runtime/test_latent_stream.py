@@ -16,11 +16,11 @@ from torch import Tensor
 
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.sampling.block_run import BlockRun
-from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import KeepRings, LatentBlock, RunStart
-from liveavatar_runtime.sampling.spool import Spool
-from liveavatar_runtime.sampling.states import StateSettings
+from liveavatar_runtime.spool.latent_stream import LatentStream, clip_bytes
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings
 
 BLOCKS = list(range(PLAN.num_blocks))
 NO_STATES = StateSettings(STATE_BYTES, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar_runtime.sampling.lock_file import LockFile
+from liveavatar_runtime.spool.lock_file import LockFile
 
 
 def hammer(path: Path, times: int) -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, run_python, tone
 
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 from liveavatar_runtime.media.frames import probe, read_frame
 from liveavatar_runtime.media.sound import SOUND_CODECS
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 
 WORKFLOW = {"workflow": '{"nodes": []}'}
 FORMATS = [(codec, name) for codec, settings in CODECS.items() for name in settings.pixel_formats]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone
 
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS, FRAGMENT_FRAMES, MP4, VideoCodec
 from liveavatar_runtime.media.file_names import MAX_NAME_BYTES
 from liveavatar_runtime.media.frames import probe, read_frame
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.planning.duration import FRAMES_PER_BLOCK, samples_for_frames
 
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]
 

@@ -8,10 +8,10 @@ import torch
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B
 from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.planning.memory import (
     Machine,
-    Placement,
     cache_bytes,
     choose_placement,
     moved_bytes,

@@ -11,8 +11,8 @@ import torch
 from tiny_avatar import CONFIG, PLAN, Noise, random_conditions
 from torch import Tensor
 
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.memory import Placement
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import RunStart
 from liveavatar_workers.messages import Block, More, Ring, Run, Step, ToComfyUI, ToWorkers, Voice

@@ -17,17 +17,10 @@ from media_files import decoded_sound
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.frames import probe
-from liveavatar_runtime.media.online_video import (
-    MAX_KEPT_CLIPS,
-    Hooks,
-    OnlineVideo,
-    check_kept,
-    skipped_frames,
-    write_online,
-)
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.sampling.latent_stream import LatentStream
+from liveavatar_runtime.online_video import MAX_KEPT_CLIPS, Hooks, OnlineVideo, check_kept, skipped_frames, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.spool.latent_stream import LatentStream
 from liveavatar_runtime.vae import VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 

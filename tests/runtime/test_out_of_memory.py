@@ -13,18 +13,12 @@ from media_files import run_python
 from tiny_avatar import PLAN, random_conditions, random_model
 
 from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.planning.memory import Placement
-from liveavatar_runtime.planning.out_of_memory import (
-    DeviceFullError,
-    full_device_told,
-    is_out_of_memory,
-    pictures_told,
-    sampling_told,
-    sampling_ways,
-)
+from liveavatar_runtime.out_of_memory import DeviceFullError, full_device_told, is_out_of_memory, pictures_told
+from liveavatar_runtime.planning.out_of_memory import sampling_told, sampling_ways
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.parallel.partition import Capacity, LayerCosts, split_evenly, split_layers
+from liveavatar_runtime.pipeline.partition import Capacity, LayerCosts, split_evenly, split_layers
 
 
 def sizes(parts: tuple[range, ...]) -> list[int]:

@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from liveavatar_runtime.media import pipeline as module
-from liveavatar_runtime.media.pipeline import Pipeline
+from liveavatar_runtime.media import threads as module
+from liveavatar_runtime.media.threads import Pipeline
 
 
 class Recorder:

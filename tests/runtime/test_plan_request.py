@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.duration import parse_fps, samples_for_frames
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.advice import advice
-from liveavatar_runtime.planning.duration import parse_fps, samples_for_frames
-from liveavatar_runtime.sampling.fingerprint import NOT_IN_KEY
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import ENDS, PlanRequest, VoicedPlan
 from liveavatar_runtime.sampling.prepare import clamp_clips
+from liveavatar_runtime.sampling.video_key import NOT_IN_KEY
 
 RATES = [parse_fps(fps) for fps in (1, 12.5, 16, 23.976, 25, 29.97, "30000/1001", 60, 120)]
 

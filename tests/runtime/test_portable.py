@@ -13,7 +13,7 @@ import comfy_server
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("liveavatar_runtime", "nodes", "demo", "scripts")
+SHIPPED = ("liveavatar_runtime", "comfy_bridge", "nodes", "demo", "scripts")
 ONLY_POSIX = ("fcntl", "resource", "pwd", "grp", "termios", "posix", "tty", "pty")
 NOT_IN_EVERY_PYTORCH = "torch._C._distributed_c10d"
 """PyTorch's ROCm builds for Windows lack it."""
@@ -91,13 +91,20 @@ def test_the_runtime_imports_no_module_that_windows_lacks() -> None:
 
 def test_the_nodes_need_no_distributed_pytorch() -> None:
     """Only worker processes do, which the nodes start."""
-    wanted = {name for path in modules("nodes") for name in imported(path) if name.startswith("liveavatar_runtime")}
+    wanted = {
+        name
+        for path in modules("comfy_bridge", "nodes")
+        for name in imported(path)
+        if name.startswith("liveavatar_runtime")
+    }
     assert len(wanted) > 30
     import_without((NOT_IN_EVERY_PYTORCH,), sorted(wanted))
 
 
 def test_nodes_and_scripts_import_no_module_that_windows_lacks() -> None:
-    found = {str(path): imported(path) & set(ONLY_POSIX) for path in modules("nodes", "scripts", "demo")}
+    found = {
+        str(path): imported(path) & set(ONLY_POSIX) for path in modules("comfy_bridge", "nodes", "scripts", "demo")
+    }
     assert not any(found.values()), found
 
 

@@ -44,6 +44,7 @@ def messages() -> list[str]:
     for path in [
         *(ROOT / "liveavatar_runtime").rglob("*.py"),
         *(ROOT / "liveavatar_workers").rglob("*.py"),
+        *(ROOT / "comfy_bridge").glob("*.py"),
         *(ROOT / "nodes").glob("*.py"),
     ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

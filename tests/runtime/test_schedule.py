@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.parallel.schedule import (
+from liveavatar_runtime.pipeline.schedule import (
     LayerSchedule,
     Operation,
     PipelineSchedule,

@@ -9,9 +9,9 @@ from made_blocks import MadeRun
 from torch import Tensor
 
 from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
-from liveavatar_runtime.sampling.latent_stream import LatentStream
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.spool import Spool
+from liveavatar_runtime.spool.latent_stream import LatentStream
+from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.vae import WAN_2_1, VaeConfig, WanVAE, load_wan_vae
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 

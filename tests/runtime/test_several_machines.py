@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_avatar import PLAN, random_conditions, random_model
 from worker_group import end_processes, save_model
 
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_workers.client.groups import PACK_ROOT
 

@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.parallel.partition import split_evenly
-from liveavatar_runtime.parallel.schedule import LayerSchedule, Span, TimestepSchedule, split_steps
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.pipeline.partition import split_evenly
+from liveavatar_runtime.pipeline.schedule import LayerSchedule, Span, TimestepSchedule, split_steps
 from liveavatar_runtime.planning.advisor import Advisor, documented, table
 from liveavatar_runtime.planning.machines import PRESETS, RTX_4090, Machines
 from liveavatar_runtime.planning.simulator import Costs, Link, simulate

@@ -13,9 +13,9 @@ from spooled_video import HEADER_BYTES, PLAN, STATE_BYTES, Sampling, latents_of,
 from torch import Tensor
 
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.sampling.latent_stream import LatentStream, clip_file_bytes
-from liveavatar_runtime.sampling.spool_store import SpoolStore
-from liveavatar_runtime.sampling.states import StateSettings
+from liveavatar_runtime.spool.latent_stream import LatentStream, clip_file_bytes
+from liveavatar_runtime.spool.states import StateSettings
+from liveavatar_runtime.spool.store import SpoolStore
 
 KEY = "5" * 32
 CLIPS = PLAN.num_clip * clip_file_bytes(PLAN) + 1000

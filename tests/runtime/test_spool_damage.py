@@ -15,12 +15,12 @@ from torch import Tensor
 
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.sampling.block_run import BlockRun
-from liveavatar_runtime.sampling.checked_files import DamagedFile, NotFinite, check_finite, read_tensors, write_tensors
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.resume import clip_shape
 from liveavatar_runtime.sampling.run import KeepRings, LatentBlock, RunStart
-from liveavatar_runtime.sampling.spool import Spool
-from liveavatar_runtime.sampling.states import StateSettings
+from liveavatar_runtime.spool.checked_files import DamagedFile, NotFinite, check_finite, read_tensors, write_tensors
+from liveavatar_runtime.spool.resume import clip_shape
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings
 
 BLOCKS = list(range(PLAN.num_blocks))
 SHAPE = clip_shape(PLAN)

@@ -16,11 +16,12 @@ from spooled_video import PLAN
 from tiny_avatar import random_conditions
 
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.sampling.checked_files import DamagedFile, read_tensors, write_tensors
-from liveavatar_runtime.sampling.fingerprint import Fingerprint, Numerics, video_key
-from liveavatar_runtime.sampling.spool_about import read_about
-from liveavatar_runtime.sampling.spool_store import SpoolStore
-from liveavatar_runtime.sampling.states import State
+from liveavatar_runtime.fingerprint import Fingerprint
+from liveavatar_runtime.sampling.video_key import Numerics, video_key
+from liveavatar_runtime.spool.about import read_about
+from liveavatar_runtime.spool.checked_files import DamagedFile, read_tensors, write_tensors
+from liveavatar_runtime.spool.states import State
+from liveavatar_runtime.spool.store import SpoolStore
 
 
 @pytest.fixture

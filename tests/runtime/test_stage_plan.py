@@ -3,8 +3,8 @@
 import pytest
 
 from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.planning.memory import ON_DEVICE, Placement
 from liveavatar_runtime.planning.stages import StageDevice, plan_stages
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan

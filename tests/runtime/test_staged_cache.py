@@ -11,8 +11,9 @@ from test_block_run import executor as executor
 
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.fp8 import FP8_MAX
+from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.dit.staged_cache import Fp8Store, StagedCache, spread
-from liveavatar_runtime.planning.memory import Placement, cache_bytes, cache_traffic, ring_bytes, staging_bytes
+from liveavatar_runtime.planning.memory import cache_bytes, cache_traffic, ring_bytes, staging_bytes
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.run import RunStart, SamplingRequest
 

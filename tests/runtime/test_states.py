@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from spooled_video import CONFIG, PLAN, STATE_BYTES, Sampling, latents_of, stream_of
 from torch import Tensor
 
-from liveavatar_runtime.planning.memory import Placement, ring_bytes
-from liveavatar_runtime.sampling.spool import LATENTS, Beginning, Spool
-from liveavatar_runtime.sampling.states import StateSettings, rings_from_fp8, rings_in_fp8
+from liveavatar_runtime.dit.placement import Placement
+from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.spool.spool import LATENTS, Beginning, Spool
+from liveavatar_runtime.spool.states import StateSettings, rings_from_fp8, rings_in_fp8
 
 FP8_BYTES = ring_bytes(CONFIG, PLAN, torch.float32, Placement(kv_dtype="fp8"))
 # Too large to be kept after every clip.

@@ -19,8 +19,8 @@ from worker_group import save_model
 from liveavatar_runtime.checkpoint import content
 from liveavatar_runtime.checkpoint.content import CHUNK_BYTES, InFile, InMemory, broken_numbers, contents
 from liveavatar_runtime.checkpoint.known_hashes import MOST_ENTRIES, Hashed, KnownHashes
+from liveavatar_runtime.checkpoint.weights_key import vae_key, weights_key
 from liveavatar_runtime.errors import CheckpointError
-from liveavatar_runtime.parallel.weights_key import vae_key, weights_key
 from liveavatar_workers.client.create import local_workers
 from liveavatar_workers.rank.worker import parse
 

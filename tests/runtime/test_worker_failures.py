@@ -18,7 +18,7 @@ from tiny_avatar import PLAN, random_conditions, random_model
 from worker_group import FAILING, end_processes, gone, local_workers, processes_below, save_model, wait_until
 
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.parallel.local import LocalExecutor
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import PACK_ROOT, LocalWorkers

@@ -13,9 +13,9 @@ from wire_peers import LOOPBACK, RawClient
 from worker_group import local_workers, open_descriptors, processes_below, save_model
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache
+from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.parallel.local import LocalExecutor
-from liveavatar_runtime.planning.duration import LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import Evaluation, Executor, LatentBlock, RunStart, SamplingRequest
 from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor

@@ -1,0 +1,1 @@
+"""All that touches ComfyUI, but for the nodes' own interface."""

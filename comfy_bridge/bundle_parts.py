@@ -1,0 +1,79 @@
+"""VAE and audio encoder of a bundle, as the objects that ComfyUI's own loaders give."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+from torch import Tensor
+
+from liveavatar_runtime.checkpoint.bundle import Bundle
+from liveavatar_runtime.errors import CheckpointError
+
+from .folders import maps_files
+from .memory import load_on_device, patcher_for
+
+Progress = Callable[[int, int], None]
+
+
+def load_bundle_vae(bundle: Bundle) -> Any:
+    """A comfy.sd.VAE; None when the bundle has none. Raises CheckpointError when it is no complete Wan 2.1 VAE."""
+    if bundle.vae is None:
+        return None
+    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.reading import readable
+    from liveavatar_runtime.vae import load_wan_vae
+
+    with readable(bundle.vae, "a VAE"):
+        tensors, metadata = read_tensors(bundle.vae, mapped=maps_files())
+        # Core only logs what is missing, and decodes with what happens to be in memory there.
+        load_wan_vae(tensors)
+        vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
+        vae.throw_exception_if_invalid()
+    return vae
+
+
+def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
+    """None when the bundle has none. Raises CheckpointError when its weights don't fit."""
+    if bundle.wav2vec2 is None:
+        return None
+    from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
+    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.reading import first_file, read_json, readable
+
+    weights = next((f for f in (*bundle.wav2vec2.glob("*.safetensors"), *bundle.wav2vec2.glob("*.bin"))), None)
+    if weights is None:
+        raise CheckpointError(f"{bundle.wav2vec2} holds no weights; it needs model.safetensors")
+    config = first_file(bundle.wav2vec2, ("config.json",))
+    with readable(weights, "an audio encoder"):
+        # Read, not mapped: the encoder would keep the file mapped as long as it lives, though it needs all of it.
+        tensors, _ = read_tensors(weights, mapped=False)
+        return BundleAudioEncoder(load_wav2vec2(tensors, read_json(config) if config else None))
+
+
+class BundleAudioEncoder:
+    """An AUDIO_ENCODER with the interface of ComfyUI's own, around the runtime's wav2vec2."""
+
+    def __init__(self, module: Any) -> None:
+        management = comfy.model_management
+        self.module = module
+        self.patcher = patcher_for(module, management.text_encoder_device(), management.text_encoder_offload_device())
+
+    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Progress, folder: Path) -> Tensor:
+        """waveform [C, S] -> all hidden states [layers + 1, frames, width] on the CPU, at one level."""
+        load_on_device(self.patcher)
+        return self.module.encode_long(waveform, sample_rate, progress=progress, folder=folder)
+
+    def encode_audio(self, audio: Tensor, sample_rate: int) -> dict[str, Any]:
+        """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""
+        load_on_device(self.patcher)
+        samples, rate = self.module.prepare(audio[0], sample_rate)
+        states = self.module.encode_prepared(samples, rate)
+        layers = tuple(state[None] for state in states)
+        return {
+            "encoded_audio": layers[-1],
+            "encoded_audio_all_layers": layers,
+            "audio_samples": samples.shape[-1],
+        }

@@ -1,0 +1,87 @@
+"""Where the blocks are decoded: by ComfyUI's VAE, or by the rank of the workers that holds the same one."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from liveavatar_runtime.errors import InputError
+
+from .avatar import AvatarLatents
+from .progress import preparation, stop_if_interrupted
+from .vae import StreamingVAE
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.online_video import Decoder
+    from liveavatar_runtime.vae.online_decoder import VideoStart
+    from liveavatar_workers.messages import DecoderAbout
+
+AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
+DECODERS = (AUTO, COMFYUI, WORKERS)
+
+_KEYS: "WeakKeyDictionary[StreamingVAE, str]" = WeakKeyDictionary()
+
+
+def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tuple[Any, str]:
+    """The workers that are to decode, or None for ComfyUI; and what the user is told about it.
+
+    Raises InputError when `choice` is "workers" and they have no VAE, or another one.
+    """
+    if choice == COMFYUI or (choice == AUTO and latents.workers is None):
+        return None, ""
+    if latents.workers is None:
+        raise InputError(
+            "decoder is workers, but the latents come from a model in this ComfyUI; set decoder to auto, or workers in "
+            "Load Avatar Model to the name of workers that were started with --vae"
+        )
+    stream = latents.stream
+    # A finished video needs no workers, so nobody waits for some that are gone.
+    needed = choice == WORKERS or stream.finished_clips < len(stream.segment.clips)
+    facts = latents.workers.decoder(stop_if_interrupted, needed)
+    reason = refusal(facts, vae)
+    if facts is not None and not reason:
+        return latents.workers, f"Decoded by rank {facts.rank} of the workers ({facts.where})"
+    if choice == WORKERS:
+        raise InputError(f"decoder is workers, but {reason}; or set decoder to auto or comfyui")
+    return None, f"Decoded by ComfyUI: {reason}" if facts is not None else ""
+
+
+def refusal(facts: "DecoderAbout | None", vae: StreamingVAE) -> str:
+    """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
+    from liveavatar_runtime.dtypes import dtype_name
+
+    if facts is None:
+        return "these workers have no VAE; start them with --vae and one more rank"
+    if facts.keys.get(dtype_name(vae.dtype)) == key_of(vae):
+        return ""
+    return f"rank {facts.rank} of the workers ({facts.where}) holds another VAE; give both sides the same file"
+
+
+def key_of(vae: StreamingVAE) -> str:
+    """`vae_key`, computed once for each VAE."""
+    from liveavatar_runtime.checkpoint.weights_key import vae_key
+
+    if vae not in _KEYS:
+        _KEYS[vae] = vae_key(vae.patcher.model.state_dict(), vae.dtype)
+    return _KEYS[vae]
+
+
+@contextmanager
+def open_decoder(
+    vae: StreamingVAE, workers: Any, latents: AvatarLatents, start: "VideoStart | None", node_id: str
+) -> "Iterator[Decoder]":
+    """What decodes the stream's blocks, primed, with progress on the node; with `workers` no VAE is loaded here."""
+    priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)
+    if workers is not None:
+        from liveavatar_workers.client.decoder import RemoteDecoder
+
+        with closing(RemoteDecoder(workers, priming, start, vae.dtype, stop_if_interrupted)) as decoder:
+            yield decoder
+        return
+    from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+    from liveavatar_runtime.vae.state import counted
+
+    module, device = vae.on_device()
+    progress = preparation(node_id, "Preparing the decoder")
+    on_layer = counted(progress, priming.shape[1] * module.decoder.layers)
+    yield OnlineDecoder(module, priming, start, device, vae.dtype, on_layer)

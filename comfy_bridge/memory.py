@@ -1,0 +1,71 @@
+"""ComfyUI's memory management: models on devices, and what is free there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import torch
+
+from liveavatar_runtime.aligned import STAYS_ON_DISK
+
+
+def patcher_for(module: torch.nn.Module, load_device: torch.device, offload_device: torch.device) -> Any:
+    """ComfyUI's memory management around a module of ours."""
+    return comfy.model_patcher.CoreModelPatcher(module, load_device=load_device, offload_device=offload_device)
+
+
+def load_on_device(patcher: Any, working_bytes: int = 0, beside: Sequence[Any] = ()) -> torch.device:
+    """Bring a model to its device, with so much memory free for the work; returns the device.
+
+    The models of `beside` are needed at the same time, so they are not evicted to make room.
+    """
+    comfy.model_management.load_models_gpu([patcher, *beside], memory_required=working_bytes)
+    return patcher.load_device
+
+
+def own_device() -> torch.device:
+    """The device that ComfyUI uses for models."""
+    return comfy.model_management.get_torch_device()
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory that a device has in all."""
+    total: Any = comfy.model_management.get_total_memory(device)
+    return int(total)
+
+
+def tells_memory(device: torch.device) -> bool:
+    """Whether ComfyUI knows how much memory a device has: of DirectML it always says 1 GiB."""
+    return device.type == "cpu" or not comfy.model_management.directml_enabled
+
+
+def on_disk_bytes(patcher: Any) -> int:
+    """Bytes of a model's weights that stay in their file and are read whenever they are used."""
+    # Since ComfyUI 0.18.
+    if getattr(patcher, "is_dynamic", lambda: False)():
+        return patcher.model_size()
+    weights = patcher.model.parameters()
+    return sum(weight.nbytes for weight in weights if getattr(weight, STAYS_ON_DISK, False))
+
+
+def free_ram() -> int:
+    """Bytes of system memory that are free."""
+    free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
+    return int(free)
+
+
+def make_room_for_others(devices: Sequence[torch.device]) -> None:
+    """Take ComfyUI's models off GPUs that other processes are going to use; they come back when they are needed."""
+    for device in {device for device in devices if device.type == "cuda"}:
+        comfy.model_management.free_memory(device_memory(device), device)
+        comfy.model_management.soft_empty_cache()
+
+
+def make_room(device: torch.device, size: int) -> None:
+    """Have so many bytes free on a GPU; models of ComfyUI that must go for it come back when they are needed."""
+    if device.type == "cuda":
+        comfy.model_management.free_memory(size, device)
+        comfy.model_management.soft_empty_cache()

@@ -1,0 +1,171 @@
+"""Where finished clips are kept: ComfyUI's user folder, so that they survive a restart, or its temporary one."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from liveavatar_runtime.dit.backends import SAGE
+from liveavatar_runtime.dit.placement import Placement
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Prepared
+from liveavatar_runtime.sampling.video_key import EXACT, Numerics, video_key
+from liveavatar_runtime.spool.latent_stream import clip_bytes, clip_file_bytes
+from liveavatar_runtime.spool.resume import how_it_goes_on
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings, StateType
+from liveavatar_runtime.spool.store import SpoolInfo, SpoolStore, gib
+
+from .avatar import AvatarModel
+from .folders import temporary_root
+from .notes import Notes
+
+KEEP, TEMPORARY = "keep", "until ComfyUI ends"
+SPOOL_CHOICES = (KEEP, TEMPORARY)
+FOLDER = "liveavatar_spools"
+GIB = 2**30
+
+
+def store() -> SpoolStore:
+    """The spools that survive a restart, in a folder that ComfyUI's HTTP interface does not serve."""
+    return SpoolStore(Path(folder_paths.get_user_directory()) / f"__{FOLDER}")
+
+
+@dataclass(frozen=True)
+class SpoolChoice:
+    """DiT Sampler's `spool` and `spool_budget` (GiB, 0: no limit)."""
+
+    spool: str
+    budget_gib: float
+
+    @property
+    def budget(self) -> int:
+        """Bytes that clips and states of all videos may take; 0: no limit."""
+        # However small, a budget is one: 0 means that there is none.
+        return math.ceil(self.budget_gib * GIB) if self.spool == KEEP else 0
+
+    def beside_clips(self, plan: ClipPlan) -> float:
+        """Bytes that are left for states beside all clips of a plan's segment and of what is before it."""
+        clips = plan.segment.clips.stop * clip_file_bytes(plan)
+        return max(0, self.budget - clips) if self.budget else math.inf
+
+
+def state_settings(
+    model: AvatarModel,
+    plan: ClipPlan,
+    placement: Placement,
+    choice: StateType,
+    budget_gib: float,
+    spool: SpoolChoice,
+    notes: Notes,
+) -> StateSettings:
+    """How states of this plan are kept. Notes say how the video will go on; first of all where segments do not bit for
+    bit."""
+    exact, in_fp8 = (
+        ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
+    )
+    budget = int(min(budget_gib * GIB, spool.beside_clips(plan)))
+    limit = "state_budget" if budget == int(budget_gib * GIB) else "spool_budget"
+    settings = StateSettings.choose(exact, in_fp8, budget, choice)
+    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, choice, placement.batched, limit)
+    several = len(plan.segment.clips) < plan.num_clip
+    (notes.warn if several and not bit_for_bit else notes.tell)(text)
+    return settings
+
+
+@dataclass(frozen=True)
+class SpoolNotes:
+    """What the user is told about a video's finished clips."""
+
+    warnings: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+
+
+def open_spool(
+    weights: str, prepared: Prepared, audio: Any, numerics: Numerics, choice: SpoolChoice, states: StateSettings
+) -> tuple[Spool, SpoolNotes]:
+    """The spool of a video with a model of these `weights` (`weights_of`), and notes for the user.
+
+    Older spools make room for the clips that are missing and for `states`. Raises InputError when the budget has no
+    room for the clips of this video, MachineError when the disk has none for those that are missing.
+    """
+    temporary = temporary_root()
+    plan = prepared.plan
+    if choice.spool == TEMPORARY:
+        SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))
+        return Spool.temporary(temporary), SpoolNotes()
+
+    def key(numerics: Numerics) -> str:
+        return video_key(weights, numerics, prepared.conditions, audio.fingerprint, plan)
+
+    spools, clips = store(), range(plan.segment.clips.stop)
+    spools.remove_left_locks()
+    spool = spools.open(key(numerics), about(plan), choice.budget)
+    finished = finished_in(spool, clips)
+    needed = (len(clips) - finished) * clip_file_bytes(plan)
+    elsewhere = {other: finished_in(spools.open(key(other), {}), clips) for other in other_settings(numerics)}
+    warnings = made_otherwise(numerics, elsewhere, finished, len(clips))
+    gone = room_made(spools, spool, plan, needed, choice, states) if needed and choice.budget else []
+    spools.check_disk(needed)
+    return spool, SpoolNotes(warnings, notes_on(len(clips), finished, gone))
+
+
+def room_made(
+    spools: SpoolStore, spool: Spool, plan: ClipPlan, needed: int, choice: SpoolChoice, states: StateSettings
+) -> list[SpoolInfo]:
+    """Older spools that were removed for `needed` bytes of clips, and for states. Raises InputError when the clips of
+    this video are more than the budget."""
+    whole = plan.segment.clips.stop * clip_file_bytes(plan)
+    if whole > choice.budget:
+        raise InputError(
+            f"spool_budget is {gib(choice.budget)}, and the clips of this video take {gib(whole)}. Raise spool_budget "
+            f"(0: no limit), lower num_clip, or set spool to '{TEMPORARY}'."
+        )
+    of_states = max(0, states.bytes_of(plan) - sum(spool.state_sizes().values()))
+    return spools.make_room(spool.folder.name, needed + of_states, choice.budget)
+
+
+def finished_in(spool: Spool, clips: range) -> int:
+    return sum(map(spool.has_clip, clips))
+
+
+def other_settings(numerics: Numerics) -> list[Numerics]:
+    """The same model with the other values of DiT Sampler's widgets that are part of a video's key."""
+    kept, kernels = ("model", "fp8"), (EXACT, SAGE)
+    others = (replace(numerics, kv_dtype=kv_dtype, attention=kernel) for kv_dtype in kept for kernel in kernels)
+    return [other for other in others if other != numerics]
+
+
+def made_otherwise(numerics: Numerics, elsewhere: Mapping[Numerics, int], finished: int, clips: int) -> tuple[str, ...]:
+    """Says that more clips of this video are finished than are used now, because a setting is another one."""
+    best = max(elsewhere, key=lambda other: elsewhere[other])
+    if elsewhere[best] <= finished:
+        return ()
+    settings = []
+    if best.kv_dtype != numerics.kv_dtype:
+        settings.append(f"kv_dtype {best.kv_dtype}")
+    if best.attention != numerics.attention:
+        settings.append(f"attention {'sage' if best.attention == SAGE else 'sdpa'}")
+    chosen = " and ".join(settings)
+    return (
+        f"{elsewhere[best]} of {clips} clips are finished with {chosen} and are not used: kv_dtype and sage attention "
+        f"are part of a video's key, with others its clips are sampled anew. Choose {chosen} to go on with them.",
+    )
+
+
+def notes_on(clips: int, finished: int, gone: list[Any]) -> tuple[str, ...]:
+    """How much is finished already, and what was removed to make room."""
+    notes = [f"{finished} of {clips} clips are finished already and replayed"] if finished else []
+    if gone:
+        notes.append(f"Removed {len(gone)} older spools ({gib(sum(info.size for info in gone))}), see spool_budget")
+    return tuple(notes)
+
+
+def about(plan: ClipPlan) -> dict[str, Any]:
+    """What a list of spools shows of this one."""
+    return {"size": f"{plan.width}x{plan.height}", "fps": f"{float(plan.fps):g}", "seed": plan.seed}

@@ -1,0 +1,214 @@
+"""All time arithmetic of the pack, in integers and exact fractions.
+
+A video is `num_clip` clips of `infer_frames` frames, so it lasts exactly `num_clip * infer_frames / fps` seconds,
+unless it is to end with the voice: then frames of the last clip are left out.
+A clip is made of blocks of 12 frames (3 latent frames of 4 frames each).
+The audio encoder looks at 16 kHz sound and gives 50 feature frames a second; the model was trained on features
+interpolated to 30 a second, of which each video frame takes the nearest.
+"""
+
+import math
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from .errors import InputError
+
+FRAMES_PER_LATENT = 4
+LATENT_FRAMES_PER_BLOCK = 3
+FRAMES_PER_BLOCK = FRAMES_PER_LATENT * LATENT_FRAMES_PER_BLOCK
+
+ENCODER_SAMPLE_RATE = 16_000
+ENCODER_FRAME_SAMPLES = 320
+ENCODER_MIN_SAMPLES = 400
+FEATURE_RATE = ENCODER_SAMPLE_RATE // ENCODER_FRAME_SAMPLES
+BUCKET_RATE = 30
+
+MIN_FPS = 1
+MAX_FPS = 120
+_NTSC_FAMILY = tuple(Fraction(nominal * 1000, 1001) for nominal in (24, 30, 48, 60, 120))
+# 23.98 is how a widget with two decimals shows 24000/1001.
+_NTSC_TOLERANCE = Fraction(1, 200)
+_FPS_DENOMINATOR = 10_000
+# Above every usual sample rate, so that the length of a sound stays exact.
+_SECONDS_DENOMINATOR = 1_000_000
+
+
+def _to_fraction(value: float | int | str | Fraction, what: str) -> Fraction:
+    """The exact number a user typed: 0.1 is 1/10, not its binary neighbour. Raises InputError for anything else."""
+    if isinstance(value, Fraction):
+        return value
+    number: Fraction | None = None
+    if not isinstance(value, bool):
+        numerator, _, denominator = str(value).strip().partition("/")
+        try:
+            parts = Decimal(numerator), Decimal(denominator or "1")
+            # An exponent of a billion would be a fraction of a billion digits.
+            if max(abs(part.adjusted()) for part in parts) < 400:
+                number = Fraction(parts[0]) / Fraction(parts[1])
+        except (InvalidOperation, ValueError, OverflowError, ZeroDivisionError):
+            number = None
+    if number is None:
+        raise InputError(f"{what} is {value!r}, which is not a finite number. Give a number such as 25 or 30000/1001.")
+    return number
+
+
+def parse_fps(value: float | int | str | Fraction) -> Fraction:
+    """Frames a second as a small exact fraction: 16 -> 16, 12.5 -> 25/2, "30000/1001" and 29.97 -> 30000/1001.
+
+    Decimals near a broadcast rate (23.976, 23.98, 29.97, 47.952, 59.94, 119.88) mean that rate.
+    Raises InputError when the value is not a number or outside 1..120.
+    """
+    fps = _to_fraction(value, "fps")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise InputError(
+            f"fps is {value}; allowed are {MIN_FPS} to {MAX_FPS} frames a second. 16 or 25 suit the model."
+        )
+    for rate in _NTSC_FAMILY:
+        if abs(fps - rate) <= _NTSC_TOLERANCE:
+            return rate
+    return fps.limit_denominator(_FPS_DENOMINATOR)
+
+
+def parse_seconds(value: float | int | str | Fraction) -> Fraction:
+    """A length of time in seconds as an exact fraction. Raises InputError when it is negative.
+
+    A number that came over a FLOAT socket, such as 13.333333333333334, means the simple fraction it stands for: taken
+    by its digits it would be a hair longer than 5 clips, and a sixth, empty one would be made.
+    """
+    seconds = _to_fraction(value, "duration")
+    if seconds < 0:
+        raise InputError(f"duration is {value} seconds; it cannot be negative. Give 0 or more.")
+    return seconds.limit_denominator(_SECONDS_DENOMINATOR)
+
+
+def check_infer_frames(infer_frames: int) -> int:
+    """`infer_frames` itself. Raises InputError unless it is a whole, positive number of 12-frame blocks."""
+    if isinstance(infer_frames, bool) or not isinstance(infer_frames, int):
+        raise InputError(f"infer_frames is {infer_frames!r}; it must be a whole number: 12, 24, 36, 48, ...")
+    if infer_frames < FRAMES_PER_BLOCK or infer_frames % FRAMES_PER_BLOCK:
+        below = infer_frames // FRAMES_PER_BLOCK * FRAMES_PER_BLOCK
+        # The longer clip first: it leaves out nothing of what was asked for.
+        usable = f"{below + FRAMES_PER_BLOCK} or {below}" if below > 0 else f"{FRAMES_PER_BLOCK}"
+        raise InputError(
+            f"infer_frames is {infer_frames}; the model works in blocks of {FRAMES_PER_BLOCK} frames, so it must be a "
+            f"multiple of {FRAMES_PER_BLOCK}. Use {usable} (48 is the default)."
+        )
+    return infer_frames
+
+
+def check_num_clip(num_clip: int) -> int:
+    """`num_clip` itself. Raises InputError unless it is a whole number of at least 1."""
+    if isinstance(num_clip, bool) or not isinstance(num_clip, int):
+        raise InputError(f"num_clip is {num_clip!r}; it must be a whole number: 1, 2, 3, ...")
+    if num_clip < 1:
+        raise InputError(f"num_clip is {num_clip}; a video has at least one clip. Use 1 or more.")
+    return num_clip
+
+
+def blocks_per_clip(infer_frames: int) -> int:
+    """Latent blocks of one clip."""
+    return check_infer_frames(infer_frames) // FRAMES_PER_BLOCK
+
+
+def video_frames(num_clip: int, infer_frames: int) -> int:
+    """Frames of the whole video."""
+    return check_num_clip(num_clip) * check_infer_frames(infer_frames)
+
+
+def latents_for_frames(frames: int) -> int:
+    """Fewest latent frames that hold so many video frames; the first one counts as whole, as blocks do."""
+    return -(-frames // FRAMES_PER_LATENT)
+
+
+def duration(num_clip: int, infer_frames: int, fps: Fraction) -> Fraction:
+    """Seconds of the whole video: `num_clip * infer_frames / fps`, exactly."""
+    return Fraction(video_frames(num_clip, infer_frames)) / fps
+
+
+def clips_for_duration(seconds: Fraction, infer_frames: int, fps: Fraction) -> int:
+    """Fewest clips that cover `seconds`, at least 1: the formula of `duration` backwards, rounded up to whole clips."""
+    return max(1, math.ceil(seconds * fps / check_infer_frames(infer_frames)))
+
+
+def clips_for_frames(frames: int, infer_frames: int) -> int:
+    """Fewest clips that have `frames` frames, at least 1."""
+    return max(1, -(-frames // check_infer_frames(infer_frames)))
+
+
+def check_segment(segment_clips: int, segment_index: int) -> None:
+    """Raises InputError for a segment that no video has, however many clips it has."""
+    if segment_clips < 0 or segment_index < 0:
+        raise InputError(
+            f"segment_clips is {segment_clips} and segment_index {segment_index}; neither can be negative. "
+            "Use 0 for one video without segments."
+        )
+    if segment_index and not segment_clips:
+        raise InputError(
+            f"segment_index is {segment_index} and segment_clips 0, so the video is made as one and allowed is only 0. "
+            "Set segment_clips to the clips of a segment, or segment_index to 0."
+        )
+
+
+def segment_clips(num_clip: int, segment_clips: int, segment_index: int, filled_by: str = "num_clip") -> range:
+    """Clips of one segment of a video that is cut every `segment_clips` clips (0: not cut); the last may be shorter.
+
+    `filled_by`: what decided `num_clip`, for the message: the user, or "the voice". Raises InputError when there is
+    no such segment.
+    """
+    check_segment(segment_clips, segment_index)
+    length = segment_clips or check_num_clip(num_clip)
+    segments = -(-num_clip // length)
+    if segment_index >= segments:
+        allowed = f"0 to {segments - 1}" if segments > 1 else "only 0"
+        made = f"{num_clip} clips" if filled_by == "num_clip" else f"{filled_by} fills {num_clip} clips, which"
+        advice = "or raise num_clip (a voice must fill it)" if filled_by == "num_clip" else "or use a longer voice"
+        raise InputError(
+            f"segment_index is {segment_index}; {made} in segments of {length} make {segments}, "
+            f"so allowed is {allowed}. Lower segment_index, {advice}."
+        )
+    return range(segment_index * length, min(num_clip, (segment_index + 1) * length))
+
+
+def samples_for_frames(num_frames: int, fps: Fraction, sample_rate: int) -> int:
+    """Audio samples that belong to frames [0, num_frames): the exact time of the end, rounded to a sample.
+
+    The sound of frames [a, b) is samples [samples_for_frames(a), samples_for_frames(b)): no error adds up.
+    """
+    return math.floor(Fraction(num_frames) * sample_rate / fps + Fraction(1, 2))
+
+
+def frames_for_samples(num_samples: int, fps: Fraction, sample_rate: int) -> int:
+    """Fewest frames whose sound has all of `num_samples` samples, at least 1: `samples_for_frames` backwards.
+
+    The last of them is the frame in which the last sample is heard.
+    """
+    return max(1, math.ceil((num_samples - Fraction(1, 2)) * fps / sample_rate))
+
+
+def encoder_frames(num_samples: int) -> int:
+    """50 Hz feature frames that one pass of wav2vec2 gives for `num_samples` samples at 16 kHz (0 below 400)."""
+    if num_samples < ENCODER_MIN_SAMPLES:
+        return 0
+    return (num_samples - ENCODER_MIN_SAMPLES) // ENCODER_FRAME_SAMPLES + 1
+
+
+def bucket_count(feature_frames: int) -> int:
+    """30 Hz buckets that `feature_frames` 50 Hz frames are interpolated to."""
+    # In floats as in the original on purpose: 205 frames give 122 buckets, not 123, and the model sees that length.
+    return int(feature_frames / float(FEATURE_RATE) * BUCKET_RATE)
+
+
+def bucket_index(frame: int, fps: Fraction) -> int:
+    """The 30 Hz bucket nearest to video frame `frame`; exactly half way goes to the even one."""
+    return round(frame * BUCKET_RATE / fps)
+
+
+def format_duration(seconds: Fraction, all_digits: bool = False) -> str:
+    """Seconds for people, to a hundredth: "7.5 s", "2 min 30 s", "2 h 46 min 40 s"; `all_digits`: "7.50 s"."""
+    hundredths = math.floor(seconds * 100 + Fraction(1, 2))
+    minutes, rest = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] if hours else []
+    parts += [f"{minutes} min"] if minutes or hours else []
+    number = f"{rest / 100:.2f}"
+    return " ".join([*parts, (number if all_digits else number.rstrip("0").rstrip(".")) + " s"])

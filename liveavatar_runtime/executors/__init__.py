@@ -1,0 +1,1 @@
+"""Who samples: one device, or a pipeline of them, in this process."""

@@ -1,1 +1,0 @@
-"""Executors: which device runs which evaluation when."""

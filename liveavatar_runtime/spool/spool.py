@@ -1,0 +1,294 @@
+"""Spool: a video's finished clips on the disk, and the states that sampling can be continued from.
+
+<key>/clip-000012.safetensors    latents of clip 12
+<key>/state-0000052.safetensors  state before block 52: the rings, and the finished blocks of its clip
+<key>/state-0000052-fp8.safetensors  the same with the rings in fp8
+<key>/anew-0000052-warm-up       block 52 was begun without a state, so it does not follow exactly from block 51
+<key>/anew-0000052-fp8           block 52 was begun from a state in fp8
+<key>/spool.json                 what it is, for people; its time is when it was last used
+<key>.lock                       held by whoever samples, and only then there
+"""
+
+import os
+import re
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir, mkdtemp
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..disk import is_full, told, what_to_do
+from ..errors import MachineError, reason_of
+from .about import NAME as ABOUT
+from .about import note_use, write_about
+from .checked_files import (
+    DamagedFile,
+    clear_unfinished,
+    read_tensors,
+    remove_path,
+    sync_folder,
+    write_tensors,
+    written_bytes,
+)
+from .lock_file import LockFile
+from .states import State, rings_from_fp8, rings_in_fp8
+
+LATENTS = "latents"
+STATE_KINDS = ("state", "state in fp8")
+CLIP_NAME = re.compile(r"clip-(\d+)\.safetensors")
+_STATE = re.compile(r"state-(\d+)(-fp8)?\.safetensors")
+_ANEW = re.compile(r"anew-(\d+)-(fp8|warm-up)")
+
+
+class NoRoom(MachineError):
+    """The disk, or the budget, has no room for a clip or a state."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A block from which on a video was made anew, so that it does not follow exactly from what was before: after a
+    warm-up of one ring length, or from the state in fp8 before this block. Block 0: the beginning of the video."""
+
+    block: int = 0
+    from_fp8: bool = False
+
+
+class Spool:
+    """Only the holder of the lock may write; anyone may read at any time, also where nothing can be written.
+
+    The name of its folder is the video's key: a file can only be read in a folder of this name, and as the clip or
+    state that it is. `refusal(bytes)` is asked before a file of that size is written, and says why not, or nothing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any] | None = None,
+        refusal: Callable[[int], str] = lambda size: "",
+    ) -> None:
+        self.folder = folder
+        self.about = dict(about or {})
+        self._refusal = refusal
+        self._lock = LockFile(folder.with_name(folder.name + ".lock"))
+
+    @classmethod
+    def temporary(cls, parent: Path | None = None) -> "Spool":
+        """A spool that is deleted with this object; in the system's folder for temporary files unless told."""
+        with told("finished clips cannot be kept in the folder for temporary files,", parent or Path(gettempdir())):
+            if parent is not None:
+                parent.mkdir(parents=True, exist_ok=True)
+            outer = mkdtemp(prefix="liveavatar-spool-", dir=parent)
+        spool = cls(Path(outer) / "spool")
+        weakref.finalize(spool, shutil.rmtree, outer, True)
+        return spool
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._lock.held
+
+    def try_lock(self) -> bool:
+        """Become the one who writes, make the folder, remove what a crash left half-written; False when another is."""
+        if self.locked:
+            return True
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._lock.acquire():
+                return False
+            # Another one may have cleared it before it let go.
+            self.folder.mkdir(exist_ok=True)
+            clear_unfinished(self.folder)
+        write_about(self.folder, self.about)
+        return True
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    def touch(self) -> None:
+        """Note that it was used now; what was not used for longest is removed first."""
+        note_use(self.folder)
+
+    def has_clip(self, clip: int) -> bool:
+        return self._clip_path(clip).exists()
+
+    def clips(self) -> list[int]:
+        """Numbers of all finished clips."""
+        return sorted(int(match[1]) for match in self._matches(CLIP_NAME))
+
+    def read_clip(self, clip: int, shape: tuple[int, ...]) -> Tensor | None:
+        """Latents float32 of `shape`, [16, infer_frames / 4, h, w]; None when there are none or they were damaged, of
+        another shape or of another clip or video (now deleted)."""
+        path = self._clip_path(clip)
+        tensors = self._read(path, self._what("clip", clip))
+        if tensors is None:
+            return None
+        latents = tensors.get(LATENTS)
+        if latents is None or not same(latents, shape):
+            self._remove(path)
+            return None
+        return latents
+
+    def write_clip(self, clip: int, latents: Tensor, still_needed: int = 0) -> None:
+        """Raises MachineError when the disk refuses, NoRoom if it is full (`still_needed` bytes is what the text says
+        to make room for) or the budget is; and NotFinite for values that are not numbers."""
+        self._write(self._clip_path(clip), {LATENTS: latents}, self._what("clip", clip), still_needed)
+
+    def begin_anew_at(self, beginning: Beginning, blocks_per_clip: int) -> None:
+        """Forget the block's clip and all that comes after it, and note that it is begun anew."""
+        block = beginning.block
+        for number in self.states():
+            if number > block:
+                self.remove_state(number)
+        for number in self.clips():
+            if number >= block // blocks_per_clip:
+                self._remove(self._clip_path(number))
+        for other in self.beginnings():
+            if other.block >= block:
+                self._remove(self._anew_path(other))
+        with self._writing():
+            self._anew_path(beginning).touch()
+            sync_folder(self.folder)
+
+    def beginnings(self) -> list[Beginning]:
+        """Where the video was begun anew, ascending."""
+        found = [Beginning(int(match[1]), match[2] == "fp8") for match in self._matches(_ANEW)]
+        return sorted(found, key=lambda beginning: beginning.block)
+
+    def last_beginning(self, block: int) -> Beginning:
+        """The last one at or before a block."""
+        return next((found for found in reversed(self.beginnings()) if found.block <= block), Beginning())
+
+    def states(self) -> list[int]:
+        """Blocks that sampling can be continued before, ascending."""
+        return sorted({int(match[1]) for match in self._matches(_STATE)})
+
+    def state_sizes(self) -> dict[int, int]:
+        """Bytes on the disk of the states before each block."""
+        sizes: dict[int, int] = {}
+        for match in self._matches(_STATE):
+            with suppress(FileNotFoundError):
+                size = (self.folder / match[0]).lstat().st_size
+                sizes[int(match[1])] = sizes.get(int(match[1]), 0) + size
+        return sizes
+
+    def is_fp8(self, next_block: int) -> bool:
+        """Whether the rings of a state are in fp8."""
+        return not self._state_path(next_block).exists()
+
+    def read_state(self, next_block: int) -> State | None:
+        """None when there is none or it was damaged (now deleted)."""
+        fp8 = self.is_fp8(next_block)
+        tensors = self._read(self._state_path(next_block, fp8), self._what(STATE_KINDS[fp8], next_block))
+        if tensors is None:
+            return None
+        latents = tensors.pop(LATENTS, None)
+        return State(next_block, rings_from_fp8(tensors) if fp8 else tensors, latents)
+
+    def write_state(self, state: State, still_needed: int = 0, fp8: bool = False) -> None:
+        """Raises as `write_clip` does. An exact state is not replaced by one in fp8, nor one in fp8 that the video went
+        on from by an exact one, which its later clips do not fit."""
+        went_on = Beginning(state.next_block, from_fp8=True) in self.beginnings()
+        if self._state_path(state.next_block).exists() if fp8 else went_on:
+            return
+        partial = {} if state.latents is None else {LATENTS: state.latents}
+        rings = rings_in_fp8(state.rings) if fp8 else state.rings
+        what = self._what(STATE_KINDS[fp8], state.next_block)
+        self._write(self._state_path(state.next_block, fp8), {**rings, **partial}, what, still_needed)
+
+    def remove_state(self, next_block: int) -> None:
+        for fp8 in (False, True):
+            self._remove(self._state_path(next_block, fp8))
+
+    def _what(self, kind: str, number: int) -> dict[str, Any]:
+        """What a file is, beside its content."""
+        return {"video": self.folder.name, "kind": kind, "number": number}
+
+    def _clip_path(self, clip: int) -> Path:
+        return self.folder / f"clip-{clip:06}.safetensors"
+
+    def _state_path(self, next_block: int, fp8: bool = False) -> Path:
+        return self.folder / f"state-{next_block:07}{'-fp8' * fp8}.safetensors"
+
+    def _anew_path(self, beginning: Beginning) -> Path:
+        return self.folder / f"anew-{beginning.block:07}-{'fp8' if beginning.from_fp8 else 'warm-up'}"
+
+    def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._unusable(error) from error
+        return [match for match in map(pattern.fullmatch, names) if match]
+
+    def _read(self, path: Path, what: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        try:
+            return read_tensors(path, what)
+        except FileNotFoundError:
+            return None
+        except DamagedFile:
+            self._remove(path)
+            return None
+        except OSError as error:
+            raise MachineError(
+                f"{path} cannot be read: {reason_of(error)}. {what_to_do(error)} Without this file it is made again."
+            ) from error
+
+    def _remove(self, path: Path) -> None:
+        with self._writing():
+            remove_path(path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> MachineError:
+        text = f"the folder for finished clips, {self.folder}, cannot be used: {reason_of(error)}."
+        return MachineError(f"{text} {what_to_do(error)}")
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], what: Mapping[str, Any], still_needed: int) -> None:
+        assert self.locked, "only the holder of the lock writes"
+        size = written_bytes(tensors)
+        refusal = self._refusal(size)
+        if refusal:
+            raise NoRoom(refusal)
+        try:
+            write_tensors(path, tensors, what)
+        except OSError as error:
+            text = f"the finished clips could not be kept in {self.folder}: {reason_of(error)}."
+            if not is_full(error):
+                raise MachineError(f"{text} What was made until now is kept. {what_to_do(error)}") from error
+            raise NoRoom(
+                f"{text} {_mib(max(size, still_needed))} more are needed there, {_mib(free_bytes(self.folder))} are "
+                "free. What was made until now is kept: make room (Finished Clips clears what older videos left) and "
+                "queue again."
+            ) from error
+
+
+def is_spool_file(name: str) -> bool:
+    """Whether files of this name are found in spools."""
+    return name == ABOUT or any(pattern.fullmatch(name) for pattern in (CLIP_NAME, _STATE, _ANEW))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk of a folder, which need not exist yet or any more."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def same(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
+    """Whether latents read from a spool are there and have the shape that the plan asks for."""
+    return tensor is not None and tuple(tensor.shape) == shape and tensor.dtype == torch.float32
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

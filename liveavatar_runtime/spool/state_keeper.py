@@ -1,0 +1,85 @@
+"""Which states of a video are on the disk: written, forgotten, and given up where a clip needs their room."""
+
+from torch import Tensor
+
+from ..sampling.plan import ClipPlan
+from .spool import NoRoom, Spool
+from .states import State, StateSettings
+
+
+class StateKeeper:
+    """Writes clips and states of a plan into its spool so that clips come first where there is little room.
+
+    All states together, also while one is written, keep within the settings' budget.
+    """
+
+    def __init__(self, plan: ClipPlan, spool: Spool, settings: StateSettings) -> None:
+        self.settings = settings
+        self._plan, self._spool = plan, spool
+
+    def wanted_after(self, block: int) -> bool:
+        """Whether the state after a block is kept."""
+        return self.settings.wanted_after(self._plan, block)
+
+    def write_state(self, state: State, still_needed: int = 0) -> None:
+        """Write a state, unless a newer one makes it useless; older ones go as far as it needs their room.
+
+        Raises NoRoom when that does not suffice, else as `Spool.write_state`.
+        """
+        sizes, new = self._spool.state_sizes(), state.next_block
+        kept = self.settings.kept(self._plan, {**sizes, new: self.settings.size})
+        if new not in kept:
+            return
+        self._forget(sizes.keys() - kept - self._wait_for(new, sizes, kept))
+        while not self._wrote(state, still_needed):
+            self._spool.remove_state(self._older(new)[0])
+        self.forget_surplus()
+
+    def write_clip(self, clip: int, latents: Tensor, still_needed: int) -> bool:
+        """Write a clip, in the place of states where there is no other; True when states had to go.
+
+        Raises NoRoom when there is none left, else as `Spool.write_clip`.
+        """
+        gave_up = False
+        while not self._wrote_clip(clip, latents, still_needed):
+            self._spool.remove_state(self._spool.states()[0])
+            gave_up = True
+        return gave_up
+
+    def forget_surplus(self) -> None:
+        """Forget what `StateSettings.kept` does not keep."""
+        sizes = self._spool.state_sizes()
+        self._forget(sizes.keys() - self.settings.kept(self._plan, sizes))
+
+    def _wait_for(self, new: int, sizes: dict[int, int], kept: set[int]) -> set[int]:
+        """The state that a crash goes on from until the new one is on the disk, if the budget has room for both."""
+        last = {max(self._older(new), default=new)}
+        together = sum(sizes.get(block, self.settings.size) for block in kept | last)
+        return last if together <= self.settings.budget else set()
+
+    def _older(self, block: int) -> list[int]:
+        return [other for other in self._spool.states() if other < block]
+
+    def _forget(self, blocks: set[int]) -> None:
+        for block in blocks:
+            self._spool.remove_state(block)
+
+    def _wrote(self, state: State, still_needed: int) -> bool:
+        """False when there is no room and an older state could make some."""
+        try:
+            self._spool.write_state(state, still_needed, self.settings.fp8)
+        except NoRoom:
+            if not self._older(state.next_block):
+                raise
+            return False
+        return True
+
+    def _wrote_clip(self, clip: int, latents: Tensor, still_needed: int) -> bool:
+        """False when there is no room and a state could make some."""
+        try:
+            self._spool.write_clip(clip, latents, still_needed)
+        except NoRoom:
+            if not self._spool.states():
+                raise
+            return False
+        return True
