@@ -1,24 +1,11 @@
 """Locks whose files go with their holders: never two holders, nothing left over."""
 
 import multiprocessing
-import os
-from pathlib import Path
 
 import pytest
+from other_processes import hammer
 
 from liveavatar_runtime.spool.lock_file import LockFile
-
-
-def hammer(path: Path, times: int) -> None:
-    """Take and leave the lock so many times; fails when another one is in it at the same time."""
-    inside = path.with_name("inside")
-    while times:
-        lock = LockFile(path)
-        if lock.acquire():
-            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
-            inside.unlink()
-            lock.release()
-            times -= 1
 
 
 def test_several_processes_on_one_lock(tmp_path):

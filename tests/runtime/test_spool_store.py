@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from other_processes import come_and_go
 from spooled_video import PLAN
 from tiny_avatar import random_conditions
 
@@ -166,19 +167,6 @@ def list_as_nobody(root: Path) -> None:
     assert infos["a"].about is None and infos["b"].about == {}
     assert "used at an unknown time; what it is: unknown" in str(infos["a"])
     assert SpoolStore(root).clear() == [] or os.geteuid() != 65534
-
-
-def come_and_go(root: str) -> None:
-    """A second server on the same folder, which makes and clears spools until it is told to stop."""
-    store, number = SpoolStore(Path(root)), 0
-    while not (store.root / "stop").exists():
-        number += 1
-        spool = store.open(f"{number % 20:032x}", {"number": number})
-        assert spool.try_lock()
-        spool.write_clip(0, torch.zeros(4))
-        spool.unlock()
-        if not number % 10:
-            store.make_room("none", 0, 1)
 
 
 def test_listing_while_a_second_server_makes_and_removes_spools(store):
