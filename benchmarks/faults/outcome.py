@@ -27,9 +27,9 @@ UNFINISHED = re.compile(r"/\.|\.tmp|^temp/.|\.new\b")
 TEMPORARY = re.compile(r"/temp/liveavatar[^/]*(/spool)?")
 """Folders that are opened to remove what is in them."""
 OF_SPOOL = re.compile(r"(clip|state)-")
-DEPENDENT = re.compile(r"/(state|anew)-")
-"""Files of a spool that depend on how often it was broken off: a state that found no room is left out, one more than
-is needed goes with the next sampling."""
+OPTIONAL = re.compile(r"/((state|anew)-[^/]*|spool\.json)$")
+"""Files of a spool that may be there or not after a run was broken off: a state that found no room is left out, one
+more than is needed goes with the next sampling; spool.json is for people, and left out where the disk refuses it."""
 DEADLY = (shim.KILL, shim.TORN, shim.POWER)
 RESTART_SECONDS = 2 * 3600
 """So much later ComfyUI is started again after it was killed."""
@@ -220,7 +220,7 @@ def differences(found: Found, expected: Found) -> list[str]:
         name = expected.value["file"]
         files = (files - {f"output/{name}"}) - ({f"output/{found.value['file']}"}) | {f"output/{name}"}
     more, fewer = (
-        [name for name in sorted(names) if not DEPENDENT.search(name)]
+        [name for name in sorted(names) if not OPTIONAL.search(name)]
         for names in (files - expected.files, expected.files - files)
     )
     problems += [f"left over: {name}" for name in more]

@@ -29,7 +29,7 @@ from prompt_builder import PromptBuilder  # noqa: E402
 
 from benchmarks.faults.campaign import Fault  # noqa: E402
 from benchmarks.faults.choice import faults_at  # noqa: E402
-from benchmarks.faults.outcome import Told, shown  # noqa: E402
+from benchmarks.faults.outcome import OPTIONAL, Told, shown  # noqa: E402
 from benchmarks.faults.shim import COUNT, FAIL, FULL, KILL, TORN, Call, Site, build_shim, file_kind  # noqa: E402
 
 OURS = ("liveavatar", "LiveAvatar")
@@ -103,7 +103,7 @@ class Lab:
         clips = {path.name: path.read_bytes() for path in self.watched.rglob("clip-*.safetensors")}
         videos = sorted(self.output.rglob("*.mp4"))
         names = {str(path.relative_to(self.watched)) for path in self.watched.rglob("*") if path not in videos}
-        ours = {name for name in names if any(part in name for part in OURS)}
+        ours = {name for name in names if any(part in name for part in OURS) and not OPTIONAL.search(name)}
         return clips, shown(videos[-1]), ours
 
 
