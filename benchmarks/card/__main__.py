@@ -18,6 +18,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, help="folder for the results: one JSON file, one page, a calibration, a log")
     made.add_argument("--minutes", type=float, default=9.0, help="time for all of it; what would not fit is left out")
     made.add_argument("--tiny", action="store_true", help="the demo's sizes on the processor: whether it works")
+    made.add_argument(
+        "--tiny-on-card", action="store_true", help="those sizes on the card: whether all of it works there"
+    )
     made.add_argument("--comfyui", type=Path, metavar="DIR", help="ComfyUI's modules too, from what card.pack made")
     made.add_argument("--original", type=Path, metavar="DIR", help="a checkout of the original program, measured too")
     made.add_argument("--only", default="", metavar="PARTS", help=f"of {', '.join(part.name for part in PARTS)}")
@@ -42,9 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(f"--only names {', '.join(unknown)}; there are {', '.join(part.name for part in PARTS)}")
     if not 0.1 <= options.minutes <= 24 * 60:
         command.error(f"--minutes is {options.minutes:g}; allowed are 0.1 to {24 * 60}")
+    tiny = options.tiny or options.tiny_on_card
     folders = {name: getattr(options, name) for name in ("comfyui", "original")}
     resolved = {name: None if folder is None else folder.resolve() for name, folder in folders.items()}
-    return measure(Options(options.out.resolve(), options.minutes, options.tiny, only=only, **resolved))
+    run = Options(options.out.resolve(), options.minutes, tiny, options.tiny_on_card, only=only, **resolved)
+    return measure(run)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,18 @@ class Task:
     until: float
     first: int = 0
     tiny: bool = False
+    tiny_on_card: bool = False
     comfyui: Path | None = None
     original: Path | None = None
+
+    @property
+    def on_card(self) -> bool:
+        return self.tiny_on_card or not self.tiny
 
     def arguments(self) -> list[str]:
         given = ["--part", self.part, "--records", str(self.records), "--until", str(self.until)]
         given += ["--first", str(self.first), *(["--tiny"] if self.tiny else [])]
+        given += ["--tiny-on-card"] if self.tiny_on_card else []
         for name in ("comfyui", "original"):
             folder = getattr(self, name)
             given += [f"--{name}", str(folder)] if folder is not None else []
@@ -58,9 +64,9 @@ def run_part(task: Task) -> int:
 
     from .bench import Bench
 
-    if not task.tiny and not torch.cuda.is_available():
+    if task.on_card and not torch.cuda.is_available():
         return NO_CARD
-    device = torch.device("cpu") if task.tiny else torch.device("cuda", 0)
+    device = torch.device("cuda", 0) if task.on_card else torch.device("cpu")
     bench = Bench(device, recorder, Budget(task.until), task.tiny, task.comfyui, task.original)
     return run_steps(bench, steps, task.first)
 
@@ -122,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", type=float, required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--tiny-on-card", action="store_true")
     parser.add_argument("--comfyui", type=Path)
     parser.add_argument("--original", type=Path)
     return run_part(Task(**vars(parser.parse_args(arguments))))

@@ -31,6 +31,7 @@ class Options:
     out: Path
     minutes: float
     tiny: bool = False
+    tiny_on_card: bool = False
     comfyui: Path | None = None
     original: Path | None = None
     only: tuple[str, ...] = ()
@@ -102,7 +103,15 @@ def measure(options: Options, write: Callable[[str], None] = print) -> int:
 
 def _run(part: Part, options: Options, budget: Budget, pages: Pages) -> bool:
     """A part's steps; after one that ended its process, a new process goes on with the next. False without a card."""
-    task = Task(part.name, options.out / RECORDS, budget.until, 0, options.tiny, options.comfyui, options.original)
+    task = Task(
+        part=part.name,
+        records=options.out / RECORDS,
+        until=budget.until,
+        tiny=options.tiny,
+        tiny_on_card=options.tiny_on_card,
+        comfyui=options.comfyui,
+        original=options.original,
+    )
     recorder = Recorder(options.out / RECORDS, part.name)
     while True:
         if budget.left() < 1 and not options.tiny:
