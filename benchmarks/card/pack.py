@@ -11,6 +11,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,8 @@ PACKAGES = ("comfy_kitchen", "comfy_aimdo")
 WHEELS = ("av",)
 FOR_ORIGINAL = ("diffusers",)
 """Which the original imports."""
+UNUSED = {"diffusers": "diffusers/pipelines/"}
+"""Folders of a wheel that no measurement imports, and which are most of it."""
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
@@ -109,9 +112,21 @@ def wheel(pack: Pack, name: str) -> bool:
     try:
         if not wheels:
             return pack.miss(f"the wheel of {name}", f"pip gave none: {done.stderr.strip().splitlines()[-1:]}")
+        if name in UNUSED:
+            _leave_out(wheels[-1], UNUSED[name])
         return pack.add(f"the wheel of {name}", [(wheels[-1], Path("wheels") / wheels[-1].name)])
     finally:
         shutil.rmtree(folder)
+
+
+def _leave_out(wheel: Path, folder: str) -> None:
+    """Write a wheel anew without what is in a folder of it, the folder's own `__init__.py` excepted."""
+    smaller = wheel.with_suffix(".smaller")
+    with zipfile.ZipFile(wheel) as given, zipfile.ZipFile(smaller, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as kept:
+        for entry in given.infolist():
+            if not entry.filename.startswith(folder) or entry.filename == f"{folder}__init__.py":
+                kept.writestr(entry.filename, given.read(entry))
+    smaller.replace(wheel)
 
 
 def tree_bytes(root: Path = ROOT) -> int:
