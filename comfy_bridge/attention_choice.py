@@ -67,7 +67,7 @@ def _override(patcher: Any, attention: str) -> Iterable[str]:
 
 def patches_key(model: AvatarModel) -> tuple[str, ...]:
     """What tells apart the things on a connected MODEL that decide the latents (`model_patches.deciding`)."""
-    found = [] if model.patcher is None else list(deciding(model.patcher))
+    found = [] if model.loaded is None else list(deciding(model.patcher))
     if not found:
         return ()
     fingerprint = Fingerprint()

@@ -1,43 +1,61 @@
 """What travels between the nodes of an avatar: the model, and the stream of latents."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from liveavatar_runtime.config import AvatarConfig
 
+if TYPE_CHECKING:
+    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.spool.latent_stream import LatentStream
+    from liveavatar_workers.client.groups import Workers
+
+    from .comfy_types import Patcher
+
 
 @dataclass(frozen=True, eq=False)
 class AvatarModel:
-    """A loaded transformer: ComfyUI's patcher of its S2V model, its sizes, and the dtype it computes in.
+    """A loaded transformer: ComfyUI's MODEL of it, its sizes, and the dtype it computes in.
 
     `executor` and `devices` are those that were chosen (`liveavatar_runtime.devices`); "auto" with several
-    devices is decided when the plan is known. With `workers`
-    (`liveavatar_workers.client.groups.Workers`) other processes hold the model and there is no patcher; `devices` is
-    empty for those of other machines. `key` tells the weights of files apart, in ComfyUI and in workers
+    devices is decided when the plan is known. With `workers` other processes hold the model and there is no MODEL;
+    `devices` is empty for those of other machines. `key` tells the weights of files apart, in ComfyUI and in workers
     (`liveavatar_runtime.checkpoint.weights_key`); a connected MODEL has none. `made_for`: width and height of the only
     size that the model knows, where its folder says so.
     """
 
-    patcher: Any
+    loaded: "Patcher | None"
     config: AvatarConfig
     dtype: torch.dtype
     executor: str = "local"
     devices: tuple[torch.device, ...] = ()
-    workers: Any = None
+    workers: "Workers | None" = None
     key: str = ""
     made_for: tuple[int, int] | None = None
+
+    @property
+    def patcher(self) -> "Patcher":
+        """The MODEL of a model that is in this process."""
+        assert self.loaded is not None, "workers hold this model"
+        return self.loaded
+
+    @property
+    def home(self) -> torch.device:
+        """Where a model of this process runs when it runs on one device."""
+        return self.devices[0] if self.devices else self.patcher.load_device
+
+    @property
+    def devices_here(self) -> tuple[torch.device, ...]:
+        """Where it may run, as far as that is known; none for workers on other machines."""
+        return self.devices or ((self.home,) if self.workers is None else ())
 
 
 @dataclass(frozen=True, eq=False)
 class AvatarLatents:
-    """A lazy stream of latent blocks and the sound that belongs to it.
+    """A lazy stream of latent blocks, the sound that belongs to it, and the workers that sample it, if any do."""
 
-    stream: liveavatar_runtime.spool.latent_stream.LatentStream; audio: AvatarAudio; workers: those that sample it
-    (`AvatarModel.workers`), or None.
-    """
-
-    stream: Any
-    audio: Any
-    workers: Any = None
+    stream: "LatentStream"
+    audio: "AvatarAudio"
+    workers: "Workers | None" = None

@@ -24,7 +24,7 @@ def cause_of_nan(model: AvatarModel, numerics: "Numerics") -> str:
     """Looks at all weights, with their patches, one at a time. The inputs were looked at before sampling."""
     coarse = [f"kv_dtype {numerics.kv_dtype}"] if numerics.kv_dtype != "model" else []
     coarse += [f"attention {numerics.attention}"] if numerics.attention != EXACT else []
-    if model.patcher is None:
+    if model.loaded is None:
         return cause_in_workers(model.dtype, coarse)
     return cause_in_model(used_weights(model.patcher), model.dtype, bool(model.key), coarse)
 

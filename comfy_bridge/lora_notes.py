@@ -62,7 +62,7 @@ def tell_distillation(notes: Notes, avatar: AvatarModel, changed: set[str], sour
     from liveavatar_runtime.checkpoint.detect import expected_shapes
     from liveavatar_runtime.checkpoint.lora_search import FILE, SOURCE, distils, is_published_size, look_alikes
 
-    if avatar.patcher is not None and avatar.patcher.injections:
+    if avatar.loaded is not None and avatar.patcher.injections:
         # A LoRA that ComfyUI adds beside the layers (bypass mode) changes no weight that could be looked at.
         return
     published = is_published_size(avatar.config)

@@ -1,7 +1,7 @@
 """ComfyUI's memory management: models on devices, and what is free there."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar, cast
 
 import comfy.latent_formats
 import comfy.model_management
@@ -11,18 +11,24 @@ import torch
 
 from liveavatar_runtime.aligned import STAYS_ON_DISK
 
+from .comfy_types import Managed, Patcher
 
-def patcher_for(module: torch.nn.Module, load_device: torch.device, offload_device: torch.device) -> Any:
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def patcher_for(module: Module, load_device: torch.device, offload_device: torch.device) -> Managed[Module]:
     """ComfyUI's memory management around a module of ours."""
     return comfy.model_patcher.CoreModelPatcher(module, load_device=load_device, offload_device=offload_device)
 
 
-def load_on_device(patcher: Any, working_bytes: int = 0, beside: Sequence[Any] = ()) -> torch.device:
+def load_on_device(
+    patcher: Managed[object], working_bytes: int = 0, also_needed: Sequence[Managed[object]] = ()
+) -> torch.device:
     """Bring a model to its device, with so much memory free for the work; returns the device.
 
-    The models of `beside` are needed at the same time, so they are not evicted to make room.
+    The models of `also_needed` work at the same time, so they are not evicted to make room.
     """
-    comfy.model_management.load_models_gpu([patcher, *beside], memory_required=working_bytes)
+    comfy.model_management.load_models_gpu([patcher, *also_needed], memory_required=working_bytes)
     return patcher.load_device
 
 
@@ -33,8 +39,8 @@ def own_device() -> torch.device:
 
 def device_memory(device: torch.device) -> int:
     """Bytes of memory that a device has in all."""
-    total: Any = comfy.model_management.get_total_memory(device)
-    return int(total)
+    total = comfy.model_management.get_total_memory(device)
+    return int(cast(int, total))
 
 
 def tells_memory(device: torch.device) -> bool:
@@ -42,7 +48,7 @@ def tells_memory(device: torch.device) -> bool:
     return device.type == "cpu" or not comfy.model_management.directml_enabled
 
 
-def on_disk_bytes(patcher: Any) -> int:
+def on_disk_bytes(patcher: Patcher) -> int:
     """Bytes of a model's weights that stay in their file and are read whenever they are used."""
     # Since ComfyUI 0.18.
     if getattr(patcher, "is_dynamic", lambda: False)():
@@ -53,8 +59,8 @@ def on_disk_bytes(patcher: Any) -> int:
 
 def free_ram() -> int:
     """Bytes of system memory that are free."""
-    free: Any = comfy.model_management.get_free_memory(torch.device("cpu"))
-    return int(free)
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    return int(cast(int, free))
 
 
 def make_room_for_others(devices: Sequence[torch.device]) -> None:

@@ -47,9 +47,9 @@ def numerics_of(
 
 def held_in(model: AvatarModel) -> str:
     """The formats of the layers' weights. Workers hold them in what they compute in."""
-    if model.patcher is None:
+    if model.loaded is None:
         return name_of(model.dtype)
-    layers = model.patcher.get_model_object("diffusion_model").blocks
+    layers = model.patcher.get_model_object("diffusion_model").get_submodule("blocks")
     return ", ".join(sorted({_format(weight) for weight in layers.parameters() if weight.ndim == MATRIX}))
 
 

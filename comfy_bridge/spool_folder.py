@@ -1,10 +1,10 @@
 """Where finished clips are kept: ComfyUI's user folder, so that they survive a restart, or its temporary one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import folder_paths
 
@@ -21,9 +21,12 @@ from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings, StateType
 from liveavatar_runtime.spool.store import SpoolInfo, SpoolStore, gib
 
-from .avatar import AvatarModel
 from .folders import temporary_root
 from .notes import Notes
+from .sampling_job import SamplingJob
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.audio.features import AvatarAudio
 
 KEEP, TEMPORARY = "keep", "until ComfyUI ends"
 SPOOL_CHOICES = (KEEP, TEMPORARY)
@@ -38,44 +41,54 @@ def store() -> SpoolStore:
 
 @dataclass(frozen=True)
 class SpoolChoice:
-    """DiT Sampler's `spool` and `spool_budget` (GiB, 0: no limit)."""
+    """What DiT Sampler keeps on the disk: its `spool` and, in GiB, `spool_budget` (0: no limit) of clips and states of
+    all videos, `state_budget` of this one's states; `state_dtype` of the states."""
 
     spool: str
-    budget_gib: float
+    spool_budget: float = 20.0
+    state_budget: float = 8.0
+    state_dtype: StateType = "auto"
 
     @property
-    def budget(self) -> int:
+    def bytes_allowed(self) -> int:
         """Bytes that clips and states of all videos may take; 0: no limit."""
         # However small, a budget is one: 0 means that there is none.
-        return math.ceil(self.budget_gib * GIB) if self.spool == KEEP else 0
+        return math.ceil(self.spool_budget * GIB) if self.spool == KEEP else 0
 
-    def beside_clips(self, plan: ClipPlan) -> float:
-        """Bytes that are left for states beside all clips of a plan's segment and of what is before it."""
+    def left_for_states(self, plan: ClipPlan) -> float:
+        """Bytes that all clips of a plan's segment, and of what is before it, leave of the budget."""
         clips = plan.segment.clips.stop * clip_file_bytes(plan)
-        return max(0, self.budget - clips) if self.budget else math.inf
+        return max(0, self.bytes_allowed - clips) if self.bytes_allowed else math.inf
 
 
-def state_settings(
-    model: AvatarModel,
-    plan: ClipPlan,
-    placement: Placement,
-    choice: StateType,
-    budget_gib: float,
-    spool: SpoolChoice,
-    notes: Notes,
-) -> StateSettings:
-    """How states of this plan are kept. Notes say how the video will go on; first of all where segments do not bit for
+def state_settings(job: SamplingJob, placement: Placement, choice: SpoolChoice, notes: Notes) -> StateSettings:
+    """How states of this job are kept. Notes say how the video will go on; first of all where segments do not bit for
     bit."""
+    plan, model, asked = job.plan, job.model, choice.state_dtype
     exact, in_fp8 = (
         ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
     )
-    budget = int(min(budget_gib * GIB, spool.beside_clips(plan)))
-    limit = "state_budget" if budget == int(budget_gib * GIB) else "spool_budget"
-    settings = StateSettings.choose(exact, in_fp8, budget, choice)
-    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, choice, placement.batched, limit)
+    budget = int(min(choice.state_budget * GIB, choice.left_for_states(plan)))
+    limit = "state_budget" if budget == int(choice.state_budget * GIB) else "spool_budget"
+    settings = StateSettings.choose(exact, in_fp8, budget, asked)
+    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, asked, placement.batched, limit)
     several = len(plan.segment.clips) < plan.num_clip
     (notes.warn if several and not bit_for_bit else notes.tell)(text)
     return settings
+
+
+@dataclass(frozen=True, eq=False)
+class NamedVideo:
+    """What names a video, whatever computes it: the model's `weights` (`weights_of`), conditions with plan, voice."""
+
+    weights: str
+    prepared: Prepared
+    voice: "AvatarAudio"
+
+    def key(self, numerics: Numerics) -> str:
+        """The name of its spool when it is computed like this."""
+        prepared = self.prepared
+        return video_key(self.weights, numerics, prepared.conditions, self.voice.fingerprint, prepared.plan)
 
 
 @dataclass(frozen=True)
@@ -87,47 +100,43 @@ class SpoolNotes:
 
 
 def open_spool(
-    weights: str, prepared: Prepared, audio: Any, numerics: Numerics, choice: SpoolChoice, states: StateSettings
+    video: NamedVideo, numerics: Numerics, choice: SpoolChoice, states: StateSettings
 ) -> tuple[Spool, SpoolNotes]:
-    """The spool of a video with a model of these `weights` (`weights_of`), and notes for the user.
+    """The spool of a video, and notes for the user.
 
     Older spools make room for the clips that are missing and for `states`. Raises InputError when the budget has no
     room for the clips of this video, MachineError when the disk has none for those that are missing.
     """
     temporary = temporary_root()
-    plan = prepared.plan
+    plan = video.prepared.plan
     if choice.spool == TEMPORARY:
         SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))
         return Spool.temporary(temporary), SpoolNotes()
-
-    def key(numerics: Numerics) -> str:
-        return video_key(weights, numerics, prepared.conditions, audio.fingerprint, plan)
-
     spools, clips = store(), range(plan.segment.clips.stop)
     spools.remove_left_locks()
-    spool = spools.open(key(numerics), about(plan), choice.budget)
+    spool = spools.open(video.key(numerics), about(plan), choice.bytes_allowed)
     finished = finished_in(spool, clips)
     needed = (len(clips) - finished) * clip_file_bytes(plan)
-    elsewhere = {other: finished_in(spools.open(key(other), {}), clips) for other in other_settings(numerics)}
+    elsewhere = {other: finished_in(spools.open(video.key(other), {}), clips) for other in other_settings(numerics)}
     warnings = made_otherwise(numerics, elsewhere, finished, len(clips))
-    gone = room_made(spools, spool, plan, needed, choice, states) if needed and choice.budget else []
+    removed: list[SpoolInfo] = []
+    if needed and choice.bytes_allowed:
+        of_states = max(0, states.bytes_of(plan) - sum(spool.state_sizes().values()))
+        removed = make_room(spools, spool, plan, choice.bytes_allowed, needed + of_states)
     spools.check_disk(needed)
-    return spool, SpoolNotes(warnings, notes_on(len(clips), finished, gone))
+    return spool, SpoolNotes(warnings, notes_on(len(clips), finished, removed))
 
 
-def room_made(
-    spools: SpoolStore, spool: Spool, plan: ClipPlan, needed: int, choice: SpoolChoice, states: StateSettings
-) -> list[SpoolInfo]:
-    """Older spools that were removed for `needed` bytes of clips, and for states. Raises InputError when the clips of
-    this video are more than the budget."""
+def make_room(spools: SpoolStore, spool: Spool, plan: ClipPlan, budget: int, needed: int) -> list[SpoolInfo]:
+    """Older spools that were removed, so that `needed` bytes more are within the budget. Raises InputError when the
+    clips of this video alone are more."""
     whole = plan.segment.clips.stop * clip_file_bytes(plan)
-    if whole > choice.budget:
+    if whole > budget:
         raise InputError(
-            f"spool_budget is {gib(choice.budget)}, and the clips of this video take {gib(whole)}. Raise spool_budget "
+            f"spool_budget is {gib(budget)}, and the clips of this video take {gib(whole)}. Raise spool_budget "
             f"(0: no limit), lower num_clip, or set spool to '{TEMPORARY}'."
         )
-    of_states = max(0, states.bytes_of(plan) - sum(spool.state_sizes().values()))
-    return spools.make_room(spool.folder.name, needed + of_states, choice.budget)
+    return spools.make_room(spool.folder.name, needed, budget)
 
 
 def finished_in(spool: Spool, clips: range) -> int:
@@ -158,14 +167,15 @@ def made_otherwise(numerics: Numerics, elsewhere: Mapping[Numerics, int], finish
     )
 
 
-def notes_on(clips: int, finished: int, gone: list[Any]) -> tuple[str, ...]:
+def notes_on(clips: int, finished: int, removed: Sequence[SpoolInfo]) -> tuple[str, ...]:
     """How much is finished already, and what was removed to make room."""
     notes = [f"{finished} of {clips} clips are finished already and replayed"] if finished else []
-    if gone:
-        notes.append(f"Removed {len(gone)} older spools ({gib(sum(info.size for info in gone))}), see spool_budget")
+    if removed:
+        size = gib(sum(info.size for info in removed))
+        notes.append(f"Removed {len(removed)} older spools ({size}), see spool_budget")
     return tuple(notes)
 
 
-def about(plan: ClipPlan) -> dict[str, Any]:
+def about(plan: ClipPlan) -> dict[str, object]:
     """What a list of spools shows of this one."""
     return {"size": f"{plan.width}x{plan.height}", "fps": f"{float(plan.fps):g}", "seed": plan.seed}

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,7 +14,7 @@ from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.planning.measured import Measurements
-from liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, Machine, choose_placement
+from liveavatar_runtime.planning.memory import CacheChoice, KVCacheChoice, Machine, choose_placement
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .avatar import AvatarModel
@@ -22,13 +22,14 @@ from .core_model import tree_of
 from .layer_hooks import hooks_of
 from .memory import device_memory, free_ram, load_on_device, make_room
 from .model_patches import deciding
+from .sampling_job import SamplingJob
 
 if TYPE_CHECKING:
     from liveavatar_runtime.planning.measured import Timed
     from liveavatar_runtime.planning.stages import StagePlan
     from liveavatar_runtime.sampling.run import Executor
 
-    from .vae import StreamingVAE
+    from .comfy_types import Patcher
 
 PIPELINES = (LAYER_PIPELINE, TIMESTEP_PIPELINE)
 BOUND = ("injection/", "module/")
@@ -36,36 +37,37 @@ BOUND = ("injection/", "module/")
 Share = tuple[torch.device, frozenset[int]]
 
 _MEASUREMENTS = Measurements()
-_CLONES: "WeakKeyDictionary[AvatarModel, dict[Share, Any]]" = WeakKeyDictionary()
+_CLONES: "WeakKeyDictionary[AvatarModel, dict[Share, Patcher]]" = WeakKeyDictionary()
 
 
-def plan_pipeline(
-    model: AvatarModel,
-    executor: str,
-    plan: ClipPlan,
-    vae: "StreamingVAE",
-    kv_cache: KVCacheChoice,
-    kv_dtype: KVTypeChoice,
-) -> "StagePlan":
+def plan_pipeline(job: SamplingJob, executor: str, caches: CacheChoice) -> "StagePlan":
     """Layers and caches of each device, for a pipeline. Raises MachineError when nothing fits."""
-    from liveavatar_runtime.pipeline.schedule import split_steps
-    from liveavatar_runtime.planning.stages import StageDevice, StagePlan, plan_stages
+    from liveavatar_runtime.planning.stages import StageDevice, plan_stages
 
-    memory = device_shares(model.devices, vae, plan)
-    kv_cache = own_place(kv_cache, model.devices)
+    model = job.model
     if executor == TIMESTEP_PIPELINE:
-        parts = split_steps(plan.steps, len(model.devices))
-        steps, memory = max(map(len, parts)), memory[: len(parts)]
-        machine = Machine(device=min(memory), ram=free_ram(), weights=model.patcher.model_size())
-        part = replace(plan, steps=steps)
-        placement = choose_placement(model.config, part, model.dtype, machine, kv_cache, kv_dtype, "sequential")
-        return StagePlan(executor, (range(model.config.num_layers),) * len(parts), placement)
-    timed = timed_work(model, plan, len(model.devices) < model.config.num_layers)
+        return _plan_steps(job, caches)
+    timed = timed_work(model, job.plan, len(model.devices) < model.config.num_layers)
     home = model.devices[0]
     # On the processor stages and decoder share the same cores, however the layers are split.
-    decodes = home == vae.patcher.load_device and home.type != "cpu"
-    devices = [StageDevice(room, speed) for room, speed in zip(memory, timed.speeds, strict=True)]
-    return plan_stages(timed.work, devices, kv_cache, kv_dtype, decodes)
+    decodes = home == job.vae.patcher.load_device and home.type != "cpu"
+    devices = [StageDevice(room, speed) for room, speed in zip(device_shares(job), timed.speeds, strict=True)]
+    return plan_stages(timed.work, devices, own_place(caches.kv_cache, model.devices), caches.kv_dtype, decodes)
+
+
+def _plan_steps(job: SamplingJob, caches: CacheChoice) -> "StagePlan":
+    """Of a timestep pipeline: each device has the whole model and caches of its steps."""
+    from liveavatar_runtime.pipeline.schedule import split_steps
+    from liveavatar_runtime.planning.stages import StagePlan
+
+    model, plan = job.model, job.plan
+    parts = split_steps(plan.steps, len(model.devices))
+    memory = min(device_shares(job)[: len(parts)])
+    machine = Machine(device=memory, ram=free_ram(), weights=model.patcher.model_size())
+    part = replace(plan, steps=max(map(len, parts)))
+    asked = own_place(caches.kv_cache, model.devices), caches.kv_dtype
+    placement = choose_placement(model.config, part, model.dtype, machine, *asked, "sequential")
+    return StagePlan(TIMESTEP_PIPELINE, (range(model.config.num_layers),) * len(parts), placement)
 
 
 def own_place(kv_cache: KVCacheChoice, devices: Sequence[torch.device]) -> KVCacheChoice:
@@ -98,12 +100,14 @@ def describe_stages(model: AvatarModel, stages: "StagePlan", plan: ClipPlan) -> 
     return "\n".join(shares)
 
 
-def device_shares(devices: Sequence[torch.device], vae: "StreamingVAE", plan: ClipPlan) -> list[int]:
+def device_shares(job: SamplingJob) -> list[int]:
     """Bytes of memory for each stage: stages on one device share it, also with the VAE if that is there."""
-    beside, stages = decoder_bytes(vae, plan), Counter(devices)
+    devices = job.model.devices
+    decoding, stages = job.decoder_bytes, Counter(devices)
 
     def room(device: torch.device) -> int:
-        return max(0, usable_memory(device) - beside * (device == vae.patcher.load_device)) // stages[device]
+        decodes = device == job.vae.patcher.load_device
+        return max(0, usable_memory(device) - decoding * decodes) // stages[device]
 
     return [room(device) for device in devices]
 
@@ -115,44 +119,21 @@ def usable_memory(device: torch.device) -> int:
     return int(device_memory(device) * (1 - RESERVED_SHARE))
 
 
-def decoder_bytes(vae: "StreamingVAE", plan: ClipPlan) -> int:
-    """The VAE and its work."""
-    from liveavatar_runtime.planning.memory import decode_bytes
-
-    return vae.patcher.model_size() + decode_bytes(vae.patcher.model.config, plan, vae.dtype)
-
-
 def pipeline_executor(
-    model: AvatarModel,
-    stages: "StagePlan",
-    plan: ClipPlan,
-    vae: "StreamingVAE",
-    attention: AttentionKernel,
-    compile_layers: bool,
+    job: SamplingJob, stages: "StagePlan", attention: AttentionKernel, compile_layers: bool
 ) -> "Executor":
     """The executor of a pipeline, with the model's weights loaded on all devices."""
     from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
     from liveavatar_runtime.pipeline.stage_model import PlacedModel, share_of
-    from liveavatar_runtime.planning.memory import decode_bytes, working_bytes
-    from liveavatar_runtime.planning.out_of_memory import sampling_told
 
+    model, make_cache = job.model, cache_maker(stages.placement)
     # There may be more devices than steps.
     devices = model.devices[: len(stages.layers)]
-    layers_on: dict[torch.device, set[int]] = {device: set() for device in devices}
-    for device, layers in zip(devices, stages.layers, strict=True):
-        layers_on[device].update(layers)
-    patchers = {device: patcher_on(model, device, layers) for device, layers in layers_on.items()}
-    share = replace(model.config, num_layers=max(map(len, layers_on.values())), audio_inject_layers=())
-    needed = working_bytes(share, plan, model.dtype, stages.placement)
-    decoding = decode_bytes(vae.patcher.model.config, plan, vae.dtype)
-    first, *others = patchers.values()
-    with sampling_told(share, plan, model.dtype, stages.placement, devices[0]):
-        load_on_device(first, needed + decoding, beside=[*others, vae.patcher])
+    patchers = _loaded(job, stages, devices)
     transformers = {device: transformer_of(model, patcher, attention) for device, patcher in patchers.items()}
     if compile_layers:
         for transformer in transformers.values():
             transformer.compile_layers()
-    make_cache = cache_maker(stages.placement)
     if stages.executor == TIMESTEP_PIPELINE:
         whole = [PlacedModel(transformers[device], device) for device in devices]
         return TimestepPipelineExecutor(whole, model.dtype, make_cache, stages.placement)
@@ -161,12 +142,30 @@ def pipeline_executor(
     return LayerPipelineExecutor(places, stages.layers, model.dtype, make_cache, stages.placement)
 
 
-def transformer_of(model: AvatarModel, patcher: Any, attention: AttentionKernel) -> CausalWanS2V:
+def _loaded(job: SamplingJob, stages: "StagePlan", devices: Sequence[torch.device]) -> "dict[torch.device, Patcher]":
+    """The model's layers on the devices, with room for the work."""
+    from liveavatar_runtime.planning.memory import working_bytes
+    from liveavatar_runtime.planning.out_of_memory import sampling_told
+
+    model, plan = job.model, job.plan
+    layers_on: dict[torch.device, set[int]] = {device: set() for device in devices}
+    for device, layers in zip(devices, stages.layers, strict=True):
+        layers_on[device].update(layers)
+    patchers = {device: patcher_on(model, device, layers) for device, layers in layers_on.items()}
+    share = replace(model.config, num_layers=max(map(len, layers_on.values())), audio_inject_layers=())
+    needed = working_bytes(share, plan, model.dtype, stages.placement) + job.decoding_bytes
+    first, *others = patchers.values()
+    with sampling_told(share, plan, model.dtype, stages.placement, devices[0]):
+        load_on_device(first, needed, also_needed=[*others, job.vae.patcher])
+    return patchers
+
+
+def transformer_of(model: AvatarModel, patcher: "Patcher", attention: AttentionKernel) -> CausalWanS2V:
     """The runtime's transformer over the modules that the patcher holds now, with the patcher's hooks in its layers."""
     return CausalWanS2V.adopt(tree_of(patcher), model.config, attention, hooks_of(patcher, model.config.num_layers))
 
 
-def patcher_on(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
+def patcher_on(model: AvatarModel, device: torch.device, layers: set[int]) -> "Patcher":
     """The model's own patcher where it is whole and at home, else core's clone for the device, with these layers only.
 
     Raises MachineError when core cannot clone the model.
@@ -183,7 +182,7 @@ def patcher_on(model: AvatarModel, device: torch.device, layers: set[int]) -> An
     return clones[key]
 
 
-def check_clonable(patcher: Any) -> None:
+def check_clonable(patcher: "Patcher") -> None:
     """Raises InputError when the model has parts that hold on to the layers of one copy of it."""
     bound = [found.maker or found.place for found in deciding(patcher) if found.place.startswith(BOUND)]
     if bound:
@@ -193,7 +192,7 @@ def check_clonable(patcher: Any) -> None:
         )
 
 
-def clone_for(model: AvatarModel, device: torch.device, layers: set[int]) -> Any:
+def clone_for(model: AvatarModel, device: torch.device, layers: set[int]) -> "Patcher":
     from liveavatar_runtime.dit.attention import sdpa
     from liveavatar_runtime.pipeline.stage_model import drop_other_layers
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import comfy.latent_formats
@@ -12,18 +12,22 @@ from torch import Tensor
 
 from liveavatar_runtime.errors import InputError
 
+from .comfy_types import Managed, Vae
 from .memory import load_on_device, patcher_for
 from .progress import stop_if_interrupted
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.vae import WanVAE
 
 
 @dataclass(frozen=True, eq=False)
 class StreamingVAE:
     """The runtime's WanVAE under ComfyUI's memory management, on the device and in the dtype of the original."""
 
-    patcher: Any
+    patcher: "Managed[WanVAE]"
     dtype: torch.dtype
 
-    def on_device(self) -> tuple[Any, torch.device]:
+    def on_device(self) -> "tuple[WanVAE, torch.device]":
         """The module, loaded, and its device."""
         from liveavatar_runtime.out_of_memory import full_device_told
 
@@ -41,18 +45,22 @@ class StreamingVAE:
         return preview_factors(self.on_device()[0], published_colours(), stop_if_interrupted)
 
 
-_BY_VAE: "WeakKeyDictionary[Any, StreamingVAE]" = WeakKeyDictionary()
+_BY_VAE: "WeakKeyDictionary[Vae, StreamingVAE]" = WeakKeyDictionary()
 
 
-def streaming_vae(vae: Any) -> StreamingVAE:
-    """Made once for each VAE object and dropped with it; the weights are shared, not copied."""
+def streaming_vae(vae: Vae | None) -> StreamingVAE:
+    """Made once for each VAE object and dropped with it; the weights are shared, not copied. On the device and in the
+    dtype that ComfyUI chose. Raises InputError when no VAE is connected, or another one than Wan 2.1's."""
+    from liveavatar_runtime.vae import load_wan_vae
+
+    if vae is None:
+        raise InputError(
+            "no VAE: this model has none of its own. Connect Load VAE with wan_2.1_vae.safetensors to the vae input."
+        )
     if vae not in _BY_VAE:
-        from liveavatar_runtime.vae import load_wan_vae
-
-        tensors = tensors_of_vae(vae)
-        device, offload, dtype = vae_settings(vae)
-        module = load_wan_vae(tensors, dtype=dtype)
-        _BY_VAE[vae] = StreamingVAE(patcher_for(module, device, offload), dtype)
+        module = load_wan_vae(vae.get_sd(), dtype=vae.vae_dtype)
+        offload = comfy.model_management.vae_offload_device()
+        _BY_VAE[vae] = StreamingVAE(patcher_for(module, vae.device, offload), vae.vae_dtype)
     return _BY_VAE[vae]
 
 
@@ -60,17 +68,3 @@ def published_colours() -> Tensor:
     """Factors and bias [17, 3] from latents to colours that ComfyUI has for the released Wan 2.1 VAE."""
     known = comfy.latent_formats.Wan21()
     return torch.tensor([*known.latent_rgb_factors, known.latent_rgb_factors_bias])
-
-
-def tensors_of_vae(vae: Any) -> dict[str, Tensor]:
-    """Weights of a ComfyUI VAE. Raises InputError when none is connected."""
-    if vae is None:
-        raise InputError(
-            "no VAE: this model has none of its own. Connect Load VAE with wan_2.1_vae.safetensors to the vae input."
-        )
-    return vae.get_sd()
-
-
-def vae_settings(vae: Any) -> tuple[torch.device, torch.device, torch.dtype]:
-    """Device, waiting place and dtype that ComfyUI chose for a VAE."""
-    return vae.device, comfy.model_management.vae_offload_device(), vae.vae_dtype

@@ -3,23 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.memory import KVCacheChoice, KVTypeChoice, ScheduleChoice
-from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.planning.memory import CacheChoice
 
 from .avatar import AvatarModel
 from .folders import hashes_folder, maps_files, user_file
 from .memory import device_memory, free_ram, make_room_for_others, own_device
 from .progress import stop_if_interrupted
+from .sampling_job import SamplingJob
 from .stage_models import check_clonable
 
 if TYPE_CHECKING:
     from liveavatar_runtime.dit.placement import Placement
     from liveavatar_runtime.sampling.run import Executor
+    from liveavatar_workers.client.groups import Workers
     from liveavatar_workers.client.named import NamedGroup
 
 GROUPS_FILE, KEY_FILE = "liveavatar-workers.ini", "liveavatar-comfyui.key"
@@ -78,7 +79,13 @@ def idle_devices(executor: str, devices: str, present: Sequence[torch.device]) -
     )
 
 
-def refuse_base_model(base_model: Any) -> None:
+def check_group_name(workers: str) -> None:
+    """Raises InputError for a name that the user's file does not have; none is no name."""
+    if workers.strip():
+        named_group(workers)
+
+
+def refuse_base_model(base_model: object) -> None:
     """Raises InputError when a MODEL is connected: workers load files."""
     if base_model is not None:
         raise InputError(
@@ -124,22 +131,15 @@ def model_of_name(name: str) -> AvatarModel:
     return AvatarModel(None, about.config, getattr(torch, about.dtype), about.executor, (), workers, about.key)
 
 
-def worker_executor(model: AvatarModel, placement: "Placement") -> "Executor":
-    """The executor of runs in the model's workers, which ComfyUI's interruption stops."""
+def worker_executor(workers: "Workers", devices: Sequence[torch.device], placement: "Placement") -> "Executor":
+    """The executor of runs in workers, which ComfyUI's interruption stops; `devices` of this machine are theirs."""
     from liveavatar_workers.client.executor import RemoteExecutor
 
-    make_room_for_others(model.devices)
-    return RemoteExecutor(model.workers, stop_if_interrupted, placement)
+    make_room_for_others(devices)
+    return RemoteExecutor(workers, stop_if_interrupted, placement)
 
 
-def worker_placement(
-    model: AvatarModel,
-    plan: ClipPlan,
-    vae_bytes: int,
-    kv_cache: KVCacheChoice,
-    kv_dtype: KVTypeChoice,
-    schedule: ScheduleChoice,
-) -> "Placement":
+def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
     """Where each rank's caches are: planned for devices of this machine, for others as the widgets say.
 
     Raises MachineError when nothing fits.
@@ -148,17 +148,19 @@ def worker_placement(
     from liveavatar_runtime.planning.memory import Machine, choose_placement
     from liveavatar_runtime.planning.workload import Workload
 
+    model, plan = job.model, job.plan
     if not model.devices:
-        place = "ram" if kv_cache == "ram" else "device"
-        return Placement(place, "fp8" if kv_dtype == "fp8" else "model", schedule == "batched")
+        place = "ram" if caches.kv_cache == "ram" else "device"
+        return Placement(place, "fp8" if caches.kv_dtype == "fp8" else "model", caches.schedule == "batched")
     ranks = len(model.devices)
     weights = Workload(model.config, plan, model.dtype).weights(range(model.config.num_layers)) // ranks
     memory = min(device_memory(device) for device in model.devices)
     # All ranks share the memory of the host, and on the processor that is the device as well.
     own = memory // ranks if model.devices[0].type == "cpu" else None
     ram = free_ram() // ranks
-    machine = Machine(device=own or memory, ram=ram, weights=weights, beside=vae_bytes, pool=own)
-    return choose_placement(model.config, plan, model.dtype, machine, kv_cache, kv_dtype, schedule)
+    machine = Machine(device=own or memory, ram=ram, weights=weights, beside=job.decoder_bytes, pool=own)
+    asked = caches.kv_cache, caches.kv_dtype, caches.schedule
+    return choose_placement(model.config, plan, model.dtype, machine, *asked)
 
 
 def describe_workers(avatar: AvatarModel) -> str:

@@ -318,7 +318,7 @@ def ignored_loras(loras: Sequence[tuple[Path, float]], own: Path | None) -> str 
 
 def told_of_model(avatar: AvatarModel, base_model: Any, precision: str) -> list[str]:
     """What on the model, or beside a connected one or that of workers, has no effect."""
-    told = [] if avatar.patcher is None else without_effect(avatar.patcher)
+    told = [] if avatar.loaded is None else without_effect(avatar.patcher)
     if base_model is not None and precision != AUTO:
         told.append(
             f"precision {precision} has no effect on base_model; set it in the loader of that model, or with a "

@@ -30,6 +30,15 @@ KVTypeChoice = Literal["auto", "model", "fp8"]
 ScheduleChoice = Literal["auto", "sequential", "batched"]
 
 
+@dataclass(frozen=True)
+class CacheChoice:
+    """What a user wants of the caches, and in which order the steps of blocks are evaluated."""
+
+    kv_cache: KVCacheChoice = "auto"
+    kv_dtype: KVTypeChoice = "auto"
+    schedule: ScheduleChoice = "auto"
+
+
 def placements_of(kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice) -> list[Placement]:
     """Where a user lets the caches of a pipeline be, the faster place first."""
     places: tuple[Place, ...] = ("device", "ram") if kv_cache == "auto" else (kv_cache,)

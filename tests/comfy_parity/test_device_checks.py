@@ -87,8 +87,9 @@ def test_a_processors_memory_is_counted_once(node, core_model) -> None:
     loaded = node("bundle_parts").load_bundle_vae(BUNDLE)
     streaming = node("vae").streaming_vae(loaded)
     avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
-    machine = node("dit_sampler").machine_of(avatar, streaming, PLAN)
+    job = node("sampling_job").SamplingJob(avatar, PLAN, streaming)
+    machine = node("executor_choice").machine_of(job)
     assert machine.pool == machine.device and machine.on_disk == 0 and machine.weights > 0
     held = next(iter(avatar.patcher.model.parameters()))
     held.stays_on_disk = True
-    assert node("dit_sampler").machine_of(avatar, streaming, PLAN).on_disk == held.nbytes
+    assert node("executor_choice").machine_of(job).on_disk == held.nbytes

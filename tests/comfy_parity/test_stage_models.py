@@ -10,6 +10,7 @@ import torch
 from core_latents import BUNDLE, MODEL_FILE, PLAN, Features, latents
 from test_core_model import MODULES, write_lora
 
+from liveavatar_runtime.planning.memory import CacheChoice
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest
@@ -51,8 +52,9 @@ def conditions(avatar: Any) -> Conditions:
 def run(stage_models: Any, avatar: Any, streaming: Any, plan: ClipPlan = PLAN) -> torch.Tensor:
     from liveavatar_runtime.dit.attention import sdpa
 
-    stages = stage_models.plan_pipeline(avatar, avatar.executor, plan, streaming, "auto", "auto")
-    executor = stage_models.pipeline_executor(avatar, stages, plan, streaming, sdpa, False)
+    job = stage_models.SamplingJob(avatar, plan, streaming)
+    stages = stage_models.plan_pipeline(job, avatar.executor, CacheChoice())
+    executor = stage_models.pipeline_executor(job, stages, sdpa, False)
     return torch.cat([block.latents for block in executor.run(SamplingRequest(conditions(avatar), plan))], dim=1)
 
 
@@ -75,7 +77,8 @@ def test_latents_equal_those_of_one_device(stage_models, avatar, vae, executor, 
 
 def test_each_device_holds_its_layers_only(stage_models, avatar, vae):
     spread = replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER))
-    stages = stage_models.plan_pipeline(spread, spread.executor, PLAN, vae[1], "auto", "auto")
+    job = stage_models.SamplingJob(spread, PLAN, vae[1])
+    stages = stage_models.plan_pipeline(job, spread.executor, CacheChoice())
     parts = {device: set(layers) for device, layers in zip(spread.devices, stages.layers, strict=True)}
     patchers = [stage_models.patcher_on(spread, device, layers) for device, layers in parts.items()]
     assert [patcher.load_device for patcher in patchers] == [CPU, OTHER]
@@ -93,7 +96,8 @@ def test_the_node_says_what_each_device_does(stage_models, avatar, vae):
         ("timestep_pipeline", "cpu: steps 0 to 1\ncpu:0: steps 2 to 3"),
     ):
         spread = replace(avatar, executor=executor, devices=(CPU, OTHER))
-        stages = stage_models.plan_pipeline(spread, spread.executor, PLAN, vae[1], "auto", "auto")
+        job = stage_models.SamplingJob(spread, PLAN, vae[1])
+        stages = stage_models.plan_pipeline(job, spread.executor, CacheChoice())
         assert stage_models.describe_stages(spread, stages, PLAN) == text
 
 
@@ -110,9 +114,8 @@ def test_devices_are_measured_for_the_first_plan_only(stage_models, avatar, vae,
     spread = replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER))
     # A size that no other test has.
     plan = replace(PLAN, width=192)
-    first, second = (
-        stage_models.plan_pipeline(spread, spread.executor, plan, vae[1], "auto", "auto") for _ in range(2)
-    )
+    job = stage_models.SamplingJob(spread, plan, vae[1])
+    first, second = (stage_models.plan_pipeline(job, spread.executor, CacheChoice()) for _ in range(2))
     assert first == second
     told = [record.getMessage() for record in caplog.records if "Measured on" in record.getMessage()]
     assert len(told) == 1 and float(re.findall(r" in ([\d.]+) s", told[0])[0]) < 2
@@ -122,12 +125,12 @@ def test_auto_is_decided_with_the_plan(pack, avatar, vae):
     choice = importlib.import_module(f"{pack.__name__}.comfy_bridge.executor_choice")
     for devices in ((CPU, OTHER), (CPU, CPU, OTHER)):
         spread = replace(avatar, executor="auto", devices=devices)
-        executor, why = choice.executor_for(spread, PLAN, vae[1], "auto", "auto")
+        executor, why = choice.executor_for(choice.SamplingJob(spread, PLAN, vae[1]), CacheChoice())
         assert executor == "layer_pipeline"
         assert re.fullmatch(r"auto chose layer_pipeline: the stages share one device, \d+ MiB each at most", why)
     for executor in ("local", "layer_pipeline", "timestep_pipeline"):
         chosen = replace(avatar, executor=executor, devices=(CPU, OTHER))
-        assert choice.executor_for(chosen, PLAN, vae[1], "auto", "auto") == (executor, "")
+        assert choice.executor_for(choice.SamplingJob(chosen, PLAN, vae[1]), CacheChoice()) == (executor, "")
 
 
 def test_the_model_itself_runs_where_it_is_whole(stage_models, avatar):

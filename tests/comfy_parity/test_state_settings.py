@@ -29,13 +29,14 @@ def test_how_a_video_goes_on_is_told_before(pack, size, budget, choice, batched,
     """First of all where segments do not go on bit for bit; else as a fact."""
     nodes = {
         name: importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}")
-        for name in ("spool_folder", "avatar", "notes")
+        for name in ("spool_folder", "avatar", "notes", "sampling_job")
     }
     model = nodes["avatar"].AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
     plan = ClipPlan(width=size[0], height=size[1], keep_aspect=False, segment_clips=segment_clips)
-    spool = nodes["spool_folder"].SpoolChoice("keep", 0)
+    job = nodes["sampling_job"].SamplingJob(model, plan, None)
+    spool = nodes["spool_folder"].SpoolChoice("keep", 0, budget, choice)
     notes, placement = nodes["notes"].Notes(), Placement(batched=batched)
-    settings = nodes["spool_folder"].state_settings(model, plan, placement, choice, budget, spool, notes)
+    settings = nodes["spool_folder"].state_settings(job, placement, spool, notes)
     (line,) = notes.lines
     assert says in line and numbers in line, line
     assert settings.allowed == (says != WARM_UP) and settings.fp8 == (says == IN_FP8) or not settings.allowed
@@ -56,16 +57,16 @@ def test_how_a_video_goes_on_is_told_before(pack, size, budget, choice, batched,
     ],
 )
 def test_states_only_take_what_spool_budget_leaves_beside_the_clips(pack, choice, spool_budget, says):
-    spools, avatar, notes = (
+    spools, avatar, notes, jobs = (
         importlib.import_module(f"{pack.__name__}.{folder_of(name)}.{name}")
-        for name in ("spool_folder", "avatar", "notes")
+        for name in ("spool_folder", "avatar", "notes", "sampling_job")
     )
     model = avatar.AvatarModel(None, WAN_S2V_14B, torch.bfloat16, "local")
     plan = ClipPlan(num_clip=50, width=688, height=368, keep_aspect=False)
-    told, spool = notes.Notes(), spools.SpoolChoice("keep", spool_budget)
-    spools.state_settings(model, plan, Placement(), choice, 30, spool, told)
+    told, spool = notes.Notes(), spools.SpoolChoice("keep", spool_budget, 30, choice)
+    spools.state_settings(jobs.SamplingJob(model, plan, None), Placement(), spool, told)
     assert says in told.lines[0], told.lines
-    assert spools.SpoolChoice("until ComfyUI ends", 1).budget == 0
+    assert spools.SpoolChoice("until ComfyUI ends", 1).bytes_allowed == 0
 
 
 def test_a_video_whose_clips_are_more_than_the_budget_is_refused(pack, tmp_path):
@@ -73,9 +74,9 @@ def test_a_video_whose_clips_are_more_than_the_budget_is_refused(pack, tmp_path)
     store = spools.SpoolStore(tmp_path)
     plan = ClipPlan(num_clip=500, width=688, height=368, keep_aspect=False)
     with pytest.raises(ValueError, match=r"spool_budget is 1\.00 GiB, and the clips of this video take 1\.\d+ GiB"):
-        spools.room_made(store, store.open("a", {}), plan, 1, spools.SpoolChoice("keep", 1), spools.StateSettings())
+        spools.make_room(store, store.open("a", {}), plan, spools.SpoolChoice("keep", 1).bytes_allowed, 1)
 
 
 def test_a_budget_of_less_than_a_byte_is_a_budget(pack):
     spools = importlib.import_module(f"{pack.__name__}.comfy_bridge.spool_folder")
-    assert [spools.SpoolChoice("keep", gib).budget for gib in (0.0, 1e-12, 1.0)] == [0, 1, 2**30]
+    assert [spools.SpoolChoice("keep", gib).bytes_allowed for gib in (0.0, 1e-12, 1.0)] == [0, 1, 2**30]

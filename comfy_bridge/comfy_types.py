@@ -1,0 +1,155 @@
+"""ComfyUI's objects as far as this pack uses them: what comes over its sockets has no types of its own."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from io import BytesIO
+from typing import Protocol, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module_co = TypeVar("Module_co", covariant=True)
+Hook = Callable[..., object]
+"""A function that a node of another pack has put somewhere."""
+Widgets = Mapping[str, object]
+"""Values of a node's widgets in a prompt, and its links, by name."""
+
+
+class Managed(Protocol[Module_co]):
+    """A ModelPatcher: a module under ComfyUI's memory management."""
+
+    load_device: torch.device
+
+    @property
+    def model(self) -> Module_co: ...
+
+    def model_size(self) -> int:
+        """Bytes of the weights."""
+        ...
+
+
+class TransformerOptions(TypedDict, total=False):
+    """What nodes leave for the layers of a model."""
+
+    optimized_attention_override: Hook
+    patches: dict[str, list[Hook]]
+    patches_replace: dict[str, dict[object, Hook]]
+    wrappers: dict[str, dict[str | None, list[Hook]]]
+    callbacks: dict[str, dict[str | None, list[Hook]]]
+
+
+class ModelOptions(TypedDict, total=False):
+    """`ModelPatcher.model_options`."""
+
+    transformer_options: TransformerOptions
+
+
+class CoreModel(Protocol):
+    """Core's `BaseModel`, which holds a transformer."""
+
+    diffusion_model: nn.Module
+    manual_cast_dtype: torch.dtype | None
+
+    def get_dtype(self) -> torch.dtype:
+        """Of the weights."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]: ...
+
+    def named_buffers(self) -> Iterable[tuple[str, Tensor]]: ...
+
+
+class Backup(Protocol):
+    """A weight as it was before it was patched on the device."""
+
+    weight: Tensor
+
+
+class Patcher(Managed[CoreModel], Protocol):
+    """A MODEL: core's ModelPatcher around a diffusion model."""
+
+    size: int
+    patches: dict[str, list[tuple[object, ...]]]
+    patches_uuid: object
+    backup: Mapping[str, Backup]
+    model_options: ModelOptions
+    object_patches: dict[str, object]
+    object_patches_backup: dict[str, object]
+    weight_wrapper_patches: dict[str, list[Hook]]
+    wrappers: dict[str, dict[str | None, list[Hook]]]
+    callbacks: dict[str, dict[str | None, list[Hook]]]
+    injections: dict[str, list[object]]
+    additional_models: dict[str, list[object]]
+    hook_patches: Iterable[object]
+    cached_patcher_init: tuple[object, ...] | None
+
+    def clone(self) -> "Patcher": ...
+
+    def deepclone_multigpu(self, new_load_device: torch.device) -> "Patcher":
+        """Raises RuntimeError when the model cannot be loaded once more."""
+        ...
+
+    def get_model_object(self, name: str) -> nn.Module: ...
+
+    def model_state_dict(self) -> dict[str, Tensor]: ...
+
+    def add_patches(self, patches: Mapping[str, object], strength_patch: float) -> Iterable[str]:
+        """Returns the names of the weights that will be patched."""
+        ...
+
+
+class Vae(Protocol):
+    """A VAE: core's, of whatever loader."""
+
+    device: torch.device
+    vae_dtype: torch.dtype
+
+    def get_sd(self) -> dict[str, Tensor]: ...
+
+
+class AudioEncoder(Protocol):
+    """An AUDIO_ENCODER: core's wav2vec2, or that of a bundle."""
+
+    def encode_audio(self, audio: Tensor, sample_rate: int) -> Mapping[str, object]:
+        """audio [1, C, S] -> among others "encoded_audio_all_layers": [1, frames, width] each, or None."""
+        ...
+
+
+class Video(Protocol):
+    """A VIDEO."""
+
+    def get_stream_source(self) -> str | BytesIO: ...
+
+    def save_to(self, path: str) -> object: ...
+
+
+class Trimmed(Protocol):
+    """A VIDEO of which a part may be meant."""
+
+    def get_active_trim_window(self) -> Sequence[float | Fraction]:
+        """Seconds of its beginning and of its length; zeros for the whole of it."""
+        ...
+
+
+class PromptNode(TypedDict, total=False):
+    """A node of a prompt."""
+
+    class_type: str
+    inputs: dict[str, object]
+    _meta: dict[str, str]
+
+
+Prompt = Mapping[str, PromptNode]
+"""The nodes of a prompt by id."""
+
+
+class Hidden(Protocol):
+    """What a node is told of its run beside its inputs."""
+
+    unique_id: str
+    """Of the node."""
+    prompt: Prompt
+    extra_pnginfo: Mapping[str, object] | None
+    """The workflow, for files."""

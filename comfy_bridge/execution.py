@@ -1,0 +1,209 @@
+"""DiT Sampler at work: picture, voice, prompt and plan become a lazy stream of latent blocks."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from liveavatar_runtime.planning.memory import CacheChoice
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.plan_request import PlanRequest
+from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest
+from liveavatar_runtime.spool.latent_stream import LatentStream, Run
+from liveavatar_runtime.spool.states import StateSettings
+
+from .attention_choice import ChosenAttention, choose_attention, patches_key
+from .avatar import AvatarLatents, AvatarModel
+from .cause_of_nan import cause_of_nan
+from .device_checks import check_compile, check_fp8, unknown_memory
+from .executor_choice import ChosenExecutor, choose_executor
+from .executors import executor_of
+from .model_fingerprint import numerics_of, weights_of
+from .notes import Notes
+from .progress import SamplingProgress, preparation, show_text, stop_if_interrupted
+from .prompt_input import read_prompt
+from .sampling_job import SamplingJob
+from .spool_folder import KEEP, NamedVideo, SpoolChoice, open_spool, state_settings
+from .vae import streaming_vae
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.sampling.prepare import Prepared
+    from liveavatar_runtime.sampling.video_key import Numerics
+    from liveavatar_runtime.spool.spool import Spool
+
+    from .comfy_types import Hidden, Vae
+
+READING = "Reading the weights of base_model once, to know its finished clips again"
+
+
+@dataclass(frozen=True, eq=False)
+class SamplerInputs:
+    """What is connected to DiT Sampler; `positive` and `image` as they come, from whatever node."""
+
+    model: AvatarModel
+    positive: object
+    vae: "Vae | None"
+    image: object
+    voice: "AvatarAudio"
+    plan: PlanRequest | ClipPlan
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """DiT Sampler's widgets: caches and order, attention and torch.compile, what is kept on the disk."""
+
+    caches: CacheChoice
+    attention: str
+    compile_layers: bool
+    spool: SpoolChoice
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Inputs that were read: picture [H, W, C] 0..1, encoded prompt [tokens, width], and the plan that fits both and
+    the voice."""
+
+    picture: Tensor
+    text: Tensor
+    plan: ClipPlan
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedJob:
+    """A job with what each of its runs needs; `numerics`: how it computes, for the key of its video."""
+
+    job: SamplingJob
+    executor: ChosenExecutor
+    attention: ChosenAttention
+    compile_layers: bool
+    prepared: "Prepared"
+    numerics: "Numerics"
+
+    def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, node_id: str) -> Run:
+        """Begin to sample a part of the plan; its steps and previews are shown on the node."""
+        executor = executor_of(replace(self.job, plan=part), self.executor, self.attention.kernel, self.compile_layers)
+        progress = SamplingProgress(node_id, part, self.job.vae.colours)
+        return executor.run(SamplingRequest(self.prepared.conditions, part, first, progress, keep_rings))
+
+
+def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> AvatarLatents:
+    """All that can be refused is refused here, and the picture is encoded; nothing is sampled yet.
+
+    Raises InputError for what was given, MachineError for what does not fit or is not installed.
+    """
+    work = _prepared_job(inputs, settings, hidden, notes)
+    kept, states = _opened_spool(work, inputs.voice, settings.spool, hidden, notes)
+    node_id = hidden.unique_id
+    stream = LatentStream(
+        work.job.plan,
+        work.prepared.priming,
+        lambda part, first, keep_rings: work.start(part, first, keep_rings, node_id),
+        kept,
+        states,
+        say=lambda news: show_text(node_id, news),
+        stop_if_interrupted=stop_if_interrupted,
+        cause_of_nan=lambda: cause_of_nan(work.job.model, work.numerics),
+    )
+    return AvatarLatents(stream, inputs.voice, inputs.model.workers)
+
+
+def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:
+    attention = _checked_attention(inputs.model, settings, notes)
+    sources = read_sources(inputs, notes)
+    job = SamplingJob(inputs.model, sources.plan, streaming_vae(inputs.vae))
+    executor = choose_executor(job, settings.caches)
+    prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
+    notes.tell(*executor.facts(job), *attention.facts)
+    numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
+    return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)
+
+
+def _checked_attention(model: AvatarModel, settings: SamplerSettings, notes: Notes) -> ChosenAttention:
+    """The attention kernel. Raises what `device_checks` raises for caches and compiling on the model's devices."""
+    devices = model.devices_here
+    check_fp8(settings.caches.kv_dtype, devices)
+    if settings.compile_layers:
+        check_compile(devices)
+    chosen = choose_attention(model, settings.attention, settings.compile_layers, devices)
+    notes.warn(*chosen.warnings, unknown_memory(devices))
+    return chosen
+
+
+def read_sources(inputs: SamplerInputs, notes: Notes) -> Sources:
+    """Before a VAE is loaded or a device measured; the notes say what was changed and what looks wrong."""
+    from liveavatar_runtime.media.faces import check_faces
+    from liveavatar_runtime.media.images import read_picture
+    from liveavatar_runtime.sampling.prepare import check_audio, check_text, check_voice
+
+    config = inputs.model.config
+    picture, changes = read_picture(inputs.image)
+    prompt = read_prompt(inputs.positive, config.text_len)
+    notes.warn(*changes, *prompt.warnings)
+    check_audio(inputs.voice, config)
+    check_text(prompt.text, config)
+    check_voice(inputs.voice)
+    plan = final_plan(inputs, picture, notes)
+    faces = check_faces(picture, plan.height, plan.width)
+    notes.warn(*faces.warnings)
+    notes.tell(faces.unchecked)
+    return Sources(picture, prompt.text, plan)
+
+
+def final_plan(inputs: SamplerInputs, picture: Tensor, notes: Notes) -> ClipPlan:
+    """The plan for the voice and the picture; the notes say what both make of it.
+
+    Raises InputError when the voice ends before the plan's segment, or no size fits the picture.
+    """
+    from liveavatar_runtime.planning.advice import length_advice
+    from liveavatar_runtime.planning.size_presets import unsuitable_size
+    from liveavatar_runtime.planning.sizes import size_notes
+    from liveavatar_runtime.sampling.plan_request import VoicedPlan
+
+    height, width = picture.shape[:2]
+    voiced = VoicedPlan.of(inputs.plan, inputs.voice)
+    plan = voiced.plan.fitted_to(height, width)
+    size_warnings, size_facts = size_notes(voiced.plan, height, width)
+    unsuitable = unsuitable_size(inputs.model.config, inputs.model.made_for, plan)
+    notes.warn(*voiced.warnings, *size_warnings, unsuitable)
+    notes.tell(*voiced.facts, size_of(plan), *size_facts)
+    if voiced.was_open:
+        # Clip Scheduler could not know how long it becomes.
+        notes.tell(*length_advice(plan))
+    return plan
+
+
+def size_of(plan: ClipPlan) -> str:
+    """The final size of the video, and of the segment if it is made in several."""
+    from liveavatar_runtime.texts import clips_text
+
+    text = f"{plan.width}x{plan.height}, {plan.num_clip} clips, {plan.frames} frames"
+    part = plan.segment
+    if len(part.clips) == plan.num_clip:
+        return text
+    return f"{text}; this segment: {clips_text(part.clips)}, {part.frames} frames"
+
+
+def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: str) -> "Prepared":
+    """The conditions, with the picture encoded by the VAE, which is loaded for it; its colours are known then too."""
+    from liveavatar_runtime.sampling.prepare import prepare
+
+    module, device = job.vae.on_device()
+    _ = job.vae.colours
+    encoding = preparation(node_id, "Encoding the picture")
+    of_vae = module, device, job.vae.dtype
+    return prepare(job.plan, job.model.config, sources.picture, sources.text, voice, *of_vae, progress=encoding)
+
+
+def _opened_spool(
+    work: PreparedJob, voice: "AvatarAudio", choice: SpoolChoice, hidden: "Hidden", notes: Notes
+) -> "tuple[Spool, StateSettings]":
+    """Where the video's clips are kept, and which states."""
+    job = work.job
+    reading = preparation(hidden.unique_id, READING)
+    weights = weights_of(job.model, reading) if choice.spool == KEEP else ""
+    states = state_settings(job, work.executor.placement, choice, notes)
+    spool, spool_notes = open_spool(NamedVideo(weights, work.prepared, voice), work.numerics, choice, states)
+    notes.warn(*spool_notes.warnings)
+    notes.tell(*spool_notes.facts)
+    return spool, states
