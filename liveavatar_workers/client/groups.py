@@ -21,7 +21,7 @@ from ..failures import Ended, describe
 from ..keys import CLIENTS_VARIABLE, KEY_VARIABLE, KeyPair
 from ..launcher_events import Failed, LauncherEvent, Listening
 from ..messages import DecoderAbout, ToComfyUI
-from ..wire.client import Client, NobodyListens
+from ..wire.client import CLOSED, Client, NobodyListens
 from ..wire.endpoint import ConnectionLost
 from .link import Link, Poll
 
@@ -32,6 +32,8 @@ WORKER = ("-m", "liveavatar_workers.rank.worker")
 DECODER_OPTION = "--vae"
 REASON_SECONDS = 6.0
 """How long to wait, after the workers fell silent, for the launcher to say why."""
+RANK_0_GONE = f"rank 0 ended without a word, as when it is killed, or is out of reach: {CLOSED}"
+"""Under torchrun: it stays until it has told what it knows."""
 START_SECONDS, LOAD_SECONDS, CONNECT_SECONDS = 120.0, 1800.0, 60.0
 
 
@@ -251,7 +253,8 @@ class RemoteWorkers:
 
     def failure(self, link: Link) -> MachineError:
         self.close()
-        return MachineError(describe(link.failures, {}, link.lost or "the connection was closed"))
+        why = link.lost or "the connection was closed"
+        return MachineError(describe(link.failures, {}, RANK_0_GONE if why == CLOSED else why))
 
     def close(self) -> None:
         _close_links(self._links)

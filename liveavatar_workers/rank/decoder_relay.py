@@ -24,7 +24,7 @@ class DecoderRelay:
     """Waits for the rank that decodes, which connects when it has loaded its VAE; `host`: rank 0's own address."""
 
     def __init__(self, rank: Rank, desk: Desk, host: str, pair: KeyPair) -> None:
-        self._rank, self._desk = rank, desk
+        self._rank = rank
         self._session: Session | None = None
         connected = threading.Event()
 
@@ -46,7 +46,4 @@ class DecoderRelay:
     def _lost(self) -> None:
         about = self.about
         text = f"rank {about.rank} ({about.where}), which decodes, is lost: the connection was closed"
-        failure = self._rank.failed(text, consequence=True)
-        # At once: torchrun is about to end this rank as well.
-        self._desk.tell(failure)
-        self._rank.post(failure)
+        self._rank.post(self._rank.failed(text, consequence=True))

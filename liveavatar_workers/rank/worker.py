@@ -36,6 +36,7 @@ from .cache_bytes import parameter_bytes
 from .decoder_rank import serve_decoder
 from .decoder_relay import DecoderRelay
 from .desk import Desk
+from .end_signal import EndSignal
 from .interfaces import use_interface
 from .parent import die_with_parent, when_input_ends
 from .pipeline_worker import PipelinePart
@@ -92,7 +93,9 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
         desk = open_desk(options, rank)
         if desk and options.store_port is None:
             print(start_text(options, card), file=sys.stderr, flush=True)
-        Watch(rank, desk.tell if desk else print).start()
+        # The launcher knows how ranks end; torchrun does not tell.
+        end_signal = EndSignal() if options.store_port is None else None
+        Watch(rank, desk.tell if desk else print, end_signal).start()
         watched = True
         rank.join(options.join_timeout)
         if rank.decodes:

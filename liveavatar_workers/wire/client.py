@@ -20,6 +20,7 @@ SILENCE_SECONDS = 8.0
 NEVER_MS = 24 * 3600 * 1000
 """Until a new connection is tried; the socket is closed long before. With none at all (-1) ZeroMQ would throw away what
 has come and is not read yet when a connection ends, and the last words are why."""
+CLOSED = "the other side closed the connection"
 CONNECTION_EVENTS = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -144,7 +145,7 @@ class Client(Endpoint):
         event, _ = event_of(socket)
         if event == zmq.EVENT_DISCONNECTED:
             self._receive_rest()
-            self.lose("the other side closed the connection")
+            self.lose(CLOSED)
 
     def _receive_rest(self) -> None:
         """What came before the end; its last words are why it ends."""
