@@ -188,6 +188,8 @@ def weights_alone(bench: Bench) -> None:
         with bench.watched() as peak:
             model = model_of(bench, weights)
         held = sum(p.numel() * p.element_size() for p in model.parameters())
+        # Otherwise it would be there while the next one is made.
+        del model
         bench.record.row(
             "Weights",
             weights=weights,

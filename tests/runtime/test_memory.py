@@ -59,7 +59,7 @@ def test_a_24_gib_card_keeps_the_caches_in_ram_and_streams_weights_once_a_block(
     machine = Machine(device=24 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
     chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
     assert chosen == Placement("ram", "model", True)
-    assert ram_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) / GIB == pytest.approx(38.2, abs=0.5)
+    assert ram_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) / GIB == pytest.approx(39.9, abs=0.5)
     sequential = replace(chosen, batched=False)
     assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) < moved_bytes(
         WAN_S2V_14B, PLAN, torch.bfloat16, machine, sequential
@@ -102,7 +102,7 @@ def test_a_machine_that_is_too_small_is_told_what_helps():
         choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
     with pytest.raises(MachineError, match="kv_cache ram"):
         choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine, kv_cache="device")
-    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, replace(machine, ram=22 * GIB), kv_dtype="fp8")
+    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, replace(machine, ram=23 * GIB), kv_dtype="fp8")
 
 
 def test_batching_needs_more_memory_for_activations():
