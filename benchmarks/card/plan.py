@@ -50,6 +50,12 @@ def _where() -> tuple[Step, ...]:
     return STEPS
 
 
+def _forms() -> tuple[Step, ...]:
+    from .forms import STEPS
+
+    return STEPS
+
+
 def _more() -> tuple[Step, ...]:
     from .fast import MORE
 
@@ -72,6 +78,7 @@ PARTS = (
     Part("fits", 0.25, _fits),
     Part("fast", 0.35, _fast),
     Part("where", 0.12, _where),
+    Part("forms", 0.08, _forms),
     Part("others", 0.25, _others),
     Part("more", 1.0, _more),
 )
