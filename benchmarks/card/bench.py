@@ -68,6 +68,10 @@ class Bench:
         """Bytes of tensors on the card; 0 on a processor."""
         return torch.cuda.memory_allocated(self.device) if self.on_card else 0
 
+    def held(self) -> int:
+        """Bytes that PyTorch's allocator holds on the card, those of freed tensors included; 0 on a processor."""
+        return torch.cuda.memory_reserved(self.device) if self.on_card else 0
+
     def total_memory(self) -> int:
         """Bytes of the card; of a processor, what a tiny run takes as its card."""
         return torch.cuda.get_device_properties(self.device).total_memory if self.on_card else 80 * GIB

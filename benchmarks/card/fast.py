@@ -233,8 +233,7 @@ def free_share(bench: Bench) -> None:
         bench.record.skip("a processor's memory is the system's")
         return
     free, total = torch.cuda.mem_get_info(bench.device)
-    used = bench.allocated()
-    bench.record.compare("bytes that a program can fill", usable(bench) / GIB, (free + used) / GIB, "GiB")
+    bench.record.compare("bytes that a program can fill", usable(bench) / GIB, (free + bench.held()) / GIB, "GiB")
     bench.record.fact("memory in all, GiB", total / GIB)
 
 

@@ -38,7 +38,9 @@ def tell(bench: Bench) -> None:
         record.fact(package, _version(package))
     if bench.on_card:
         properties = torch.cuda.get_device_properties(bench.device)
-        record.fact("driver", _driver())
+        driver, _, clocks = _driver().partition(", ")
+        record.fact("driver", driver)
+        record.fact("clock, highest clock, limit of power", clocks)
         record.fact("multiprocessors", properties.multi_processor_count)
         record.fact("compute capability", f"{properties.major}.{properties.minor}")
 
