@@ -60,10 +60,12 @@ class AvatarSpools(io.ComfyNode):
 
 def report(spools: SpoolStore, action: str, unused_days: float) -> str:
     """Do it, and say what is there now."""
-    gone = spools.clear(unused_days * DAY_SECONDS) if action == CLEAR else []
+    refused: list[str] = []
+    gone = spools.clear(unused_days * DAY_SECONDS, refused.append) if action == CLEAR else []
     lines = [f"Cleared {len(gone)}: {gib(sum(info.size for info in gone))}"] if action == CLEAR else []
     left = spools.spools()
     if action == CLEAR and not unused_days and left:
         lines.append(f"{len(left)} could not be cleared: they are in use, or the system refuses")
+    lines += refused
     lines.append(f"{len(left)} spools, {gib(sum(info.size for info in left))} in {spools.root}")
     return "\n".join([*lines, *map(str, left)])

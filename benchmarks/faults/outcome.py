@@ -152,14 +152,12 @@ def could_remove(outcome: Outcome) -> bool:
 
 def forgiven(scenario: Scenario, outcome: Outcome, expected: Found) -> Found:
     """What is asked for of the run itself: a clip that cannot be read is made again, where a video goes on almost,
-    not exactly, as a slightly other one; what cannot be removed is listed as left."""
+    not exactly, as a slightly other one."""
     site = outcome.site
     unread = site is not None and site.function in ("open", "read") and OF_SPOOL.search(site.file)
     optional = set()
     if not scenario.exact and (unread or outcome.mode == shim.GONE):
         optional.add("kept")
-    if scenario.removes and not could_remove(outcome):
-        optional.add("left")
     value = {name: found for name, found in expected.value.items() if name not in optional}
     return Found(value, expected.files, expected.video)
 

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,10 @@ MARGIN_BYTES = 2**28
 
 DAY = 86400.0
 _KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def _nobody(text: str) -> None:
+    """Is told."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,15 @@ class SpoolStore:
         infos = [self._info(self.root / name) for name in self._names()]
         return sorted((info for info in infos if info), key=lambda info: -info.last_use(now))
 
-    def clear(self, older_than: float = 0.0) -> list[SpoolInfo]:
-        """Remove the spools that were not used for so many seconds, except those in use; returns what is gone."""
+    def clear(self, older_than: float = 0.0, refused: Callable[[str], None] = _nobody) -> list[SpoolInfo]:
+        """Remove the spools that were not used for so many seconds, except those in use; returns what is gone.
+
+        `refused` is told, a sentence for the user each, what the system does not let go.
+        """
         now = time.time()
         self.remove_left_locks()
-        return [info for info in self.spools() if info.unused_for(now) >= older_than and self._remove(info.key)]
+        old = [info for info in self.spools() if info.unused_for(now) >= older_than]
+        return [info for info in old if self._remove(info.key, refused)]
 
     def make_room(self, key: str, needed: int, budget: int) -> list[SpoolInfo]:
         """Remove the longest unused spools until all, with `needed` more bytes, keep within `budget` bytes.
@@ -145,19 +153,25 @@ class SpoolStore:
             about=spool_about.read_about(folder),
         )
 
-    def _remove(self, key: str) -> bool:
-        """False when a prompt is using it, or the system refuses."""
+    def _remove(self, key: str, refused: Callable[[str], None] = _nobody) -> bool:
+        """False when a prompt is using it, or the system refuses, which `refused` is told."""
         folder, lock = self.root / key, LockFile(self.root / f"{key}.lock")
-        with suppress(OSError):
+        errors: list[BaseException] = []
+        try:
             if not lock.acquire():
                 return False
             if folder.is_dir() and not folder.is_symlink():
                 # What is refused stays, and all else goes.
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, onerror=lambda function, path, error: errors.append(error[1]))
             else:
                 folder.unlink(missing_ok=True)
+        except OSError as error:
+            errors.append(error)
         lock.release()
-        return not os.path.lexists(folder)
+        gone = not os.path.lexists(folder)
+        if errors and not gone:
+            refused(f"{folder} could not be removed: {reason_of(errors[0])}. {what_to_do(errors[0])}")
+        return gone
 
     def remove_left_locks(self) -> None:
         """Remove those that nobody holds: whoever was killed while he held one has left it."""

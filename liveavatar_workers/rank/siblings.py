@@ -12,12 +12,7 @@ def own_process() -> str:
 
 
 def has_ended(process: str) -> bool:
-    """Whether a process that this one's parent started is gone; False for others, of which it cannot be known."""
+    """Whether a process that this one's parent started is gone, and the parent knows it; False for others, of which
+    it cannot be known."""
     parent, number, host = process.split(maxsplit=2)
-    if (int(parent), host) != (os.getppid(), socket.gethostname()):
-        return False
-    try:
-        sibling = psutil.Process(int(number))
-        return sibling.ppid() != os.getppid() or sibling.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return (int(parent), host) == (os.getppid(), socket.gethostname()) and not psutil.pid_exists(int(number))

@@ -59,6 +59,27 @@ def test_clearing_leaves_what_is_in_use(store):
     assert [info.key for info in store.clear()] == ["a"] and keys(store) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no limit that can be set")
+def test_what_the_system_does_not_let_go_is_told(store):
+    import resource
+
+    before, told = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    with open(os.devnull) as file:
+        free = file.fileno()
+    # Enough for the lock of a spool, but not for a look into its folder as well.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))
+    try:
+        assert store.clear(refused=told.append) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(told) == 3 and sorted(keys(store)) == ["a", "b", "c"]
+    assert told[0] == (
+        f"{store.root / 'c'} could not be removed: Too many open files. Allow ComfyUI more open files (ulimit -n), or "
+        "restart it, then run again."
+    )
+    assert len(store.clear(refused=told.append)) == 3 and len(told) == 3
+
+
 def test_the_longest_unused_go_first_when_the_budget_is_full(store):
     sizes = {info.key: info.size for info in store.spools()}
     total = sum(sizes.values())
