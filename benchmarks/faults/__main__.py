@@ -13,6 +13,7 @@ write a file, all of which must be found.
 import argparse
 import os
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -30,6 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "runtime")]
 
 from benchmarks.faults.shim import FAIL, POWER, TORN, NoCompiler, Shim, build_shim  # noqa: E402
+
+CHUNK = 25
+"""Faults after which a job writes what it has found."""
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -63,20 +67,40 @@ def main() -> None:
         environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.faults", *sys.argv[1:], "--folder", name, "--share"]
         jobs = [subprocess.Popen([*command, str(n)], env=environment, cwd=ROOT) for n in range(options.jobs)]
-        ended = [job.wait() for job in jobs]
-        if any(ended):
+        while any(job.poll() is None for job in jobs):
+            time.sleep(1)
+            if options.table is not None:
+                write_table(options.table, read_reports(folder), begin)
+        if any(job.returncode for job in jobs):
             sys.exit("a job did not come to its end")
         if options.list:
             return
-        reports = [pickle.loads((folder / f"report-{n}").read_bytes()) for n in range(options.jobs)]
-    tried = [one for report in reports for one in report.tried]
-    report = replace(reports[0], tried=tried, seconds=time.monotonic() - begin)
+        reports = read_reports(folder)
+    report = together(reports, begin)
     print(report.findings())
     print(report.summary)
     if options.table is not None:
-        options.table.write_text(f"{report.table()}\n\n{report.summary}\n")
+        write_table(options.table, reports, begin)
     wrong = unexpected(report) if options.defects else report.failed
     sys.exit(bool(wrong))
+
+
+def read_reports(folder: Path) -> "list[Report]":
+    """What jobs have written until now."""
+    return [pickle.loads(file.read_bytes()) for file in sorted(folder.glob("report-*"))]
+
+
+def together(reports: "list[Report]", begin: float) -> "Report":
+    tried = [one for report in reports for one in report.tried]
+    return replace(reports[0], tried=tried, seconds=time.monotonic() - begin)
+
+
+def write_table(file: Path, reports: "list[Report]", begin: float) -> None:
+    """Also while the jobs go on, so that what they have found is kept whatever happens to them."""
+    if reports:
+        report = together(reports, begin)
+        findings = f"\n```\n{report.findings()}\n```\n" if report.failed else ""
+        file.write_text(f"{report.table()}\n\n{report.summary}\n{findings}")
 
 
 def unexpected(report: "Report") -> list[str]:
@@ -122,13 +146,24 @@ def run_share(options: argparse.Namespace) -> None:
     faults = [fault for fault in faults if re.search(options.match, str(fault))]
     places = Counter(name for name, _ in sites(calls))
     print(f"{sum(map(len, calls.values()))} calls at {places.total()} call sites, {len(faults)} faults", flush=True)
-    tried = []
-    for fault in [] if options.list else faults[options.share :: options.jobs]:
+    if options.list:
+        return
+    # In an order by chance, so that a part of all is one of every scenario.
+    random.Random(0).shuffle(faults)
+    report = Report({name: len(made) for name, made in calls.items()}, dict(places), len(faults), [], 0)
+    for number, fault in enumerate(faults[options.share :: options.jobs], 1):
         hit, problems = laboratory.inject(scenarios[fault.scenario], fault)
-        tried.append(Tried(fault, hit, tuple(problems)))
-    counted = {name: len(made) for name, made in calls.items()}
-    report = Report(counted, dict(places), tried, time.monotonic() - begin)
-    (options.folder / f"report-{options.share}").write_bytes(pickle.dumps(report))
+        report.tried.append(Tried(fault, hit, tuple(problems)))
+        if number % CHUNK == 0:
+            write_report(options, report, begin)
+    write_report(options, report, begin)
+
+
+def write_report(options: argparse.Namespace, report: "Report", begin: float) -> None:
+    """What this job has found until now, in one step."""
+    unfinished = options.folder / f"unfinished-{options.share}"
+    unfinished.write_bytes(pickle.dumps(replace(report, seconds=time.monotonic() - begin)))
+    unfinished.replace(options.folder / f"report-{options.share}")
 
 
 if __name__ == "__main__":

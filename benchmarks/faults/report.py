@@ -1,7 +1,7 @@
 """What a campaign found, in numbers and in words."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import shim
@@ -20,11 +20,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class Report:
-    """`calls`, `sites`: of the scenarios undisturbed."""
+    """`calls`, `sites`: of the scenarios undisturbed; `chosen`: faults to be tried."""
 
     calls: dict[str, int]
     sites: dict[str, int]
-    tried: Sequence[Tried]
+    chosen: int
+    tried: list[Tried]
     seconds: float
 
     @property
@@ -35,8 +36,9 @@ class Report:
     def summary(self) -> str:
         met = {(tried.fault.scenario, tried.hit) for tried in self.tried if tried.hit is not None}
         missed = sum(tried.hit is None for tried in self.tried)
+        faults = f"{len(self.tried)}{f' of {self.chosen}' if len(self.tried) < self.chosen else ''} faults"
         return (
-            f"{sum(self.calls.values())} calls at {sum(self.sites.values())} call sites; {len(self.tried)} faults, "
+            f"{sum(self.calls.values())} calls at {sum(self.sites.values())} call sites; {faults}, "
             f"{missed} of them not come to, at {len(met)} call sites: {len(self.failed)} failures; "
             f"{self.seconds:.0f} s"
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
-PROJECT = re.compile(r"/(liveavatar_runtime|nodes|benchmarks/faults)/(.+)\.py$")
+PROJECT = re.compile(r"/(liveavatar_runtime|comfy_bridge|nodes|benchmarks/faults)/(.+)\.py$")
 RANDOM = re.compile(
     r"(?<=/liveavatar-spool-)\w+|(?<=/liveavatar-features-)\w+|(?<=/liveavatar-)[a-z0-9_]{8}\b|(?<=/\.tmp)\w+"
     r"|(?<=/tmp)[a-z0-9_]{8}(?=\.)|(?<=/)[0-9a-f]{20,}"
