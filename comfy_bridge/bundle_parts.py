@@ -1,8 +1,7 @@
 """VAE and audio encoder of a bundle, as the objects that ComfyUI's own loaders give."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import comfy.model_management
 import comfy.sd
@@ -12,13 +11,16 @@ from torch import Tensor
 from liveavatar_runtime.checkpoint.bundle import Bundle
 from liveavatar_runtime.errors import CheckpointError
 
+from .comfy_types import EncodedAudio, Vae
 from .folders import maps_files
 from .memory import load_on_device, patcher_for
+from .progress import Advance
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder
 
 
-def load_bundle_vae(bundle: Bundle) -> Any:
+def load_bundle_vae(bundle: Bundle) -> Vae | None:
     """A comfy.sd.VAE; None when the bundle has none. Raises CheckpointError when it is no complete Wan 2.1 VAE."""
     if bundle.vae is None:
         return None
@@ -32,7 +34,7 @@ def load_bundle_vae(bundle: Bundle) -> Any:
         load_wan_vae(tensors)
         vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
         vae.throw_exception_if_invalid()
-    return vae
+    return cast(Vae, vae)
 
 
 def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
@@ -56,17 +58,17 @@ def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
 class BundleAudioEncoder:
     """An AUDIO_ENCODER with the interface of ComfyUI's own, around the runtime's wav2vec2."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: "Wav2Vec2Encoder") -> None:
         management = comfy.model_management
         self.module = module
         self.patcher = patcher_for(module, management.text_encoder_device(), management.text_encoder_offload_device())
 
-    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Progress, folder: Path) -> Tensor:
+    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Advance, folder: Path) -> Tensor:
         """waveform [C, S] -> all hidden states [layers + 1, frames, width] on the CPU, at one level."""
         load_on_device(self.patcher)
         return self.module.encode_long(waveform, sample_rate, progress=progress, folder=folder)
 
-    def encode_audio(self, audio: Tensor, sample_rate: int) -> dict[str, Any]:
+    def encode_audio(self, audio: Tensor, sample_rate: int) -> EncodedAudio:
         """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""
         load_on_device(self.patcher)
         samples, rate = self.module.prepare(audio[0], sample_rate)

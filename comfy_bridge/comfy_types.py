@@ -61,6 +61,36 @@ class CoreModel(Protocol):
     def named_buffers(self) -> Iterable[tuple[str, Tensor]]: ...
 
 
+class S2VTree(Protocol):
+    """Core's `WanModel_S2V`, as far as it tells its sizes."""
+
+    casual_audio_encoder: "S2VAudioEncoder"
+    audio_injector: "S2VAudioInjector"
+    cond_encoder: nn.Conv3d
+    patch_size: Sequence[int]
+
+
+class S2VAudioEncoder(Protocol):
+    weights: Tensor
+    """[1, layers, 1, 1]: of each of wav2vec2's."""
+    encoder: "S2VMotionEncoder"
+
+
+class S2VMotionEncoder(Protocol):
+    num_heads: int
+
+    @property
+    def conv1_local(self) -> "CausalConv": ...
+
+
+class CausalConv(Protocol):
+    conv: nn.Conv1d
+
+
+class S2VAudioInjector(Protocol):
+    injected_block_id: Mapping[int, int]
+
+
 class Backup(Protocol):
     """A weight as it was before it was patched on the device."""
 
@@ -112,9 +142,17 @@ class Vae(Protocol):
 class AudioEncoder(Protocol):
     """An AUDIO_ENCODER: core's wav2vec2, or that of a bundle."""
 
-    def encode_audio(self, audio: Tensor, sample_rate: int) -> Mapping[str, object]:
-        """audio [1, C, S] -> among others "encoded_audio_all_layers": [1, frames, width] each, or None."""
+    def encode_audio(self, audio: Tensor, sample_rate: int) -> "EncodedAudio":
+        """audio [1, C, S]"""
         ...
+
+
+class EncodedAudio(TypedDict):
+    """[1, frames, width]: the last hidden state and, if the encoder gives them, all; samples at 16 kHz."""
+
+    encoded_audio: Tensor
+    encoded_audio_all_layers: Sequence[Tensor] | None
+    audio_samples: int
 
 
 class Video(Protocol):
@@ -133,11 +171,15 @@ class Trimmed(Protocol):
         ...
 
 
-class PromptNode(TypedDict, total=False):
-    """A node of a prompt."""
-
+class NodeInputs(TypedDict):
     class_type: str
     inputs: dict[str, object]
+    """Values of widgets, and links as [node, output]."""
+
+
+class PromptNode(NodeInputs, total=False):
+    """A node of a prompt."""
+
     _meta: dict[str, str]
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import comfy.lora
 import comfy.model_patcher
@@ -22,8 +22,10 @@ from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import CheckpointError
 
 from .avatar import AvatarModel
-from .core_weights import CoreWeights, Progress, Tell, empty_weights, fill_weights
+from .comfy_types import Patcher, S2VTree
+from .core_weights import CoreWeights, Tell, empty_weights, fill_weights
 from .folders import maps_files
+from .progress import Advance
 
 if TYPE_CHECKING:
     from liveavatar_runtime.checkpoint.lora import FittedLora
@@ -49,9 +51,9 @@ def load_with_core(
     path: Path,
     loras: Sequence[tuple[Path, float]],
     precision: torch.dtype | str | None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     tell: Tell | None = None,
-) -> Any:
+) -> Patcher:
     """A ModelPatcher of the transformer in a file or folder, with LoRAs of (path, strength).
 
     `precision` None lets core choose for the device, AS_IN_FILE keeps the stored format. Layers of quantised files
@@ -66,9 +68,9 @@ def _load(
     path: Path,
     precision: torch.dtype | str | None,
     disable_dynamic: bool = False,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     tell: Tell | None = None,
-) -> Any:
+) -> Patcher:
     from liveavatar_runtime.checkpoint.detect import config_beside, detect_config, expected_shapes
 
     checkpoint = open_checkpoint(path, _read_with_core, mapped=maps_files())
@@ -87,17 +89,18 @@ def _load(
     if weights.kept and precision not in PLAIN:
         precision = None
     with empty_weights() if fill else nullcontext():
-        patcher: Any = comfy.sd.load_diffusion_model_state_dict(
+        loaded = comfy.sd.load_diffusion_model_state_dict(
             tensors,
             model_options={} if precision is None else {"dtype": precision},
             # The formats of quantised layers stand in the tensors now.
             metadata={**checkpoint.metadata, QUANTISATION_HEADER: json.dumps({"layers": {}}), "config": declared},
             disable_dynamic=disable_dynamic,
         )
-    if patcher is None:
+    if loaded is None:
         raise CheckpointError(
             f"this ComfyUI does not know the model in {path}; it needs Wan2.2-S2V support, so update ComfyUI"
         )
+    patcher = cast(Patcher, loaded)
     if fill and not fill_weights(patcher.model.diffusion_model, weights.plain, precision is None, progress, tell):
         # What the file holds can stay in it, but not what core would convert it to.
         return _load(path, AS_IN_FILE, disable_dynamic, progress, tell)
@@ -117,7 +120,7 @@ def _streams(disable_dynamic: bool) -> bool:
     return not disable_dynamic and comfy.model_patcher.CoreModelPatcher is not comfy.model_patcher.ModelPatcher
 
 
-def with_loras(patcher: Any, loras: Sequence[tuple[Path, float]]) -> tuple[Any, list["FittedLora"]]:
+def with_loras(patcher: Patcher, loras: Sequence[tuple[Path, float]]) -> tuple[Patcher, list["FittedLora"]]:
     """A clone of the patcher with the patches of LoRAs, and what of each is applied.
 
     Raises CheckpointError when a file cannot be read, or nothing in it fits.
@@ -129,7 +132,7 @@ def with_loras(patcher: Any, loras: Sequence[tuple[Path, float]]) -> tuple[Any, 
     return patcher, applied
 
 
-def _with_lora(patcher: Any, path: Path, strength: float) -> tuple[Any, "FittedLora"]:
+def _with_lora(patcher: Patcher, path: Path, strength: float) -> tuple[Patcher, "FittedLora"]:
     from liveavatar_runtime.checkpoint.detect import expected_shapes
     from liveavatar_runtime.checkpoint.lora import CORE_PREFIX, fit_lora, open_lora
 
@@ -146,32 +149,32 @@ def _with_lora(patcher: Any, path: Path, strength: float) -> tuple[Any, "FittedL
     return patched, fitted
 
 
-def adopt(patcher: Any) -> AvatarModel:
+def adopt(patcher: Patcher) -> AvatarModel:
     """A MODEL as a Live Avatar model. Raises CheckpointError when it is of another architecture."""
     tree = tree_of(patcher)
     if not hasattr(tree, "casual_audio_encoder") or not hasattr(tree, "frame_packer"):
         raise CheckpointError(
             f"the connected model is {type(tree).__name__}, which has no audio encoder; connect a Wan2.2-S2V-14B model"
         )
-    return AvatarModel(patcher, config_of(tree), compute_dtype(patcher))
+    return AvatarModel(patcher, config_of(cast(S2VTree, tree)), compute_dtype(patcher))
 
 
-def tree_of(patcher: Any) -> torch.nn.Module:
+def tree_of(patcher: Patcher) -> torch.nn.Module:
     """The module tree of a MODEL; of one that a node compiled as a whole, what was compiled."""
     tree = patcher.get_model_object("diffusion_model")
     return getattr(tree, "_orig_mod", tree)
 
 
-def compute_dtype(patcher: Any) -> torch.dtype:
+def compute_dtype(patcher: Patcher) -> torch.dtype:
     """What a MODEL computes in. Clones share one model, on which the one that was used last has left its own dtype."""
     shared, name = patcher.model, "manual_cast_dtype"
     own = patcher.object_patches_backup.get(name, shared.manual_cast_dtype)
-    return patcher.object_patches.get(name) or own or shared.get_dtype()
+    return cast(torch.dtype, patcher.object_patches.get(name) or own or shared.get_dtype())
 
 
-def config_of(tree: Any) -> AvatarConfig:
+def config_of(tree: S2VTree) -> AvatarConfig:
     """Sizes of core's WanModel_S2V."""
-    encoder = tree.casual_audio_encoder
+    encoder, (frames, rows, columns) = tree.casual_audio_encoder, tree.patch_size
     same = ("dim", "ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim", "text_dim", "text_len", "freq_dim", "eps")
     return AvatarConfig(
         **{name: getattr(tree, name) for name in same},
@@ -180,5 +183,5 @@ def config_of(tree: Any) -> AvatarConfig:
         audio_layers=encoder.weights.shape[1],
         num_audio_token=encoder.encoder.num_heads,
         cond_dim=tree.cond_encoder.in_channels,
-        patch_size=tuple(tree.patch_size),
+        patch_size=(frames, rows, columns),
     )

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import comfy.model_management
 import comfy.quant_ops
@@ -31,13 +30,13 @@ from liveavatar_runtime.checkpoint.weights import PlainWeights, Shape
 from liveavatar_runtime.errors import CheckpointError, MemoryShortage
 from liveavatar_runtime.system_memory import available_memory, gib, stay_on_disk, too_little
 
+from .progress import Advance
+
 EMBEDDINGS = ("trainable_cond_mask",)
 """Layers with two axes that are no products; core looks up rows of them in fewer formats."""
 FULL_PRECISION = "full_precision_matrix_mult"
 E5M2 = "float8_e5m2"
 
-Progress = Callable[[int, int], None]
-"""Called with tensors done and tensors in all, where the weights are read here and not by core."""
 Tell = Callable[[str], None]
 """Called with a sentence for the user."""
 
@@ -101,7 +100,7 @@ class CoreWeights:
 
     def _entries(self, name: str, layer: QuantisedLayer) -> dict[str, Tensor]:
         stored, weight = self.checkpoint.tensors, self.checkpoint.tensors[f"{name}.weight"]
-        note: dict[str, Any] = {**layer.note, "format": layer.format}
+        note: dict[str, object] = {**layer.note, "format": layer.format}
         if layer.format == E5M2:
             # No GPU multiplies two e5m2 matrices, and to round what is multiplied with the weights to e5m2 costs more
             # than the weights themselves lost.
@@ -119,7 +118,7 @@ class CoreWeights:
         return entries | {name + end: stored[name + end] for end in NVFP4_SCALES if name + end in stored}
 
 
-def _as_bytes(note: Mapping[str, Any]) -> Tensor:
+def _as_bytes(note: Mapping[str, object]) -> Tensor:
     return torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
 
 
@@ -152,9 +151,10 @@ def empty_weights() -> Iterator[None]:
 
 
 def fill_weights(
-    tree: torch.nn.Module, weights: PlainWeights, may_retry: bool, progress: Progress | None, tell: Tell | None
+    tree: torch.nn.Module, weights: PlainWeights, may_retry: bool, progress: Advance | None, tell: Tell | None
 ) -> bool:
-    """Put the weights into core's modules one by one: never more than one of them is in memory twice.
+    """Put the weights into core's modules one by one: never more than one of them is in memory twice. `progress` is
+    called with tensors done and tensors in all.
 
     Where they do not fit into memory, they become views of the mapped file, as far as they have its dtype. False when
     that is not enough and the caller may retry with the file's own dtype; MemoryShortage when it may not.

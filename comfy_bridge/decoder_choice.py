@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from liveavatar_runtime.errors import InputError
@@ -14,6 +15,7 @@ from .vae import StreamingVAE
 if TYPE_CHECKING:
     from liveavatar_runtime.online_video import Decoder
     from liveavatar_runtime.vae.online_decoder import VideoStart
+    from liveavatar_workers.client.groups import Workers
     from liveavatar_workers.messages import DecoderAbout
 
 AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
@@ -22,13 +24,19 @@ DECODERS = (AUTO, COMFYUI, WORKERS)
 _KEYS: "WeakKeyDictionary[StreamingVAE, str]" = WeakKeyDictionary()
 
 
-def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tuple[Any, str]:
-    """The workers that are to decode, or None for ComfyUI; and what the user is told about it.
+@dataclass(frozen=True, eq=False)
+class DecoderChoice:
+    """ComfyUI's VAE, or with `workers` theirs, which is the same; and what the user is told about it."""
 
-    Raises InputError when `choice` is "workers" and they have no VAE, or another one.
-    """
+    vae: StreamingVAE
+    workers: "Workers | None" = None
+    told: str = ""
+
+
+def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> DecoderChoice:
+    """Raises InputError when `choice` is "workers" and they have no VAE, or another one."""
     if choice == COMFYUI or (choice == AUTO and latents.workers is None):
-        return None, ""
+        return DecoderChoice(vae)
     if latents.workers is None:
         raise InputError(
             "decoder is workers, but the latents come from a model in this ComfyUI; set decoder to auto, or workers in "
@@ -37,24 +45,24 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> tu
     stream = latents.stream
     # A finished video needs no workers, so nobody waits for some that are gone.
     needed = choice == WORKERS or stream.finished_clips < len(stream.segment.clips)
-    facts = latents.workers.decoder(stop_if_interrupted, needed)
-    reason = refusal(facts, vae)
-    if facts is not None and not reason:
-        return latents.workers, f"Decoded by rank {facts.rank} of the workers ({facts.where})"
+    about = latents.workers.decoder(stop_if_interrupted, needed)
+    reason = refusal(about, vae)
+    if about is not None and not reason:
+        return DecoderChoice(vae, latents.workers, f"Decoded by rank {about.rank} of the workers ({about.where})")
     if choice == WORKERS:
         raise InputError(f"decoder is workers, but {reason}; or set decoder to auto or comfyui")
-    return None, f"Decoded by ComfyUI: {reason}" if facts is not None else ""
+    return DecoderChoice(vae, told=f"Decoded by ComfyUI: {reason}" if about is not None else "")
 
 
-def refusal(facts: "DecoderAbout | None", vae: StreamingVAE) -> str:
+def refusal(about: "DecoderAbout | None", vae: StreamingVAE) -> str:
     """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
     from liveavatar_runtime.dtypes import dtype_name
 
-    if facts is None:
+    if about is None:
         return "these workers have no VAE; start them with --vae and one more rank"
-    if facts.keys.get(dtype_name(vae.dtype)) == key_of(vae):
+    if about.keys.get(dtype_name(vae.dtype)) == key_of(vae):
         return ""
-    return f"rank {facts.rank} of the workers ({facts.where}) holds another VAE; give both sides the same file"
+    return f"rank {about.rank} of the workers ({about.where}) holds another VAE; give both sides the same file"
 
 
 def key_of(vae: StreamingVAE) -> str:
@@ -68,14 +76,15 @@ def key_of(vae: StreamingVAE) -> str:
 
 @contextmanager
 def open_decoder(
-    vae: StreamingVAE, workers: Any, latents: AvatarLatents, start: "VideoStart | None", node_id: str
+    chosen: DecoderChoice, latents: AvatarLatents, start: "VideoStart | None", node_id: str
 ) -> "Iterator[Decoder]":
-    """What decodes the stream's blocks, primed, with progress on the node; with `workers` no VAE is loaded here."""
+    """What decodes the stream's blocks, primed, with progress on the node; for workers no VAE is loaded here."""
+    vae = chosen.vae
     priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)
-    if workers is not None:
+    if chosen.workers is not None:
         from liveavatar_workers.client.decoder import RemoteDecoder
 
-        with closing(RemoteDecoder(workers, priming, start, vae.dtype, stop_if_interrupted)) as decoder:
+        with closing(RemoteDecoder(chosen.workers, priming, start, vae.dtype, stop_if_interrupted)) as decoder:
             yield decoder
         return
     from liveavatar_runtime.vae.online_decoder import OnlineDecoder

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from liveavatar_runtime.config import AvatarConfig
 
@@ -13,6 +13,8 @@ from .notes import Notes
 
 if TYPE_CHECKING:
     from liveavatar_runtime.checkpoint.lora import FittedLora
+
+    from .comfy_types import Patcher
 
 LIVE_AVATAR_NAME = re.compile(r"live[\W_]*avatar", re.IGNORECASE)
 """In the name of a file whose weights have the LoRA merged in; nothing else in it tells."""
@@ -37,7 +39,20 @@ def tell_loras(notes: Notes, loras: Sequence[tuple[Path, float]], fitted: Sequen
         notes.tell(one.describe(strength))
 
 
-def changed_weights(patcher: Any, loras: Sequence[tuple[Path, float]], fitted: Sequence["FittedLora"]) -> set[str]:
+def ignored_loras(loras: Sequence[tuple[Path, float]], own: Path | None) -> str | None:
+    """Says that LoRAs which the user chose are not applied: workers that run already have loaded theirs."""
+    names = [path.name for path, _ in loras if path != own]
+    if not names:
+        return None
+    return (
+        f"{', '.join(names)} is not applied: the workers were started with LoRAs of their own. "
+        "Start them with --lora FILE STRENGTH, or leave workers empty."
+    )
+
+
+def changed_weights(
+    patcher: "Patcher | None", loras: Sequence[tuple[Path, float]], fitted: Sequence["FittedLora"]
+) -> set[str]:
     """Names of the transformer's weights that patches of any strength but 0 change.
 
     `patcher`: ComfyUI's, which also knows the patches that a connected MODEL came with; None for workers.
@@ -53,7 +68,7 @@ def changed_weights(patcher: Any, loras: Sequence[tuple[Path, float]], fitted: S
     }
 
 
-def tell_distillation(notes: Notes, avatar: AvatarModel, changed: set[str], source: Any, bundle: bool) -> None:
+def tell_distillation(notes: Notes, avatar: AvatarModel, changed: set[str], source: object, bundle: bool) -> None:
     """Says it when the model seems to lack Live Avatar's distillation LoRA, and where there is one.
 
     `changed`: see `changed_weights`; `source`: the model's file or folder, or a connected MODEL; `bundle`:

@@ -4,21 +4,23 @@ import glob
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import folder_paths
+from comfy_api.latest import InputImpl, io, ui
 
 from liveavatar_runtime.errors import InputError, reason_of
 from liveavatar_runtime.media.file_names import LATER, check_prefix, expand
 
+from .comfy_types import Hidden, Prompt
 from .notes import Notes
 
-_WRITTEN: "WeakKeyDictionary[Any, tuple[str, Path]]" = WeakKeyDictionary()
+_WRITTEN: "WeakKeyDictionary[object, tuple[str, Path]]" = WeakKeyDictionary()
 """VIDEO results that somebody still holds, ComfyUI's cache above all -> the node that wrote them, and the file."""
 HOUR_SECONDS = 3600
 DAY_SECONDS = 24 * HOUR_SECONDS
@@ -28,7 +30,7 @@ _LOST: Counter[str] = Counter()
 """Files of a node that were gone while their VIDEO was still held."""
 
 
-def remember_file(video: Any, node_id: str, path: Path) -> None:
+def remember_file(video: object, node_id: str, path: Path) -> None:
     """Notice when the file of this result (a VIDEO) is removed."""
     _WRITTEN[video] = (node_id, path)
 
@@ -46,8 +48,26 @@ def lost_files(node_id: str) -> int:
     return _LOST[node_id]
 
 
-def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[Path, str, str]:
-    """Path, file name and subfolder of the next free file for an expanded prefix, which now exists, empty.
+class OutputFile(NamedTuple):
+    """A file in the output folder: its path, its name and its subfolder there."""
+
+    path: Path
+    name: str
+    subfolder: str
+
+    def as_video(self, node_id: str) -> InputImpl.VideoFromFile:
+        """As the VIDEO of the node that has written it, which runs again when the file is gone (`lost_files`)."""
+        video = InputImpl.VideoFromFile(str(self.path))
+        remember_file(video, node_id, self.path)
+        return video
+
+    def shown(self) -> ui.PreviewVideo:
+        """For the node."""
+        return ui.PreviewVideo([ui.SavedResult(self.name, self.subfolder, io.FolderType.output)])
+
+
+def output_file(prefix: str, width: int, height: int, extension: str) -> OutputFile:
+    """The next free file for an expanded prefix, which now exists, empty.
 
     Making it is what takes the number: of two runs at the same time each gets its own. Raises InputError when the
     system cannot make it.
@@ -63,7 +83,7 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> tuple[P
             path = Path(folder) / file
             try:
                 path.touch(exist_ok=False)
-                return path, file, subfolder
+                return OutputFile(path, file, subfolder)
             except FileExistsError:
                 counter += 1
     except OSError as error:
@@ -118,7 +138,7 @@ def check_output_prefix(prefix: str, final: bool = False) -> None:
         )
 
 
-def expanded_prefix(prefix: str, prompt: Mapping[str, Any] | None, notes: Notes) -> str:
+def expanded_prefix(prefix: str, prompt: Prompt | None, notes: Notes) -> str:
     """The prefix with dates and the widgets of this prompt in place of its patterns, as ComfyUI's page replaces them.
 
     The page has done so already; prompts that come from elsewhere have not. The notes say what nobody knows. Raises
@@ -135,7 +155,7 @@ def expanded_prefix(prefix: str, prompt: Mapping[str, Any] | None, notes: Notes)
     return expanded
 
 
-def widget_texts(prompt: Mapping[str, Any]) -> dict[str, str]:
+def widget_texts(prompt: Prompt) -> dict[str, str]:
     """{"name.widget": value} of all nodes of a prompt, by class and by title; the first node of a name counts."""
     texts: dict[str, str] = {}
     titled = [(node.get("_meta", {}).get("title"), node) for node in prompt.values()]
@@ -153,7 +173,7 @@ def widget_text(value: str | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def metadata_of(hidden: Any) -> dict[str, str]:
+def metadata_of(hidden: Hidden) -> dict[str, str]:
     """The prompt and workflow of a run, as ComfyUI stores them in files; nothing with --disable-metadata."""
     from comfy.cli_args import args
 

@@ -3,19 +3,22 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 from comfy_execution.progress import get_progress_state
+from PIL.Image import Image
 from torch import Tensor
 
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation
 
 log = logging.getLogger("LiveAvatar")
+
+Advance = Callable[[int, int], None]
+"""Called with what is done and what there is to do."""
 
 
 def stop_if_interrupted() -> None:
@@ -33,6 +36,10 @@ def show_text(node_id: str, text: str) -> None:
         PromptServer.instance.send_progress_text(text, node_id)
 
 
+Preview = tuple[str, Image, int]
+"""A format, a picture and the longest side that the page gets."""
+
+
 class NodeProgress:
     """Progress of work that is done for a node, even while another one executes."""
 
@@ -40,7 +47,7 @@ class NodeProgress:
         self._node_id, self._total = node_id, total
         self._bar = comfy.utils.ProgressBar(total, node_id=node_id)
 
-    def advance_to(self, done: int, preview: Any = None) -> None:
+    def advance_to(self, done: int, preview: "Preview | None" = None) -> None:
         """Raises ComfyUI's interruption when the user has pressed the button."""
         stop_if_interrupted()
         self._bar.update_absolute(done, self._total, preview)
@@ -48,13 +55,14 @@ class NodeProgress:
             get_progress_state().finish_progress(self._node_id)
 
 
-def preparation(node_id: str, text: str) -> Callable[[int, int], None]:
-    """Progress, as (done, total), of what a node does before its real work; shows the text, stops if interrupted."""
+def preparation(node_id: str, text: str = "") -> Advance:
+    """A bar on the node as soon as it is known how long it is, with a text; stops if interrupted."""
     bars: list[NodeProgress] = []
 
     def advance(done: int, total: int) -> None:
         if not bars:
-            show_text(node_id, text)
+            if text:
+                show_text(node_id, text)
             bars.append(NodeProgress(node_id, total))
         bars[0].advance_to(done)
 
@@ -94,6 +102,6 @@ class SamplingProgress:
         for call in tuple(_BETWEEN_STEPS):
             call()
 
-    def _preview(self, latents: Tensor) -> tuple[str, Any, int]:
+    def _preview(self, latents: Tensor) -> Preview:
         """A picture of the block's last latent frame, without a VAE."""
         return "JPEG", self._previewer.decode_latent_to_preview(latents[None, :, -1:].float().cpu()), self.PREVIEW_SIZE

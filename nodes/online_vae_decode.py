@@ -1,34 +1,28 @@
 """Online VAE Decode: latent blocks to a video file with sound, block by block, while they are sampled."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING
 
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from liveavatar_runtime.duration import format_duration
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
-from liveavatar_runtime.sampling.plan import ClipPlan
 
 from ..comfy_bridge.avatar import AvatarLatents
-from ..comfy_bridge.decoder_choice import DECODERS, choose_decoder, open_decoder
-from ..comfy_bridge.memory import free_ram
+from ..comfy_bridge.comfy_types import Vae
+from ..comfy_bridge.decoder_choice import DECODERS
 from ..comfy_bridge.notes import Notes
-from ..comfy_bridge.output_files import (
-    check_output_prefix,
-    claimed,
-    expanded_prefix,
-    lost_files,
-    metadata_of,
-    output_file,
-    remember_file,
-)
-from ..comfy_bridge.progress import NodeProgress, between_steps, show_text, stop_if_interrupted
-from ..comfy_bridge.vae import streaming_vae
+from ..comfy_bridge.output_files import check_output_prefix, lost_files
 from ..comfy_bridge.validation import consumers, other_widgets, verdict
+from ..comfy_bridge.video_output import VideoSettings, write_video
 from .types import CATEGORY, LatentsSocket
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.vae.online_decoder import VideoStart
+
+FRAMES_OUTPUT = 2
+"""Place of the frames among the outputs."""
+FRAMES_OFF = "The frames output of Online VAE Decode is off. Turn on return_frames there to use it."
 
 
 class OnlineVAEDecode(io.ComfyNode):
@@ -120,66 +114,27 @@ class OnlineVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> int:
+    def fingerprint_inputs(cls, **_: object) -> int:
         return lost_files(cls.hidden.unique_id)
 
     @classmethod
     def execute(
         cls,
         latents: AvatarLatents,
-        vae: Any,
+        vae: Vae | None,
         filename_prefix: str,
         crf: int,
         return_frames: bool,
-        start: str = "hold",
+        start: "VideoStart" = "hold",
         codec: str = "h264",
         pixel_format: str = AUTO,
         decoder: str = AUTO,
     ) -> io.NodeOutput:
-        from liveavatar_runtime.online_video import skipped_frames
-
-        plan, node_id = latents.stream.plan, cls.hidden.unique_id
-        # Everything that can be refused is refused before the file exists.
-        chosen = video_format(codec, pixel_format, crf)
-        skipped_frames(start, plan)  # pyright: ignore[reportArgumentType] (one of the widget's options)
+        settings = VideoSettings(filename_prefix, codec, pixel_format, crf, start, return_frames, decoder)
         notes = Notes()
-        if return_frames:
-            notes.warn(memory_warning(plan))
-        streaming = streaming_vae(vae)
-        workers, decoded_by = choose_decoder(decoder, latents, streaming)
-        prefix = expanded_prefix(filename_prefix, cls.hidden.prompt, notes)
-        show_text(node_id, "\n".join(filter(None, (str(notes), decoded_by))))
-        path, file, subfolder = output_file(prefix, plan.width, plan.height, chosen.extension)
-        options = {"codec": codec, "pixel_format": pixel_format, "crf": crf}
-        with claimed(path):
-            video = write(
-                latents,
-                lambda first: open_decoder(streaming, workers, latents, first, node_id),
-                path,
-                options,
-                return_frames,
-                start,
-                node_id,
-                metadata_of(cls.hidden),
-            )
-        seconds = format_duration(video.frames / plan.fps)
-        notes.warn(*latents.stream.news)
-        told = f"{file}: {video.frames} frames, {seconds}{PLAYERS.get(codec, '')}"
-        notes.tell(told, *latents.stream.facts, decoded_by)
-        assert video.last_frame is not None
-        frames = video.kept if return_frames else ExecutionBlocker(FRAMES_OFF)
-        shown = ui.PreviewVideo([ui.SavedResult(file, subfolder, io.FolderType.output)])
-        result = InputImpl.VideoFromFile(str(path))
-        remember_file(result, node_id, path)
-        return notes.output(result, video.last_frame[None], frames, shown=shown)
-
-
-FRAMES_OUTPUT = 2
-"""Place of the frames among the outputs."""
-KEPT = "Finished clips are kept, so they are not sampled again."
-"""Told with every failure of the file."""
-PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
-FRAMES_OFF = "The frames output of Online VAE Decode is off. Turn on return_frames there to use it."
+        written = write_video(latents, vae, settings, cls.hidden, notes)
+        frames = written.frames if return_frames else ExecutionBlocker(FRAMES_OFF)
+        return notes.output(written.video, written.last_frame[None], frames, shown=written.shown)
 
 
 def refuse_users(titles: list[str]) -> None:
@@ -189,55 +144,3 @@ def refuse_users(titles: list[str]) -> None:
             f"frames is connected to {', '.join(titles)}, but return_frames is off. Turn on return_frames, or "
             "disconnect frames and use video."
         )
-
-
-def memory_warning(plan: ClipPlan) -> str:
-    """What to say when all frames take much memory, or "". Raises InputError when they do not fit."""
-    from liveavatar_runtime.online_video import check_kept
-
-    return check_kept(plan, free_ram()) or ""
-
-
-def write(
-    latents: AvatarLatents,
-    decoding: Callable[[Any], AbstractContextManager[Any]],
-    path: Any,
-    options: dict[str, Any],
-    return_frames: bool,
-    start: Any,
-    node_id: str,
-    metadata: dict[str, str],
-) -> Any:
-    """Decode all blocks into the file; returns the OnlineVideo. What was written stays playable if this raises.
-
-    decoding: opens a decoder, given the first-frame mode; options: codec, pixel_format and crf.
-    """
-    from liveavatar_runtime.media.video import VideoWriter
-    from liveavatar_runtime.online_video import Hooks, OnlineVideo, skipped_frames, write_online
-    from liveavatar_runtime.out_of_memory import ram_told
-    from liveavatar_runtime.planning.advice import frames_bytes
-    from liveavatar_runtime.texts import gib
-
-    stream, audio = latents.stream, latents.audio
-    plan, skipped = stream.plan, skipped_frames(start, stream.plan)
-    total = plan.segment.frames - skipped
-    video = OnlineVideo(path)
-    progress = NodeProgress(node_id, total)
-    hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps)
-    first = start if plan.segment.starts_video else None
-    sound = {"sample_rate": audio.sample_rate, "channels": audio.waveform.shape[0]}
-    kept_bytes = frames_bytes(plan) if return_frames else 0
-    off = f"return_frames off (frees {gib(kept_bytes)})" if return_frames else ""
-    writer = None
-    try:
-        with ram_told("writing the video", off), decoding(first) as decoder:
-            of_file = {"metadata": metadata, "kept": KEPT, **options, **sound}
-            with VideoWriter(path, plan.width, plan.height, plan.fps, **of_file) as writer:
-                write_online(stream, decoder, audio, writer, video, skipped, return_frames, hooks)
-    finally:
-        stream.close()
-        # After a failure of the file its own error says what plays.
-        if writer is not None and 0 < writer.frames_written < total and path.is_file():
-            seconds = format_duration(writer.frames_written / plan.fps)
-            show_text(node_id, f"Stopped early: the first {seconds} are in {path}")
-    return video

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ RATE = 48000
 KEY, OTHER_KEY = "5ab1e00d" * 4, "0ddfeed0" * 4
 GIB = 2**30
 TEXTS = {"prompt": "{}"}
+HIDDEN = SimpleNamespace(unique_id="1", prompt={}, extra_pnginfo=None)
+"""What ComfyUI tells a node of its run."""
 NAMES = ("part 1", "part 2")
 
 
@@ -242,13 +244,13 @@ def write_video(parts: Parts, place: Place, extension: str, codec: str) -> dict[
 
 def online_decode(parts: Parts, place: Place) -> dict[str, Any]:
     """What Online VAE Decode itself calls: sampling, decoding and encoding at the same time, in three threads."""
-    files, node = place.use(), node_module("online_vae_decode")
+    files, node = place.use(), node_module("video_output")
     latents = node_module("avatar").AvatarLatents(stream_in(parts, open_spool(place, SHORT), SHORT), parts.audio)
-    chosen = {"codec": "h264", "pixel_format": "auto", "crf": 18}
-    path, name, _ = files.output_file("avatar", 64, 64, "mp4")
-    with files.claimed(path):
-        video = node.write(latents, lambda first: nullcontext(parts.decoder), path, chosen, False, "hold", "1", TEXTS)
-    return {"frames": video.frames, "file": name}
+    chosen = node.VideoSettings("avatar", "h264", "auto", 18, "hold", False, "comfyui")
+    file = files.output_file("avatar", 64, 64, "mp4")
+    with files.claimed(file.path):
+        video = node.write_blocks(latents, lambda start: nullcontext(parts.decoder), chosen, file, HIDDEN)
+    return {"frames": video.frames, "file": file.name}
 
 
 def two_parts(parts: Parts, place: Place) -> None:
@@ -262,13 +264,13 @@ def joined(parts: Parts, place: Place, reencode: bool = False) -> dict[str, Any]
     """Join Segments itself; one part is a file, the other is in memory and is saved to the temporary folder first."""
     place.use()
     from comfy_api.latest import InputImpl
-    from comfy_api.latest._io import Hidden
 
     in_memory = io.BytesIO((place.prepared / "part_2.mp4").read_bytes())
     videos = [InputImpl.VideoFromFile(source) for source in (str(place.root / "part_1.mp4"), in_memory)]
-    node = node_module("join_segments").JoinSegments.PREPARE_CLASS_CLONE({"hidden_inputs": {Hidden.unique_id: "1"}})
-    result = node.joined(list(zip(NAMES, videos, strict=True)), "avatar", reencode, None, node_module("notes").Notes())
-    return {"file": Path(result.args[0].get_stream_source()).name}
+    node = node_module("video_join")
+    chosen = node.JoinSettings("avatar", reencode, None)
+    file = node.join_videos(list(zip(NAMES, videos, strict=True)), chosen, HIDDEN, node_module("notes").Notes())
+    return {"file": file.name}
 
 
 def clear(parts: Parts, place: Place) -> dict[str, Any]:

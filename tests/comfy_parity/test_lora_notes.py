@@ -79,7 +79,7 @@ def test_it_is_found_by_its_contents(tmp_path):
 
 
 def test_loras_that_workers_elsewhere_do_not_load(pack):
-    ignored = importlib.import_module(f"{pack.__name__}.nodes.load_avatar_model").ignored_loras
+    ignored = importlib.import_module(f"{pack.__name__}.comfy_bridge.lora_notes").ignored_loras
     own = Path("models/liveavatar/model/liveavatar.safetensors")
     assert ignored([(own, 1.0)], own) is None
     text = ignored([(own, 1.0), (Path("loras/style.safetensors"), 0.5)], own)

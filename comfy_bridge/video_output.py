@@ -1,0 +1,138 @@
+"""Online VAE Decode at work: a stream of latents becomes a video file, block by block, while it is sampled."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import InputImpl, ui
+from torch import Tensor
+
+from liveavatar_runtime.duration import format_duration
+from liveavatar_runtime.media.codecs import video_format
+from liveavatar_runtime.sampling.plan import ClipPlan
+
+from .avatar import AvatarLatents
+from .comfy_types import Hidden, Vae
+from .decoder_choice import choose_decoder, open_decoder
+from .memory import free_ram
+from .notes import Notes
+from .output_files import OutputFile, claimed, expanded_prefix, metadata_of, output_file
+from .progress import NodeProgress, between_steps, show_text, stop_if_interrupted
+from .vae import streaming_vae
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.online_video import Decoder, OnlineVideo
+    from liveavatar_runtime.vae.online_decoder import VideoStart
+
+KEPT = "Finished clips are kept, so they are not sampled again."
+"""Told with every failure of the file."""
+OpenDecoder = Callable[["VideoStart | None"], AbstractContextManager["Decoder"]]
+PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """Online VAE Decode's widgets."""
+
+    filename_prefix: str
+    codec: str
+    pixel_format: str
+    crf: int
+    start: "VideoStart"
+    return_frames: bool
+    decoder: str
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenVideo:
+    """A finished file as a VIDEO, what the node shows of it, its last frame [H, W, 3] and all of them if they were
+    wanted, floats of 0..1."""
+
+    video: InputImpl.VideoFromFile
+    shown: ui.PreviewVideo
+    last_frame: Tensor
+    frames: Tensor | None
+
+
+def write_video(
+    latents: AvatarLatents, vae: Vae | None, settings: VideoSettings, hidden: Hidden, notes: Notes
+) -> WrittenVideo:
+    """Everything that can be refused is refused before the file exists; what was written stays playable if this fails
+    later. The notes say where the video is.
+
+    Raises InputError for settings, MachineError for what the machine cannot do.
+    """
+    from liveavatar_runtime.online_video import skipped_frames
+
+    plan, node_id = latents.stream.plan, hidden.unique_id
+    chosen = video_format(settings.codec, settings.pixel_format, settings.crf)
+    skipped_frames(settings.start, plan)
+    if settings.return_frames:
+        notes.warn(memory_warning(plan))
+    decoder = choose_decoder(settings.decoder, latents, streaming_vae(vae))
+    prefix = expanded_prefix(settings.filename_prefix, hidden.prompt, notes)
+    show_text(node_id, "\n".join(filter(None, (str(notes), decoder.told))))
+    file = output_file(prefix, plan.width, plan.height, chosen.extension)
+    with claimed(file.path):
+        video = write_blocks(
+            latents, lambda start: open_decoder(decoder, latents, start, node_id), settings, file, hidden
+        )
+    assert video.last_frame is not None
+    seconds = format_duration(video.frames / plan.fps)
+    notes.warn(*latents.stream.news)
+    told = f"{file.name}: {video.frames} frames, {seconds}{PLAYERS.get(settings.codec, '')}"
+    notes.tell(told, *latents.stream.facts, decoder.told)
+    return WrittenVideo(file.as_video(node_id), file.shown(), video.last_frame, video.kept)
+
+
+def memory_warning(plan: ClipPlan) -> str:
+    """What to say when all frames take much memory, or "". Raises InputError when they do not fit."""
+    from liveavatar_runtime.online_video import check_kept
+
+    return check_kept(plan, free_ram()) or ""
+
+
+def write_blocks(
+    latents: AvatarLatents, decoding: OpenDecoder, settings: VideoSettings, file: OutputFile, hidden: Hidden
+) -> "OnlineVideo":
+    """Decode all blocks into the file."""
+    from liveavatar_runtime.media.video import VideoWriter
+    from liveavatar_runtime.online_video import Hooks, OnlineVideo, skipped_frames, write_online
+
+    stream, audio, node_id = latents.stream, latents.audio, hidden.unique_id
+    plan, skipped = stream.plan, skipped_frames(settings.start, stream.plan)
+    total = plan.segment.frames - skipped
+    video, progress = OnlineVideo(file.path), NodeProgress(node_id, total)
+    hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps)
+    first = settings.start if plan.segment.starts_video else None
+    of_file = {
+        "metadata": metadata_of(hidden),
+        "kept": KEPT,
+        "codec": settings.codec,
+        "pixel_format": settings.pixel_format,
+        "crf": settings.crf,
+        "sample_rate": audio.sample_rate,
+        "channels": audio.waveform.shape[0],
+    }
+    writer = None
+    try:
+        with _ram_told(plan, settings.return_frames), decoding(first) as decoder:
+            with VideoWriter(file.path, plan.width, plan.height, plan.fps, **of_file) as writer:
+                write_online(stream, decoder, audio, writer, video, skipped, settings.return_frames, hooks)
+    finally:
+        stream.close()
+        # After a failure of the file its own error says what plays.
+        if writer is not None and 0 < writer.frames_written < total and file.path.is_file():
+            seconds = format_duration(writer.frames_written / plan.fps)
+            show_text(node_id, f"Stopped early: the first {seconds} are in {file.path}")
+    return video
+
+
+def _ram_told(plan: ClipPlan, return_frames: bool) -> AbstractContextManager[None]:
+    from liveavatar_runtime.out_of_memory import ram_told
+    from liveavatar_runtime.planning.advice import frames_bytes
+    from liveavatar_runtime.texts import gib
+
+    kept_bytes = frames_bytes(plan) if return_frames else 0
+    return ram_told("writing the video", f"return_frames off (frees {gib(kept_bytes)})" if return_frames else "")
