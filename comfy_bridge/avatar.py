@@ -37,8 +37,12 @@ class AvatarModel:
 
     @property
     def patcher(self) -> "Patcher":
-        """The MODEL of a model that is in this process."""
-        assert self.loaded is not None, "workers hold this model"
+        """The MODEL of a model that is in this process.
+
+        Raises AttributeError for one of workers, because ComfyUI asks whatever a node gives whether it has this.
+        """
+        if self.loaded is None:
+            raise AttributeError("workers hold this model")
         return self.loaded
 
     @property
