@@ -23,9 +23,9 @@ from liveavatar_runtime.config import AvatarConfig  # noqa: E402
 from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor  # noqa: E402
-from liveavatar_runtime.pipeline.partition import split_evenly  # noqa: E402
 from liveavatar_runtime.pipeline.schedule import LayerSchedule, PipelineSchedule, Span, TimestepSchedule, split_steps  # noqa: E402
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers  # noqa: E402
+from liveavatar_runtime.planning.partition import split_evenly  # noqa: E402
 from liveavatar_runtime.planning.simulator import Costs, simulate, steady_pace  # noqa: E402
 from liveavatar_runtime.planning.workload import Workload  # noqa: E402
 from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402

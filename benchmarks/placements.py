@@ -28,6 +28,7 @@ from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
 from liveavatar_runtime.dit.placement import Placement  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.planning.memory import cache_traffic, working_bytes  # noqa: E402
+from liveavatar_runtime.planning.workload import Workload  # noqa: E402
 from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
@@ -98,14 +99,14 @@ def measure(executor: LocalExecutor, conditions: Conditions, plan: ClipPlan, blo
     return Measured(statistics.median(times), peak, (caches.moved - before) // blocks)
 
 
-def row(placement: Placement, plan: ClipPlan, config: AvatarConfig, dtype: torch.dtype, found: Measured | None) -> str:
-    planned = working_bytes(config, plan, dtype, placement)
-    moved = sum(cache_traffic(config, plan, dtype, placement))
+def row(placement: Placement, work: Workload, found: Measured | None) -> str:
+    planned = working_bytes(work, placement)
+    moved = sum(cache_traffic(work, placement))
     cells = [str(placement), f"{planned / GIB:.3f}"]
     if found is None:
         return f"| {' | '.join(cells)} | out of memory | - | {moved / GIB:.3f} | - |"
     peak = "-" if found.peak is None else f"{found.peak / GIB:.3f} ({found.peak / planned:.2f})"
-    cells += [peak, f"{1000 * found.seconds / plan.steps:.1f}", f"{moved / GIB:.3f}", f"{found.moved / GIB:.3f}"]
+    cells += [peak, f"{1000 * found.seconds / work.plan.steps:.1f}", f"{moved / GIB:.3f}", f"{found.moved / GIB:.3f}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -132,7 +133,7 @@ def main(arguments: list[str] | None = None, write: Callable[[str], None] = prin
             found = measure(executor, conditions, plan, options.blocks)
         except torch.cuda.OutOfMemoryError:
             found = None
-        write(row(placement, plan, config, dtype, found))
+        write(row(placement, Workload(config, plan, dtype), found))
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

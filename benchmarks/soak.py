@@ -37,6 +37,7 @@ from liveavatar_runtime.media.images import to_uint8_frames  # noqa: E402
 from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
 from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online  # noqa: E402
 from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
+from liveavatar_runtime.planning.workload import Workload  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
@@ -106,7 +107,7 @@ def make_video(
         ready.priming,
         lambda part, start, keep: executor.run(SamplingRequest(ready.conditions, part, start, keep_rings=keep)),
         Spool(spool),
-        StateSettings(ring_bytes(model.config, plan, torch.float32)),
+        StateSettings(ring_bytes(Workload(model.config, plan, torch.float32))),
     )
     decoder = MeasuringDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32)
     decoder.observe(what, plan.blocks_per_clip, record)

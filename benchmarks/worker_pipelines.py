@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.pipelines import CONFIG, CPU, PLAN, Timed, predict, random_conditions, random_model, time_run  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.pipeline.partition import split_evenly  # noqa: E402
 from liveavatar_runtime.pipeline.schedule import LayerSchedule, TimestepSchedule, split_steps  # noqa: E402
+from liveavatar_runtime.planning.partition import split_evenly  # noqa: E402
 from liveavatar_workers.client.executor import RemoteExecutor  # noqa: E402
 from liveavatar_workers.client.groups import LocalWorkers  # noqa: E402
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +17,9 @@ from .avatar import AvatarModel
 from .identity import identity
 from .layer_hooks import OVERRIDE, honoured_hooks
 from .model_patches import deciding
+
+if TYPE_CHECKING:
+    from .comfy_types import Patcher
 
 COMFYUI = COMFYUI_ATTENTION
 
@@ -60,7 +63,7 @@ def _of_workers(attention: str, compile_layers: bool) -> ChosenAttention:
     return ChosenAttention(sdpa, SDPA, EXACT, tuple(warnings), (f"Attention in the workers: PyTorch's ({SDPA})",))
 
 
-def _override(patcher: Any, attention: str) -> Iterable[str]:
+def _override(patcher: "Patcher", attention: str) -> Iterable[str]:
     if any(place == OVERRIDE for place, _ in honoured_hooks(patcher)):
         yield f"The attention override of base_model is used; what it leaves is done by attention {attention}"
 

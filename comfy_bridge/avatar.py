@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.executors.table import DEFAULT
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class AvatarModel:
     """A loaded transformer: ComfyUI's MODEL of it, its sizes, and the dtype it computes in.
 
-    `executor` and `devices` are those that were chosen (`liveavatar_runtime.devices`); "auto" with several
+    `executor` and `devices` are those that were chosen (`liveavatar_runtime.executors.table`); "auto" with several
     devices is decided when the plan is known. With `workers` other processes hold the model and there is no MODEL;
     `devices` is empty for those of other machines. `key` tells the weights of files apart, in ComfyUI and in workers
     (`liveavatar_runtime.checkpoint.weights_key`); a connected MODEL has none. `made_for`: width and height of the only
@@ -29,7 +30,7 @@ class AvatarModel:
     loaded: "Patcher | None"
     config: AvatarConfig
     dtype: torch.dtype
-    executor: str = "local"
+    executor: str = DEFAULT
     devices: tuple[torch.device, ...] = ()
     workers: "Workers | None" = None
     key: str = ""

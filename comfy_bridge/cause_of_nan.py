@@ -17,6 +17,8 @@ from .progress import stop_if_interrupted
 if TYPE_CHECKING:
     from liveavatar_runtime.sampling.video_key import Numerics
 
+    from .comfy_types import Patcher
+
 TREE = "diffusion_model."
 
 
@@ -29,7 +31,7 @@ def cause_of_nan(model: AvatarModel, numerics: "Numerics") -> str:
     return cause_in_model(used_weights(model.patcher), model.dtype, bool(model.key), coarse)
 
 
-def used_weights(patcher: Any) -> Iterator[UsedWeight]:
+def used_weights(patcher: "Patcher") -> Iterator[UsedWeight]:
     """Of the transformer, on the processor: the device may be full, and this happens once. Weights that other packs
     keep packed are only looked at as far as they are floats."""
     for name, tensor in original_weights(patcher):

@@ -114,7 +114,7 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     job = SamplingJob(inputs.model, sources.plan, streaming_vae(inputs.vae))
     executor = choose_executor(job, settings.caches)
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
-    notes.tell(*executor.facts(job), *attention.facts)
+    notes.tell(*executor.told, *attention.facts)
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from liveavatar_runtime.devices import FSDP, all_devices
+from liveavatar_runtime.devices import all_devices
+from liveavatar_runtime.executors.table import runs_here
 from liveavatar_runtime.system_memory import gib
 
 from .avatar import AvatarModel
@@ -151,7 +152,7 @@ def load_model(
     path = source if isinstance(source, Path) else None
     if path is not None:
         check_precision(choice.precision, own_device())
-    if choice.executor == FSDP:
+    if not runs_here(choice.executor):
         refuse_base_model(choice.base_model)
         assert path is not None
         avatar = model_of_group(choice.executor, choice.devices, path, loras, choice.precision)

@@ -12,6 +12,7 @@ from liveavatar_runtime.dit.backends import SAGE
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared
 from liveavatar_runtime.sampling.video_key import EXACT, Numerics, video_key
@@ -64,10 +65,9 @@ class SpoolChoice:
 def state_settings(job: SamplingJob, placement: Placement, choice: SpoolChoice, notes: Notes) -> StateSettings:
     """How states of this job are kept. Notes say how the video will go on; first of all where segments do not bit for
     bit."""
-    plan, model, asked = job.plan, job.model, choice.state_dtype
-    exact, in_fp8 = (
-        ring_bytes(model.config, plan, model.dtype, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))
-    )
+    plan, asked = job.plan, choice.state_dtype
+    work = Workload(job.model.config, plan, job.model.dtype)
+    exact, in_fp8 = (ring_bytes(work, kept) for kept in (placement, replace(placement, kv_dtype="fp8")))
     budget = int(min(choice.state_budget * GIB, choice.left_for_states(plan)))
     limit = "state_budget" if budget == int(choice.state_budget * GIB) else "spool_budget"
     settings = StateSettings.choose(exact, in_fp8, budget, asked)

@@ -44,19 +44,20 @@ def require_workers(what: str) -> None:
 
 def chosen_places(executor: str, devices: str) -> list[torch.device]:
     """The devices of an executor in this process or in a group; none for ComfyUI's own. Raises InputError."""
-    from liveavatar_runtime.devices import AUTO, FSDP, LOCAL, check_executor, check_groups, parse_devices
+    from liveavatar_runtime.devices import AUTO, parse_devices
+    from liveavatar_runtime.executors.table import check_executor, check_groups, needs_named_devices, runs_here
 
     check_executor(executor)
-    if executor == FSDP:
+    if not runs_here(executor):
         check_groups(executor)
-        require_workers(f"executor {FSDP}")
-    own = devices.strip() in ("", AUTO) and executor in (AUTO, LOCAL)
+        require_workers(f"executor {executor}")
+    own = devices.strip() in ("", AUTO) and not needs_named_devices(executor)
     return [] if own else parse_devices(devices, own_device().type)
 
 
 def on_devices(avatar: AvatarModel, executor: str, devices: str) -> AvatarModel:
     """The model with the chosen executor and devices in this process. Raises InputError when they do not fit."""
-    from liveavatar_runtime.devices import check_devices, resolve
+    from liveavatar_runtime.executors.table import check_devices, resolve
 
     places = chosen_places(executor, devices)
     name = resolve(executor, places)
@@ -144,23 +145,20 @@ def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
 
     Raises MachineError when nothing fits.
     """
-    from liveavatar_runtime.dit.placement import Placement
-    from liveavatar_runtime.planning.memory import Machine, choose_placement
+    from liveavatar_runtime.planning.device import Device
+    from liveavatar_runtime.planning.memory import choose_placement
     from liveavatar_runtime.planning.workload import Workload
 
-    model, plan = job.model, job.plan
+    model = job.model
     if not model.devices:
-        place = "ram" if caches.kv_cache == "ram" else "device"
-        return Placement(place, "fp8" if caches.kv_dtype == "fp8" else "model", caches.schedule == "batched")
-    ranks = len(model.devices)
-    weights = Workload(model.config, plan, model.dtype).weights(range(model.config.num_layers)) // ranks
-    memory = min(device_memory(device) for device in model.devices)
+        return caches.as_said()
+    ranks, work = len(model.devices), Workload(model.config, job.plan, model.dtype)
+    part = replace(work, stored_bytes=work.weights(work.layers) // ranks)
+    memory, kind = min(map(device_memory, model.devices)), model.devices[0].type
     # All ranks share the memory of the host, and on the processor that is the device as well.
-    own = memory // ranks if model.devices[0].type == "cpu" else None
-    ram = free_ram() // ranks
-    machine = Machine(device=own or memory, ram=ram, weights=weights, beside=job.decoder_bytes, pool=own)
-    asked = caches.kv_cache, caches.kv_dtype, caches.schedule
-    return choose_placement(model.config, plan, model.dtype, machine, *asked)
+    own = memory // ranks if kind == "cpu" else None
+    device = Device(kind=kind, memory=own or memory, ram=free_ram() // ranks, occupied=job.decoder_bytes, pool=own)
+    return choose_placement(part, device, caches)
 
 
 def describe_workers(avatar: AvatarModel) -> str:

@@ -1,7 +1,7 @@
 """Numbers and lists in the words of users."""
 
 
-def gib(size: int) -> str:
+def gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 

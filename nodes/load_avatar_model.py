@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.devices import EXECUTORS
+from liveavatar_runtime.executors.table import NAMES
 
 from ..comfy_bridge.comfy_types import Patcher
 from ..comfy_bridge.folders import bundle_folders, lora_files, model_files
@@ -61,7 +61,7 @@ class LoadAvatarModel(io.ComfyNode):
                 *(widget for number in MORE_LORAS for widget in lora_widgets(number)),
                 io.Combo.Input(
                     "executor",
-                    options=list(EXECUTORS),
+                    options=list(NAMES),
                     default=AUTO,
                     optional=True,
                     advanced=True,

@@ -100,7 +100,8 @@ def _ours_over(bench: Bench, tree: Any, quantised: bool, batched: bool) -> None:
     config, size = models.large_config(bench), models.main_size(bench)
     plan = models.plan_of(bench, size)
     model = CausalWanS2V.adopt(tree, config)
-    placement = chosen_placement(bench, plan, BF16, batched, 1.0 if quantised else None)
+    work = Workload(config, plan, BF16, 1.0 if quantised else BF16.itemsize)
+    placement = chosen_placement(bench, work, batched)
     executor = LocalExecutor.placed(model, bench.device, BF16, placement)
     run = partial(
         steady, bench, executor, models.random_conditions(config, plan), plan, blocks_for(bench, plan.steps, batched)

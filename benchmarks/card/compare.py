@@ -68,7 +68,7 @@ def adopt(folder: Path) -> list[str]:
         done.append(f"wrote {(target / name).relative_to(ROOT)}")
     if calibrations:
         done.append(
-            "The planner's table has changed: put what python -m liveavatar_runtime.planning.advisor prints into "
+            "The planner's table has changed: put what python -m liveavatar_runtime.executors.advisor prints into "
             "docs/EXECUTORS.md, and the first row of each machine into README.md."
         )
     return done

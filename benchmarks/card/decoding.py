@@ -15,10 +15,13 @@ from torch import Tensor
 
 from liveavatar_runtime.dit.placement import ON_DEVICE
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.executors.table import DEFAULT
 from liveavatar_runtime.media.threads import Pipeline
-from liveavatar_runtime.planning.advisor import Advisor, Setting
-from liveavatar_runtime.planning.machines import ETHERNET_10G, HOST_PCIE_5, NVLINK_H800, Card, Machines
+from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.planning.forecast import Setting
+from liveavatar_runtime.planning.machines import ON_NVLINK_H800, Machines
 from liveavatar_runtime.planning.memory import decode_bytes
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -127,8 +130,9 @@ def end_to_end(bench: Bench) -> None:
     vae = models.random_vae(models.vae_config(bench), BF16, bench.device)
     plan = models.plan_of(bench, size)
     decoder = sum(p.numel() * p.element_size() for p in vae.parameters())
-    beside = decoder + decode_bytes(models.vae_config(bench), plan, BF16)
-    placement = chosen_placement(bench, plan, BF16, batched=False, beside=beside)
+    occupied = decoder + decode_bytes(models.vae_config(bench), plan, BF16)
+    work = Workload(config, plan, BF16, BF16.itemsize)
+    placement = chosen_placement(bench, work, batched=False, occupied=occupied)
     executor = LocalExecutor.placed(model, bench.device, BF16, placement)
     runs = {"first": False, "second": False}
     if bench.comfyui is not None:
@@ -216,15 +220,15 @@ def _encoder(stack: ExitStack, plan: ClipPlan) -> Callable[[Tensor], None]:
 def _against_plan(bench: Bench, size: tuple[int, int], found: Shown) -> None:
     """Of one card that decodes too."""
     card = predicted_card(bench, rates.matmul_rate(bench, BF16))
-    option = Advisor(Workload(models.large_config(bench), models.plan_of(bench, size)), _machine(card)).local(
-        Setting(ON_DEVICE)
-    )
+    work = Workload(models.large_config(bench), models.plan_of(bench, size))
+    options = Advisor(work, _machine(card)).options_of(Setting(ON_DEVICE))
+    option = next(option for option in options if option.executor == DEFAULT)
     name = f"{size[0]}x{size[1]}"
     bench.record.compare(f"frames a second, end to end, {name}", option.fps, found.fps, "1/s")
     bench.record.compare(f"first block, {name}", option.first_block, found.blocks[0], "s")
 
 
-def _machine(card: Card) -> Machines:
+def _machine(card: Device) -> Machines:
     # Much memory: this is about speed, and what fits is measured elsewhere.
-    roomy = Card(name=card.name, memory=1000 * GIB, flops=card.flops)
-    return Machines.of(card.name, roomy, (1,), NVLINK_H800, ETHERNET_10G, HOST_PCIE_5)
+    roomy = Device(name=card.name, memory=1000 * GIB, flops=card.flops)
+    return Machines.of(card.name, roomy, (1,), ON_NVLINK_H800)

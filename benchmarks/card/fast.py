@@ -58,27 +58,30 @@ def evaluation(
 ) -> float | None:
     """Seconds of an evaluation in steady state, with the caches where the plan puts them; None when it does not fit."""
     config, plan = models.large_config(bench), models.plan_of(bench, size)
-    placement = chosen_placement(bench, plan, dtype, batched, dtype.itemsize if weights == "plain" else 1.0)
+    work = Workload(config, plan, dtype, dtype.itemsize)
+    kept = work if weights == "plain" else replace(work, weight_bytes=1.0)
+    placement = chosen_placement(bench, kept, batched)
     executor = LocalExecutor.placed(model_of(bench, weights, dtype), bench.device, dtype, placement)
     blocks = blocks_for(bench, plan.steps, batched)
 
     def run() -> Steady:
         return steady(bench, executor, models.random_conditions(config, plan), plan, blocks)
 
-    kept = dtype_name(dtype) if weights == "plain" else weights
-    name = f"{size[0]}x{size[1]}, {kept}, {'batched' if batched else 'sequential'}{', compiled' if compiled else ''}"
+    precision = dtype_name(dtype) if weights == "plain" else weights
+    name = (
+        f"{size[0]}x{size[1]}, {precision}, {'batched' if batched else 'sequential'}{', compiled' if compiled else ''}"
+    )
     found = bench.attempt(run)
     if isinstance(found, OutOfMemory):
         bench.record.skip(f"{name}, {placement}: {found.message}")
         return None
     each = [seconds / plan.steps for seconds in found.times.blocks] if batched else found.times.evaluations
     seconds = statistics.median(each)
-    work = Workload(config, plan, dtype, dtype.itemsize)
     flops = work.evaluation_flops(range(config.num_layers))
     bench.record.row(
         EVALUATION_TABLE,
         size=f"{size[0]}x{size[1]}",
-        weights=kept,
+        weights=precision,
         schedule="batched" if batched else "sequential",
         compiled="yes" if compiled else "no",
         caches=str(placement),
@@ -163,14 +166,14 @@ def caches(bench: Bench, placement: Placement) -> None:
         bench.record.skip(f"{placement}: {found.message}")
         return
     seconds = statistics.median(found.times.blocks)
-    planned = sum(cache_traffic(config, plan, BF16, placement))
+    planned = sum(cache_traffic(Workload(config, plan, BF16), placement))
     bench.record.row(
         CACHES_TABLE,
         caches=str(placement),
         **{"block, ms": 1e3 * seconds, "an evaluation, ms": 1e3 * seconds / plan.steps},
         **{"moved a block, GB": found.moved / 1e9, "GB/s over PCIe": found.moved / seconds / 1e9},
-        **{"planned on card beside weights, GiB": working_bytes(config, plan, BF16, placement) / GIB},
-        **{"planned in RAM, GiB": ram_bytes(config, plan, BF16, placement) / GIB},
+        **{"planned on card beside weights, GiB": working_bytes(Workload(config, plan, BF16), placement) / GIB},
+        **{"planned in RAM, GiB": ram_bytes(Workload(config, plan, BF16), placement) / GIB},
     )
     if planned:
         bench.record.compare(f"bytes moved a block, {placement}", planned / 1e9, found.moved / 1e9, "GB")

@@ -10,10 +10,9 @@ from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.planning.machines import RESERVED_SHARE
-from liveavatar_runtime.planning.memory import Machine, choose_placement, ram_bytes, working_bytes
+from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
 from liveavatar_runtime.planning.workload import Workload
-from liveavatar_runtime.sampling.plan import ClipPlan
 
 from . import host_memory, models
 from .bench import GIB, Bench, OutOfMemory, Peak
@@ -48,7 +47,7 @@ class Case:
         config = models.large_config(bench)
         plan = models.plan_of(bench, self.size)
         work = Workload(config, plan, BF16, 1.0 if self.weights == "fp8" else BF16.itemsize)
-        return work.weights(range(config.num_layers)) + working_bytes(config, plan, BF16, self.placement)
+        return work.weights(work.layers) + working_bytes(work, self.placement)
 
 
 def model_of(bench: Bench, weights: str) -> CausalWanS2V:
@@ -67,29 +66,20 @@ def check_weights(bench: Bench, weight_bytes: float) -> None:
     """Raises MachineError when the large model's weights do not fit: nothing here streams them."""
     config = models.large_config(bench)
     work = Workload(config, models.plan_of(bench, models.main_size(bench)), BF16, weight_bytes)
-    needed = work.weights(range(config.num_layers))
+    needed = work.weights(work.layers)
     if needed > usable(bench):
         raise MachineError(f"the weights take {needed / GIB:.1f} GiB, the card has {usable(bench) / GIB:.1f} to use")
 
 
 def usable(bench: Bench) -> float:
-    return bench.total_memory() * (1 - RESERVED_SHARE)
+    return Device(memory=bench.total_memory()).usable
 
 
-def chosen_placement(
-    bench: Bench, plan: ClipPlan, dtype: torch.dtype, batched: bool, weight_bytes: float | None = None, beside: int = 0
-) -> Placement:
-    """Where the plan puts the caches of the large model on this card: what a user gets. `weight_bytes`: of a weight, by
-    default one in `dtype`; `beside`: what else must be on the card. Raises MachineError when nothing fits."""
-    config = models.large_config(bench)
-    work = Workload(config, plan, dtype, dtype.itemsize if weight_bytes is None else weight_bytes)
-    machine = Machine(
-        device=int(usable(bench)),
-        ram=int(0.8 * host_memory.available()),
-        weights=work.weights(range(config.num_layers)),
-        beside=beside,
-    )
-    return choose_placement(config, plan, dtype, machine, schedule="batched" if batched else "sequential")
+def chosen_placement(bench: Bench, work: Workload, batched: bool, occupied: int = 0) -> Placement:
+    """Where the plan puts the caches of the large model on this card: what a user gets. `occupied`: bytes of what else
+    must be on the card. Raises MachineError when nothing fits."""
+    device = Device(memory=bench.total_memory(), ram=int(0.8 * host_memory.available()), occupied=occupied)
+    return choose_placement(work, device, CacheChoice(schedule="batched" if batched else "sequential"))
 
 
 def measure(bench: Bench, case: Case) -> Peak | OutOfMemory:
@@ -171,7 +161,7 @@ def _row(bench: Bench, case: Case, planned: int, peak: Peak | None, failure: str
             "used, GiB": allocated,
             "planned / used": None if not allocated else planned / GIB / allocated,
             "allocator holds, GiB": reserved,
-            "of it caches in RAM, planned, GiB": ram_bytes(config, plan, BF16, case.placement) / GIB,
+            "of it caches in RAM, planned, GiB": ram_bytes(Workload(config, plan, BF16), case.placement) / GIB,
             "failure": failure or None,
         },
     )
@@ -215,7 +205,8 @@ def cases(bench: Bench, placement: Placement, weights: str, largest: bool = True
 def chosen_cases(bench: Bench) -> None:
     """With the caches where the plan puts them, as far as that is not measured by itself."""
     for size in models.sizes(bench):
-        placement = chosen_placement(bench, models.plan_of(bench, size), BF16, batched=False)
+        work = Workload(models.large_config(bench), models.plan_of(bench, size), BF16, BF16.itemsize)
+        placement = chosen_placement(bench, work, batched=False)
         if placement != ON_DEVICE:
             try_case(bench, Case(size, placement))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.dit.block import _modulate
 from liveavatar_runtime.dit.rope import RopeFactors, apply_rope, block_rope
-from liveavatar_runtime.planning.memory import cache_shape
+from liveavatar_runtime.planning.workload import cache_shape
 
 from . import models
 from .bench import Bench, OutOfMemory

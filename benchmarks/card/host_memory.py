@@ -14,7 +14,8 @@ import torch
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.dit.staged_cache import StagedCache
-from liveavatar_runtime.planning.memory import cache_shape, ram_bytes, staged_layer_bytes
+from liveavatar_runtime.planning.memory import ram_bytes, staged_layer_bytes
+from liveavatar_runtime.planning.workload import Workload, cache_shape
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from . import models
@@ -88,7 +89,7 @@ def measure(bench: Bench) -> None:
     for number, size in enumerate((large, small), start=1):
         plan = models.plan_of(bench, size)
         layers = min(LAYERS, config.num_layers)
-        asked = layers * staged_layer_bytes(config, plan, BF16, Placement("ram"))
+        asked = layers * staged_layer_bytes(Workload(config, plan, BF16), Placement("ram"))
         if 2 * asked > 0.5 * available():
             bench.record.skip(f"{2 * asked / GIB:.0f} GiB would be pinned of {available() / GIB:.0f} that are free")
             return
@@ -118,7 +119,7 @@ def _whole_model(bench: Bench, config: AvatarConfig) -> None:
                 "Host memory of the whole model's caches, counted",
                 size=f"{size[0]}x{size[1]}",
                 caches=str(placement),
-                **{"planned, GiB": ram_bytes(config, plan, BF16, placement) / GIB},
+                **{"planned, GiB": ram_bytes(Workload(config, plan, BF16), placement) / GIB},
                 **{"rounded to powers of two, GiB": rounded_bytes(config, plan, BF16, placement) / GIB},
             )
 

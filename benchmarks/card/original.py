@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar_runtime.dit.kv_cache import CacheShape
-from liveavatar_runtime.planning.memory import cache_shape
 from liveavatar_runtime.planning.sample_model import measure_parts
-from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.planning.workload import Workload, cache_shape
 
 from . import models
 from .bench import Bench

@@ -12,7 +12,7 @@ from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.dit.backends import BACKENDS, Use, resolve_attention
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.planning.machines import HOST_PCIE_5
-from liveavatar_runtime.planning.memory import cache_shape
+from liveavatar_runtime.planning.workload import cache_shape
 
 from . import models
 from .bench import Bench, dtype_name

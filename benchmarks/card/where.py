@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import DecodeState
 
@@ -25,7 +26,7 @@ def sampling(bench: Bench, batched: bool = False) -> None:
     """A block of the main size in steady state."""
     config, size = models.large_config(bench), models.main_size(bench)
     plan = models.plan_of(bench, size)
-    placement = chosen_placement(bench, plan, BF16, batched)
+    placement = chosen_placement(bench, Workload(config, plan, BF16, BF16.itemsize), batched)
     executor = LocalExecutor.placed(model_of(bench, "plain", BF16), bench.device, BF16, placement)
     conditions = models.random_conditions(config, plan)
 

@@ -1,19 +1,27 @@
 """Executor `local`: the whole model on one device."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from ..aligned import align_weights
+from ..config import AvatarConfig
 from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
 from ..dit.placement import ON_DEVICE, Placement
 from ..dit.staged_cache import StagedCache
+from ..planning.forecast import Forecast, Load, Option
+from ..planning.machines import Machines
+from ..planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
 from ..planning.out_of_memory import sampling_told
+from ..planning.stages import StagePlan
+from ..planning.workload import Workload
 from ..sampling.block_run import BlockRun
 from ..sampling.evaluator import Evaluator, MakeCache, PlacedModel
 from ..sampling.run import SamplingRequest
+from .kind import ExecutorKind, HereInProcess
 
 
 @dataclass(frozen=True)
@@ -52,5 +60,52 @@ class LocalExecutor:
             return Evaluator(PlacedModel(self.model, self.device), request, self.dtype, self.make_cache)
 
         plan = request.plan
-        told = partial(sampling_told, self.model.config, plan, self.dtype, self.placement, self.device)
+        told = partial(sampling_told, Workload(self.model.config, plan, self.dtype), self.placement, self.device)
         return BlockRun(evaluator, request, plan.steps if self.batched else 1, told)
+
+
+def _refusal(devices: Sequence[torch.device], config: AvatarConfig) -> str:
+    if len(devices) < 2:
+        return ""
+    return f"local runs on one device, devices names {len(devices)}; choose another executor"
+
+
+def _plan(work: Workload, machines: Machines, choice: CacheChoice) -> StagePlan:
+    placement = choose_placement(work, machines.devices[0].alone, choice)
+    return StagePlan(LOCAL.name, (work.layers,), (work.steps,), placement)
+
+
+def _build(stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype) -> LocalExecutor:
+    (place,) = places
+    return LocalExecutor.placed(place.model, place.device, dtype, stages.placement)
+
+
+def _forecast(forecast: Forecast) -> Iterator[Option]:
+    """The first device alone; weights that do not fit are streamed, all steps of a block in one batch."""
+    if not forecast.setting.vae_alone and forecast.setting.decoder:
+        # Another one decodes, beside nothing.
+        forecast = replace(forecast, setting=replace(forecast.setting, decoder=None))
+    first, *others = forecast.machines.devices
+    machines = replace(forecast.machines, devices=(first.alone, *others))
+    work, placement = forecast.work, forecast.setting.placement
+    weights, working = work.weights(work.layers), working_bytes(work, placement)
+    streams = weights + working > first.alone.room
+    if streams:
+        working = working_bytes(work, replace(placement, batched=True))
+    window = 2 * work.weights(range(1, 2))
+    resident = max(window, min(weights, first.alone.room - working)) if streams else weights
+    # A batch reads the streamed weights once a block, so each step bears its share of the time.
+    moving = machines.interconnect.host.seconds(weights - resident + window * streams) / work.plan.steps
+    load = Load(devices=[resident + working], ram=[ram_bytes(work, placement) + weights * streams])
+    yield replace(replace(forecast, machines=machines).single(LOCAL.name, load, moving), streams=streams)
+
+
+LOCAL = ExecutorKind(
+    name="local",
+    shares="",
+    here=HereInProcess(plan=_plan, build=_build),
+    runs_in_groups=False,
+    auto_rank=2,
+    refusal=_refusal,
+    forecast=_forecast,
+)

@@ -1,69 +1,68 @@
-"""Cards and the links between them as the planner knows them: measured where there is a calibration, else predicted."""
+"""Devices together and the links between them: measured where there is a calibration, else predicted."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from .calibration import Calibration, load_calibrations
+from .device import GIB, Device
 from .simulator import Link
-
-GIB = 2**30
-RESERVED_SHARE = 0.08
-"""Of a card's memory: the driver's context, the allocator's waste, the desktop."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """`memory` in bytes; `flops`: sustained operations/s in half precision on this model, about half of the peak;
-    `decode_flops`: of the VAE's decoder, None for the same. `source`: where the rates come from."""
+class Interconnect:
+    """Links: between two cards of one machine, between two machines, between a card and its system's memory."""
 
-    name: str
-    memory: float
-    flops: float
-    decode_flops: float | None = None
-    source: Literal["predicted", "measured"] = "predicted"
-
-    @property
-    def usable(self) -> float:
-        """Bytes that a program can fill."""
-        return self.memory * (1 - RESERVED_SHARE)
-
-    @property
-    def decoding(self) -> float:
-        """Operations/s of the decoder."""
-        return self.flops if self.decode_flops is None else self.decode_flops
-
-    def calibrated(self, calibrations: Mapping[str, Calibration]) -> "Card":
-        """With the rates that were measured on a card of this name, if one was; its own memory stays."""
-        found = calibrations.get(self.name)
-        if found is None:
-            return self
-        return replace(self, flops=found.flops, decode_flops=found.decode_flops, source="measured")
+    cards: Link
+    machines: Link
+    host: Link
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """`cards` in order, `machine_of[i]` the machine that card i is in. `link`: between two cards of one machine,
-    `network` between two machines, `host` between a card and the system's memory; `ram`: bytes of it that each machine
-    has to spare."""
+    """`devices` in order, `machine_of[i]` the machine that device i is in. Those of one machine share its RAM, of which
+    each tells all. `decoder`: the first device that decodes beside its own work, None when another one does."""
 
     name: str
-    cards: tuple[Card, ...]
+    devices: tuple[Device, ...]
     machine_of: tuple[int, ...]
-    link: Link
-    network: Link
-    host: Link
-    ram: float = 128 * GIB
+    interconnect: Interconnect
+    decoder: int | None = None
 
     @classmethod
-    def of(cls, name: str, card: Card, counts: tuple[int, ...], link: Link, network: Link, host: Link) -> "Machines":
-        """Equal cards, so many in each machine."""
+    def of(cls, name: str, device: Device, counts: tuple[int, ...], interconnect: Interconnect) -> "Machines":
+        """Equal devices, so many in each machine."""
         machine_of = tuple(number for number, size in enumerate(counts) for _ in range(size))
-        cards = (card,) * len(machine_of)
-        return cls(name=name, cards=cards, machine_of=machine_of, link=link, network=network, host=host)
+        return cls(name=name, devices=(device,) * len(machine_of), machine_of=machine_of, interconnect=interconnect)
+
+    @classmethod
+    def here(cls, devices: Iterable[Device], decoder: int | None = None) -> "Machines":
+        """Devices of this machine. How fast its links are is not measured: assumed is PCIe 4.0 x16 without peer-to-peer
+        access, and as much between RAM and devices."""
+        found = tuple(devices)
+        return cls(
+            name="this machine",
+            devices=found,
+            machine_of=(0,) * len(found),
+            interconnect=ON_PCIE_4,
+            decoder=decoder,
+        )
+
+    @property
+    def is_one_device(self) -> bool:
+        """Whether all stages are on the same device."""
+        return self.devices[0].shared_by == len(self.devices)
 
     def between(self, first: int, second: int) -> Link:
-        return self.link if self.machine_of[first] == self.machine_of[second] else self.network
+        same = self.machine_of[first] == self.machine_of[second]
+        return self.interconnect.cards if same else self.interconnect.machines
+
+    def decoding_at(self, number: int | None, size: float) -> "Machines":
+        """With the VAE and its work, so many bytes, beside the work of a device; None: on none of them."""
+        if number is None:
+            return self
+        devices = list(self.devices)
+        devices[number] = replace(devices[number], occupied=size)
+        return replace(self, devices=tuple(devices), decoder=number)
 
 
 PCIE_4 = Link(20e9, 20e-6)
@@ -73,11 +72,14 @@ NVLINK_H800 = Link(160e9, 10e-6)
 NVLINK_A100 = Link(240e9, 10e-6)
 HOST_PCIE_5 = Link(48e9, 10e-6)
 ETHERNET_10G = Link(1.1e9, 60e-6)
+ON_PCIE_4 = Interconnect(cards=PCIE_4, machines=ETHERNET_10G, host=HOST_PCIE_4)
+ON_NVLINK_H800 = Interconnect(cards=NVLINK_H800, machines=ETHERNET_10G, host=HOST_PCIE_5)
+ON_NVLINK_A100 = Interconnect(cards=NVLINK_A100, machines=ETHERNET_10G, host=HOST_PCIE_4)
 
 PREDICTED = (
-    Card(name="RTX 4090", memory=24 * GIB, flops=85e12),
-    Card(name="H800", memory=80 * GIB, flops=450e12),
-    Card(name="A100", memory=80 * GIB, flops=160e12),
+    Device(name="RTX 4090", memory=24 * GIB, flops=85e12),
+    Device(name="H800", memory=80 * GIB, flops=450e12),
+    Device(name="A100", memory=80 * GIB, flops=160e12),
 )
 """As they are assumed where nothing was measured."""
 CALIBRATIONS = load_calibrations()
@@ -91,19 +93,19 @@ def measured_machines(calibrations: Iterable[Calibration]) -> tuple[Machines, ..
 
 
 def _one_card(found: Calibration) -> Machines:
-    card = Card(
+    card = Device(
         name=found.name, memory=found.memory, flops=found.flops, decode_flops=found.decode_flops, source="measured"
     )
     host = HOST_PCIE_5 if found.host_bandwidth is None else Link(found.host_bandwidth, HOST_PCIE_5.latency)
-    return Machines.of(f"1x {found.name}", card, (1,), PCIE_4, ETHERNET_10G, host)
+    return Machines.of(f"1x {found.name}", card, (1,), replace(ON_PCIE_4, host=host))
 
 
 PRESETS = (
-    Machines.of("1x RTX 4090", RTX_4090, (1,), PCIE_4, ETHERNET_10G, HOST_PCIE_4),
-    Machines.of("2x RTX 4090", RTX_4090, (2,), PCIE_4, ETHERNET_10G, HOST_PCIE_4),
-    Machines.of("4x RTX 4090", RTX_4090, (4,), PCIE_4, ETHERNET_10G, HOST_PCIE_4),
-    Machines.of("2 machines with 4x RTX 4090", RTX_4090, (4, 4), PCIE_4, ETHERNET_10G, HOST_PCIE_4),
-    Machines.of("5x H800", H800, (5,), NVLINK_H800, ETHERNET_10G, HOST_PCIE_5),
-    Machines.of("8x A100 80 GB", A100, (8,), NVLINK_A100, ETHERNET_10G, HOST_PCIE_4),
+    Machines.of("1x RTX 4090", RTX_4090, (1,), ON_PCIE_4),
+    Machines.of("2x RTX 4090", RTX_4090, (2,), ON_PCIE_4),
+    Machines.of("4x RTX 4090", RTX_4090, (4,), ON_PCIE_4),
+    Machines.of("2 machines with 4x RTX 4090", RTX_4090, (4, 4), ON_PCIE_4),
+    Machines.of("5x H800", H800, (5,), ON_NVLINK_H800),
+    Machines.of("8x A100 80 GB", A100, (8,), ON_NVLINK_A100),
     *measured_machines(CALIBRATIONS.values()),
 )

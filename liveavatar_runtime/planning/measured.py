@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .sample_model import PartSeconds, measure_parts, sample_bytes, sample_flops
+from .sample_model import measure_parts, sample_bytes, sample_flops
 from .workload import PartCosts, Workload
 
 log = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ class Measurements:
     """What was measured in this process, by sizes of the model, shape of the plan, dtype and kind of device."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], PartSeconds | None] = {}
+        self._known: dict[tuple[object, ...], PartCosts | None] = {}
         self._lock = threading.Lock()
 
-    def of(self, work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartSeconds | None:
+    def of(self, work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartCosts | None:
         """Devices of one kind are measured once. None when the device had no room for it."""
         plan, kind = work.plan, kind_of(device)
         key = (work.config, plan.latent_size, plan.steps, plan.window_blocks, plan.infer_frames, work.dtype, kind)
@@ -47,12 +47,12 @@ class Measurements:
             return self._known[key]
 
 
-def seconds_on(work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartSeconds | None:
+def seconds_on(work: Workload, device: torch.device, make_room: MakeRoom | None = None) -> PartCosts | None:
     """Measured; counted on a processor that would take long. None when the device has no room for it."""
     rate = CPU_FLOPS * torch.get_num_threads()
     if device.type == "cpu" and sample_flops(work) > LONGEST_SECONDS * rate:
-        costs = work.counted
-        return PartSeconds(costs.layer / rate, costs.voice / rate, costs.first / rate, costs.last / rate)
+        costs = work.counted_flops
+        return PartCosts(costs.layer / rate, costs.voice / rate, costs.first / rate, costs.last / rate)
     start = time.perf_counter()
     try:
         if make_room is not None:
@@ -106,18 +106,18 @@ def stages_beside(devices: Sequence[torch.device]) -> list[int]:
     return [places.count(place) for place in places]
 
 
-def with_measured(work: Workload, seconds: Sequence[PartSeconds | None]) -> Timed:
+def with_measured(work: Workload, seconds: Sequence[PartCosts | None]) -> Timed:
     """From what was measured on the device of each stage; costs are relative to a layer, the mean of all of them."""
     known = [parts for parts in seconds if parts is not None]
     if len(known) < len(seconds):
         return Timed(work, (1.0,) * len(seconds))
-    layer = work.counted.layer
+    layer = work.counted_flops.layer
 
-    def cost(of: Callable[[PartSeconds], float]) -> float:
+    def cost(of: Callable[[PartCosts], float]) -> float:
         return rounded(sum(of(parts) / parts.layer for parts in known) / len(known)) * layer
 
     costs = PartCosts(layer, cost(lambda p: p.voice), cost(lambda p: p.first), cost(lambda p: p.last))
-    timed = replace(work, measured=costs)
+    timed = replace(work, measured_flops=costs)
     times = [parts.evaluation(work.config) for parts in known]
     operations = timed.evaluation_flops(range(work.config.num_layers))
     return Timed(timed, tuple(rounded(max(times) / time) for time in times), operations / max(times))

@@ -1,24 +1,24 @@
-"""Memory that sampling needs beside the weights, predicted from the plan."""
+"""Memory that sampling needs beside the weights, predicted, and where the caches are on a device for it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from ..config import AvatarConfig
 from ..dit.kv_cache import CacheShape
 from ..dit.placement import ON_DEVICE, Placement
 from ..dit.staged_cache import Place, StoredType
-from ..duration import LATENT_FRAMES_PER_BLOCK
 from ..errors import MachineError
 from ..texts import gib
 from ..usual_sizes import smaller_sizes
 from ..vae.memory import decode_bytes_per_pixel
+from .device import Device
+from .workload import Workload
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
     from ..vae.config import VaeConfig
-
 
 FP8_BYTES, SCALE_BYTES = 1, 4
 """Of one fp8 number, and of the scale of one token and head."""
@@ -34,21 +34,36 @@ ScheduleChoice = Literal["auto", "sequential", "batched"]
 
 @dataclass(frozen=True)
 class CacheChoice:
-    """What a user wants of the caches, and in which order the steps of blocks are evaluated."""
+    """What a user wants of the caches, and in which order the steps of blocks are evaluated. "auto" of `kv_dtype` is
+    the model's, because fp8 changes the result."""
 
     kv_cache: KVCacheChoice = "auto"
     kv_dtype: KVTypeChoice = "auto"
     schedule: ScheduleChoice = "auto"
 
+    @property
+    def stored(self) -> StoredType:
+        return "fp8" if self.kv_dtype == "fp8" else "model"
 
-def placements_of(kv_cache: KVCacheChoice, kv_dtype: KVTypeChoice) -> list[Placement]:
-    """Where a user lets the caches of a pipeline be, the faster place first."""
-    places: tuple[Place, ...] = ("device", "ram") if kv_cache == "auto" else (kv_cache,)
-    return [Placement(place, "fp8" if kv_dtype == "fp8" else "model") for place in places]
+    def places(self) -> list[Placement]:
+        """Where the caches of a pipeline may be, the faster place first; it runs one step at a time."""
+        return [Placement(place, self.stored) for place in self._places]
+
+    def candidates(self) -> list[Placement]:
+        """All ways for one device."""
+        batched = [False, True] if self.schedule == "auto" else [self.schedule == "batched"]
+        return [Placement(place, self.stored, batch) for place in self._places for batch in batched]
+
+    def as_said(self) -> Placement:
+        """The plainest placement of this kind, for devices that nobody here knows."""
+        return Placement(self._places[0], self.stored, self.schedule == "batched")
+
+    @property
+    def _places(self) -> tuple[Place, ...]:
+        return ("device", "ram") if self.kv_cache == "auto" else (self.kv_cache,)
 
 
-def cache_shape(config: AvatarConfig, plan: "ClipPlan") -> CacheShape:
-    return CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
+ANYWHERE = CacheChoice()
 
 
 def kept_bytes(shape: CacheShape, tokens: int, dtype: torch.dtype, stored: StoredType) -> int:
@@ -59,86 +74,87 @@ def kept_bytes(shape: CacheShape, tokens: int, dtype: torch.dtype, stored: Store
     return values * FP8_BYTES + values // shape.head_dim * SCALE_BYTES
 
 
-def cache_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
+def cache_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
     """Size of the key/value caches of all layers and steps, wherever they are."""
-    shape = cache_shape(config, plan)
+    shape = work.cache_shape
     if placement.resident:
         # Every step has a sink in front of its ring; the reference's keys are there once more, not rotated.
         layer = shape.values(shape.steps * shape.tokens) + shape.values(shape.reference_tokens) // 2
-        return config.num_layers * layer * dtype.itemsize
-    return config.num_layers * staged_layer_bytes(config, plan, dtype, placement)
+        return work.config.num_layers * layer * work.dtype.itemsize
+    return work.config.num_layers * staged_layer_bytes(work, placement)
 
 
-def staged_layer_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
+def staged_layer_bytes(work: Workload, placement: Placement) -> int:
     """Size of one layer of a staged cache: the rings of all steps, and the sink.
 
     The sink counts twice: a new one is made beside the one that is read, when the reference picture is renewed.
     Measured on an H100, where leaving that out was 2 GiB too little at 688x368.
     """
-    shape = cache_shape(config, plan)
-    ring = kept_bytes(shape, shape.steps * shape.ring_tokens, dtype, placement.kv_dtype)
-    return ring + SINKS * shape.values(shape.sink_tokens) * dtype.itemsize
+    shape = work.cache_shape
+    ring = kept_bytes(shape, shape.steps * shape.ring_tokens, work.dtype, placement.kv_dtype)
+    return ring + SINKS * shape.values(shape.sink_tokens) * work.dtype.itemsize
 
 
-def staging_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
+def staging_bytes(work: Workload, placement: Placement) -> int:
     """Device memory beside the caches: buffers of a staged one; of a resident one, a new sink until it is copied."""
-    shape = cache_shape(config, plan)
+    shape = work.cache_shape
     if not placement.resident:
-        return BUFFERS * shape.values(shape.tokens) * dtype.itemsize
-    return config.num_layers * shape.values(shape.sink_tokens) * dtype.itemsize
+        return BUFFERS * shape.values(shape.tokens) * work.dtype.itemsize
+    return work.config.num_layers * shape.values(shape.sink_tokens) * work.dtype.itemsize
 
 
-def ring_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
+def ring_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
     """Size of the state that sampling can be continued from (`LatentBlock.rings`), at most."""
-    shape = cache_shape(config, plan)
+    shape = work.cache_shape
     tokens = shape.steps * (shape.window_blocks - 1) * shape.block_tokens
-    return config.num_layers * kept_bytes(shape, tokens, dtype, placement.kv_dtype)
+    return work.config.num_layers * kept_bytes(shape, tokens, work.dtype, placement.kv_dtype)
 
 
-def cache_traffic(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> tuple[int, int]:
+def cache_traffic(work: Workload, placement: Placement) -> tuple[int, int]:
     """Bytes that a cache in RAM fetches and writes for one block, once the ring is full."""
     if placement.kv_cache == "device":
         return 0, 0
-    shape = cache_shape(config, plan)
-    others = kept_bytes(shape, shape.ring_tokens - shape.block_tokens, dtype, placement.kv_dtype)
-    own = kept_bytes(shape, shape.block_tokens, dtype, placement.kv_dtype)
-    sink = shape.values(shape.sink_tokens) * dtype.itemsize
-    evaluations = (config.num_layers - placement.device_layers) * shape.steps
+    shape = work.cache_shape
+    others = kept_bytes(shape, shape.ring_tokens - shape.block_tokens, work.dtype, placement.kv_dtype)
+    own = kept_bytes(shape, shape.block_tokens, work.dtype, placement.kv_dtype)
+    sink = shape.values(shape.sink_tokens) * work.dtype.itemsize
+    evaluations = (work.config.num_layers - placement.device_layers) * shape.steps
     return evaluations * (sink + others), evaluations * own
 
 
-def activation_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, batched: bool = False) -> int:
+def activation_bytes(work: Workload, batched: bool = False) -> int:
     """Peak of one evaluation's (or one batch's) intermediate tensors.
 
     The widest moment is the FFN: its hidden layer before and after the activation, beside the residual and the
     modulated input in float32 and in the model's dtype.
     """
-    rows, columns = plan.grid
-    tokens = LATENT_FRAMES_PER_BLOCK * rows * columns * (plan.steps if batched else 1)
-    return tokens * (2 * config.ffn_dim * dtype.itemsize + 3 * config.dim * 4 + 2 * config.dim * dtype.itemsize)
+    config, size = work.config, work.dtype.itemsize
+    tokens = work.tokens * (work.plan.steps if batched else 1)
+    return tokens * (2 * config.ffn_dim * size + 3 * config.dim * 4 + 2 * config.dim * size)
 
 
-def text_bytes(config: AvatarConfig, dtype: torch.dtype) -> int:
+def text_bytes(work: Workload) -> int:
     """Keys and values of the prompt for every layer."""
-    return 2 * config.num_layers * config.text_len * config.dim * dtype.itemsize
+    config = work.config
+    return 2 * config.num_layers * config.text_len * config.dim * work.dtype.itemsize
 
 
-def working_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement = ON_DEVICE) -> int:
+def working_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
     """Device memory of all of it: caches that are there, buffers, prompt, activations."""
     return (
-        cache_bytes(config, plan, dtype, placement)
-        - ram_bytes(config, plan, dtype, placement)
-        + staging_bytes(config, plan, dtype, placement)
-        + text_bytes(config, dtype)
-        + activation_bytes(config, plan, dtype, placement.batched)
+        cache_bytes(work, placement)
+        - ram_bytes(work, placement)
+        + staging_bytes(work, placement)
+        + text_bytes(work)
+        + activation_bytes(work, placement.batched)
     )
 
 
-def ram_bytes(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> int:
+def ram_bytes(work: Workload, placement: Placement) -> int:
     """System memory that the caches need."""
     if placement.kv_cache == "device":
         return 0
-    return (config.num_layers - placement.device_layers) * staged_layer_bytes(config, plan, dtype, placement)
+    return (work.config.num_layers - placement.device_layers) * staged_layer_bytes(work, placement)
 
 
 def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
@@ -149,101 +165,54 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
     return decode_bytes_per_pixel(vae, dtype) * plan.width * plan.height
 
 
-# Sizes of the same kind from large to small, as (width, height).
-
-
-UNKNOWN_MEMORY = 2**60
-"""Bytes of a device that does not tell how many it has: it is taken to have enough."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Bytes: of the device in all, of system memory that is free, of the model's weights, and what else must be on
-    the device while sampling (the VAE and its work).
-
-    `pool`: of all system memory, where the device's is a part of it (processors, Apple's GPUs): there the same bytes
-    must not be given away twice. `on_disk`: weights that stay in their file, which such a pool need not hold.
-    """
-
-    device: int
-    ram: int
-    weights: int
-    beside: int = 0
-    pool: int | None = None
-    on_disk: int = 0
-
-
-def choose_placement(
-    config: AvatarConfig,
-    plan: "ClipPlan",
-    dtype: torch.dtype,
-    machine: Machine,
-    kv_cache: KVCacheChoice = "auto",
-    kv_dtype: KVTypeChoice = "auto",
-    schedule: ScheduleChoice = "auto",
-) -> Placement:
+def choose_placement(work: Workload, device: Device, choice: CacheChoice = ANYWHERE) -> Placement:
     """The placement that moves the fewest bytes between RAM and device for a block; of equals the plainest.
 
     Weights that find no room beside the work are streamed: once for every step, or once a block when batched. Room
-    that is left when all weights are on the device goes to the caches of single layers. "auto"
-    of `kv_dtype` is the model's, because fp8 changes the result. Raises MachineError when nothing fits, with what
-    each setting saves.
+    that is left when all weights are on the device goes to the caches of single layers. Raises MachineError when
+    nothing fits, with what each setting saves.
     """
-    candidates = [
-        Placement(place, "fp8" if kv_dtype == "fp8" else "model", batched)
-        for place in _options(kv_cache, ("device", "ram"))
-        for batched in ([False, True] if schedule == "auto" else [schedule == "batched"])
-    ]
-    if kv_cache == "auto":
-        candidates += [_filled(config, plan, dtype, machine, c) for c in candidates if c.kv_cache == "ram"]
-    fitting = [c for c in candidates if _fits(config, plan, dtype, machine, c)]
+    candidates = choice.candidates()
+    if choice.kv_cache == "auto":
+        candidates += [_filled(work, device, c) for c in candidates if c.kv_cache == "ram"]
+    fitting = [c for c in candidates if _fits(work, device, c)]
     if not fitting:
-        raise MachineError(_what_would_help(config, plan, dtype, machine, candidates))
-    return min(fitting, key=lambda c: moved_bytes(config, plan, dtype, machine, c))
+        raise MachineError(_what_would_help(work, device, candidates))
+    return min(fitting, key=lambda c: moved_bytes(work, device, c))
 
 
-def moved_bytes(
-    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement
-) -> int:
+def moved_bytes(work: Workload, device: Device, placement: Placement) -> float:
     """Bytes between RAM and device for one block: weights that are not resident, and the caches."""
-    room = machine.device - machine.beside - working_bytes(config, plan, dtype, placement)
-    streamed = max(0, machine.weights - max(0, room))
-    caches = sum(cache_traffic(config, plan, dtype, placement))
-    return streamed * (1 if placement.batched else plan.steps) + caches
+    room = device.room - working_bytes(work, placement)
+    streamed = max(0, work.weights(work.layers) - max(0, room))
+    return streamed * (1 if placement.batched else work.plan.steps) + sum(cache_traffic(work, placement))
 
 
-def _filled(
-    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement
-) -> Placement:
+def _filled(work: Workload, device: Device, placement: Placement) -> Placement:
     """With as many layers' caches on the device as find room beside all weights."""
-    room = machine.device - machine.beside - machine.weights - working_bytes(config, plan, dtype, placement)
-    layers = room // staged_layer_bytes(config, plan, dtype, placement)
-    return replace(placement, device_layers=min(max(0, layers), config.num_layers))
+    room = device.room - work.weights(work.layers) - working_bytes(work, placement)
+    every = work.config.num_layers
+    layers = every if math.isinf(room) else int(room // staged_layer_bytes(work, placement))
+    return replace(placement, device_layers=min(max(0, layers), every))
 
 
-def _options(choice: str, every: tuple[Place, ...]) -> list[Place]:
-    return [option for option in every if choice in ("auto", option)]
-
-
-def _fits(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, placement: Placement) -> bool:
+def _fits(work: Workload, device: Device, placement: Placement) -> bool:
     # Streamed weights need room for the layer that computes and the one that comes next.
-    streaming = min(machine.weights, 2 * machine.weights // config.num_layers)
-    work = working_bytes(config, plan, dtype, placement) + machine.beside
-    in_ram = ram_bytes(config, plan, dtype, placement)
-    if machine.pool is not None:
-        held = max(streaming, machine.weights - machine.on_disk)
-        if held + work + in_ram > machine.pool:
+    weights = work.weights(work.layers)
+    streaming = min(weights, 2 * weights // work.config.num_layers)
+    working, in_ram = working_bytes(work, placement), ram_bytes(work, placement)
+    if device.usable_pool is not None:
+        held = max(streaming, weights - work.on_disk_bytes)
+        if held + working + device.occupied + in_ram > device.usable_pool:
             return False
-    return work + streaming <= machine.device and in_ram <= machine.ram
+    return working + streaming <= device.room and in_ram <= device.ram
 
 
-def _what_would_help(
-    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, machine: Machine, candidates: list[Placement]
-) -> str:
-    least = min(candidates, key=lambda c: working_bytes(config, plan, dtype, c))
-    ways = [f"{name}: {_needs(config, changed, dtype, least)}" for name, changed in cheaper_plans(plan)]
+def _what_would_help(work: Workload, device: Device, candidates: list[Placement]) -> str:
+    least, plan = min(candidates, key=lambda c: working_bytes(work, c)), work.plan
+    ways = [f"{name}: {_needs(replace(work, plan=changed), least)}" for name, changed in cheaper_plans(plan)]
     ways += [
-        f"{name}: {_needs(config, plan, dtype, changed)}"
+        f"{name}: {_needs(work, changed)}"
         for name, changed in (
             ("kv_cache ram", replace(least, kv_cache="ram")),
             ("kv_dtype fp8", replace(least, kv_dtype="fp8")),
@@ -251,26 +220,26 @@ def _what_would_help(
         if changed != least
     ]
     return (
-        f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_needs(config, plan, dtype, least)} beside "
-        f"the weights; {_there_is(machine)}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler "
+        f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_needs(work, least)} beside the weights; "
+        f"{_there_is(work, device)}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler "
         "(size, steps, window_blocks) and DiT Sampler (kv_cache, kv_dtype)."
     )
 
 
-def _there_is(machine: Machine) -> str:
-    if machine.pool is not None:
-        held = machine.weights - machine.on_disk + machine.beside
+def _there_is(work: Workload, device: Device) -> str:
+    if device.usable_pool is not None:
+        held = work.weights(work.layers) - work.on_disk_bytes + device.occupied
         return (
-            f"device and system share {gib(machine.pool)}, of which the weights and the VAE's work take {gib(held)}, "
-            f"and {gib(machine.ram)} are free"
+            f"device and system share {gib(device.usable_pool)}, of which the weights and the VAE's work take "
+            f"{gib(held)}, and {gib(device.ram)} are free"
         )
-    device = "is unknown memory" if machine.device == UNKNOWN_MEMORY else f"are {gib(machine.device)}"
-    return f"there {device} on the device and {gib(machine.ram)} of free RAM"
+    there = "is unknown memory" if device.memory is None else f"are {gib(device.usable / device.shared_by)}"
+    return f"there {there} on the device and {gib(device.ram)} of free RAM"
 
 
-def _needs(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> str:
-    ram = ram_bytes(config, plan, dtype, placement)
-    return gib(working_bytes(config, plan, dtype, placement)) + (f" + {gib(ram)} of RAM" if ram else "")
+def _needs(work: Workload, placement: Placement) -> str:
+    ram = ram_bytes(work, placement)
+    return gib(working_bytes(work, placement)) + (f" + {gib(ram)} of RAM" if ram else "")
 
 
 def cheaper_plans(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..config import AvatarConfig
 from ..device_kinds import shares_ram
 from ..dit.placement import Placement
 from ..out_of_memory import CPU, _others, full_device_told
 from ..texts import gib
 from .memory import cheaper_plans, ram_bytes, working_bytes
+from .workload import Workload
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
@@ -20,26 +20,27 @@ NEAR = 0.01
 """Ways that free less than this share of what is needed are left out."""
 
 
-def sampling_told(
-    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement, device: torch.device
-) -> AbstractContextManager[None]:
-    """`full_device_told` for sampling a plan with the caches at a placement."""
-    work = f"sampling {plan.width}x{plan.height} in {plan.steps} steps"
-    arguments = config, plan, dtype, placement
-    return full_device_told(work, device, lambda: sampling_ways(*arguments, device), lambda: ram_ways(*arguments))
+def sampling_told(work: Workload, placement: Placement, device: torch.device) -> AbstractContextManager[None]:
+    """`full_device_told` for sampling with the caches at a placement."""
+    plan = work.plan
+    return full_device_told(
+        f"sampling {plan.width}x{plan.height} in {plan.steps} steps",
+        device,
+        lambda: sampling_ways(work, placement, device),
+        lambda: ram_ways(work, placement),
+    )
 
 
-def sampling_ways(
-    config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement, device: torch.device
-) -> list[str]:
+def sampling_ways(work: Workload, placement: Placement, device: torch.device) -> list[str]:
     """Settings that free memory of the device, those that free the most first."""
 
     def needed(changed: "ClipPlan", placed: Placement) -> int:
+        of_change = replace(work, plan=changed)
         # Caches in RAM are then on the device as well.
-        beside = ram_bytes(config, changed, dtype, placed) if shares_ram(device) else 0
-        return working_bytes(config, changed, dtype, placed) + beside
+        in_ram = ram_bytes(of_change, placed) if shares_ram(device) else 0
+        return working_bytes(of_change, placed) + in_ram
 
-    now = needed(plan, placement)
+    plan, now = work.plan, needed(work.plan, placement)
     ways = [(needed(changed, placement), f"{name} in Clip Scheduler") for name, changed in cheaper_plans(plan)]
     in_ram = replace(placement, kv_cache="ram", device_layers=0)
     in_fp8 = replace(placement, kv_dtype="fp8", device_layers=0)
@@ -50,12 +51,13 @@ def sampling_ways(
     return [*_ranked(now, ways, "beside the weights instead of"), _others(device)]
 
 
-def ram_ways(config: AvatarConfig, plan: "ClipPlan", dtype: torch.dtype, placement: Placement) -> list[str]:
+def ram_ways(work: Workload, placement: Placement) -> list[str]:
     """Settings that free RAM while another device samples, those that free the most first."""
 
     def needed(changed: "ClipPlan", placed: Placement) -> int:
-        return ram_bytes(config, changed, dtype, placed)
+        return ram_bytes(replace(work, plan=changed), placed)
 
+    plan = work.plan
     ways = [(needed(changed, placement), f"{name} in Clip Scheduler") for name, changed in cheaper_plans(plan)]
     placements = [
         ("kv_cache device", replace(placement, kv_cache="device", device_layers=0)),

@@ -14,8 +14,8 @@ from ..dit.audio import prepare_injection
 from ..dit.kv_cache import ResidentCache, Sink
 from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
-from .memory import cache_shape
-from .workload import Workload
+from .memory import working_bytes
+from .workload import PartCosts, Workload
 
 WARM_UPS, ROUNDS, MOST_ROUNDS = 2, 5, 30
 ENOUGH_SECONDS = 0.1
@@ -28,22 +28,6 @@ PLAIN, VOICED = range(1), range(1, 2)
 """The two layers: the voice is injected after the second one."""
 
 
-@dataclass(frozen=True)
-class PartSeconds:
-    """Seconds of one evaluation's parts on a device (as `workload.PartCosts`). What is done once a block, such as
-    encoding its voice, is shared out over its evaluations."""
-
-    layer: float
-    voice: float
-    first: float
-    last: float
-
-    def evaluation(self, config: AvatarConfig) -> float:
-        """One evaluation by the whole model."""
-        layers = config.num_layers * self.layer + len(config.audio_inject_layers) * self.voice
-        return self.first + layers + self.last
-
-
 def sample_of(work: Workload) -> Workload:
     """The two layers and one step that are measured, of the same width and tokens."""
     injected = VOICED[:] if work.config.audio_inject_layers else ()
@@ -54,17 +38,17 @@ def sample_of(work: Workload) -> Workload:
 def sample_bytes(work: Workload) -> int:
     """Memory that measuring takes on the device."""
     sample = sample_of(work)
-    return sample.weights(range(2)) + sample.working(range(2), range(1))
+    return sample.weights(range(2)) + working_bytes(sample)
 
 
 def sample_flops(work: Workload) -> float:
     """Operations of the whole measurement."""
-    costs = sample_of(work).counted
+    costs = sample_of(work).counted_flops
     return (WARM_UPS + ROUNDS) * (2 * costs.layer + costs.voice + costs.first + costs.last)
 
 
-def measure_parts(work: Workload, device: torch.device) -> PartSeconds:
-    """Evaluations of a block in steady state, with PyTorch's attention; afterwards the memory is free again."""
+def measure_parts(work: Workload, device: torch.device) -> PartCosts:
+    """Seconds of an evaluation in steady state, with PyTorch's attention; afterwards the memory is free again."""
     with torch.inference_mode():
         seconds = typical_seconds(_Sample.make(sample_of(work), device).parts(), device)
     if device.type == "cuda":
@@ -72,7 +56,7 @@ def measure_parts(work: Workload, device: torch.device) -> PartSeconds:
             torch.cuda.empty_cache()
     steps = work.plan.steps
     voice = max(0.0, seconds["voiced"] - seconds["plain"]) + seconds["injection"] / steps
-    return PartSeconds(seconds["plain"], voice, seconds["embed"] + seconds["begin"] / steps, seconds["head"])
+    return PartCosts(seconds["plain"], voice, seconds["embed"] + seconds["begin"] / steps, seconds["head"])
 
 
 def typical_seconds(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
@@ -147,7 +131,7 @@ class _Sample:
 
     def _layers(self, layers: range, hidden: Tensor) -> Callable[[], object]:
         """Some layers with their cache; the reference moves along with every block, as in a video."""
-        shape = cache_shape(self.work.config, self.work.plan)
+        shape = self.work.cache_shape
         cache, sink = ResidentCache(shape, layers, self.work.dtype, self.device), Sink()
         empty = torch.zeros(1, shape.sink_tokens, shape.heads, shape.head_dim, dtype=hidden.dtype, device=self.device)
         for layer in layers:

@@ -1,90 +1,73 @@
 """Layers and caches for the devices of a layer pipeline, from their memory and speed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..devices import LAYER_PIPELINE
 from ..dit.placement import Placement
 from ..errors import MachineError
-from ..pipeline.partition import Capacity, LayerCosts, split_layers
-from .memory import KVCacheChoice, KVTypeChoice, placements_of
+from .device import Device
+from .memory import ANYWHERE, working_bytes
+from .partition import LayerCosts, split_layers
 from .workload import Workload
 
 
 @dataclass(frozen=True)
-class StageDevice:
-    """What a stage may use: bytes of memory (None: enough), and its speed relative to the others."""
-
-    memory: int | None = None
-    speed: float = 1.0
-
-
-@dataclass(frozen=True)
 class StagePlan:
-    """The pipeline's name, layers of each stage, and where the caches of all of them are."""
+    """An executor's name, layers and steps of each of its stages, and where the caches of all of them are."""
 
     executor: str
     layers: tuple[range, ...]
+    steps: tuple[range, ...]
     placement: Placement
 
 
-def plan_stages(
+def plan_layers(
     work: Workload,
-    devices: Sequence[StageDevice],
-    kv_cache: KVCacheChoice = "auto",
-    kv_dtype: KVTypeChoice = "auto",
+    devices: Sequence[Device],
+    placements: Sequence[Placement] = tuple(ANYWHERE.places()),
     decodes_first: bool = False,
-) -> StagePlan:
-    """The split with the fastest slowest stage whose weights and caches fit; caches in RAM only if they must be.
+) -> tuple[tuple[range, ...], Placement]:
+    """The split with the fastest slowest stage whose weights and caches fit, and the first placement with which they
+    do.
 
     `decodes_first`: whether the first device also decodes the blocks, for which it gets fewer layers. Raises
     MachineError when nothing fits.
     """
-    beside = work.decode_flops() / work.plan.steps if decodes_first else 0.0
-    placements = placements_of(kv_cache, kv_dtype)
-    for placement in placements:
-        capacities = [_capacity(work, device, placement) for device in devices]
+    decode_flops = work.decode_flops() / work.plan.steps if decodes_first else 0.0
+    for placement in placements[:-1]:
         try:
-            return StagePlan(LAYER_PIPELINE, split_layers(_costs(work, placement, beside), capacities), placement)
+            return split_layers(_costs(work, placement, decode_flops), devices), placement
         except MachineError:
-            if placement == placements[-1]:
-                raise
-    raise AssertionError("unreachable: there is always a last placement")
+            continue
+    return split_layers(_costs(work, placements[-1], decode_flops), devices), placements[-1]
 
 
 def split_by_time(
     work: Workload,
-    devices: Sequence[StageDevice],
-    kv_cache: KVCacheChoice = "auto",
-    kv_dtype: KVTypeChoice = "auto",
+    devices: Sequence[Device],
+    placements: Sequence[Placement] = tuple(ANYWHERE.places()),
     decodes_first: bool = False,
 ) -> tuple[range, ...]:
-    """The layers of `plan_stages` as far as they fit; by time alone when nothing fits."""
+    """The layers of `plan_layers` as far as they fit; by time alone when nothing fits."""
     try:
-        return plan_stages(work, devices, kv_cache, kv_dtype, decodes_first).layers
+        return plan_layers(work, devices, placements, decodes_first)[0]
     except MachineError:
-        roomy = [StageDevice(None, device.speed) for device in devices]
-        return plan_stages(work, roomy, kv_cache, kv_dtype, decodes_first).layers
+        roomy = [replace(device, memory=None) for device in devices]
+        return plan_layers(work, roomy, placements, decodes_first)[0]
 
 
-def _capacity(work: Workload, device: StageDevice, placement: Placement) -> Capacity:
-    """Room for layers: without what every stage needs however few layers it has."""
-    if device.memory is None:
-        return Capacity(device.speed)
-    steps = range(work.plan.steps)
-    fixed = work.working(range(0), steps, placement)
-    return Capacity(device.speed, max(0, device.memory - fixed))
-
-
-def _costs(work: Workload, placement: Placement, beside: float) -> LayerCosts:
-    layers, steps = range(work.config.num_layers), range(work.plan.steps)
-    working = work.working(range(1), steps, placement) - work.working(range(0), steps, placement)
-    inner = [work.layer_weights(layer) for layer in layers]
+def _costs(work: Workload, placement: Placement, decode_flops: float) -> LayerCosts:
+    """`decode_flops`: of the decoder on the first device, for each of its evaluations."""
+    layers, steps = work.layers, work.steps
+    fixed = working_bytes(work.of_stage(range(0), steps), placement)
+    each = working_bytes(work.of_stage(range(1), steps), placement) - fixed
+    weights = [work.layer_weights(layer) for layer in layers]
     return LayerCosts(
-        seconds=[work.layer_flops(layer) for layer in layers],
-        bytes=[weights + working for weights in inner],
-        first_seconds=work.costs.first + beside,
-        last_seconds=work.costs.last,
-        first_bytes=work.weights(layers[:1]) - inner[0],
-        last_bytes=work.weights(layers[-1:]) - inner[-1],
+        flops=[work.layer_flops(layer) for layer in layers],
+        bytes=[size + each for size in weights],
+        first_flops=work.part_flops.first + decode_flops,
+        last_flops=work.part_flops.last,
+        first_bytes=work.weights(layers[:1]) - weights[0],
+        last_bytes=work.weights(layers[-1:]) - weights[-1],
+        stage_bytes=fixed,
     )

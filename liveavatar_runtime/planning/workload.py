@@ -1,7 +1,7 @@
 """What a plan costs on a model: floating point operations, weights, and what travels between stages.
 
 An operation is a multiplication or an addition of a matrix product or attention; norms, gates and copies are not
-counted, as they take their time beside the products, which `Card.flops` (a sustained rate) allows for.
+counted, as they take their time beside the products, which `Device.flops` (a sustained rate) allows for.
 """
 
 from dataclasses import dataclass, replace
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config import AvatarConfig
+from ..dit.kv_cache import CacheShape
 from ..dit.model import CausalWanS2V
-from ..dit.placement import ON_DEVICE, Placement
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..pipeline.stage_model import share_of
-from .memory import cache_shape, cache_traffic, ram_bytes, working_bytes
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
@@ -29,28 +28,65 @@ LATENT_BYTES = 4
 
 @dataclass(frozen=True)
 class PartCosts:
-    """Operations of one evaluation: of a layer, of the voice's injection after a layer, of what stands before the first
-    layer and after the last one."""
+    """What the parts of one evaluation cost: a layer, the voice's injection after a layer, what stands before the first
+    layer and after the last one. Operations or seconds, as the name of what holds it says.
+
+    What is done once a block, such as encoding its voice, is shared out over its evaluations.
+    """
 
     layer: float
     voice: float
     first: float
     last: float
 
+    def of_layer(self, layer: int, config: AvatarConfig) -> float:
+        """A layer with the voice's injection after it, if there is one."""
+        return self.layer + self.voice * (layer in config.audio_inject_layers)
+
+    def evaluation(self, config: AvatarConfig) -> float:
+        """One evaluation by the whole model."""
+        layers = config.num_layers * self.layer + len(config.audio_inject_layers) * self.voice
+        return self.first + layers + self.last
+
+
+def cache_shape(config: AvatarConfig, plan: "ClipPlan") -> CacheShape:
+    return CacheShape.of(config, plan.grid, plan.steps, plan.window_blocks, LATENT_FRAMES_PER_BLOCK)
+
 
 @dataclass(frozen=True)
 class Workload:
-    """`weight_bytes`: bytes of a weight as it is kept (2 for bf16, 1 for fp8); `dtype` of activations and caches.
+    """A plan on a model: all that memory and speed are predicted from.
 
-    `measured`: how many operations a layer could do in the time that each part takes, where that was measured
-    (`planning.measured`).
+    `dtype`: of activations and caches; `weight_bytes`: bytes of a weight as it is kept (2 for bf16, 1 for fp8), which
+    counts where `stored_bytes`, of all weights together, is not known. `on_disk_bytes`: of weights that stay in their
+    file. `measured_flops`: how many operations a layer could do in the time that each part takes, where that was
+    measured (`planning.measured`).
     """
 
     config: AvatarConfig
     plan: "ClipPlan"
     dtype: torch.dtype = torch.bfloat16
     weight_bytes: float = 2.0
-    measured: PartCosts | None = None
+    measured_flops: PartCosts | None = None
+    stored_bytes: int | None = None
+    on_disk_bytes: int = 0
+
+    @property
+    def layers(self) -> range:
+        return range(self.config.num_layers)
+
+    @property
+    def steps(self) -> range:
+        return range(self.plan.steps)
+
+    def of_stage(self, layers: range, steps: range) -> "Workload":
+        """What a stage with so many layers and steps samples; its weights depend on which they are (`weights`)."""
+        config = replace(self.config, num_layers=len(layers), audio_inject_layers=())
+        return replace(self, config=config, plan=replace(self.plan, steps=len(steps)), stored_bytes=None)
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        return cache_shape(self.config, self.plan)
 
     @property
     def tokens(self) -> int:
@@ -59,34 +95,33 @@ class Workload:
         return LATENT_FRAMES_PER_BLOCK * rows * columns
 
     @property
-    def counted(self) -> PartCosts:
+    def counted_flops(self) -> PartCosts:
         """Operations of a block's evaluation with a full ring; text, time and voice are embedded once a video or block,
         which is not counted."""
         config, tokens = self.config, self.tokens
         linear = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
-        attention = 4 * tokens * (cache_shape(config, self.plan).tokens + config.text_len) * config.dim
+        attention = 4 * tokens * (self.cache_shape.tokens + config.text_len) * config.dim
         voice = 2 * tokens * 2 * config.dim**2 + 4 * tokens * (config.num_audio_token + 1) * config.dim
         patches = 2 * tokens * config.dim * self._patch_values
         return PartCosts(linear + attention, voice, patches, patches)
 
     @property
-    def costs(self) -> PartCosts:
+    def part_flops(self) -> PartCosts:
         """As measured, else as counted."""
-        return self.counted if self.measured is None else self.measured
+        return self.counted_flops if self.measured_flops is None else self.measured_flops
 
     def layer_flops(self, layer: int) -> float:
         """One evaluation of a layer; the voice's injection included."""
-        costs = self.costs
-        return costs.layer + costs.voice * (layer in self.config.audio_inject_layers)
+        return self.part_flops.of_layer(layer, self.config)
 
     def evaluation_flops(self, layers: range) -> float:
         """One evaluation of a stage with these layers."""
-        inner = sum(map(self.layer_flops, layers))
-        return inner + self.costs.first * (0 in layers) + self.costs.last * (self.config.num_layers - 1 in layers)
+        inner, parts = sum(map(self.layer_flops, layers)), self.part_flops
+        return inner + parts.first * (0 in layers) + parts.last * (self.layers[-1] in layers)
 
     def sink_layer_flops(self) -> float:
         """One layer over the sink's tokens, which attend to each other."""
-        config, tokens = self.config, cache_shape(self.config, self.plan).sink_tokens
+        config, tokens = self.config, self.cache_shape.sink_tokens
         linear = 2 * tokens * (6 * config.dim**2 + 2 * config.dim * config.ffn_dim)
         return linear + 4 * tokens * (tokens + config.text_len) * config.dim
 
@@ -101,8 +136,10 @@ class Workload:
 
     def weights(self, layers: range) -> int:
         """Bytes of weights of a stage with these layers."""
-        parameters = sum(p.numel() for p in share_of(self._skeleton, layers).parameters())
-        return int(parameters * self.weight_bytes)
+        if self.stored_bytes is not None and layers == self.layers:
+            # Nobody waits for a model to be made only to be counted.
+            return self.stored_bytes
+        return int(self._parameters(layers) * self._bytes_each)
 
     def layer_weights(self, layer: int) -> int:
         """Bytes of weights of one layer, the voice's included."""
@@ -110,29 +147,18 @@ class Workload:
         if layer in self.config.audio_inject_layers:
             injector, number = self._skeleton.audio_injector, self.config.audio_inject_layers.index(layer)
             parts += [injector.injector[number], injector.injector_adain_layers[number]]
-        return int(sum(p.numel() for part in parts for p in part.parameters()) * self.weight_bytes)
+        return int(sum(p.numel() for part in parts for p in part.parameters()) * self._bytes_each)
+
+    @property
+    def _bytes_each(self) -> float:
+        return self.weight_bytes if self.stored_bytes is None else self.stored_bytes / self._parameters(self.layers)
+
+    def _parameters(self, layers: range) -> int:
+        return sum(p.numel() for p in share_of(self._skeleton, layers).parameters())
 
     @property
     def _skeleton(self) -> CausalWanS2V:
         return _skeleton_of(self.config)
-
-    def working(self, layers: range, steps: range, placement: Placement = ON_DEVICE) -> int:
-        """Caches, prompt and activations that a stage with these layers and steps has on its card."""
-        return working_bytes(*self._share(layers, steps), self.dtype, placement)
-
-    def ram(self, layers: range, steps: range, placement: Placement) -> int:
-        """System memory that the caches of such a stage need."""
-        return ram_bytes(*self._share(layers, steps), self.dtype, placement)
-
-    def cache_traffic(self, layers: range, placement: Placement) -> int:
-        """Bytes that one evaluation moves between RAM and a stage's card for its caches."""
-        if placement.kv_cache == "device":
-            return 0
-        return max(cache_traffic(*self._share(layers, range(1)), self.dtype, placement))
-
-    def _share(self, layers: range, steps: range) -> "tuple[AvatarConfig, ClipPlan]":
-        config = replace(self.config, num_layers=len(layers), audio_inject_layers=())
-        return config, replace(self.plan, steps=len(steps))
 
     def hidden_bytes(self) -> int:
         """A block's tokens between two layers."""

@@ -8,8 +8,8 @@ import torch
 from liveavatar_runtime.checkpoint.gguf_io import GgufTensors
 from liveavatar_runtime.checkpoint.safetensors_io import Checkpoint
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.devices import check_devices, check_groups
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.executors.table import check_devices, check_groups
 
 from ..precisions import PRECISIONS
 from .groups import LocalWorkers
@@ -44,7 +44,7 @@ def local_workers(
     Raises InputError for what cannot work.
     """
     check_groups(executor)
-    check_devices(executor, list(devices), config)
+    check_devices(executor, devices, config)
     if precision not in PRECISIONS:
         raise InputError(
             f"precision is {precision}; with executor {executor} it must be one of {', '.join(PRECISIONS)}, "

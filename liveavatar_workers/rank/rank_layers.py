@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.planning.machines import RESERVED_SHARE
+from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.measured import decides_split, kind_of, seconds_on, with_measured
-from liveavatar_runtime.planning.sample_model import PartSeconds
-from liveavatar_runtime.planning.stages import StageDevice, split_by_time
-from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.planning.stages import split_by_time
+from liveavatar_runtime.planning.workload import PartCosts, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .ranks import Rank
@@ -24,10 +23,11 @@ from .ranks import Rank
 
 @dataclass(frozen=True)
 class RankFacts:
-    """A rank's kind of device, what was measured on it (None: nothing), and bytes that it has (None: enough)."""
+    """What a rank tells the others: its kind of device, the seconds that were measured on it (None: nothing), and bytes
+    that it has in all (None: enough)."""
 
     kind: str
-    seconds: PartSeconds | None
+    seconds: PartCosts | None
     memory: int | None
 
     @classmethod
@@ -35,13 +35,17 @@ class RankFacts:
         """`decides`: whether there is something to measure for."""
         memory = None
         if device.type == "cuda":
-            memory = int(torch.cuda.get_device_properties(device).total_memory * (1 - RESERVED_SHARE))
+            memory = int(torch.cuda.get_device_properties(device).total_memory)
         return cls(kind_of(device), seconds_on(work, device) if decides else None, memory)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RankFacts":
         seconds = values["seconds"]
-        return cls(values["kind"], None if seconds is None else PartSeconds(**seconds), values["memory"])
+        return cls(values["kind"], None if seconds is None else PartCosts(**seconds), values["memory"])
+
+    def device(self, speed: float) -> Device:
+        """As plans see it; `speed` is relative to the other ranks'."""
+        return Device(name=self.kind, memory=self.memory, flops=speed)
 
 
 def agree_on_layers(
@@ -65,15 +69,15 @@ def layers_of(work: Workload, facts: Sequence[RankFacts]) -> tuple[range, ...]:
     Raises InputError with more ranks than layers.
     """
     timed = with_measured(work, [_of_kind(one.kind, facts) for one in facts])
-    devices = [StageDevice(one.memory, speed) for one, speed in zip(facts, timed.speeds, strict=True)]
+    devices = [one.device(speed) for one, speed in zip(facts, timed.speeds, strict=True)]
     # Where the default plan does not fit, a smaller one may all the same.
     return split_by_time(timed.work, devices)
 
 
-def _of_kind(kind: str, facts: Sequence[RankFacts]) -> PartSeconds | None:
+def _of_kind(kind: str, facts: Sequence[RankFacts]) -> PartCosts | None:
     """The medians over the ranks with this kind of device; None when one of them has measured nothing."""
     found = [one.seconds for one in facts if one.kind == kind]
     if None in found:
         return None
     columns = zip(*(asdict(parts).values() for parts in found if parts is not None), strict=True)
-    return PartSeconds(*(statistics.median(column) for column in columns))
+    return PartCosts(*(statistics.median(column) for column in columns))

@@ -12,20 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from liveavatar_runtime.aligned import align_weights
 from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
-from liveavatar_runtime.checkpoint.offload import move
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.checkpoint.weights_key import weights_key
-from liveavatar_runtime.devices import EXECUTORS, FSDP, LAYER_PIPELINE, check_groups, parse_devices
-from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.devices import parse_devices
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.pipeline.schedule import LayerSchedule, TimestepSchedule, split_steps
-from liveavatar_runtime.pipeline.stage_model import share_of
-from liveavatar_runtime.sampling.run import Executor
+from liveavatar_runtime.executors.table import IN_GROUPS, check_groups
 
 from ..addresses import LOOPBACK, parse_address
 from ..keys import CLIENTS_VARIABLE, KEY_VARIABLE, KeyPair, parse_key, read_pair, read_public_keys
@@ -37,10 +31,9 @@ from .decoder_rank import serve_decoder
 from .decoder_relay import DecoderRelay
 from .desk import Desk
 from .end_signal import EndSignal
+from .executors import ON_RANKS, RankModel
 from .interfaces import use_interface
 from .parent import die_with_parent, when_input_ends
-from .pipeline_worker import PipelinePart
-from .rank_layers import agree_on_layers
 from .ranks import LINGER_SECONDS, Progress, Rank
 from .serve import Loaded, serve
 from .store import LISTENING_KEY, open_store
@@ -60,7 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto: the file's, bf16 for fp32 files; fp32 on the processor",
     )
-    add("--executor", choices=[name for name in EXECUTORS if name not in ("auto", "local")], default=FSDP)
+    add("--executor", choices=IN_GROUPS, default=IN_GROUPS[0])
     add("--devices", default="auto", help="this machine's, one for each of its ranks, such as cuda:0,cuda:1")
     add("--vae", type=Path, help="VAE file, on the last rank's machine; that rank decodes instead of sampling")
     add("--hashes", type=Path, help="folder that remembers hashes of weight files, so that each is read for them once")
@@ -192,36 +185,11 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
         model = model.to(computes_in)
     for layer in model.blocks:
         layer.register_forward_pre_hook(lambda *_: rank.progress.mark())
-    executor: Executor | PipelinePart
-    if options.executor == FSDP:
-        # Not above: FSDP is imported by those who use it only, as it takes a second.
-        from .fsdp import shard
-
-        # There is nothing to share with one rank.
-        model = move(model, rank.device) if rank.size == 1 else shard(model, mesh_of(rank), options.offload)
-        executor = LocalExecutor(model, rank.device, computes_in)
-    else:
-        executor = pipeline_part(options.executor, model, rank, computes_in)
-        model = executor.model
+    executor = ON_RANKS[options.executor](RankModel(rank, model, computes_in, options.offload))
+    model = executor.model
     # Only now, when this rank's part is all that is left of the mapped weights.
     align_weights(model, rank.device)
     return Loaded(executor, model.config, computes_in, parameter_bytes(model))
-
-
-def mesh_of(rank: Rank) -> DeviceMesh:
-    return init_device_mesh(rank.device.type, (rank.size,))
-
-
-def pipeline_part(name: str, model: CausalWanS2V, rank: Rank, dtype: torch.dtype) -> PipelinePart:
-    """This rank's stage: its layers of the model, or its steps of the whole model."""
-    if name == LAYER_PIPELINE:
-        layers = agree_on_layers(rank, rank.size, model.config, dtype)
-        part = move(share_of(model, layers[rank.number]), rank.device)
-        return PipelinePart(part, dtype, lambda plan: LayerSchedule(layers, plan.steps))
-    layer_count, ranks = model.config.num_layers, rank.size
-    return PipelinePart(
-        move(model, rank.device), dtype, lambda plan: TimestepSchedule(layer_count, split_steps(plan.steps, ranks))
-    )
 
 
 def about(options: argparse.Namespace, rank: Rank, desk: Desk, loaded: Loaded) -> Ready:

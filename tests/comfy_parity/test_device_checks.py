@@ -88,8 +88,9 @@ def test_a_processors_memory_is_counted_once(node, core_model) -> None:
     streaming = node("vae").streaming_vae(loaded)
     avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
     job = node("sampling_job").SamplingJob(avatar, PLAN, streaming)
-    machine = node("executor_choice").machine_of(job)
-    assert machine.pool == machine.device and machine.on_disk == 0 and machine.weights > 0
+    hardware = node("hardware")
+    (device,), work = hardware.machines_of(job).devices, hardware.work_of(job)
+    assert device.pool == device.memory and work.on_disk_bytes == 0 and work.weights(work.layers) > 0
     held = next(iter(avatar.patcher.model.parameters()))
     held.stays_on_disk = True
-    assert node("executor_choice").machine_of(job).on_disk == held.nbytes
+    assert hardware.work_of(job).on_disk_bytes == held.nbytes

@@ -15,6 +15,7 @@ from liveavatar_runtime.dit.attention import sdpa
 from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
 from liveavatar_runtime.dit.rope import REFERENCE_FRAME, join_factors, motion_rope, reference_rope
 from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.planning.memory import CacheChoice
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.run import SamplingRequest
 
@@ -96,7 +97,7 @@ def avatar(core_model) -> Any:
 def with_options(avatar: Any, options: dict[str, Any]) -> Any:
     clone = avatar.patcher.clone()
     clone.model_options["transformer_options"].update(options)
-    return replace(avatar, patcher=clone)
+    return replace(avatar, loaded=clone)
 
 
 def one_device(pack: Any, avatar: Any, **changes: Any) -> torch.Tensor:
@@ -131,7 +132,7 @@ def test_an_override_that_changes_nothing_gives_the_same_bits(pack, avatar):
 
 def test_hooks_see_each_evaluation_alone_on_every_executor(pack, avatar):
     """Also in a batch of several steps, and in stages with copies of the model."""
-    stage_models = nodes(pack, "stage_models")
+    choice = nodes(pack, "executor_choice")
     vae = nodes(pack, "vae").streaming_vae(nodes(pack, "bundle_parts").load_bundle_vae(BUNDLE))
     recorders = [Recorder() for _ in range(3)]
     alone, together, staged = (with_options(avatar, recorder.options()) for recorder in recorders)
@@ -139,8 +140,8 @@ def test_hooks_see_each_evaluation_alone_on_every_executor(pack, avatar):
     assert (expected - one_device(pack, avatar)).norm() / expected.norm() > 1e-3
     torch.testing.assert_close(one_device(pack, together, batched=True), expected, rtol=1e-4, atol=1e-4)
     spread = replace(staged, executor="layer_pipeline", devices=(CPU, OTHER))
-    stages = stage_models.plan_pipeline(spread, "layer_pipeline", PLAN, vae, "auto", "auto")
-    executor = stage_models.pipeline_executor(spread, stages, PLAN, vae, sdpa, False)
+    job = choice.SamplingJob(spread, PLAN, vae)
+    executor = nodes(pack, "executors").executor_of(job, choice.choose_executor(job, CacheChoice()), sdpa, False)
     in_stages = torch.cat([block.latents for block in executor.run(SamplingRequest(conditions(avatar), PLAN))], dim=1)
     torch.testing.assert_close(in_stages, expected, rtol=1e-4, atol=1e-4)
     first, *others = (sorted(recorder.calls) for recorder in recorders)
@@ -200,7 +201,7 @@ def test_what_holds_on_to_one_copy_is_refused_on_other_devices(pack, avatar):
     check = nodes(pack, "worker_model").on_devices
     clone = avatar.patcher.clone()
     clone.set_injections("bypass_lora", [PatcherInjection(lambda patcher: None, lambda patcher: None)])
-    bound = replace(avatar, patcher=clone)
+    bound = replace(avatar, loaded=clone)
     assert check(bound, "local", "cpu").executor == "local"
     with pytest.raises(ValueError, match="base_model brings .*which works on ComfyUI's own device only"):
         nodes(pack, "stage_models").patcher_on(bound, OTHER, {0, 1})
@@ -214,7 +215,7 @@ def test_a_lora_beside_the_layers_works_and_has_a_key(pack, avatar, tmp_path):
     tensors = comfy.utils.load_torch_file(str(write_lora(tmp_path / "lora.safetensors", "comfyui", MODULES)))
 
     def loaded(load: Any, strength: float) -> Any:
-        return replace(avatar, patcher=load(avatar.patcher, None, tensors, strength, 0.0)[0])
+        return replace(avatar, loaded=load(avatar.patcher, None, tensors, strength, 0.0)[0])
 
     beside, stronger = (loaded(comfy.sd.load_bypass_lora_for_models, strength) for strength in (1.0, 2.0))
     key = nodes(pack, "attention_choice").patches_key
@@ -239,7 +240,7 @@ def test_what_a_node_compiled_is_told_and_runs_as_it_was(pack, core_model, avata
 def test_workers_say_what_they_use(pack, avatar):
     """They have no other attention and do not compile; nothing is looked for in this process."""
     choose = nodes(pack, "attention_choice").choose_attention
-    elsewhere = replace(avatar, patcher=None, workers=object())
+    elsewhere = replace(avatar, loaded=None, workers=object())
     chosen = choose(elsewhere, "flash", True, ())
     assert (chosen.name, chosen.facts) == ("sdpa", ("Attention in the workers: PyTorch's (sdpa)",))
     assert chosen.warnings == (

@@ -49,12 +49,19 @@ def conditions(avatar: Any) -> Conditions:
     )
 
 
+def chosen_for(stage_models: Any, avatar: Any, streaming: Any, plan: ClipPlan = PLAN) -> tuple[Any, Any]:
+    """The job, and what is chosen for it."""
+    choice = importlib.import_module(f"{stage_models.__name__.rpartition('.')[0]}.executor_choice")
+    job = choice.SamplingJob(avatar, plan, streaming)
+    return job, choice.choose_executor(job, CacheChoice())
+
+
 def run(stage_models: Any, avatar: Any, streaming: Any, plan: ClipPlan = PLAN) -> torch.Tensor:
     from liveavatar_runtime.dit.attention import sdpa
 
-    job = stage_models.SamplingJob(avatar, plan, streaming)
-    stages = stage_models.plan_pipeline(job, avatar.executor, CacheChoice())
-    executor = stage_models.pipeline_executor(job, stages, sdpa, False)
+    bridge = stage_models.__name__.rpartition(".")[0]
+    job, chosen = chosen_for(stage_models, avatar, streaming, plan)
+    executor = importlib.import_module(f"{bridge}.executors").executor_of(job, chosen, sdpa, False)
     return torch.cat([block.latents for block in executor.run(SamplingRequest(conditions(avatar), plan))], dim=1)
 
 
@@ -77,8 +84,7 @@ def test_latents_equal_those_of_one_device(stage_models, avatar, vae, executor, 
 
 def test_each_device_holds_its_layers_only(stage_models, avatar, vae):
     spread = replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER))
-    job = stage_models.SamplingJob(spread, PLAN, vae[1])
-    stages = stage_models.plan_pipeline(job, spread.executor, CacheChoice())
+    stages = chosen_for(stage_models, spread, vae[1])[1].stages
     parts = {device: set(layers) for device, layers in zip(spread.devices, stages.layers, strict=True)}
     patchers = [stage_models.patcher_on(spread, device, layers) for device, layers in parts.items()]
     assert [patcher.load_device for patcher in patchers] == [CPU, OTHER]
@@ -96,9 +102,7 @@ def test_the_node_says_what_each_device_does(stage_models, avatar, vae):
         ("timestep_pipeline", "cpu: steps 0 to 1\ncpu:0: steps 2 to 3"),
     ):
         spread = replace(avatar, executor=executor, devices=(CPU, OTHER))
-        job = stage_models.SamplingJob(spread, PLAN, vae[1])
-        stages = stage_models.plan_pipeline(job, spread.executor, CacheChoice())
-        assert stage_models.describe_stages(spread, stages, PLAN) == text
+        assert chosen_for(stage_models, spread, vae[1])[1].told[-1] == text
 
 
 def test_a_device_beyond_the_steps_gets_no_model(stage_models, avatar, vae):
@@ -114,8 +118,7 @@ def test_devices_are_measured_for_the_first_plan_only(stage_models, avatar, vae,
     spread = replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER))
     # A size that no other test has.
     plan = replace(PLAN, width=192)
-    job = stage_models.SamplingJob(spread, plan, vae[1])
-    first, second = (stage_models.plan_pipeline(job, spread.executor, CacheChoice()) for _ in range(2))
+    first, second = (chosen_for(stage_models, spread, vae[1], plan)[1] for _ in range(2))
     assert first == second
     told = [record.getMessage() for record in caplog.records if "Measured on" in record.getMessage()]
     assert len(told) == 1 and float(re.findall(r" in ([\d.]+) s", told[0])[0]) < 2

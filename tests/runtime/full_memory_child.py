@@ -20,8 +20,8 @@ from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.online_video import OnlineVideo, write_online
-from liveavatar_runtime.pipeline.partition import split_evenly
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
+from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.prepare import encode_picture
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import VaeConfig, WanVAE

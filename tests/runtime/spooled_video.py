@@ -12,6 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.block_run import BlockRun
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, KeepRings, RunStart, SamplingRequest
@@ -67,7 +68,7 @@ class Sampling:
 
 HEADER_BYTES = 4096
 """More than the header of a state's file takes."""
-STATE_BYTES = ring_bytes(CONFIG, PLAN, torch.float32)
+STATE_BYTES = ring_bytes(Workload(CONFIG, PLAN, torch.float32))
 
 
 def stream_of(sampling: StartRun, folder: Path, plan: ClipPlan = PLAN, **options: Any) -> LatentStream:

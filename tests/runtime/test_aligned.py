@@ -23,8 +23,8 @@ from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
-from liveavatar_runtime.pipeline.partition import split_evenly
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
+from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.prepare import encode_picture
 from liveavatar_runtime.sampling.run import Executor, SamplingRequest
 from liveavatar_runtime.vae import VaeConfig, WanVAE, load_wan_vae

@@ -12,6 +12,7 @@ from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
@@ -118,7 +119,7 @@ def test_kept_rings_continue_exactly(executor, conditions, window_blocks, first,
 
 def test_the_size_of_kept_rings_is_known_beforehand(executor, conditions):
     *_, last = executor.run(SamplingRequest(conditions, PLAN, keep_rings=lambda block: block == PLAN.num_blocks - 1))
-    assert ring_bytes(DEMO, PLAN, torch.float32) == sum(tensor.nbytes for tensor in last.rings.values())
+    assert ring_bytes(Workload(DEMO, PLAN, torch.float32)) == sum(tensor.nbytes for tensor in last.rings.values())
 
 
 def test_the_state_survives_an_interruption_inside_the_next_block(executor, conditions):

@@ -8,9 +8,10 @@ import pytest
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.advisor import Advisor, rates
+from liveavatar_runtime.executors.advisor import Advisor, rates
 from liveavatar_runtime.planning.calibration import Calibration, load_calibrations, short_name
-from liveavatar_runtime.planning.machines import GIB, PREDICTED, PRESETS, measured_machines
+from liveavatar_runtime.planning.device import GIB
+from liveavatar_runtime.planning.machines import PREDICTED, PRESETS, measured_machines
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 
@@ -61,15 +62,15 @@ def test_a_known_card_takes_over_the_measured_rates_and_says_so():
 
 def test_another_card_becomes_a_machine_of_its_own():
     (machine,) = measured_machines([H100])
-    assert machine.name == "1x H100" and machine.cards[0].source == "measured"
-    assert machine.host.bandwidth == 50e9
+    assert machine.name == "1x H100" and machine.devices[0].source == "measured"
+    assert machine.interconnect.host.bandwidth == 50e9
     assert "H100 400 TFLOP/s (measured)" in rates([machine])
     work = Workload(WAN_S2V_14B, ClipPlan(width=384, height=256, keep_aspect=False))
-    slower = replace(machine, cards=(replace(machine.cards[0], decode_flops=1e12),))
+    slower = replace(machine, devices=(replace(machine.devices[0], decode_flops=1e12),))
     assert Advisor(work, slower).best().fps < Advisor(work, machine).best().fps
 
 
 def test_the_documentation_says_which_rates_are_measured():
     text = (Path(__file__).parents[2] / "docs" / "EXECUTORS.md").read_text(encoding="utf-8")
     assert rates() in text
-    assert all(card.source in ("measured", "predicted") for machine in PRESETS for card in machine.cards)
+    assert all(card.source in ("measured", "predicted") for machine in PRESETS for card in machine.devices)

@@ -5,39 +5,50 @@ from dataclasses import replace
 import pytest
 
 from liveavatar_runtime.config import WAN_S2V_14B
-from liveavatar_runtime.devices import resolve
-from liveavatar_runtime.planning.choice import Place, Places, choose_executor
+from liveavatar_runtime.executors.choice import Choice
+from liveavatar_runtime.executors.choice import choose_executor as choose_among
+from liveavatar_runtime.executors.table import resolve
+from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.planning.machines import Machines
 from liveavatar_runtime.planning.measured import Timed, with_measured
-from liveavatar_runtime.planning.memory import placements_of
-from liveavatar_runtime.planning.sample_model import PartSeconds
-from liveavatar_runtime.planning.stages import StageDevice, plan_stages
-from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.planning.memory import ANYWHERE, CacheChoice, working_bytes
+from liveavatar_runtime.planning.stages import plan_layers
+from liveavatar_runtime.planning.workload import PartCosts, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 GIB = 2**30
 LARGE = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
 FEW_LAYERS = replace(LARGE, config=replace(WAN_S2V_14B, num_layers=5, audio_inject_layers=()))
-ANYWHERE = placements_of("auto", "auto")
-CARD = PartSeconds(layer=0.03, voice=0.003, first=0.001, last=0.001)
+DECODER_BYTES = 2.4 * GIB
+CARD = PartCosts(layer=0.03, voice=0.003, first=0.001, last=0.001)
 
 
 def timed(*times: float, work: Workload = LARGE) -> Timed:
     """Cards that are so many times as slow as CARD."""
-    return with_measured(work, [PartSeconds(*(t * part for part in vars(CARD).values())) for t in times])
+    return with_measured(work, [PartCosts(*(t * part for part in vars(CARD).values())) for t in times])
 
 
-def places(found: Timed, *gib: float, decoder: int | None = 0, one_device: bool = False, ram: float = 128) -> Places:
+def places(found: Timed, *gib: float, decoder: int | None = 0, one_device: bool = False, ram: float = 128) -> Machines:
+    """Cards with so much memory for sampling, and for decoding where that is. `ram`: of all, the weights' too."""
     assert found.rate is not None
     memory = gib if len(gib) > 1 else gib * len(found.speeds)
-    stages = [Place(size * GIB, speed * found.rate) for size, speed in zip(memory, found.speeds, strict=True)]
-    return Places(
-        stages=stages,
-        alone=stages[0],
-        one_device=one_device,
-        decoder=decoder,
-        decoder_bytes=2.4 * GIB,
-        ram=ram * GIB,
-    )
+    shared_by = len(memory) if one_device else 1
+    devices = [
+        Device(
+            memory=size * shared_by * GIB,
+            reserve=0,
+            occupied=DECODER_BYTES if number == decoder else 0,
+            shared_by=shared_by,
+            flops=speed * found.rate * shared_by,
+            ram=ram * GIB - found.work.weights(found.work.layers),
+        )
+        for number, (size, speed) in enumerate(zip(memory, found.speeds, strict=True))
+    ]
+    return Machines.here(devices, decoder)
+
+
+def choose_executor(work: Workload, machines: Machines, caches: CacheChoice) -> Choice:
+    return choose_among(work, machines, DECODER_BYTES, caches)
 
 
 def test_cards_that_only_hold_a_part_get_the_layer_pipeline():
@@ -105,18 +116,18 @@ def test_what_fits_nowhere_is_left_to_the_planning_that_says_so():
 
 def test_the_users_choice_for_the_caches_counts():
     found = timed(1, 1)
-    free, ram = (choose_executor(found.work, places(found, 22), placements_of(c, "auto")) for c in ("auto", "ram"))
+    free, ram = (choose_executor(found.work, places(found, 22), CacheChoice(c)) for c in ("auto", "ram"))
     assert free == ram and "nothing fits" not in free.why
-    assert choose_executor(found.work, places(found, 22), placements_of("device", "auto")).why.startswith("nothing")
+    assert choose_executor(found.work, places(found, 22), CacheChoice("device")).why.startswith("nothing")
 
 
 @pytest.mark.parametrize("decoder", [None, 0, 1])
 def test_decoding_takes_time_and_memory_where_it_is(decoder):
     found = timed(1, 1)
     choice = choose_executor(found.work, places(found, 140, decoder=decoder), ANYWHERE)
-    layers = plan_stages(found.work, [StageDevice(speed=s) for s in found.speeds], decodes_first=decoder == 0).layers
-    held = [LARGE.weights(part) + LARGE.working(part, range(4)) for part in layers]
-    most = max(size + 2.4 * GIB * (number == decoder) for number, size in enumerate(held))
+    layers, _ = plan_layers(found.work, [Device(flops=s) for s in found.speeds], decodes_first=decoder == 0)
+    held = [LARGE.weights(part) + working_bytes(LARGE.of_stage(part, range(4))) for part in layers]
+    most = max(size + DECODER_BYTES * (number == decoder) for number, size in enumerate(held))
     assert choice.executor == "layer_pipeline" and choice.why.endswith(f" x local, {most / GIB:.1f} GiB a card")
 
 

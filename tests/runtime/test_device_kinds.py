@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B
 from liveavatar_runtime.device_kinds import copies_ahead, has_fp8, shares_ram, takes_threads
-from liveavatar_runtime.devices import FSDP, LAYER_PIPELINE, check_groups, parse_devices
+from liveavatar_runtime.devices import parse_devices
 from liveavatar_runtime.dit.compiling import missing_for
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.placement import ON_DEVICE
 from liveavatar_runtime.dit.staged_cache import Fp8Store, PlainStore
 from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.executors.table import check_groups
 from liveavatar_runtime.out_of_memory import is_out_of_memory
-from liveavatar_runtime.planning.memory import UNKNOWN_MEMORY, Machine, choose_placement, ram_bytes, working_bytes
+from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
 from liveavatar_runtime.planning.out_of_memory import sampling_ways
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
 PLAN = ClipPlan(width=688, height=368, keep_aspect=False)
+LARGE = Workload(WAN_S2V_14B, PLAN, stored_bytes=int(30.4 * GIB))
 CPU, CUDA, MPS, XPU, DIRECTML = (torch.device(name) for name in ("cpu", "cuda", "mps", "xpu", "privateuseone"))
 
 
@@ -79,42 +84,39 @@ def test_nobody_copies_ahead_without_asking() -> None:
     assert not found
 
 
-def apple(memory: int, free: int, **more: int) -> Machine:
-    """A Mac: all of its memory is also the device's."""
-    return Machine(
-        device=memory * GIB, ram=free * GIB, weights=int(30.4 * GIB), beside=3 * GIB, pool=memory * GIB, **more
-    )
+def apple(memory: int, free: int) -> Device:
+    """A Mac: all of its memory is also the device's. Nothing is kept free."""
+    total = memory * GIB
+    return Device(kind="mps", memory=total, reserve=0, ram=free * GIB, occupied=3 * GIB, pool=total)
 
 
 @pytest.mark.parametrize("kv_cache", ["auto", "device", "ram"])
 def test_memory_that_is_the_devices_too_is_given_away_once(kv_cache: Any) -> None:
     """Weights and caches of 688x368 take 71 GiB, which 64 do not hold, however they are split."""
     with pytest.raises(MachineError, match="device and system share 64.0 GiB, of which the weights and the VAE's work"):
-        choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, apple(64, 60), kv_cache)
-    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, apple(96, 60), kv_cache)
-    held = working_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) + ram_bytes(
-        WAN_S2V_14B, PLAN, torch.bfloat16, chosen
-    )
+        choose_placement(LARGE, apple(64, 60), CacheChoice(kv_cache))
+    chosen = choose_placement(LARGE, apple(96, 60), CacheChoice(kv_cache))
+    held = working_bytes(LARGE, chosen) + ram_bytes(LARGE, chosen)
     assert held + 33.4 * GIB < 96 * GIB
     if kv_cache == "auto":
         assert chosen == ON_DEVICE, "RAM is no other place there"
 
 
 def test_weights_that_stay_in_their_file_take_no_memory() -> None:
-    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, apple(64, 60, on_disk=int(30.4 * GIB)))
+    assert choose_placement(replace(LARGE, on_disk_bytes=int(30.4 * GIB)), apple(64, 60))
 
 
 def test_a_device_that_does_not_tell_its_memory_is_not_refused() -> None:
-    machine = Machine(device=UNKNOWN_MEMORY, ram=32 * GIB, weights=30 * GIB)
-    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine) == ON_DEVICE
+    device, work = Device(memory=None, ram=32 * GIB), replace(LARGE, stored_bytes=30 * GIB)
+    assert choose_placement(work, device) == ON_DEVICE
     with pytest.raises(MachineError, match="there is unknown memory on the device and 32.0 GiB of free RAM"):
-        choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine, kv_cache="ram")
+        choose_placement(work, device, CacheChoice("ram"))
 
 
 def test_a_full_device_of_directml_is_known_by_its_words() -> None:
     text = "Could not allocate tensor with 1048576 bytes. There is not enough GPU video memory available!"
     assert is_out_of_memory(RuntimeError(text))
-    assert not any("kv_cache ram" in way for way in sampling_ways(DEMO, PLAN, torch.float32, ON_DEVICE, MPS))
+    assert not any("kv_cache ram" in way for way in sampling_ways(Workload(DEMO, PLAN, torch.float32), ON_DEVICE, MPS))
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu", "privateuseone"])
@@ -128,16 +130,16 @@ def test_executors_do_not_take_the_processor_where_there_is_another_gpu(kind: st
 
 
 def test_groups_of_workers_are_refused_where_they_do_not_run() -> None:
-    check_groups(FSDP, "linux", "2.14.1+cu130")
-    check_groups(LAYER_PIPELINE, "linux", "2.6.0")
+    check_groups("fsdp", "linux", "2.14.1+cu130")
+    check_groups("layer_pipeline", "linux", "2.6.0")
     with pytest.raises(InputError, match="Linux only, and this is win32: .* sockets .*What works here: executor local"):
-        check_groups(FSDP, "win32")
+        check_groups("fsdp", "win32")
     with pytest.raises(InputError, match="this is darwin: .*Apple's GPUs.*What works here"):
-        check_groups(LAYER_PIPELINE, "darwin")
+        check_groups("layer_pipeline", "darwin")
     with pytest.raises(InputError, match="layer_pipeline in workers needs PyTorch 2.6 or newer, and this is 2.4.1"):
-        check_groups(LAYER_PIPELINE, "linux", "2.4.1+cu121")
+        check_groups("layer_pipeline", "linux", "2.4.1+cu121")
     with pytest.raises(InputError, match="fsdp in workers needs PyTorch 2.7 or newer, and this is 2.6.0"):
-        check_groups(FSDP, "linux", "2.6.0+cu124")
+        check_groups("fsdp", "linux", "2.6.0+cu124")
 
 
 LOOK = """

@@ -10,6 +10,7 @@ from tiny_avatar import CONFIG, PLAN
 from torch._C._distributed_c10d import HashStore
 
 from liveavatar_runtime.config import WAN_S2V_14B, AvatarConfig
+from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.measured import (
     GRAIN,
     Measurements,
@@ -21,9 +22,9 @@ from liveavatar_runtime.planning.measured import (
     stages_beside,
     with_measured,
 )
-from liveavatar_runtime.planning.sample_model import PartSeconds, measure_parts, sample_bytes, sample_of
-from liveavatar_runtime.planning.stages import StageDevice, plan_stages
-from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.planning.sample_model import measure_parts, sample_bytes, sample_of
+from liveavatar_runtime.planning.stages import plan_layers
+from liveavatar_runtime.planning.workload import PartCosts, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_workers.rank.rank_layers import RankFacts, agree_on_layers, facts_of, layers_of
 from liveavatar_workers.rank.ranks import Progress, Rank
@@ -35,17 +36,17 @@ BUSY = AvatarConfig(
 )
 """Large enough for products to take most of the time."""
 LARGE = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
-CARD = PartSeconds(layer=0.03, voice=0.003, first=0.001, last=0.001)
+CARD = PartCosts(layer=0.03, voice=0.003, first=0.001, last=0.001)
 """A plausible one."""
 
 
-def slower(times: float, card: PartSeconds = CARD) -> PartSeconds:
-    return PartSeconds(card.layer * times, card.voice * times, card.first * times, card.last * times)
+def slower(times: float, card: PartCosts = CARD) -> PartCosts:
+    return PartCosts(card.layer * times, card.voice * times, card.first * times, card.last * times)
 
 
-def sizes(work: Workload, seconds: list[PartSeconds]) -> list[int]:
+def sizes(work: Workload, seconds: list[PartCosts]) -> list[int]:
     timed = with_measured(work, seconds)
-    return [len(part) for part in plan_stages(timed.work, [StageDevice(speed=s) for s in timed.speeds]).layers]
+    return [len(part) for part in plan_layers(timed.work, [Device(flops=s) for s in timed.speeds])[0]]
 
 
 def live_bytes() -> int:
@@ -56,7 +57,7 @@ def live_bytes() -> int:
 
 def test_a_layer_with_the_voice_costs_more_and_the_ends_less():
     work = Workload(BUSY, replace(PLAN, width=128, height=128), torch.float32, 4)
-    seconds, counted = measure_parts(work, CPU), work.counted
+    seconds, counted = measure_parts(work, CPU), work.counted_flops
     assert 0 < seconds.voice < seconds.layer
     assert 0 < seconds.last < seconds.layer and 0 < seconds.first < seconds.layer
     # Norms and copies are not counted, so the voice may cost more than its products, but not much less.
@@ -123,7 +124,7 @@ def test_on_a_processor_long_work_is_counted(caplog):
     caplog.set_level("INFO")
     seconds = seconds_on(LARGE, CPU)
     assert seconds is not None and not caplog.records
-    assert seconds.voice / seconds.layer == pytest.approx(LARGE.counted.voice / LARGE.counted.layer)
+    assert seconds.voice / seconds.layer == pytest.approx(LARGE.counted_flops.voice / LARGE.counted_flops.layer)
     assert seconds.layer > 1
 
 
@@ -133,8 +134,8 @@ def test_one_stage_or_a_layer_for_each_decides_nothing():
 
 def test_equal_devices_are_equally_fast():
     timed = measured_on(TINY, [CPU, torch.device("cpu", 0), CPU], Measurements())
-    assert timed.speeds == (1 / 3,) * 3 and timed.work.costs.layer == TINY.counted.layer
-    assert timed.rate is not None and timed.work.measured is not None
+    assert timed.speeds == (1 / 3,) * 3 and timed.work.part_flops.layer == TINY.counted_flops.layer
+    assert timed.rate is not None and timed.work.measured_flops is not None
 
 
 def test_a_device_without_room_leaves_all_as_it_was():
@@ -170,7 +171,7 @@ def test_what_stands_before_and_after_the_layers_is_taken_into_account():
 
 def test_the_decoder_is_taken_into_account_as_before():
     timed = with_measured(LARGE, [CARD] * 4)
-    first, *others = (len(part) for part in plan_stages(timed.work, [StageDevice()] * 4, decodes_first=True).layers)
+    first, *others = (len(part) for part in plan_layers(timed.work, [Device()] * 4, decodes_first=True)[0])
     assert first < min(others)
 
 
@@ -187,7 +188,7 @@ def test_rounding_is_coarse_but_not_too_coarse():
         assert abs(rounded(value) / value - 1) <= GRAIN / 2
 
 
-def facts(seconds: PartSeconds | None, kind: str = "card", gib: float | None = None) -> RankFacts:
+def facts(seconds: PartCosts | None, kind: str = "card", gib: float | None = None) -> RankFacts:
     return RankFacts(kind, seconds, None if gib is None else int(gib * 2**30))
 
 

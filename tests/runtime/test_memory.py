@@ -10,17 +10,20 @@ from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.memory import (
-    Machine,
+    CacheChoice,
     cache_bytes,
     choose_placement,
     moved_bytes,
     ram_bytes,
     working_bytes,
 )
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 PLAN = ClipPlan(width=688, height=368, keep_aspect=False)
+LARGE = Workload(WAN_S2V_14B, PLAN)
 
 
 def test_ring_of_one_step_is_what_the_model_needs():
@@ -37,75 +40,79 @@ def test_the_predicted_cache_is_the_allocated_one(window_blocks):
     cache = ResidentCache(shape, range(DEMO.num_layers), torch.float32, "cpu")
     tensors = [*cache.keys.values(), *cache.values.values()]
     reference_keys = shape.reference_tokens * DEMO.dim * DEMO.num_layers * torch.float32.itemsize
-    assert cache_bytes(DEMO, plan, torch.float32) == sum(tensor.nbytes for tensor in tensors) + reference_keys
+    assert cache_bytes(Workload(DEMO, plan, torch.float32)) == sum(tensor.nbytes for tensor in tensors) + reference_keys
 
 
 def test_the_length_needs_no_memory():
-    assert working_bytes(WAN_S2V_14B, PLAN, torch.bfloat16) == working_bytes(
-        WAN_S2V_14B, replace(PLAN, num_clip=1000), torch.bfloat16
-    )
+    assert working_bytes(LARGE) == working_bytes(replace(LARGE, plan=replace(PLAN, num_clip=1000)))
 
 
 GIB = 2**30
-WEIGHTS = {torch.bfloat16: int(30.35 * GIB), torch.float8_e4m3fn: int(15.3 * GIB)}
+IN_BF16, IN_FP8 = (replace(LARGE, stored_bytes=int(gib * GIB)) for gib in (30.35, 15.3))
+
+
+def card(gib: float, ram: float = 64, decoder: float = 0) -> Device:
+    """All of its memory is for sampling and decoding."""
+    return Device(memory=gib * GIB, reserve=0, ram=ram * GIB, occupied=decoder * GIB)
 
 
 def test_a_large_card_keeps_everything():
-    machine = Machine(device=96 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
-    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine) == Placement("device", "model", False)
+    assert choose_placement(IN_BF16, card(96, decoder=3)) == Placement("device", "model", False)
 
 
 def test_a_24_gib_card_keeps_the_caches_in_ram_and_streams_weights_once_a_block():
-    machine = Machine(device=24 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
-    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    chosen = choose_placement(IN_BF16, card(24, decoder=3))
     assert chosen == Placement("ram", "model", True)
-    assert ram_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) / GIB == pytest.approx(39.9, abs=0.5)
+    assert ram_bytes(IN_BF16, chosen) / GIB == pytest.approx(39.9, abs=0.5)
     sequential = replace(chosen, batched=False)
-    assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) < moved_bytes(
-        WAN_S2V_14B, PLAN, torch.bfloat16, machine, sequential
-    )
+    assert moved_bytes(IN_BF16, card(24, decoder=3), chosen) < moved_bytes(IN_BF16, card(24, decoder=3), sequential)
 
 
 def test_fp8_weights_that_fit_are_not_batched():
-    machine = Machine(device=24 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.float8_e4m3fn], beside=2 * GIB)
-    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    chosen = choose_placement(IN_FP8, card(24, decoder=2))
     assert (chosen.kv_cache, chosen.batched) == ("ram", False) and 0 < chosen.device_layers < 10
-    assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) > 0
+    assert moved_bytes(IN_FP8, card(24, decoder=2), chosen) > 0
 
 
 def test_caches_fill_the_room_that_the_weights_leave():
     """On 80 GiB the resident caches with a sink for every step don't fit beside bf16 weights, staged ones do."""
-    machine = Machine(device=75 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16], beside=3 * GIB)
-    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+    chosen = choose_placement(IN_BF16, card(75, decoder=3))
     assert chosen == Placement("ram", "model", False, WAN_S2V_14B.num_layers)
-    assert moved_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, machine, chosen) == 0
-    assert ram_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, chosen) == 0
-    half = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, replace(machine, device=48 * GIB))
+    assert moved_bytes(IN_BF16, card(75, decoder=3), chosen) == 0
+    assert ram_bytes(IN_BF16, chosen) == 0
+    half = choose_placement(IN_BF16, card(48, decoder=3))
     assert 5 < half.device_layers < 20 and half.kv_cache == "ram"
-    needed = working_bytes(WAN_S2V_14B, PLAN, torch.bfloat16, half) + machine.weights + machine.beside
+    needed = working_bytes(IN_BF16, half) + IN_BF16.weights(IN_BF16.layers) + 3 * GIB
     assert 47 * GIB < needed <= 48 * GIB
 
 
 def test_wishes_are_kept():
-    machine = Machine(device=96 * GIB, ram=64 * GIB, weights=WEIGHTS[torch.bfloat16])
-    chosen = choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine, "ram", "fp8", "batched")
+    chosen = choose_placement(IN_BF16, card(96), CacheChoice("ram", "fp8", "batched"))
     assert chosen == Placement("ram", "fp8", True)
 
 
 def test_a_machine_that_is_too_small_is_told_what_helps():
-    machine = Machine(device=24 * GIB, ram=16 * GIB, weights=WEIGHTS[torch.bfloat16])
     expected = (
         r"688x368 in 4 steps needs .* beside the weights; there are 24.0 GiB on the device and 16.0 GiB of free RAM.*"
         r"384x256: .* GiB.*window_blocks 2: .*kv_dtype fp8: .* GiB of RAM"
     )
     with pytest.raises(MachineError, match=expected):
-        choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine)
+        choose_placement(IN_BF16, card(24, ram=16))
     with pytest.raises(MachineError, match="kv_cache ram"):
-        choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, machine, kv_cache="device")
-    assert choose_placement(WAN_S2V_14B, PLAN, torch.bfloat16, replace(machine, ram=23 * GIB), kv_dtype="fp8")
+        choose_placement(IN_BF16, card(24, ram=16), CacheChoice("device"))
+    assert choose_placement(IN_BF16, card(24, ram=23), CacheChoice(kv_dtype="fp8"))
+
+
+def test_one_reserve_and_what_else_is_there_are_no_room_for_sampling():
+    """What stays free, and the VAE: stages that share a device share what is left."""
+    device = Device(memory=100 * GIB, occupied=12 * GIB, shared_by=2, flops=8.0)
+    assert (device.usable, device.room, device.speed) == (92 * GIB, 40 * GIB, 4.0)
+    assert (device.alone.room, device.alone.speed) == (80 * GIB, 8.0)
+    assert Device().room == float("inf") and Device(memory=GIB, occupied=2 * GIB).room == 0
 
 
 def test_batching_needs_more_memory_for_activations():
     batched = Placement(batched=True)
-    more = working_bytes(DEMO, PLAN, torch.float32, batched) - working_bytes(DEMO, PLAN, torch.float32)
+    small = Workload(DEMO, PLAN, torch.float32)
+    more = working_bytes(small, batched) - working_bytes(small)
     assert more > 0

@@ -19,6 +19,7 @@ from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.out_of_memory import DeviceFullError, full_device_told, is_out_of_memory, pictures_told
 from liveavatar_runtime.planning.out_of_memory import sampling_told, sampling_ways
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest
 
@@ -54,20 +55,20 @@ def test_a_full_device_while_sampling_is_told_with_what_helps():
 
 
 def test_the_ways_are_in_order_and_none_frees_nothing():
-    config = WAN_S2V_14B
-    ways = sampling_ways(config, LARGE, torch.bfloat16, Placement(batched=True), CARD)
+    work = Workload(WAN_S2V_14B, LARGE)
+    ways = sampling_ways(work, Placement(batched=True), CARD)
     sizes = [float(found[0]) for way in ways if (found := re.findall(r"\(([\d.]+) GiB beside", way))]
     assert sizes == sorted(sizes) and len(sizes) == len(ways) - 1
     assert ways[0].startswith("kv_cache ram in DiT Sampler (")
     assert {"384x256 in Clip Scheduler", "kv_dtype fp8 in DiT Sampler"} <= {way.split(" (")[0] for way in ways}
     spare = Placement("ram", "fp8")
-    names = {way.split(" (")[0] for way in sampling_ways(config, LARGE, torch.bfloat16, spare, CARD)}
+    names = {way.split(" (")[0] for way in sampling_ways(work, spare, CARD)}
     assert not names & {
         "kv_cache ram in DiT Sampler",
         "kv_dtype fp8 in DiT Sampler",
         "schedule sequential in DiT Sampler",
     }
-    smaller = sampling_ways(config, replace(LARGE, width=384, height=256), torch.bfloat16, spare, CARD)
+    smaller = sampling_ways(replace(work, plan=replace(LARGE, width=384, height=256)), spare, CARD)
     assert not any("x" in way.split(" ")[0] for way in smaller)
 
 
@@ -114,11 +115,11 @@ def test_full_ram_is_told_as_such_beside_another_device():
     with pytest.raises(
         MachineError, match=r"^cpu ran out of memory while sampling .*helps: kv_cache device in DiT"
     ) as e:
-        with sampling_told(WAN_S2V_14B, LARGE, torch.bfloat16, placement, CARD):
+        with sampling_told(Workload(WAN_S2V_14B, LARGE), placement, CARD):
             ask_for_too_much()
     assert "384x256 in Clip Scheduler (" in str(e.value) and "state_budget 0" in str(e.value)
     with pytest.raises(MachineError, match=r"^cuda:0 ran out of memory while sampling "):
-        with sampling_told(WAN_S2V_14B, LARGE, torch.bfloat16, placement, CARD):
+        with sampling_told(Workload(WAN_S2V_14B, LARGE), placement, CARD):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 

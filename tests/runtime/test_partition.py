@@ -6,7 +6,13 @@ import random
 import pytest
 
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.pipeline.partition import Capacity, LayerCosts, split_evenly, split_layers
+from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.planning.partition import LayerCosts, split_evenly, split_layers
+
+
+def device(speed: float = 1.0, memory: int | None = None) -> Device:
+    """All of its memory is for layers."""
+    return Device(flops=speed, memory=memory, reserve=0)
 
 
 def sizes(parts: tuple[range, ...]) -> list[int]:
@@ -25,21 +31,21 @@ def test_the_slowest_stage_is_as_fast_as_can_be(seed):
     draw = random.Random(seed)
     layers, stages = draw.randint(3, 9), draw.randint(1, 3)
     costs = LayerCosts(
-        seconds=[draw.uniform(1, 3) for _ in range(layers)],
+        flops=[draw.uniform(1, 3) for _ in range(layers)],
         bytes=[draw.randint(1, 3) for _ in range(layers)],
-        first_seconds=draw.uniform(0, 4),
-        last_seconds=draw.uniform(0, 4),
+        first_flops=draw.uniform(0, 4),
+        last_flops=draw.uniform(0, 4),
         first_bytes=2,
     )
-    devices = [Capacity(draw.uniform(1, 3), draw.choice([None, layers])) for _ in range(stages)]
+    devices = [device(draw.uniform(1, 3), draw.choice([None, layers])) for _ in range(stages)]
 
     def slowest(parts: tuple[range, ...]) -> float:
         times, used = [], []
-        for part, device in zip(parts, devices, strict=True):
-            extra = costs.first_seconds * (0 in part) + costs.last_seconds * (layers - 1 in part)
-            times.append((sum(costs.seconds[n] for n in part) + extra) / device.speed)
+        for part, place in zip(parts, devices, strict=True):
+            extra = costs.first_flops * (0 in part) + costs.last_flops * (layers - 1 in part)
+            times.append((sum(costs.flops[n] for n in part) + extra) / place.speed)
             used.append(sum(costs.bytes[n] for n in part) + costs.first_bytes * (0 in part))
-        fits = all(d.bytes is None or u <= d.bytes for d, u in zip(devices, used, strict=True))
+        fits = all(u <= d.room for d, u in zip(devices, used, strict=True))
         return max(times) if fits else float("inf")
 
     bounds = ((0, *cut, layers) for cut in itertools.combinations(range(1, layers), stages - 1))
@@ -53,19 +59,19 @@ def test_the_slowest_stage_is_as_fast_as_can_be(seed):
 
 
 def test_a_small_card_gets_what_fits():
-    costs = LayerCosts(seconds=[1.0] * 8, bytes=[10] * 8, first_bytes=5)
-    assert sizes(split_layers(costs, [Capacity(bytes=30), Capacity(bytes=100)])) == [2, 6]
+    costs = LayerCosts(flops=[1.0] * 8, bytes=[10] * 8, first_bytes=5)
+    assert sizes(split_layers(costs, [device(memory=30), device(memory=100)])) == [2, 6]
 
 
 def test_a_fast_card_gets_more():
-    costs = LayerCosts(seconds=[1.0] * 9, bytes=[0] * 9)
-    assert sizes(split_layers(costs, [Capacity(speed=2.0), Capacity()])) == [6, 3]
+    costs = LayerCosts(flops=[1.0] * 9, bytes=[0] * 9)
+    assert sizes(split_layers(costs, [device(2.0), device()])) == [6, 3]
 
 
 def test_what_does_not_fit_says_how_much_is_missing():
-    costs = LayerCosts(seconds=[1.0] * 4, bytes=[2**30] * 4)
+    costs = LayerCosts(flops=[1.0] * 4, bytes=[2**30] * 4)
     with pytest.raises(MachineError, match=r"need 4\.0 GiB, the 2 devices have 3\.0 GiB"):
-        split_layers(costs, [Capacity(bytes=2**30), Capacity(bytes=2**31)])
+        split_layers(costs, [device(memory=2**30), device(memory=2**31)])
 
 
 def test_more_devices_than_layers_are_refused():

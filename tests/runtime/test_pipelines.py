@@ -18,9 +18,9 @@ from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
-from liveavatar_runtime.pipeline.partition import split_evenly
 from liveavatar_runtime.pipeline.stage_model import PlacedModel, replicate, spread_layers
 from liveavatar_runtime.pipeline.transport import StageError
+from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 

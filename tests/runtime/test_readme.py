@@ -12,14 +12,15 @@ import torch
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.images import fit_size
+from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.memory import (
-    Machine,
     cache_bytes,
     choose_placement,
     decode_bytes,
     moved_bytes,
     ram_bytes,
 )
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.vae.config import VaeConfig
 
@@ -79,27 +80,28 @@ def test_sizes_and_their_memory():
         width, height = map(int, size.split("x"))
         plan = ClipPlan(width=width, height=height, keep_aspect=False)
         assert int(tokens) == plan.grid[0] * plan.grid[1]
-        expected = cache_bytes(WAN_S2V_14B, plan, torch.bfloat16) / 2**30
+        expected = cache_bytes(Workload(WAN_S2V_14B, plan)) / 2**30
         assert caches == f"{expected:.1f} GiB"
 
 
 def test_what_is_planned_for_which_card():
-    """688x368, 4 steps, bf16 caches; a card gives 94 % of its memory, and decodes beside."""
+    """688x368, 4 steps, bf16 caches; the reserve of a card stays free, and it decodes beside."""
     plan = ClipPlan(width=688, height=368, keep_aspect=False)
     vae = VaeConfig()
     table = [row for row in rows("Memory") if row[0].endswith(" GiB")]
     assert len(table) >= 8
     for card, weights, planned, ram, moved in table:
-        machine = Machine(
-            device=int(float(card.split()[0]) * 0.94 * GIB),
+        stored = int({"fp8": 15.6, "bf16": 30.4}[weights] * GIB)
+        work = Workload(WAN_S2V_14B, plan, stored_bytes=stored)
+        device = Device(
+            memory=float(card.split()[0]) * GIB,
             ram=128 * GIB,
-            weights=int({"fp8": 15.6, "bf16": 30.4}[weights] * GIB),
-            beside=decode_bytes(vae, plan, torch.bfloat16) + GIB // 4,
+            occupied=decode_bytes(vae, plan, torch.bfloat16) + GIB // 4,
         )
-        placement = choose_placement(WAN_S2V_14B, plan, torch.bfloat16, machine)
+        placement = choose_placement(work, device)
         assert planned == str(placement)
-        assert ram == f"{ram_bytes(WAN_S2V_14B, plan, torch.bfloat16, placement) / GIB:.0f} GiB"
-        assert moved == f"{moved_bytes(WAN_S2V_14B, plan, torch.bfloat16, machine, placement) / GIB:.0f} GiB"
+        assert ram == f"{ram_bytes(work, placement) / GIB:.0f} GiB"
+        assert moved == f"{moved_bytes(work, device, placement) / GIB:.0f} GiB"
 
 
 def test_sizes_for_aspects():

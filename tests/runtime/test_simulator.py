@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.executors.advisor import Advisor, documented, table
 from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.pipeline.partition import split_evenly
 from liveavatar_runtime.pipeline.schedule import LayerSchedule, Span, TimestepSchedule, split_steps
-from liveavatar_runtime.planning.advisor import Advisor, documented, table
 from liveavatar_runtime.planning.machines import PRESETS, RTX_4090, Machines
+from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.planning.simulator import Costs, Link, simulate
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -142,14 +142,14 @@ def test_the_layer_pipeline_is_as_fast_as_the_timestep_pipeline_and_goes_on_grow
 
 def test_what_fits_nowhere_says_what_is_missing():
     tiny = replace(RTX_4090, memory=2 * 2**30)
-    machines = replace(PRESETS[0], name="a toy", cards=(tiny,))
+    machines = replace(PRESETS[0], name="a toy", devices=(tiny,))
     with pytest.raises(MachineError, match=r"no executor fits on a toy: local comes nearest with \d+\.\d GiB"):
         Advisor(LARGE, machines).best()
 
 
 def test_slow_networks_do_not_stop_a_layer_pipeline_over_machines():
     machines = next(m for m in PRESETS if m.name.startswith("2 machines"))
-    one = Machines.of("one", RTX_4090, (8,), machines.link, machines.network, machines.host)
+    one = Machines.of("one", RTX_4090, (8,), machines.interconnect)
     over, within = (Advisor(LARGE, m).best() for m in (machines, one))
     assert over.executor == within.executor == "layer_pipeline"
     assert over.fps > 0.95 * within.fps

@@ -6,11 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import torch
 
 from liveavatar_runtime.config import DEMO, WAN_S2V_14B
 from liveavatar_runtime.planning.memory import cache_bytes
 from liveavatar_runtime.planning.size_presets import LANDSCAPE, PRESETS, unsuitable_size
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 GIB = 2**30
@@ -18,7 +18,7 @@ PLAN = ClipPlan(num_clip=1, infer_frames=48, fps=Fraction(16), width=688, height
 
 
 def caches(width: int, height: int) -> float:
-    return cache_bytes(WAN_S2V_14B, replace(PLAN, width=width, height=height), torch.bfloat16) / GIB
+    return cache_bytes(Workload(WAN_S2V_14B, replace(PLAN, width=width, height=height))) / GIB
 
 
 @pytest.mark.parametrize("name", PRESETS)

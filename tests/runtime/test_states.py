@@ -11,10 +11,11 @@ from torch import Tensor
 
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.spool.spool import LATENTS, Beginning, Spool
 from liveavatar_runtime.spool.states import StateSettings, rings_from_fp8, rings_in_fp8
 
-FP8_BYTES = ring_bytes(CONFIG, PLAN, torch.float32, Placement(kv_dtype="fp8"))
+FP8_BYTES = ring_bytes(Workload(CONFIG, PLAN, torch.float32), Placement(kv_dtype="fp8"))
 # Too large to be kept after every clip.
 BIG_FP8 = StateSettings(2**27, 2**28, fp8=True)
 

@@ -16,8 +16,9 @@ from worker_group import save_at, save_model
 
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
 from liveavatar_runtime.checkpoint.weights_key import weights_key
-from liveavatar_runtime.devices import check_devices, parse_devices, resolve
+from liveavatar_runtime.devices import parse_devices
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.executors.table import check_devices, resolve
 from liveavatar_workers.client.create import dtype_in_workers, local_workers
 from liveavatar_workers.failures import AGAIN, Ended, describe
 from liveavatar_workers.messages import Failure

@@ -1,0 +1,98 @@
+"""Which executor suits which cards: each is simulated, those that fit are ordered by speed.
+
+    python -m liveavatar_runtime.executors.advisor
+
+prints the table of the documentation.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..config import WAN_S2V_14B
+from ..dit.placement import ON_DEVICE, Placement
+from ..errors import MachineError
+from ..planning.device import GIB
+from ..planning.forecast import Forecast, Option, Setting
+from ..planning.machines import PRESETS, Machines
+from ..planning.memory import decode_bytes
+from ..planning.workload import DECODER_PARAMETERS, Workload
+from ..sampling.plan import ClipPlan
+from ..vae.config import VaeConfig
+from .table import TABLE
+
+IN_RAM = Placement("ram")
+
+
+@dataclass(frozen=True)
+class Advisor:
+    """Predicts executors for a workload on machines, with the released VAE."""
+
+    work: Workload
+    machines: Machines
+
+    def options(self) -> list[Option]:
+        """All ways, those that fit first, the faster the earlier; of equally fast ones that with less in RAM, then
+        that with less on the cards."""
+        settings = [Setting(placement, alone) for placement in (ON_DEVICE, IN_RAM) for alone in (False, True)]
+        found = [option for setting in settings for option in self.options_of(setting)]
+        return sorted(found, key=lambda o: (not o.fits, -round(o.fps, 1), len(o.from_ram), max(o.memory)))
+
+    def best(self) -> Option:
+        """Raises MachineError when nothing fits."""
+        first = self.options()[0]
+        if not first.fits:
+            raise MachineError(
+                f"no executor fits on {self.machines.name}: {first.executor} comes nearest with "
+                f"{max(first.memory) / GIB:.1f} GiB on a card. Use a smaller size, fewer steps, or more cards."
+            )
+        return first
+
+    def options_of(self, setting: Setting) -> Iterator[Option]:
+        """Of each executor with a setting."""
+        size = DECODER_PARAMETERS * 2 + decode_bytes(VaeConfig(), self.work.plan, torch.bfloat16)
+        machines = self.machines.decoding_at(setting.decoder_beside, size)
+        forecast = Forecast(self.work, machines, size, setting)
+        if forecast.cards > 0:
+            for kind in TABLE.values():
+                yield from kind.forecast(forecast)
+
+
+HEADER = (
+    "| Cards | Executor | On cards | In RAM | Most on a card | Frames a second | First block |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
+
+
+def table(work: Workload, machines: Machines) -> list[str]:
+    """Markdown rows: the best way of each executor, the best executor first."""
+    best: dict[str, Option] = {}
+    for option in Advisor(work, machines).options():
+        best.setdefault(option.executor, option)
+    rows = []
+    for option in best.values():
+        cards = f"{option.stages} + 1 for the VAE" if option.setting.vae_alone else f"{option.stages}"
+        speed = f"{option.fps:.1f} | {option.first_block:.1f} s" if option.fits else "does not fit | -"
+        memory = f"{option.from_ram or '-'} | {max(option.memory) / GIB:.1f} GiB"
+        rows.append(f"| {machines.name} | `{option.executor}` | {cards} | {memory} | {speed} |")
+    return rows
+
+
+def documented() -> Iterator[str]:
+    """The lines of the table in docs/EXECUTORS.md; of each machine's rows the README has the first."""
+    work = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
+    yield from HEADER
+    for machines in PRESETS:
+        yield from table(work, machines)
+
+
+def rates(machines: Sequence[Machines] = PRESETS) -> str:
+    """The rate of each card, and whether it is measured or predicted: one line, which docs/EXECUTORS.md has too."""
+    cards = {card.name: card for one in machines for card in one.devices}
+    told = [f"{card.name} {card.flops / 1e12:.0f} TFLOP/s ({card.source})" for card in cards.values()]
+    return f"Sustained rates: {', '.join(told)}."
+
+
+if __name__ == "__main__":
+    print(*documented(), "", rates(), sep="\n")

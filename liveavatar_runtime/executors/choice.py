@@ -1,0 +1,83 @@
+"""What executor `auto` stands for with several devices: the fastest one that needs no workers and fits.
+
+Each is simulated with the measured speeds of the devices, over links that are assumed (`Machines.here`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..dit.placement import Placement
+from ..planning.device import GIB
+from ..planning.forecast import Forecast, Option, Setting
+from ..planning.machines import Machines
+from ..planning.memory import CacheChoice
+from ..planning.workload import Workload
+from .pipelines import caches_for
+from .table import FOR_AUTO, TABLE
+
+TIE = 0.05
+"""Predicted speeds that differ by less are equal."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    executor: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"auto chose {self.executor}: {self.why}"
+
+
+def choose_executor(work: Workload, machines: Machines, decoder_bytes: float, wanted: CacheChoice) -> Choice:
+    """`decoder_bytes`: the VAE and its work, where it is on one of the devices; `wanted`: where the caches may be. When
+    nothing fits, the executor whose planning says what is missing."""
+    # The weights are in RAM already, wherever they go from there.
+    in_ram = [replace(device, ram=device.ram + work.weights(work.layers)) for device in machines.devices]
+    machines = replace(machines, devices=tuple(in_ram))
+    options = _options(work, machines, decoder_bytes, caches_for(machines, wanted).places())
+    possible = [options[kind.name] for kind in FOR_AUTO if kind.name in options]
+    fitting = [option for option in possible if option.fits]
+    if not fitting:
+        return Choice(possible[0].executor, f"nothing fits, {_size(possible[0])} would be needed")
+    if machines.is_one_device:
+        return Choice(fitting[0].executor, f"the stages share one device, {_size(fitting[0])} each at most")
+    fastest = max(option.fps for option in fitting)
+    chosen = next(option for option in fitting if option.fps >= (1 - TIE) * fastest)
+    return Choice(chosen.executor, _why(chosen, fitting))
+
+
+def _options(
+    work: Workload, machines: Machines, decoder_bytes: float, placements: Sequence[Placement]
+) -> dict[str, Option]:
+    """The best setting of each executor: one that fits, then the fastest."""
+    found: dict[str, Option] = {}
+    for placement in placements:
+        forecast = Forecast(work, machines, decoder_bytes, Setting(placement, decoder=machines.decoder))
+        for option in (option for kind in FOR_AUTO for option in kind.forecast(forecast)):
+            best = found.get(option.executor)
+            if best is None or (option.fits, option.fps) > (best.fits, best.fps):
+                found[option.executor] = option
+    return found
+
+
+def _why(chosen: Option, fitting: Sequence[Option]) -> str:
+    """What the choice gives, against one device alone or, if that is chosen, against the best pipeline."""
+    others = [option for option in fitting if option.executor != chosen.executor]
+    if _is_shared(chosen):
+        others = [option for option in others if not _is_shared(option)]
+    if not others:
+        alone = next(kind.name for kind in FOR_AUTO if not kind.shares)
+        missing = f"{alone} does not fit" if _is_shared(chosen) else "no pipeline fits"
+        return f"{missing}, {_size(chosen)} a card"
+    best = max(others, key=lambda option: option.fps)
+    return f"{chosen.fps / best.fps:.1f} x {best.executor}, {_size(chosen)} a card"
+
+
+def _is_shared(option: Option) -> bool:
+    """Whether several devices share the work."""
+    return TABLE[option.executor].shares != ""
+
+
+def _size(option: Option) -> str:
+    most = max(option.memory)
+    return f"{most / GIB:.1f} GiB" if most >= GIB else f"{most / 2**20:.0f} MiB"

@@ -1,0 +1,172 @@
+"""How much memory and time ways of sampling take on given devices: what the executors' rows forecast with.
+
+Speeds are predictions from sustained rates (`Device.flops`), which are assumed unless the device was measured; what can
+be relied on is the order of the executors and their memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..dit.placement import ON_DEVICE, Placement
+from ..duration import FRAMES_PER_BLOCK
+from ..pipeline.schedule import LayerSchedule, PipelineSchedule, Span
+from .machines import Machines
+from .memory import cache_traffic, ram_bytes, working_bytes
+from .simulator import Costs, simulate
+from .stages import split_by_time
+from .workload import Workload
+
+BLOCKS, CLIP_FRAMES = 40, 48
+"""Blocks that are simulated, in clips of so many frames."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the caches are, and who decodes: with `vae_alone` one more device that does nothing else, otherwise the
+    device number `decoder` beside its own work, or with None one that is none of these, which costs nothing here."""
+
+    placement: Placement = ON_DEVICE
+    vae_alone: bool = False
+    decoder: int | None = 0
+
+    @property
+    def decoder_beside(self) -> int | None:
+        """The device that decodes beside its own work."""
+        return None if self.vae_alone else self.decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One way to use the devices. `memory`: bytes on each one that is used; `streams`: whether weights come from
+    RAM."""
+
+    executor: str
+    setting: Setting
+    memory: tuple[float, ...]
+    fits: bool
+    fps: float
+    first_block: float
+    streams: bool = False
+
+    @property
+    def stages(self) -> int:
+        """Devices without that of the decoder."""
+        return len(self.memory) - self.setting.vae_alone
+
+    @property
+    def from_ram(self) -> str:
+        """What is kept in system memory, for people."""
+        parts = ["weights"] * self.streams + ["caches"] * (self.setting.placement.kv_cache == "ram")
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Bytes of sampling on each device that is used, and of system memory beside each."""
+
+    devices: Sequence[float]
+    ram: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A workload on machines, with the VAE and its work, `decoder_bytes`, where the setting has it (and `machines`, so
+    that it is no room for sampling)."""
+
+    work: Workload
+    machines: Machines
+    decoder_bytes: float
+    setting: Setting
+
+    @property
+    def cards(self) -> int:
+        """Devices that sample."""
+        return len(self.machines.devices) - self.setting.vae_alone
+
+    def split(self) -> tuple[range, ...]:
+        """Layers by time, as far as they fit."""
+        return split_by_time(
+            self.work,
+            self.machines.devices[: self.cards],
+            [self.setting.placement],
+            self.setting.decoder_beside == 0,
+        )
+
+    def pipeline(self, executor: str, schedule: PipelineSchedule) -> Option:
+        """Stages with the parts of a schedule, one on each of the first devices."""
+        work, parts, placement = self.work, schedule.parts, self.setting.placement
+        stages = range(len(parts))
+        costs = Costs(
+            evaluate=[self._evaluation(part.layers, stage) for stage, part in enumerate(parts)],
+            sink=[self._sink(part.layers, stage) for stage, part in enumerate(parts)],
+            links={(a, b): self.machines.between(a, b) for a in stages for b in stages if a != b},
+            hidden_bytes=work.hidden_bytes(),
+            latents_bytes=work.latents_bytes(),
+            sink_bytes=work.hidden_bytes(),
+            decode=self._decode_seconds(len(parts)),
+            decoder_at=self._decoder_at(len(parts)),
+        )
+        works = [work.of_stage(part.layers, part.steps) for part in parts]
+        weights = [work.weights(part.layers) for part in parts]
+        load = Load(
+            devices=[size + working_bytes(own, placement) for size, own in zip(weights, works, strict=True)],
+            ram=[ram_bytes(own, placement) for own in works],
+        )
+        return self._option(executor, schedule, costs, load)
+
+    def single(self, executor: str, load: Load, moving: float) -> Option:
+        """One evaluation at a time, on all devices of the load alike; `moving`: seconds that the weights need to get
+        there."""
+        cards, layers = len(load.devices), self.work.layers
+        slowest = min(range(cards), key=lambda card: self.machines.devices[card].speed)
+        costs = Costs(
+            evaluate=[max(self._evaluation(layers, slowest), moving)],
+            sink=[max(self._sink(layers, slowest), moving)],
+            decode=self._decode_seconds(cards),
+            decoder_at=self._decoder_at(cards),
+        )
+        return self._option(executor, LayerSchedule((layers,), self.work.plan.steps), costs, load)
+
+    def _evaluation(self, layers: range, card: int) -> float:
+        """Seconds of one evaluation by some layers; caches in RAM are fetched meanwhile."""
+        fetched = max(cache_traffic(self.work.of_stage(layers, range(1)), self.setting.placement))
+        fetching = self.machines.interconnect.host.seconds(fetched)
+        return max(self.work.evaluation_flops(layers) / self.machines.devices[card].speed, fetching)
+
+    def _sink(self, layers: range, card: int) -> float:
+        return len(layers) * self.work.sink_layer_flops() / self.machines.devices[card].speed
+
+    def _decode_seconds(self, stages: int) -> float:
+        if self.setting.decoder is None:
+            return 0.0
+        card = self.machines.devices[stages if self.setting.vae_alone else self.setting.decoder]
+        return self.work.decode_flops() / card.decoding
+
+    def _decoder_at(self, stages: int) -> int | None:
+        """The stage that decodes too; None when a device without a stage does."""
+        beside = self.setting.decoder_beside
+        return beside if beside is not None and beside < stages else None
+
+    def _option(self, executor: str, schedule: PipelineSchedule, costs: Costs, load: Load) -> Option:
+        clips = BLOCKS * FRAMES_PER_BLOCK // CLIP_FRAMES
+        plan = replace(self.work.plan, num_clip=clips, infer_frames=CLIP_FRAMES, segment_clips=0, segment_index=0)
+        result = simulate(schedule, Span.of(plan, 0), costs)
+        beside = self._decoder_at(len(load.devices))
+        memory = [size + self.decoder_bytes * (number == beside) for number, size in enumerate(load.devices)]
+        return Option(
+            executor=executor,
+            setting=self.setting,
+            memory=(*memory, self.decoder_bytes) if self.setting.vae_alone else tuple(memory),
+            fits=self._fits(load),
+            fps=FRAMES_PER_BLOCK / result.seconds_per_block,
+            first_block=result.first_block,
+        )
+
+    def _fits(self, load: Load) -> bool:
+        devices, of_machine = self.machines.devices, dict.fromkeys(self.machines.machine_of, 0.0)
+        for card, size in enumerate(load.ram):
+            of_machine[self.machines.machine_of[card]] += size
+        sizes = [*load.devices, self.decoder_bytes] if self.setting.vae_alone else load.devices
+        on_devices = all(size <= device.room for size, device in zip(sizes, devices, strict=False))
+        in_ram = zip(self.machines.machine_of, devices, strict=True)
+        return on_devices and all(of_machine[machine] <= device.ram for machine, device in in_ram)
