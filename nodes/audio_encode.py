@@ -8,6 +8,7 @@ from ..comfy_bridge.comfy_types import AudioEncoder
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import verdict
 from ..comfy_bridge.voice import encode_voice
+from .search_words import search_words
 from .time_inputs import FPS, INFER_FRAMES, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
 
@@ -21,17 +22,24 @@ class AudioEncode(io.ComfyNode):
             node_id="LiveAvatar_AudioEncode",
             display_name="Audio Encode",
             category=CATEGORY,
-            description="Encodes a voice track to the features that drive the face; also gives its length.",
-            search_aliases=["wav2vec2", "voice", "speech features"],
+            description="Encodes a voice track to the features that drive lips and face; also gives its length "
+            "and the clips it needs.",
+            search_aliases=search_words("LiveAvatar_AudioEncode"),
             inputs=[
                 io.AudioEncoder.Input(
                     "audio_encoder", tooltip="wav2vec2 of Load Avatar Model or of Load Audio Encoder."
                 ),
                 io.Audio.Input("audio", tooltip="The voice; any sample rate. More than two channels are mixed."),
                 infer_frames_input(
-                    "Video frames of a clip; only counts for the num_clip output.", optional=True, advanced=True
+                    "Video frames of a clip, as in Clip Scheduler; only counts for the num_clip output.",
+                    optional=True,
+                    advanced=True,
                 ),
-                fps_input("Video frames a second; only counts for the num_clip output.", optional=True, advanced=True),
+                fps_input(
+                    "Video frames a second, as in Clip Scheduler; only counts for the num_clip output.",
+                    optional=True,
+                    advanced=True,
+                ),
             ],
             outputs=[
                 AudioSocket.Output("avatar_audio", display_name="avatar_audio", tooltip="The encoded voice."),

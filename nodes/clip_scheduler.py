@@ -17,6 +17,7 @@ from liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS,
 
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import check_number, other_widgets, verdict
+from .search_words import search_words
 from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, PlanSocket
 
@@ -37,16 +38,17 @@ class ClipScheduler(io.ComfyNode):
             display_name="Clip Scheduler",
             category=CATEGORY,
             description="Plans the video: its clips, frame rate, size, seed and sampling steps.",
-            search_aliases=["live avatar plan", "segments"],
+            search_aliases=search_words("LiveAvatar_ClipScheduler"),
             inputs=[
                 io.Int.Input(
                     "num_clip",
                     default=AS_MANY_AS_THE_VOICE_NEEDS,
                     min=AS_MANY_AS_THE_VOICE_NEEDS,
                     max=MAX_CLIPS,
-                    tooltip="Number of clips, never more than the voice fills; 0: as many clips as the voice needs.",
+                    tooltip="Number of clips, 3 seconds each by default, so 20 are a minute; lowered if the voice "
+                    "is shorter. 0: as many as the voice needs.",
                 ),
-                infer_frames_input("Video frames of a clip, a multiple of 12."),
+                infer_frames_input("Video frames of a clip, a multiple of 12; 48 is what the model knows."),
                 fps_input("Video frames a second; 16 is the default, the model's 1.1 release was tuned at 25."),
                 io.Int.Input(
                     "width",
@@ -54,7 +56,8 @@ class ClipScheduler(io.ComfyNode):
                     min=SIDE_MULTIPLE,
                     max=MAX_SIDE,
                     step=16,
-                    tooltip="Width in pixels; width x height is the area that the picture's aspect is fitted into.",
+                    tooltip="Width in pixels; width x height is the area that the picture's aspect is fitted into. "
+                    "A larger area takes more memory and time.",
                 ),
                 io.Int.Input(
                     "height", default=368, min=SIDE_MULTIPLE, max=MAX_SIDE, step=16, tooltip="Height in pixels."
@@ -68,14 +71,20 @@ class ClipScheduler(io.ComfyNode):
                     tooltip="Seed of the first clip's noise; each later clip's is one more.",
                 ),
                 io.Int.Input(
-                    "steps", default=4, min=1, max=100, tooltip="Sampling steps of a block; the model is made for 4."
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=100,
+                    tooltip="Sampling steps of a block. The model was distilled for 4; 3 steps are faster and take "
+                    "about a quarter less cache.",
                 ),
                 io.Boolean.Input(
                     "keep_aspect",
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Keep the picture's aspect within the area; off: exactly width x height, picture cropped.",
+                    tooltip="On: about the picture's aspect, both sides multiples of 64. Off: exactly width x "
+                    "height (multiples of 16). What is left over is cropped.",
                 ),
                 io.Float.Input(
                     "shift",
@@ -85,7 +94,7 @@ class ClipScheduler(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     advanced=True,
-                    tooltip="Shift of the noise schedule; the model is made for 3.",
+                    tooltip="Shift of the noise schedule; the model was distilled with 3.",
                 ),
                 io.Combo.Input(
                     "sink_policy",
@@ -93,7 +102,8 @@ class ClipScheduler(io.ComfyNode):
                     default="adaptive",
                     optional=True,
                     advanced=True,
-                    tooltip="What later clips look back to: the first generated frame, the picture, or a newer frame.",
+                    tooltip="What later clips look back to. adaptive: the first generated frame; reference: the "
+                    "picture; reanchor: a newer frame every few clips, so that drift adds up.",
                 ),
                 io.Int.Input(
                     "relative_distance",
@@ -112,7 +122,8 @@ class ClipScheduler(io.ComfyNode):
                     max=8,
                     optional=True,
                     advanced=True,
-                    tooltip="Blocks the model looks back over; 4 is what it knows, fewer need less memory.",
+                    tooltip="Blocks the model looks back over, its own included; 4 is what it knows. With 2 the "
+                    "caches take about half, and the movement is less steady.",
                 ),
                 io.Int.Input(
                     "segment_clips",
@@ -121,7 +132,7 @@ class ClipScheduler(io.ComfyNode):
                     max=MAX_CLIPS,
                     optional=True,
                     advanced=True,
-                    tooltip="Make the video in parts of so many clips, one part a run; 0 makes it as one.",
+                    tooltip="Split the video into segments of this many clips, one segment per run; 0: no split.",
                 ),
                 io.Int.Input(
                     "segment_index",
@@ -130,7 +141,8 @@ class ClipScheduler(io.ComfyNode):
                     max=MAX_CLIPS,
                     optional=True,
                     advanced=True,
-                    tooltip="Which part to make, counted from 0. DiT Sampler says how exactly the parts go on.",
+                    tooltip="Which segment to make, counted from 0. It continues the one before: exactly if "
+                    "state_budget of DiT Sampler holds its state.",
                 ),
                 io.Int.Input(
                     "reanchor_clips",
@@ -139,7 +151,7 @@ class ClipScheduler(io.ComfyNode):
                     max=MAX_CLIPS,
                     optional=True,
                     advanced=True,
-                    tooltip="With sink_policy reanchor: clips until the newest frame becomes the new reference.",
+                    tooltip="Only for reanchor: clips until a newer frame becomes the reference.",
                 ),
                 io.Combo.Input(
                     "end",

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..comfy_bridge.avatar import AvatarLatents
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
+from .search_words import search_words
 from .types import CATEGORY, LatentsSocket
 
 
@@ -18,6 +19,7 @@ class CollectLatents(io.ComfyNode):
             display_name="Collect Latents",
             category=CATEGORY,
             description="Collects all blocks into one native video latent, for VAE Decode and other nodes.",
+            search_aliases=search_words("LiveAvatar_CollectLatents"),
             inputs=[LatentsSocket.Input("latents", tooltip="From DiT Sampler.")],
             outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="[1, 16, frames / 4, h / 8, w / 8].")],
             **KEPT_WHEN_CACHED,

@@ -17,6 +17,7 @@ from ..comfy_bridge.execution import SamplerInputs, SamplerSettings, prepare_lat
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.spool_folder import KEEP, SPOOL_CHOICES, SpoolChoice
 from ..comfy_bridge.validation import check_number, verdict
+from .search_words import search_words
 from .types import CATEGORY, AudioSocket, LatentsSocket, ModelSocket, PlanSocket
 
 if TYPE_CHECKING:
@@ -33,12 +34,20 @@ class DiTSampler(io.ComfyNode):
             display_name="DiT Sampler",
             category=CATEGORY,
             description="Samples the avatar block by block while Online VAE Decode takes the blocks; shows previews.",
-            search_aliases=["live avatar sampler", "talking head", "lip sync", "数字人", "对口型"],
+            search_aliases=search_words("LiveAvatar_DiTSampler"),
             inputs=[
                 ModelSocket.Input("model", tooltip="From Load Avatar Model."),
-                io.Conditioning.Input("positive", tooltip="The encoded prompt, from CLIP Text Encode."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The encoded prompt, from CLIP Text Encode. There is no negative one: the model works "
+                    "without CFG.",
+                ),
                 io.Vae.Input("vae", tooltip="Wan 2.1 VAE; encodes the picture."),
-                io.Image.Input("image", tooltip="The picture of the avatar; the first one of a batch is used."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The picture of the avatar: one face, looking at the camera, in good light. The video "
+                    "begins with it. The first one of a batch is used.",
+                ),
                 AudioSocket.Input("avatar_audio", tooltip="The voice, from Audio Encode."),
                 PlanSocket.Input("plan", tooltip="From Clip Scheduler."),
                 io.Combo.Input(
@@ -47,7 +56,8 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="Where the key/value caches are kept: on the device, or in RAM and brought layer by layer.",
+                    tooltip="Where the key/value caches are kept. device: on the GPU, fastest; ram: in RAM, "
+                    "streamed to the GPU layer by layer; auto: what moves the fewest bytes.",
                 ),
                 io.Combo.Input(
                     "kv_dtype",
@@ -55,7 +65,7 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="What the caches are kept as; fp8 halves them and changes the result a little, so all "
+                    tooltip="Number format of the caches; fp8 halves them and changes the result a little, so all "
                     "clips are sampled anew.",
                 ),
                 io.Combo.Input(
@@ -64,7 +74,9 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="batched runs the blocks of all steps together, so weights are moved once a block.",
+                    tooltip="sequential: one step after the other; batched: one step of each of four blocks "
+                    "together, so that weights without room on the GPU are moved once a block. auto "
+                    "chooses.",
                 ),
                 io.Combo.Input(
                     "attention",
@@ -72,15 +84,16 @@ class DiTSampler(io.ComfyNode):
                     default=COMFYUI_ATTENTION,
                     optional=True,
                     advanced=True,
-                    tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need packages. "
-                    "With or without sage, clips are sampled anew.",
+                    tooltip="Attention kernel; comfyui is what ComfyUI was started with. sage and flash need their "
+                    "packages installed. Changing to or from sage samples all clips anew.",
                 ),
                 io.Boolean.Input(
                     "compile",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Run the layers through torch.compile: the first block takes minutes, later ones less.",
+                    tooltip="Run the layers through torch.compile: the first block takes minutes longer, later ones "
+                    "are faster.",
                 ),
                 io.Combo.Input(
                     "spool",
@@ -88,7 +101,8 @@ class DiTSampler(io.ComfyNode):
                     default=KEEP,
                     optional=True,
                     advanced=True,
-                    tooltip="Keep finished clips on the disk: the same video goes on after an interruption or a crash.",
+                    tooltip="Keep finished clips on the disk, so that a video can be resumed after an interruption "
+                    "or a crash.",
                 ),
                 io.Float.Input(
                     "spool_budget",
@@ -98,7 +112,8 @@ class DiTSampler(io.ComfyNode):
                     step=1.0,
                     optional=True,
                     advanced=True,
-                    tooltip="GiB for clips and states of all videos; the longest unused are removed. 0: no limit.",
+                    tooltip="GiB for clips and states of all videos; the least recently used are removed first. 0: "
+                    "no limit.",
                 ),
                 io.Float.Input(
                     "state_budget",
@@ -108,7 +123,8 @@ class DiTSampler(io.ComfyNode):
                     step=1.0,
                     optional=True,
                     advanced=True,
-                    tooltip="GiB for states to go on from, exact (14B, 688x368: 27) or fp8 (14); below it warms up.",
+                    tooltip="GiB for the saved state of a video (14B, 688x368: 27, in fp8 14). Without one, the "
+                    "last one or two clips are sampled again as a warm-up.",
                 ),
                 io.Combo.Input(
                     "state_dtype",
@@ -116,10 +132,15 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="What states are kept as; fp8 halves them and goes on inexactly. auto: exact if it fits.",
+                    tooltip="Number format of saved states; fp8 halves them, resuming is then slightly inexact. "
+                    "auto: exact if it fits.",
                 ),
             ],
-            outputs=[LatentsSocket.Output("latents", display_name="latents", tooltip="Latent blocks, made on demand.")],
+            outputs=[
+                LatentsSocket.Output(
+                    "latents", display_name="latents", tooltip="Latent blocks, made on demand, for Online VAE Decode."
+                )
+            ],
             hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )

@@ -6,6 +6,7 @@ from liveavatar_runtime import duration as time
 
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import check_number, verdict
+from .search_words import search_words
 from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY
 
@@ -22,13 +23,14 @@ class DurationCalc(io.ComfyNode):
             display_name="Duration Calc",
             category=CATEGORY,
             description="duration = num_clip * infer_frames / fps, exactly; or the clips that a duration needs.",
-            search_aliases=["video length", "clip count"],
+            search_aliases=search_words("LiveAvatar_DurationCalc"),
             inputs=[
                 io.Combo.Input(
                     "solve_for",
                     options=[DURATION, NUM_CLIP],
                     default=DURATION,
-                    tooltip="What to compute: the duration of num_clip clips, or the clips that cover a duration.",
+                    tooltip="duration: how long num_clip clips are; num_clip: how many clips cover a duration "
+                    "(rounded up).",
                 ),
                 io.Int.Input(
                     "num_clip",
@@ -37,7 +39,7 @@ class DurationCalc(io.ComfyNode):
                     max=MAX_CLIPS,
                     tooltip="Number of clips; used when solving for the duration.",
                 ),
-                infer_frames_input("Video frames of a clip, a multiple of 12."),
+                infer_frames_input("Video frames of a clip, a multiple of 12; 48 is what the model knows."),
                 fps_input("Video frames a second."),
                 io.Float.Input(
                     "duration",

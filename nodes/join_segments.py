@@ -10,6 +10,7 @@ from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.output_files import check_output_prefix, expanded_prefix, lost_files
 from ..comfy_bridge.validation import verdict
 from ..comfy_bridge.video_join import JoinSettings, join_videos, the_only, videos_of
+from .search_words import search_words
 from .types import CATEGORY
 
 MAX_PARTS = 100
@@ -25,8 +26,9 @@ class JoinSegments(io.ComfyNode):
             node_id="LiveAvatar_JoinSegments",
             display_name="Join Segments",
             category=CATEGORY,
-            description="Joins video parts to one file without encoding the picture again; the sound has no gaps.",
-            search_aliases=["concat videos", "merge videos", "long video"],
+            description="Joins video segments end to end in one file: pictures copied, not encoded again, and "
+            "the sound without gaps.",
+            search_aliases=search_words("LiveAvatar_JoinSegments"),
             inputs=[
                 io.Autogrow.Input(
                     "parts",
@@ -35,24 +37,27 @@ class JoinSegments(io.ComfyNode):
                         names=NAMES,
                         min=1,
                     ),
-                    tooltip="Videos or lists of them in their order; another input appears when the last is connected.",
+                    tooltip="Videos or lists of them, in their order; another input appears when the last one is "
+                    "connected.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="LiveAvatar/joined",
-                    tooltip="Path of the file in the output folder, without number and ending.",
+                    tooltip="Path of the file in the output folder, without counter and file extension; existing "
+                    "files are never overwritten.",
                 ),
                 io.Boolean.Input(
                     "reencode",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Encode the pictures again, for parts of different codecs; costs time and some quality.",
+                    tooltip="Encode the pictures again, for segments of different codecs; slower, with some loss of "
+                    "quality.",
                 ),
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="The whole sound track; without it the sound of the parts is joined.",
+                    tooltip="The whole sound track; without it the sound of the segments is joined.",
                 ),
             ],
             outputs=[io.Video.Output("video", display_name="video", tooltip="The file that was written.")],

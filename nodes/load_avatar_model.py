@@ -10,6 +10,7 @@ from ..comfy_bridge.model_loading import AUTO, BUNDLE_MARK, NONE, PRECISIONS, Lo
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import check_number, other_widgets, verdict
 from ..comfy_bridge.worker_model import check_group_name, chosen_places
+from .search_words import search_words
 from .types import CATEGORY, ModelSocket
 
 MORE_LORAS = (2, 3)
@@ -27,22 +28,29 @@ class LoadAvatarModel(io.ComfyNode):
             display_name="Load Avatar Model",
             category=CATEGORY,
             description="Loads the Live Avatar transformer; a bundle also brings text encoder, VAE and audio encoder.",
-            search_aliases=["live avatar loader", "s2v", "talking head", "lip sync", "数字人", "对口型"],
+            search_aliases=search_words("LiveAvatar_LoadAvatarModel"),
             inputs=[
                 io.Combo.Input(
                     "model",
                     options=bundles + model_files(),
-                    tooltip="A bundle (ends in /, from models/liveavatar) or a file from models/diffusion_models. "
-                    "GGUF files are unpacked.",
+                    tooltip="A bundle (ends in /, from models/liveavatar) or a file from models/diffusion_models, "
+                    "which needs loaders for CLIP, VAE and audio encoder beside it. GGUF files are "
+                    "unpacked.",
                 ),
                 io.Combo.Input(
                     "lora",
                     options=[AUTO, NONE, *lora_files()],
                     default=AUTO,
-                    tooltip="Distillation LoRA to merge; auto takes the bundle's own, if it has one.",
+                    tooltip="Distillation LoRA to merge (liveavatar.safetensors). auto takes the bundle's own; for "
+                    "a file without it merged in, choose it here, or 4 steps look poor.",
                 ),
                 io.Float.Input(
-                    "lora_strength", default=1.0, min=-4.0, max=4.0, step=0.05, tooltip="Strength of the LoRA."
+                    "lora_strength",
+                    default=1.0,
+                    min=-4.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="Strength of the LoRA; keep 1.0.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -50,8 +58,9 @@ class LoadAvatarModel(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="Number format of the weights; auto keeps the file's where the device can compute in it. "
-                    "Quantised files keep theirs.",
+                    tooltip="Number format of the weights; auto keeps the file's where the device can compute in "
+                    "it. bf16 and fp16 take the same room, fp8_e4m3fn half of it. Quantised files keep "
+                    "theirs.",
                 ),
                 io.Model.Input(
                     "base_model",
@@ -65,23 +74,24 @@ class LoadAvatarModel(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="How the work is shared by several devices; auto takes the fastest that fits when devices "
-                    "names several, else local.",
+                    tooltip="How several GPUs share the work: layer_pipeline by layers (nearly always best), "
+                    "timestep_pipeline by steps (large cards), fsdp saves memory but no time. auto: the "
+                    "fastest that fits when devices names several, else one GPU (local).",
                 ),
                 io.String.Input(
                     "devices",
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="Devices of executor, such as cuda:0,cuda:1. auto: ComfyUI's own with executor auto and "
-                    "local, all of this machine with the others.",
+                    tooltip="Devices to use, such as cuda:0,cuda:1. auto: all GPUs with fsdp and the pipelines, "
+                    "otherwise only ComfyUI's own.",
                 ),
                 io.String.Input(
                     "workers",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Name of workers that run already, on this or other machines, of the file "
+                    tooltip="Name of workers that already run on this or other machines, from the file "
                     "user/liveavatar-workers.ini; empty for none.",
                 ),
             ],

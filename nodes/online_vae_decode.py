@@ -15,6 +15,7 @@ from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.output_files import check_output_prefix, lost_files
 from ..comfy_bridge.validation import consumers, other_widgets, verdict
 from ..comfy_bridge.video_output import VideoSettings, write_video
+from .search_words import search_words
 from .types import CATEGORY, LatentsSocket
 
 if TYPE_CHECKING:
@@ -34,27 +35,31 @@ class OnlineVAEDecode(io.ComfyNode):
             node_id="LiveAvatar_OnlineVAEDecode",
             display_name="Online VAE Decode",
             category=CATEGORY,
-            description="Decodes the latent blocks and writes them with the voice to a video in the output folder.",
-            search_aliases=["live avatar decode", "save avatar video"],
+            description="Decodes the latent blocks and writes them with the voice to a video, while they are "
+            "sampled; memory does not grow with the length.",
+            search_aliases=search_words("LiveAvatar_OnlineVAEDecode"),
             inputs=[
                 LatentsSocket.Input("latents", tooltip="From DiT Sampler."),
                 io.Vae.Input("vae", tooltip="Wan 2.1 VAE."),
                 io.String.Input(
                     "filename_prefix",
                     default="LiveAvatar/avatar",
-                    tooltip="Path of the file in the output folder, without number and ending.",
+                    tooltip="Path of the file in the output folder, without counter and file extension; existing "
+                    "files are never overwritten.",
                 ),
                 io.Int.Input(
                     "crf",
                     default=18,
                     min=0,
                     max=63,
-                    tooltip="Quality of the video: lower is better and bigger; up to 51, for vp9 and av1 up to 63.",
+                    tooltip="Quality of the video: lower means better quality and a larger file; up to 51, for vp9 "
+                    "and av1 up to 63.",
                 ),
                 io.Boolean.Input(
                     "return_frames",
                     default=False,
-                    tooltip="Also give all frames as images; they stay in memory, so only up to 100 clips.",
+                    tooltip="Also give all frames as images; they stay in memory, so only up to 100 clips. Leave it "
+                    "off for long videos.",
                 ),
                 io.Combo.Input(
                     "start",
@@ -62,7 +67,8 @@ class OnlineVAEDecode(io.ComfyNode):
                     default="hold",
                     optional=True,
                     advanced=True,
-                    tooltip="The first 3 frames can't be decoded: show the 4th instead (hold) or leave out their time.",
+                    tooltip="The first 3 frames can't be decoded: repeat the 4th (hold), or cut them with their "
+                    "sound (trim).",
                 ),
                 io.Combo.Input(
                     "codec",
@@ -78,7 +84,8 @@ class OnlineVAEDecode(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="auto suits players (ffv1: rgb); yuv444p keeps sharp colours, 10 avoids bands.",
+                    tooltip="auto suits players (ffv1: rgb); yuv444p keeps sharp colours, the 10-bit formats avoid "
+                    "banding.",
                 ),
                 io.Combo.Input(
                     "decoder",
@@ -86,12 +93,17 @@ class OnlineVAEDecode(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="Who decodes: comfyui, or workers that hold the same VAE; auto takes workers that do.",
+                    tooltip="Where to decode: in ComfyUI (comfyui), or on workers that hold the same VAE; auto "
+                    "prefers those.",
                 ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video", tooltip="The file that was written."),
-                io.Image.Output("last_frame", display_name="last_frame", tooltip="Picture for a next segment."),
+                io.Image.Output(
+                    "last_frame",
+                    display_name="last_frame",
+                    tooltip="The last frame, to start another video from; segments of one plan don't need it.",
+                ),
                 io.Image.Output("frames", display_name="frames", tooltip="All frames, with return_frames on."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],

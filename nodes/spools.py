@@ -9,6 +9,7 @@ from liveavatar_runtime.spool.store import SpoolStore, gib
 from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.spool_folder import store
 from ..comfy_bridge.validation import check_number, verdict
+from .search_words import search_words
 from .types import CATEGORY
 
 LIST, CLEAR = "list", "clear"
@@ -25,16 +26,22 @@ class AvatarSpools(io.ComfyNode):
             display_name="Finished Clips (Spools)",
             category=CATEGORY,
             description="Lists the finished clips that DiT Sampler keeps on the disk, or clears them.",
-            search_aliases=["clear cache", "live avatar disk"],
+            search_aliases=search_words("LiveAvatar_Spools"),
             inputs=[
-                io.Combo.Input("action", options=[LIST, CLEAR], default=LIST, tooltip="Only list, or remove as well."),
+                io.Combo.Input(
+                    "action",
+                    options=[LIST, CLEAR],
+                    default=LIST,
+                    tooltip="list shows them; clear removes them and shows what is left.",
+                ),
                 io.Float.Input(
                     "unused_days",
                     default=0.0,
                     min=0.0,
                     max=3650.0,
                     step=0.5,
-                    tooltip="Clear only what was not used for so many days; 0 clears all that is not in use.",
+                    tooltip="Clear only videos that were not used for this many days; 0 clears all that are not in "
+                    "use.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -21,7 +21,18 @@ from workflow_canvas import Canvas, Column, Model
 WORKFLOWS = ROOT / "workflows"
 SUBGRAPHS = ROOT / "subgraphs"
 BLUEPRINT = "Talking Avatar"
-SEARCH_ALIASES = ("live avatar", "talking head", "lip sync", "数字人", "对口型")
+SEARCH_ALIASES = (
+    *(
+        "live avatar",
+        "digital human",
+        "talking avatar",
+        "talking head",
+        "lip sync",
+        "speech to video",
+        "portrait animation",
+    ),
+    *("数字人", "会说话的数字人", "口型", "对口型", "口型同步", "说话", "语音驱动", "音频驱动", "照片说话"),
+)
 TEXTS = ROOT / "web" / "templates" / "en.json"
 SIZE = "688x368"
 """What the 14B templates begin with."""

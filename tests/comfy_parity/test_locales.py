@@ -100,6 +100,29 @@ def test_help_pages_name_every_input_and_output(schemas):
         assert not missing, f"the help pages of {node_id} do not name {missing}"
 
 
+def test_help_pages_say_the_same_line_by_line(schemas):
+    """A line of the English page and its place in the Chinese one name the same values and files in code."""
+    slots = {slot.id for schema in schemas.values() for slot in schema.inputs}
+    for node_id in schemas:
+        english = (ROOT / "web/docs" / f"{node_id}.md").read_text(encoding="utf-8").splitlines()
+        chinese = (ROOT / "web/docs" / node_id / "zh.md").read_text(encoding="utf-8").splitlines()
+        assert len(english) == len(chinese), node_id
+        for first, second in zip(english, chinese, strict=True):
+            quoted = [set(re.findall("`([^`]+)`", line)) - slots for line in (first, second)]
+            # Of names of widgets the Chinese page may say its own; patterns hold words.
+            assert {q for q in quoted[0] if "%" not in q} == {q for q in quoted[1] if "%" not in q}, second
+
+
+def test_chinese_uses_one_word_for_each_thing():
+    """What a Chinese ComfyUI calls it, and one word for clip, segment and GPU memory."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "web/docs").glob("*/zh.md")]
+    said = [*texts(locale("zh")), *pages, (ROOT / "web/templates/zh.json").read_text(encoding="utf-8")]
+    for other in ("潜空间", "视频段", "各段", "部分序号", "每段", "键值缓存", "控件", "暂存", "解压"):
+        assert not [text for text in said if other in text], other
+    for word in ("显存", "多卡", "分段", "口型", "显卡"):
+        assert any(word in text for text in said), word
+
+
 def test_no_help_page_is_left_over(schemas):
     pages = {
         path.relative_to(ROOT / "web/docs").parts[0].removesuffix(".md") for path in (ROOT / "web/docs").rglob("*.md")

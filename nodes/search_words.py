@@ -1,0 +1,56 @@
+"""Words under which the node search finds each node, in English and Chinese.
+
+The front end searches a node's id, the name it shows in the user's language and these words, whatever the language: a
+Chinese guide is followed in an English ComfyUI, and the other way round.
+"""
+
+PACK = ("live avatar", "digital human", "数字人")
+"""On every node, so that a search shows the pack."""
+TALKING = (
+    *("talking avatar", "talking head", "lip sync", "speech to video", "audio driven", "portrait animation", "s2v"),
+    *("口型", "对口型", "口型同步", "说话", "语音驱动", "音频驱动", "照片说话"),
+)
+"""What the whole chain does: on the nodes that people begin with."""
+LONG_VIDEO = ("long video", "长视频")
+GPU_MEMORY = ("vram", "gpu memory", "low vram", "显存", "低显存")
+LENGTH = ("video length", "video duration", "clip count", "视频时长", "总时长", "片段数")
+SEGMENTS = ("segments", "split video", "分段")
+RESUME = ("resume", "断点续传", "断点续跑")
+
+SEARCH_WORDS: dict[str, tuple[str, ...]] = {
+    "LiveAvatar_LoadAvatarModel": (
+        *("Load Avatar Model", "加载数字人模型", *PACK, *TALKING, *GPU_MEMORY),
+        *("model loader", "multi gpu", "加载模型", "多卡", "多显卡", "并行"),
+    ),
+    "LiveAvatar_AudioEncode": (
+        *("Audio Encode", "数字人语音编码", *PACK, "lip sync", "口型", "对口型", "语音驱动", "音频驱动"),
+        *("wav2vec2", "voice", "speech features", "语音", "音频编码", "语音特征"),
+    ),
+    "LiveAvatar_ClipScheduler": (
+        *("Clip Scheduler", "片段规划", *PACK, *LONG_VIDEO, *LENGTH, *SEGMENTS, *GPU_MEMORY),
+        *("video size", "resolution", "分辨率", "尺寸"),
+    ),
+    "LiveAvatar_DiTSampler": (
+        *("DiT Sampler", "DiT 采样器", *PACK, *TALKING, *GPU_MEMORY, *RESUME),
+        *("kv cache", "KV 缓存", "采样"),
+    ),
+    "LiveAvatar_OnlineVAEDecode": (
+        *("Online VAE Decode", "在线 VAE 解码", *PACK, *LONG_VIDEO),
+        *("save avatar video", "streaming decode", "在线解码", "边生成边写入", "保存视频"),
+    ),
+    "LiveAvatar_DurationCalc": ("Duration Calc", "时长计算", *PACK, *LENGTH),
+    "LiveAvatar_CollectLatents": ("Collect Latents", "收集 Latent", *PACK, "潜空间", "潜变量"),
+    "LiveAvatar_JoinSegments": (
+        *("Join Segments", "拼接视频分段", *PACK, *LONG_VIDEO, *SEGMENTS),
+        *("concat videos", "merge videos", "拼接", "视频拼接", "合并视频"),
+    ),
+    "LiveAvatar_Spools": (
+        *("Finished Clips (Spools)", "已完成片段管理", *PACK, *RESUME),
+        *("clear cache", "disk space", "缓存", "清理缓存", "磁盘"),
+    ),
+}
+
+
+def search_words(node_id: str) -> list[str]:
+    """The search words of one node."""
+    return list(SEARCH_WORDS[node_id])
