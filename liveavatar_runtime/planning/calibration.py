@@ -57,7 +57,7 @@ class Calibration:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 

@@ -31,7 +31,7 @@ def size_notes(asked: ClipPlan, height: int, width: int) -> tuple[list[str], lis
     same = _same_size(asked, final, height, width)
     if part < MUCH_CROPPED:
         return [], [*same, crop]
-    return [_much_cropped(asked, final, crop, part, height, width)], same
+    return [_much_cropped(asked, final, crop, (height, width))], same
 
 
 def _same_size(asked: ClipPlan, final: ClipPlan, height: int, width: int) -> list[str]:
@@ -56,10 +56,11 @@ def next_size(height: int, width: int, video_height: int, video_width: int) -> t
     return None
 
 
-def _much_cropped(asked: ClipPlan, final: ClipPlan, crop: str, part: float, height: int, width: int) -> str:
-    rows, columns = fit_size(height, width, asked.width * asked.height, multiple=EXACT_MULTIPLE)
+def _much_cropped(asked: ClipPlan, final: ClipPlan, crop: str, picture: tuple[int, int]) -> str:
+    """`crop` says what is lost of a picture of that (height, width)."""
+    rows, columns = fit_size(*picture, asked.width * asked.height, multiple=EXACT_MULTIPLE)
     text = f"{crop}: with keep_aspect both sides are multiples of 64, here {final.width}x{final.height}"
-    less = cropped(height, width, rows, columns)[1]
+    part, less = (cropped(*picture, *size)[1] for size in ((final.height, final.width), (rows, columns)))
     usable = min(rows, columns) >= SIDE_MULTIPLE and max(rows, columns) <= MAX_SIDE and less < part / 2
     advice = f"keep_aspect off with {columns}x{rows} crops {less:.0%}, or crop the picture yourself"
     return f"{text}. {advice if usable else 'Crop the picture yourself, or choose another size'}"
