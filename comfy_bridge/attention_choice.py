@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,12 +13,10 @@ from liveavatar_runtime.sampling.video_key import EXACT
 from .attention import COMFYUI_ATTENTION, attends_with_sage
 from .attention import attention as comfyui_kernel
 from .avatar import AvatarModel
+from .comfy_types import Patcher
 from .identity import identity
 from .layer_hooks import OVERRIDE, honoured_hooks
 from .model_patches import deciding
-
-if TYPE_CHECKING:
-    from .comfy_types import Patcher
 
 COMFYUI = COMFYUI_ATTENTION
 
@@ -63,7 +60,7 @@ def _of_workers(attention: str, compile_layers: bool) -> ChosenAttention:
     return ChosenAttention(sdpa, SDPA, EXACT, tuple(warnings), (f"Attention in the workers: PyTorch's ({SDPA})",))
 
 
-def _override(patcher: "Patcher", attention: str) -> Iterable[str]:
+def _override(patcher: Patcher, attention: str) -> Iterable[str]:
     if any(place == OVERRIDE for place, _ in honoured_hooks(patcher)):
         yield f"The attention override of base_model is used; what it leaves is done by attention {attention}"
 

@@ -1,6 +1,7 @@
 """The sound of an AUDIO, whoever made it."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from liveavatar_runtime.errors import InputError
 
@@ -11,7 +12,7 @@ NO_SOUND = "this video has no sound: connect a voice, from Load Audio for instan
 PARTS = ("waveform", "sample_rate")
 
 
-def read_audio(audio: Any) -> "Sound":
+def read_audio(audio: object) -> "Sound":
     """The sound of an AUDIO, also of one that is loaded when it is asked for its parts.
 
     Raises InputError when there is none, which is what nodes that load videos give for a silent one, and as
@@ -27,7 +28,7 @@ def read_audio(audio: Any) -> "Sound":
     return read_sound(waveform, rate)
 
 
-def _parts(audio: Any) -> tuple[Any, Any]:
+def _parts(audio: object) -> tuple[object, object]:
     # Tensors and arrays take any index and fail in their own words.
     if isinstance(audio, (str, bytes, list, tuple)) or hasattr(audio, "ndim") or not hasattr(audio, "__getitem__"):
         raise InputError(f"the audio is a {type(audio).__name__}; it must be an AUDIO. Connect Load Audio.")
@@ -37,8 +38,9 @@ def _parts(audio: Any) -> tuple[Any, Any]:
             raise InputError(f"the audio holds {given} and no {' or '.join(missing)}. Connect Load Audio.")
         return audio["waveform"], audio["sample_rate"]
     # Other packs' objects run a program here, which fails in its own way, for a video without sound among others.
+    parts = cast(Mapping[str, object], audio)
     try:
-        return audio["waveform"], audio["sample_rate"]
+        return parts["waveform"], parts["sample_rate"]
     except Exception as error:
         raise InputError(
             f"the sound could not be loaded ({type(error).__name__}: {_last_line(error)}). If the video has no sound, "

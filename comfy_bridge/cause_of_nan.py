@@ -1,7 +1,7 @@
 """Why a model of this run gave values that are not numbers: its weights, what LoRAs make of them, or the format."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import comfy.lora
 import torch
@@ -38,16 +38,16 @@ def used_weights(patcher: "Patcher") -> Iterator[UsedWeight]:
         if not name.startswith(TREE):
             continue
         stop_if_interrupted()
-        held = plain(tensor)
-        patches = patcher.patches.get(name) if held.is_floating_point() else None
+        weight = plain(tensor)
+        patches = patcher.patches.get(name) if weight.is_floating_point() else None
         # In the format that core computes patches in.
-        patched = comfy.lora.calculate_weight(patches, held.float().cpu().clone(), name) if patches else None
-        yield UsedWeight(name.removeprefix(TREE), held, patched)
+        patched = comfy.lora.calculate_weight(patches, weight.float().cpu().clone(), name) if patches else None
+        yield UsedWeight(name.removeprefix(TREE), weight, patched)
 
 
 def plain(weight: Tensor) -> Tensor:
     """A quantised weight of core in what it is unpacked to; any other as it is."""
-    value: Any = weight.detach()
+    value = weight.detach()
     unpack = getattr(value, "dequantize", None) if hasattr(value, "__tensor_flatten__") else None
     result: Tensor = value if unpack is None else unpack()
     return result.as_subclass(torch.Tensor)

@@ -187,6 +187,13 @@ Prompt = Mapping[str, PromptNode]
 """The nodes of a prompt by id."""
 
 
+class Request(TypedDict, total=False):
+    """What a client sends to have a prompt run."""
+
+    prompt: Prompt
+    partial_execution_targets: Sequence[str]
+
+
 class Hidden(Protocol):
     """What a node is told of its run beside its inputs."""
 

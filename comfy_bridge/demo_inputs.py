@@ -7,7 +7,6 @@ prompt that names them gets them from ComfyUI's temporary folder.
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 
@@ -42,7 +41,7 @@ def answer_prompts() -> None:
     PromptServer.instance.add_on_prompt_handler(with_demo_inputs)
 
 
-def with_demo_inputs(request: dict[str, Any]) -> dict[str, Any]:
+def with_demo_inputs(request: dict[str, object]) -> dict[str, object]:
     """What a client posts to /prompt; names of demo files that the input folder lacks become those of copies."""
     prompt = request.get("prompt")
     nodes = prompt.values() if isinstance(prompt, dict) else ()

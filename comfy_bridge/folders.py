@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import folder_paths
@@ -14,12 +14,8 @@ from liveavatar_runtime.errors import CheckpointError
 
 BUNDLE_FOLDER = "liveavatar"
 """Model folder of whole models (bundles): models/liveavatar, and the pack's own demo/."""
-
-
 GGUF_FILES = "unet_gguf"
 """Files of the diffusion model folders that ComfyUI itself does not list."""
-
-
 PACK_ROOT = Path(__file__).parents[1]
 
 
@@ -102,12 +98,15 @@ def temporary_folder() -> Iterator[Path]:
     with told("there can be no temporary files in", root):
         root.mkdir(parents=True, exist_ok=True)
         name = tempfile.mkdtemp(dir=root, prefix="liveavatar-")
-    try:
+    with ExitStack() as stack:
+        stack.callback(_remove_folder, name)
         yield Path(name)
-    finally:
-        # What another program still holds (a virus scanner, on Windows) is no reason to fail: ComfyUI empties `root`.
-        with suppress(OSError):
-            shutil.rmtree(name, ignore_errors=True)
+
+
+def _remove_folder(name: str) -> None:
+    # What another program still holds (a virus scanner, on Windows) is no reason to fail: ComfyUI empties its root.
+    with suppress(OSError):
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def temporary_root() -> Path:

@@ -3,7 +3,6 @@
 import functools
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ DEPTH = 8
 """How far objects that hold objects are followed."""
 
 
-def identity(value: Any, depth: int = DEPTH, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
+def identity(value: object, depth: int = DEPTH, seen: frozenset[int] = frozenset()) -> Iterator[object]:
     """Numbers, texts and tensors: of a function its code, its defaults and what it has caught; of an object its class
     and its attributes. Models are named only, their weights are told elsewhere."""
     if isinstance(value, (str, int, float, bool, type(None))):
@@ -30,7 +29,7 @@ def identity(value: Any, depth: int = DEPTH, seen: frozenset[int] = frozenset())
                 yield from identity(part, depth - 1, seen | {id(value)})
 
 
-def _parts(value: Any) -> Iterator[Any]:
+def _parts(value: object) -> Iterator[object]:
     """What makes it what it is."""
     if isinstance(value, types.MethodType):
         yield from (value.__func__, value.__self__)
@@ -52,6 +51,6 @@ def _parts(value: Any) -> Iterator[Any]:
         yield getattr(value, "__dict__", None)
 
 
-def _is_model(value: Any) -> bool:
+def _is_model(value: object) -> bool:
     """A ModelPatcher, or what it holds."""
     return hasattr(value, "model_options") or hasattr(value, "diffusion_model")

@@ -8,7 +8,7 @@ attention, and the patches of what self-attention (`attn1_patch`) and attention 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from inspect import signature
-from typing import Any
+from typing import cast
 
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention, wrap_attn
@@ -19,12 +19,14 @@ from liveavatar_runtime.dit.hooks import BeginRow
 from liveavatar_runtime.errors import InputError
 
 from .attention import attention
+from .comfy_types import Hook, Patcher, TransformerOptions
 
 OVERRIDE = "optimized_attention_override"
+WanPatch = Callable[[dict[str, object]], Tensor]
 SELF_PATCH, TEXT_PATCH = "attn1_patch", "attn2_patch"
 
 
-def honoured_hooks(patcher: Any) -> Iterator[tuple[str, Any]]:
+def honoured_hooks(patcher: Patcher) -> Iterator[tuple[str, Hook]]:
     """The functions that are called in the layers, with their places in `transformer_options`."""
     options = patcher.model_options.get("transformer_options", {})
     if OVERRIDE in options:
@@ -33,7 +35,7 @@ def honoured_hooks(patcher: Any) -> Iterator[tuple[str, Any]]:
         yield from ((name, function) for function in _patches(options, name))
 
 
-def is_for_wan(patch: Any) -> bool:
+def is_for_wan(patch: Hook) -> bool:
     """Whether a patch takes what core's Wan models hand over, one dict; those of other models take several tensors."""
     try:
         signature(patch).bind({})
@@ -45,22 +47,22 @@ def is_for_wan(patch: Any) -> bool:
     return True
 
 
-def _patches(options: dict[str, Any], name: str) -> list[Any]:
-    return [patch for patch in options.get("patches", {}).get(name, ()) if is_for_wan(patch)]
+def _patches(options: TransformerOptions, name: str) -> list[WanPatch]:
+    return [cast(WanPatch, patch) for patch in options.get("patches", {}).get(name, ()) if is_for_wan(patch)]
 
 
-def hooks_of(patcher: Any, layers: int) -> BeginRow | None:
+def hooks_of(patcher: Patcher, layers: int) -> BeginRow | None:
     """The hooks of a ModelPatcher for a transformer of so many layers; None when it has none."""
     if not any(True for _ in honoured_hooks(patcher)):
         return None
-    options = patcher.model_options["transformer_options"]
+    options = patcher.model_options.get("transformer_options", TransformerOptions())
     return lambda sigma, schedule: CoreRow(options, layers, sigma, schedule)
 
 
 class CoreRow:
     """`RowHooks` of one evaluation; as in core, its functions share one dict, in which they may leave things."""
 
-    def __init__(self, options: dict[str, Any], layers: int, sigma: float, schedule: Sequence[float]) -> None:
+    def __init__(self, options: TransformerOptions, layers: int, sigma: float, schedule: Sequence[float]) -> None:
         self._self_patches, self._text_patches = (_patches(options, name) for name in (SELF_PATCH, TEXT_PATCH))
         self._sigma, self._schedule = sigma, schedule
         self._options = {**options, "total_blocks": layers, "block_type": "double", "cond_or_uncond": [0]}
@@ -87,7 +89,7 @@ class CoreRow:
             x = patch({"x": x, "transformer_options": self._at(layer, like)})
         return x.to(hidden.dtype)
 
-    def _at(self, layer: int, like: Tensor) -> dict[str, Any]:
+    def _at(self, layer: int, like: Tensor) -> dict[str, object]:
         """The evaluation's options in a layer."""
         if "sigmas" not in self._options:
             self._options["sigmas"] = torch.tensor([self._sigma], device=like.device)
@@ -108,10 +110,10 @@ def core_function(kernel: AttentionKernel, device: str) -> Callable[..., Tensor]
         v: Tensor,
         heads: int,
         mask: Tensor | None = None,
-        attn_precision: Any = None,
+        attn_precision: torch.dtype | None = None,
         skip_reshape: bool = False,
         skip_output_reshape: bool = False,
-        **_: Any,
+        **_: object,
     ) -> Tensor:
         if mask is not None:
             raise InputError(

@@ -1,7 +1,7 @@
 """What decides the latents of a loaded model, for a video's key: its weights, and how it computes."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from liveavatar_runtime.dit.placement import Placement
 
     from .attention_choice import ChosenAttention
+    from .comfy_types import CoreModel, Patcher
 
 MATRIX = 2
 """Dimensions of a layer's weight."""
@@ -28,8 +29,8 @@ PLACES, RUN = 8, 32
 NOTES = ("tensor_type", "tensor_shape", "quant_state")
 """What other packs' loaders note on a weight that they keep packed (GGUF, bitsandbytes): how it is to be unpacked."""
 
-_BY_MODEL: "WeakKeyDictionary[Any, tuple[str, str]]" = WeakKeyDictionary()
-_BY_PATCHER: "WeakKeyDictionary[Any, tuple[Any, str, str]]" = WeakKeyDictionary()
+_BY_MODEL: "WeakKeyDictionary[CoreModel, tuple[str, str]]" = WeakKeyDictionary()
+_BY_PATCHER: "WeakKeyDictionary[Patcher, tuple[object, str, str]]" = WeakKeyDictionary()
 
 
 def weights_of(model: AvatarModel, progress: "Progress | None" = None) -> str:
@@ -42,10 +43,10 @@ def numerics_of(
     model: AvatarModel, attention: "ChosenAttention", placement: "Placement", patches: tuple[str, ...]
 ) -> Numerics:
     """How a model computes, the same for a model in this process and in workers if both do the same."""
-    return Numerics(held_in(model), name_of(model.dtype), attention.kind, placement.kv_dtype, patches)
+    return Numerics(weight_formats(model), name_of(model.dtype), attention.kind, placement.kv_dtype, patches)
 
 
-def held_in(model: AvatarModel) -> str:
+def weight_formats(model: AvatarModel) -> str:
     """The formats of the layers' weights. Workers hold them in what they compute in."""
     if model.loaded is None:
         return name_of(model.dtype)
@@ -63,7 +64,7 @@ def _format(weight: Tensor) -> str:
     return name_of(stored.dtype) if type(stored) is Tensor else type(stored).__name__
 
 
-def patcher_key(patcher: Any, progress: "Progress | None" = None) -> str:
+def patcher_key(patcher: "Patcher", progress: "Progress | None" = None) -> str:
     """Over all of the weights before patching, and of the patches (LoRAs with their strengths).
 
     Read once for each model, and for each set of patches, to which core gives another UUID whenever a node adds some.
@@ -82,7 +83,7 @@ def patcher_key(patcher: Any, progress: "Progress | None" = None) -> str:
     return known[2]
 
 
-def _weights_key(patcher: Any, progress: "Progress | None") -> str:
+def _weights_key(patcher: "Patcher", progress: "Progress | None") -> str:
     """Clones with other patches share a model and this."""
     parts = {name: part for weight, tensor in original_weights(patcher) for name, part in stored_parts(weight, tensor)}
     sample = Fingerprint()
@@ -96,7 +97,7 @@ def _weights_key(patcher: Any, progress: "Progress | None") -> str:
     return known[1]
 
 
-def _digest(parts: Mapping[str, Any], progress: "Progress | None") -> str:
+def _digest(parts: Mapping[str, object], progress: "Progress | None") -> str:
     """Over tensors, of any device, and other values by name."""
     tensors = {name: InMemory(part) for name, part in parts.items() if isinstance(part, Tensor)}
     found = contents(tensors, progress)
@@ -106,7 +107,7 @@ def _digest(parts: Mapping[str, Any], progress: "Progress | None") -> str:
     return fingerprint.hexdigest()
 
 
-def original_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:
+def original_weights(patcher: "Patcher") -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers by name; of those that are patched on the device now, what was there before."""
     tensors = {**dict(patcher.model.named_parameters()), **dict(patcher.model.named_buffers())}
     for name in sorted(tensors):
@@ -114,11 +115,12 @@ def original_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:
         yield name, tensors[name] if kept is None else kept.weight
 
 
-def stored_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Any]]:
+def stored_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, object]]:
     """A plain tensor, or all that a quantised one is stored as: tensors and what says how they are meant, by name."""
-    value: Any = tensor.detach()
-    if hasattr(value, "__tensor_flatten__"):
-        inner, context = value.__tensor_flatten__()
+    value = tensor.detach()
+    flatten = getattr(value, "__tensor_flatten__", None)
+    if flatten is not None:
+        inner, context = flatten()
         yield from ((f"{name}:{number}", part) for number, part in enumerate(identity(context)))
         for part in inner:
             yield from stored_parts(f"{name}.{part}", getattr(value, part))
@@ -139,7 +141,14 @@ def sampled(tensor: Tensor) -> Tensor:
     return torch.stack([flat[start : start + RUN].view(torch.uint8) for start in starts]).cpu()
 
 
-def leaves(value: Any) -> Iterator[Any]:
+@runtime_checkable
+class Adapter(Protocol):
+    """A LoRA of any kind, as ComfyUI keeps it."""
+
+    weights: object
+
+
+def leaves(value: object) -> Iterator[object]:
     """Tensors, numbers and texts inside a patch, whatever it is made of."""
     if isinstance(value, (Tensor, str, int, float, bool, type(None))):
         yield value
@@ -150,8 +159,7 @@ def leaves(value: Any) -> Iterator[Any]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from leaves(item)
-    elif hasattr(value, "weights"):
-        # A LoRA of any kind, as ComfyUI keeps it.
+    elif isinstance(value, Adapter):
         yield type(value).__name__
         yield from leaves(value.weights)
     else:

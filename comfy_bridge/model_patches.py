@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import comfy.utils
 from torch import nn
 
+from .comfy_types import Patcher, TransformerOptions
 from .layer_hooks import OVERRIDE, SELF_PATCH, TEXT_PATCH, is_for_wan
 
 
@@ -87,7 +87,7 @@ class Found:
     """Something on a MODEL: its place, and what is there."""
 
     place: str
-    value: Any = None
+    value: object = None
 
     @property
     def kind(self) -> Kind:
@@ -103,7 +103,7 @@ class Found:
         return node.split(".")[0] if inside and "." in node else ""
 
 
-def without_effect(patcher: Any) -> list[str]:
+def without_effect(patcher: Patcher) -> list[str]:
     """Sentences for the user about what on the MODEL changes nothing here; one for each thing to do instead."""
     names: dict[Kind, dict[str, None]] = {}
     for found in things_on(patcher):
@@ -121,22 +121,26 @@ def without_effect(patcher: Any) -> list[str]:
     ]
 
 
-def deciding(patcher: Any) -> Iterator[Found]:
+def deciding(patcher: Patcher) -> Iterator[Found]:
     """What on the MODEL may change the latents, beside the weights, their patches and the dtype."""
     works = (found for found in things_on(patcher) if found.kind in WORKS or not found.kind.sure)
     return (found for found in works if found.place != "object/manual_cast_dtype")
 
 
-def things_on(patcher: Any) -> Iterator[Found]:
+def things_on(patcher: Patcher) -> Iterator[Found]:
     """All that a ModelPatcher has beside its model and its weights' patches, by place."""
-    options: Mapping[str, Any] = patcher.model_options
-    transformer: Mapping[str, Any] = options.get("transformer_options", {})
+    options: Mapping[str, object] = patcher.model_options
+    known = patcher.model_options.get("transformer_options", TransformerOptions())
+    transformer: Mapping[str, object] = known
     for name, value in patcher.object_patches.items():
         yield Found(_place_of_object(patcher, name, value), value)
     for name, functions in patcher.weight_wrapper_patches.items():
         yield from _each(f"weight/{name}", functions)
-    for what in ("wrapper", "callback"):
-        for source in (getattr(patcher, f"{what}s"), transformer.get(f"{what}s", {})):
+    for what, sources in (
+        ("wrapper", (patcher.wrappers, known.get("wrappers", {}))),
+        ("callback", (patcher.callbacks, known.get("callbacks", {}))),
+    ):
+        for source in sources:
             for when, by_key in source.items():
                 for key, functions in by_key.items():
                     yield from _each(f"{what}/{when}/{key}", functions)
@@ -149,11 +153,11 @@ def things_on(patcher: Any) -> Iterator[Found]:
     ):
         for name, value in named.items():
             yield from _each(f"{what}/{name}", value)
-    for name, functions in transformer.get("patches", {}).items():
+    for name, functions in known.get("patches", {}).items():
         for function in functions:
             usable = name not in (SELF_PATCH, TEXT_PATCH) or is_for_wan(function)
             yield Found(f"patch/{name}" if usable else f"patch/other {name}", function)
-    for name, functions in transformer.get("patches_replace", {}).items():
+    for name, functions in known.get("patches_replace", {}).items():
         for block, function in functions.items():
             yield Found(f"replace/{name}/{block[0] if isinstance(block, tuple) else block}", function)
 
@@ -161,13 +165,13 @@ def things_on(patcher: Any) -> Iterator[Found]:
 _NESTED = {"wrappers", "callbacks", "patches", "patches_replace"}
 
 
-def _each(place: str, values: Any) -> Iterator[Found]:
+def _each(place: str, values: object) -> Iterator[Found]:
     """One for each of several, none for nothing."""
-    several: Iterable[Any] = values if isinstance(values, (list, tuple)) else (values,)
+    several: Iterable[object] = values if isinstance(values, (list, tuple)) else (values,)
     return (Found(place, value) for value in several if value is not None and value is not False)
 
 
-def _place_of_object(patcher: Any, name: str, value: Any) -> str:
+def _place_of_object(patcher: Patcher, name: str, value: object) -> str:
     if hasattr(value, "_orig_mod"):
         return f"compiled/{name}"
     if name.startswith("diffusion_model."):

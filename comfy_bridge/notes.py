@@ -8,7 +8,7 @@ the API finds them in the history.
 from dataclasses import fields
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .progress import log
 
@@ -48,8 +48,8 @@ class Notes:
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
-    def output(self, *values: Any, shown: Any = None) -> io.NodeOutput:
-        """What `execute` returns: the outputs, these lines, and what else the node shows (a `ui` object)."""
+    def output(self, *values: object, shown: ui.PreviewVideo | None = None) -> io.NodeOutput:
+        """What `execute` returns: the outputs, these lines, and what else the node shows (a video)."""
         for line in self.lines:
             log.info("%s", line)
         return io.NodeOutput(*values, ui={**(shown.as_dict() if shown else {}), UI_KEY: self.lines})

@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -81,11 +81,10 @@ def output_file(prefix: str, width: int, height: int, extension: str) -> OutputF
         while True:
             file = f"{name}_{counter:05}_.{extension}"
             path = Path(folder) / file
-            try:
+            with suppress(FileExistsError):
                 path.touch(exist_ok=False)
                 return OutputFile(path, file, subfolder)
-            except FileExistsError:
-                counter += 1
+            counter += 1
     except OSError as error:
         raise InputError(
             f"filename_prefix {prefix!r}: the file cannot be made in the output folder "
@@ -114,14 +113,17 @@ def _remove_left_files(folder: Path, name: str) -> None:
 def claimed(path: Path) -> Iterator[None]:
     """Removes a file of `output_file` if nothing has been written to it at the end."""
     _CLAIMED.add(path)
-    try:
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, path)
+        stack.callback(_CLAIMED.discard, path)
         yield
-    finally:
-        _CLAIMED.discard(path)
-        # What the work itself raised says more.
-        with suppress(OSError):
-            if not path.stat().st_size:
-                path.unlink()
+
+
+def _remove_empty(path: Path) -> None:
+    # What the work itself raised says more.
+    with suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()
 
 
 def check_output_prefix(prefix: str, final: bool = False) -> None:

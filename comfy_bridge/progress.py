@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import comfy.latent_formats
 import comfy.model_management
@@ -76,10 +76,9 @@ _BETWEEN_STEPS: list[Callable[[], None]] = []
 def between_steps(call: Callable[[], None]) -> Iterator[None]:
     """Calls something after each sampling step, of whatever sampler is running; what it raises ends the sampling."""
     _BETWEEN_STEPS.append(call)
-    try:
+    with ExitStack() as stack:
+        stack.callback(_BETWEEN_STEPS.remove, call)
         yield
-    finally:
-        _BETWEEN_STEPS.remove(call)
 
 
 class SamplingProgress:

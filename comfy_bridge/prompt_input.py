@@ -1,7 +1,7 @@
 """What the model takes of a CONDITIONING: one encoded text. What else was put on it is named for the user."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class Prompt:
     warnings: tuple[str, ...]
 
 
-def read_prompt(conditioning: Any, text_len: int) -> Prompt:
+def read_prompt(conditioning: object, text_len: int) -> Prompt:
     """The one text of a CONDITIONING, of which the model reads `text_len` tokens.
 
     Raises InputError when there is none or more than one. Everything that has no effect is in the warnings: tokens
@@ -55,7 +55,7 @@ def read_prompt(conditioning: Any, text_len: int) -> Prompt:
     """
     rows, settings = _only_entry(conditioning)
     text, tokens = read_rows(rows[0] if rows.ndim == 3 else rows, text_len)
-    tokens = max(tokens, settings.get(PROMPT_TOKENS, 0))
+    tokens = max(tokens, cast(int, settings.get(PROMPT_TOKENS, 0)))
     warnings = []
     if tokens > text_len:
         warnings.append(
@@ -72,7 +72,7 @@ def read_prompt(conditioning: Any, text_len: int) -> Prompt:
     return Prompt(text, (*warnings, *_without_effect(settings)))
 
 
-def _only_entry(conditioning: Any) -> tuple[Tensor, dict[str, Any]]:
+def _only_entry(conditioning: object) -> tuple[Tensor, dict[str, object]]:
     """Rows [tokens, width] or [batch, tokens, width] and the settings of a conditioning that holds one text."""
     if not isinstance(conditioning, (list, tuple)) or not conditioning:
         raise InputError("the positive input holds no prompt. Connect CLIP Text Encode.")
@@ -91,7 +91,7 @@ def _only_entry(conditioning: Any) -> tuple[Tensor, dict[str, Any]]:
     return rows, dict(settings[0]) if settings else {}
 
 
-def _without_effect(settings: dict[str, Any]) -> tuple[str, ...]:
+def _without_effect(settings: dict[str, object]) -> tuple[str, ...]:
     """One sentence about all settings that a sampler would read and this model does not; none when there are none."""
     given = {
         name: value

@@ -16,7 +16,9 @@ from comfy_api.latest import io
 
 from liveavatar_runtime.errors import InputError
 
-_REQUEST: ContextVar[Mapping[str, Any] | None] = ContextVar("liveavatar_request", default=None)
+from .comfy_types import Prompt, PromptNode, Request, Widgets
+
+_REQUEST: ContextVar[Request | None] = ContextVar("liveavatar_request", default=None)
 """What was sent to ComfyUI to be run, while it is checked: "prompt" and perhaps "partial_execution_targets"."""
 
 
@@ -24,7 +26,7 @@ def watch_requests() -> None:
     """Learn of each prompt before it is checked. Without a server (ComfyUI used as a library) nothing is sent."""
     from server import PromptServer
 
-    def remember(request: dict[str, Any]) -> dict[str, Any]:
+    def remember(request: Request) -> Request:
         # The same task checks the prompt afterwards; others have a variable of their own.
         _REQUEST.set(request)
         return request
@@ -33,7 +35,7 @@ def watch_requests() -> None:
         PromptServer.instance.add_on_prompt_handler(remember)
 
 
-Check = tuple[Callable[[Any], Any], Any]
+Check = tuple[Callable[..., object], object]
 """A check, which raises InputError, and the value that it gets; None stands for what is not known yet."""
 LONG = 10**18
 """Beyond this Python cannot tell the length of a range."""
@@ -41,7 +43,7 @@ MAX_TEXT = 500
 """Characters of a message: what is sent to ComfyUI may be longer than anybody reads."""
 
 
-def verdict(node: type[Any], named: Check, *others: Check) -> bool | str:
+def verdict(node: type[io.ComfyNode], named: Check, *others: Check) -> bool | str:
     """True, or what is wrong with the widget that `validate_inputs` of a node names. Raises InputError for the other
     ones, all numbers of the node among them.
 
@@ -58,7 +60,7 @@ def verdict(node: type[Any], named: Check, *others: Check) -> bool | str:
     return True
 
 
-def _problem(check: Callable[[Any], Any], value: Any) -> str:
+def _problem(check: Callable[..., object], value: object) -> str:
     """What a check says of a value, or ""."""
     if value is None:
         return ""
@@ -80,7 +82,7 @@ class Number:
     """A number that a widget of a node, or a link to its input, gives, and the limits of that widget."""
 
     name: str
-    value: Any
+    value: object
     low: float
     high: float
     whole: bool = False
@@ -104,7 +106,7 @@ class Number:
         return " to ".join(str(end) if isinstance(end, int) else f"{end:.15g}" for end in (self.low, self.high))
 
 
-def numbers_of(node: type[Any], values: Mapping[str, Any]) -> list[Number]:
+def numbers_of(node: type[io.ComfyNode], values: Widgets) -> list[Number]:
     """The numeric inputs of a node that have a value, with their limits."""
     inputs = (found for found in node.define_schema().inputs if isinstance(found, (io.Int.Input, io.Float.Input)))
     return [
@@ -121,14 +123,14 @@ def check_finite(numbers: list[Number]) -> None:
             number.check()
 
 
-def check_number(node: type[Any], **values: Any) -> None:
+def check_number(node: type[io.ComfyNode], **values: object) -> None:
     """Raises InputError unless the values of these inputs are within their widgets' limits, also where they came over
     a link, which ComfyUI does not check."""
     for number in numbers_of(node, values):
         number.check()
 
 
-def other_widgets(node: type[Any], **defaults: Any) -> list[Any]:
+def other_widgets(node: type[io.ComfyNode], **defaults: object) -> list[Any]:
     """Values of widgets that `validate_inputs` of a node does not name, in the order of `defaults`, which count where
     they are missing; None for all when one is linked, of another type or far too large, which ComfyUI tells, or the
     prompt is not known."""
@@ -141,7 +143,7 @@ def other_widgets(node: type[Any], **defaults: Any) -> list[Any]:
     return list(values.values()) if known and fitting else [None] * len(values)
 
 
-def _values(node_id: str) -> dict[str, Any]:
+def _values(node_id: str) -> Widgets:
     """What the prompt has for the inputs of a node."""
     return (_prompt().get(node_id) or {}).get("inputs") or {}
 
@@ -157,11 +159,11 @@ def consumers(node_id: str, output: int) -> list[str]:
     ]
 
 
-def _prompt() -> Mapping[str, Any]:
+def _prompt() -> Prompt:
     return (_REQUEST.get() or {}).get("prompt") or {}
 
 
-def _links(prompt: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, int]]]:
+def _links(prompt: Prompt) -> Iterator[tuple[str, str, tuple[str, int]]]:
     """(node, input, (node that gives it, output)) of every link."""
     for user, node in prompt.items():
         for name, value in node["inputs"].items():
@@ -169,7 +171,7 @@ def _links(prompt: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, int
                 yield user, name, (str(value[0]), value[1])
 
 
-def _wanted(prompt: Mapping[str, Any]) -> set[str]:
+def _wanted(prompt: Prompt) -> set[str]:
     """The nodes that are to be run: output nodes, or those that were asked for, and all before them."""
     targets = (_REQUEST.get() or {}).get("partial_execution_targets")
     classes = _node_classes()
@@ -189,7 +191,7 @@ def _wanted(prompt: Mapping[str, Any]) -> set[str]:
     return wanted
 
 
-def _is_lazy(node: Mapping[str, Any], name: str) -> bool:
+def _is_lazy(node: PromptNode, name: str) -> bool:
     """Whether a node may do without this input (a switch)."""
     from comfy_execution.graph import get_input_info
 

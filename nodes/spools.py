@@ -1,7 +1,5 @@
 """Finished Clips (Spools): lists and clears the finished clips that are kept on the disk."""
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from liveavatar_runtime.spool.store import SpoolStore, gib
@@ -54,7 +52,7 @@ class AvatarSpools(io.ComfyNode):
         return verdict(cls, (lambda days: check_number(cls, unused_days=days), unused_days))
 
     @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> float:
+    def fingerprint_inputs(cls, **_: object) -> float:
         # Never the same: what is on the disk changes between two runs.
         return float("nan")
 

@@ -9,8 +9,6 @@ from liveavatar_runtime.duration import FRAMES_PER_BLOCK, MAX_FPS, MIN_FPS, chec
 from ..comfy_bridge.validation import check_number
 
 MAX_CLIPS = 1_000_000
-
-
 INFER_FRAMES, MAX_INFER_FRAMES, FPS = 48, 960, 16.0
 
 
@@ -30,7 +28,7 @@ def fps_input(tooltip: str, **options: Any) -> io.Float.Input:
     return io.Float.Input("fps", default=FPS, min=MIN_FPS, max=MAX_FPS, step=0.001, tooltip=tooltip, **options)
 
 
-def check_clip_frames(node: type[Any], infer_frames: int) -> None:
+def check_clip_frames(node: type[io.ComfyNode], infer_frames: int) -> None:
     """Raises InputError unless `infer_frames` is a multiple of a block within the limits of the node's widget."""
     # Above the limit the next multiple would be no advice.
     if infer_frames <= MAX_INFER_FRAMES:

@@ -6,10 +6,10 @@ CATEGORY = "LiveAvatar"
 
 
 ModelSocket = io.Custom("LIVEAVATAR_MODEL")
-"""AvatarModel"""
+"""comfy_bridge.avatar.AvatarModel"""
 AudioSocket = io.Custom("LIVEAVATAR_AUDIO")
 """liveavatar_runtime.audio.features.AvatarAudio"""
 PlanSocket = io.Custom("LIVEAVATAR_PLAN")
 """liveavatar_runtime.sampling.plan_request.PlanRequest; a ClipPlan is taken too"""
 LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")
-"""nodes.types.AvatarLatents"""
+"""comfy_bridge.avatar.AvatarLatents"""
