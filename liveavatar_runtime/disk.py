@@ -2,11 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from .errors import MachineError, reason_of
+from .errors import MachineError, reason_of, replaced
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -46,10 +45,6 @@ def _in_the_way(error: BaseException) -> str:
     return ""
 
 
-@contextmanager
-def told(what: str, path: Path) -> Iterator[None]:
+def told(what: str, path: Path) -> AbstractContextManager[None]:
     """Raises MachineError in place of the system's error: "`what` `path`: why. What to do"."""
-    try:
-        yield
-    except OSError as error:
-        raise MachineError(f"{what} {path}: {reason_of(error)}. {what_to_do(error)}") from error
+    return replaced(OSError, lambda error: MachineError(f"{what} {path}: {reason_of(error)}. {what_to_do(error)}"))

@@ -1,6 +1,12 @@
-"""Errors of the runtime: what was given, what is allowed, what to do."""
+"""Errors of the runtime: what was given, what is allowed, what to do. And what to do about those of others."""
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Generic, TypeVar
+
+Caught = TypeVar("Caught", bound=BaseException)
 
 _SYSTEM = re.compile(r"(?:.*: )?(.+?) \(os error \d+\)")
 """How Rust's libraries (safetensors) end with what the system said."""
@@ -47,6 +53,56 @@ class MachineError(_PlainlyNamed, RuntimeError):
 
 class MemoryShortage(MachineError):
     """This computer has too little memory for a weight file, which itself may be good."""
+
+
+@contextmanager
+def replaced(kinds: type[Caught] | tuple[type[Caught], ...], by: Callable[[Caught], BaseException]) -> Iterator[None]:
+    """In here an error of these kinds is raised as the one that `by` makes of it, which has it as its cause; it passes
+    where `by` returns it itself."""
+    try:
+        yield
+    except kinds as error:
+        better = by(error)
+        if better is error:
+            raise
+        try:
+            raise better from error
+        finally:
+            # With its traceback it would refer to itself by way of this frame, and keep what all of them hold.
+            del better
+
+
+@contextmanager
+def on_failure(undo: Callable[[], object]) -> Iterator[None]:
+    """Calls `undo` when anything ends what is in here before its end, also an interruption, which then goes on."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
+
+
+def handled(
+    kinds: type[Caught] | tuple[type[Caught], ...], by: Callable[[Caught], object]
+) -> "AbstractContextManager[None, bool]":
+    """An error of these kinds ends what is in here, `by` is called with it, and the program goes on behind it."""
+    return _Handled(kinds, by)
+
+
+class _Handled(Generic[Caught]):
+    def __init__(self, kinds: type[Caught] | tuple[type[Caught], ...], by: Callable[[Caught], object]) -> None:
+        self._kinds, self._by = kinds, by
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, self._kinds):
+            return False
+        self._by(error)
+        return True
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,12 +1,12 @@
 """A device that is full while it works: told with the settings that free memory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 
 from .device_kinds import shares_ram
-from .errors import MachineError
+from .errors import MachineError, replaced
 from .system_memory import is_shortage
 from .texts import gib
 from .usual_sizes import smaller_sizes
@@ -35,26 +35,26 @@ def is_of_the_system(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, OSError, RuntimeError)) and is_shortage(error)
 
 
-@contextmanager
 def full_device_told(
     work: str, device: torch.device, ways: Callable[[], list[str]], ways_in_ram: Callable[[], list[str]] | None = None
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Inside, a full device is raised as DeviceFullError with `ways` to need less; `work` says what was done.
 
     When it was the RAM that is full, that is said, with `ways_in_ram` where they are others.
     """
-    try:
-        yield
-    except Exception as error:
+
+    def told(error: Exception) -> Exception:
         if isinstance(error, MachineError) or not is_out_of_memory(error):
-            raise
+            return error
         full, helping = device, ways
         if not shares_ram(device) and is_of_the_system(error):
             full, helping = CPU, ways_in_ram or ways
-        raise DeviceFullError(
+        return DeviceFullError(
             f"{full} ran out of memory while {work}: {_reason(error)}. What helps: {'; '.join(helping())}. Clips that "
             "are finished are kept."
-        ) from error
+        )
+
+    return replaced(Exception, told)
 
 
 def pictures_told(

@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from .access import why_unreadable
-from .errors import CheckpointError, InputError, MachineError, MemoryShortage, printable
+from .errors import CheckpointError, InputError, MachineError, MemoryShortage, printable, replaced
 from .system_memory import gib, is_shortage, too_little
 
 AGAIN = "Download or copy the file again and compare its size with the source."
@@ -26,24 +26,23 @@ _SPEAKING = (ValueError, OSError, SafetensorError)
 _ASKED = re.compile(r"allocate (\d+) bytes")
 
 
-@contextmanager
-def readable(path: Path | str, what: str = "weights") -> Iterator[None]:
+def readable(path: Path | str, what: str = "weights") -> AbstractContextManager[None]:
     """Everything that goes wrong with a foreign file in here comes out as an error that names it.
 
     CheckpointError for a file that is damaged, in use, out of reach or gone, each in its own words; MemoryShortage
     where the file may be good and memory is missing. Errors of ours pass; so do a device's memory errors, which
     somebody else explains.
     """
-    try:
-        yield
-    except (MachineError, torch.cuda.OutOfMemoryError):
-        raise
-    except InputError as error:
-        if printable(str(path)) in str(error) or Path(path).name in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
-    except Exception as error:
-        raise _refusal(Path(path), what, error) from error
+
+    def named(error: Exception) -> Exception:
+        if isinstance(error, (MachineError, torch.cuda.OutOfMemoryError)):
+            return error
+        if not isinstance(error, InputError):
+            return _refusal(Path(path), what, error)
+        said = str(error)
+        return error if printable(str(path)) in said or Path(path).name in said else type(error)(f"{path}: {error}")
+
+    return replaced(Exception, named)
 
 
 def _refusal(path: Path, what: str, error: Exception) -> CheckpointError | MemoryShortage:
@@ -109,10 +108,8 @@ def parse_json(text: bytes | str) -> Any:
     text = text.decode("utf-8") if isinstance(text, bytes) else text
     if len(text) > LARGEST_JSON or text.count("{") > MOST_TABLES or text.count("[") > 2 * MOST_TABLES:
         raise ValueError(f"a JSON text of {len(text):,} characters is too large to describe a model")
-    try:
+    with replaced(RecursionError, lambda error: ValueError("its JSON is nested too deeply")):
         return json.loads(text, object_pairs_hook=_table, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("its JSON is nested too deeply") from None
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -130,7 +127,6 @@ def _refuse_constant(name: str) -> None:
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of all files of a folder; 0 where they are gone."""
-    try:
+    with suppress(OSError, ValueError):
         return path.stat().st_size if not path.is_dir() else sum(file.stat().st_size for file in path.glob("*"))
-    except (OSError, ValueError):
-        return 0
+    return 0

@@ -10,7 +10,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from ..errors import MachineError, reason_of
+from ..errors import MachineError, reason_of, replaced
+from ..texts import gib
 
 IN_MEMORY_BYTES = 2**28
 CHUNK_BYTES = 2**24
@@ -29,19 +30,21 @@ def zeros(
     size = count * dtype.itemsize
     if size <= in_memory:
         return torch.zeros(shape, dtype=dtype)
-    try:
+
+    def no_room(error: OSError | MemoryError) -> MachineError:
+        where = folder or Path(tempfile.gettempdir())
+        return MachineError(
+            f"the features of this voice need {gib(size)} in {where}: {reason_of(error)}. Make room there, or make the "
+            "video in parts with a shorter voice each."
+        )
+
+    with replaced((OSError, MemoryError), no_room):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(prefix="liveavatar-features-", dir=folder) as file:
             # Every byte must be there: writing to a mapped hole on a full disk would kill the process.
             _reserve(file, size)
             return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype).view(shape)
-    except (OSError, MemoryError) as error:
-        where = folder or Path(tempfile.gettempdir())
-        raise MachineError(
-            f"the features of this voice need {size / 2**30:.1f} GiB in {where}: {reason_of(error)}. Make room there, "
-            "or make the video in parts with a shorter voice each."
-        ) from error
 
 
 def _reserve(file: IO[bytes], size: int) -> None:

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..config import WAN_S2V_14B, AvatarConfig
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, replaced
 from ..reading import parse_json, read_json, readable
 from .quantised import is_quantisation_entry, weight_shapes
 from .safetensors_io import INDEX_ENDING, Checkpoint
@@ -118,10 +119,8 @@ def _detected(checkpoint: Checkpoint, declared: dict[str, Any] | None) -> Avatar
             f"{checkpoint.path} and its config do not belong together: {'; '.join(conflicts)}. "
             "Use the config.json of this model's own folder, or none."
         )
-    try:
+    with replaced(InputError, lambda error: CheckpointError(f"{checkpoint.path}: {error}")):
         config = AvatarConfig.from_dict({**assumed, **declared, **sizes})
-    except InputError as error:
-        raise CheckpointError(f"{checkpoint.path}: {error}") from error
     check_names(checkpoint.path, shapes, expected_shapes(config))
     return config
 
@@ -154,19 +153,17 @@ def shard_number(path: Path) -> tuple[int, int, str] | None:
 
 def _files_of(index: Path) -> list[str]:
     """The files that an index names, sorted; none for one that is unreadable, as it may be of some other model."""
-    try:
+    named = None
+    with suppress(CheckpointError):
         named = read_json(index).get("weight_map")
-    except CheckpointError:
-        return []
     return sorted({file for file in named.values() if isinstance(file, str)} if isinstance(named, dict) else ())
 
 
 def header_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The "transformer" table of the safetensors header's "config" entry, as ComfyUI's core reads it; {} without."""
-    try:
+    no_json = f"{checkpoint.path}: the config in its header is not JSON"
+    with replaced(ValueError, lambda error: CheckpointError(f"{no_json}: {error}")):
         config = parse_json(checkpoint.metadata.get("config", "{}"))
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path}: the config in its header is not JSON: {error}") from error
     table = config.get("transformer", {}) if isinstance(config, dict) else None
     if not isinstance(table, dict):
         raise CheckpointError(f"{checkpoint.path}: the config in its header is not an object with the model's sizes")

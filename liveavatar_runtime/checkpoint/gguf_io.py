@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, replaced
 from ..reading import readable
 from .gguf_header import Stored, read_gguf_header
 
@@ -53,10 +53,8 @@ def open_gguf(path: Path) -> tuple[GgufTensors, dict[str, str]]:
 
     Raises CheckpointError when the file is damaged, or has a type that the installed gguf package cannot unpack.
     """
-    try:
+    with replaced(ImportError, lambda error: CheckpointError(f"{path} is a GGUF file. {INSTALL}")):
         import gguf  # noqa: F401
-    except ImportError as error:
-        raise CheckpointError(f"{path} is a GGUF file. {INSTALL}") from error
     header = read_gguf_header(path)
     _check_types(path, {tensor.kind for tensor in header.tensors.values()})
     return GgufTensors(path, header.tensors, header.shapes), header.texts
@@ -67,14 +65,13 @@ def _check_types(path: Path, types: set[Any]) -> None:
 
     for kind in types:
         probe = np.zeros((1, GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
-        try:
+        too_new = CheckpointError(
+            f"{path} holds {kind.name} tensors, which the installed gguf package cannot unpack. "
+            "Use a Q8_0, Q6_K, Q5_K or Q4_K file, or update the package: pip install -U gguf"
+        )
+        with replaced(NotImplementedError, lambda error, too_new=too_new: too_new):
             if kind.name not in ("F32", "F16", "BF16"):
                 quants.dequantize(probe, kind)
-        except NotImplementedError as error:
-            raise CheckpointError(
-                f"{path} holds {kind.name} tensors, which the installed gguf package cannot unpack. "
-                "Use a Q8_0, Q6_K, Q5_K or Q4_K file, or update the package: pip install -U gguf"
-            ) from error
 
 
 def _unpack(file: Path, tensor: Stored) -> Tensor:

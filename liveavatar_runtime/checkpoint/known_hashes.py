@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from ..errors import handled, on_failure
 
 log = logging.getLogger(__name__)
 
@@ -74,33 +77,27 @@ def _sha256(value: Any) -> str:
 
 
 def _read(entry: Path) -> Hashed | None:
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         with entry.open("rb") as file:
             content = json.loads(file.read(LARGEST_ENTRY))
         result = content["result"]
-        if content["check"] != _sha256(result):
-            return None
-        return Hashed(result["digest"], tuple((n, b, c) for n, b, c in result["broken"]), result["broken_tensors"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        if content["check"] == _sha256(result):
+            return Hashed(result["digest"], tuple((n, b, c) for n, b, c in result["broken"]), result["broken_tensors"])
+    return None
 
 
 def _write(entry: Path, found: Hashed) -> None:
     result = asdict(found)
     text = json.dumps({"check": _sha256(result), "result": result})
-    try:
+    # A full disk, or Windows while another server reads the entry: then the file is read once more.
+    with handled(OSError, partial(log.debug, "%s was not remembered: %s", entry)):
         entry.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=entry.parent, prefix=".", suffix=".tmp")
-        try:
+        with on_failure(partial(Path(temporary).unlink, missing_ok=True)):
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
             os.replace(temporary, entry)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
         _remove_oldest(entry.parent)
-    except OSError as error:
-        # A full disk, or Windows while another server reads the entry: then the file is read once more.
-        log.debug("%s was not remembered: %s", entry, error)
 
 
 def _remove_oldest(folder: Path) -> None:

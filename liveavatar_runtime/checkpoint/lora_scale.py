@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import replaced
 from ..reading import parse_json
 from .lora_names import Place, Shapes
 
@@ -74,10 +75,11 @@ def check_pattern(pattern: str) -> str:
     repeats = REPEATS.findall(pattern)
     if len(pattern) > LONGEST_PATTERN or len(repeats) > MOST_REPEATS or REPEATED_GROUP.search(pattern):
         raise ValueError(f"the alpha_pattern {pattern[:80]!r} is more than the names of layers need")
-    try:
+    with replaced(
+        (re.error, RecursionError, OverflowError),
+        lambda error: ValueError(f"the alpha_pattern {pattern!r} is no expression: {error}"),
+    ):
         re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"the alpha_pattern {pattern!r} is no expression: {error}") from error
     return pattern
 
 

@@ -1,6 +1,7 @@
 """Finding Live Avatar's distillation LoRA: whether it is applied, and which files look like it."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ def look_alikes(files: Mapping[str, Path], shapes: Shapes) -> list[str]:
 def _looks_alike(path: Path, shapes: Shapes) -> bool:
     if not path.is_file():
         return False
-    try:
+    with suppress(CheckpointError, MemoryShortage):
         stored = {name: entry.shape for name, entry in read_header(path, complete=False).entries.items()}
         if not any(INJECTOR in name for name in stored):
             return False
@@ -48,5 +49,4 @@ def _looks_alike(path: Path, shapes: Shapes) -> bool:
             lora = read_lora({name: torch.empty(shape, device="meta") for name, shape in stored.items()}, path=path)
             where = places(lora.modules, ModuleNames(shapes), path)
             return low_rank_modules(lora, where, shapes) == live_avatar_modules(shapes)
-    except (CheckpointError, MemoryShortage):
-        return False
+    return False

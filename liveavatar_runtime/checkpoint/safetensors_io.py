@@ -4,14 +4,14 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError, MemoryShortage
+from ..errors import CheckpointError, MemoryShortage, handled
 from ..reading import AGAIN, first_file, parse_json, read_json, readable, regular_file
 from .header import read_header
 from .names import own_names, without_inner_wrappers
@@ -129,16 +129,13 @@ def _opened(
     metadata = {} if indexed else read_header(path).texts
     if not mapped and reader is None:
         return without_map(), metadata
-    try:
+    with handled(MemoryShortage, partial(log.info, "%s Mapping smaller parts of it instead.")):
         return _read_shards(path, reader or _mapped) if indexed else _read_safetensors(path, reader or _mapped)
-    except MemoryShortage as refused:
-        log.info("%s Mapping smaller parts of it instead.", refused)
-    try:
+    no_part = "%s: no part of it can be mapped. Its tensors are read when they are needed."
+    with handled(MemoryShortage, lambda refused: log.info(no_part, path)):
         if mapped:
             with readable(path):
                 return mapped_in_windows(_places(path)), metadata
-    except MemoryShortage:
-        log.info("%s: no part of it can be mapped. Its tensors are read when they are needed.", path)
     return without_map(), metadata
 
 

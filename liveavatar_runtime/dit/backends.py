@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MachineError
+from ..errors import InputError, MachineError, replaced
 from .attention import AttentionKernel, sdpa
 
 SDPA, SAGE = "sdpa", "sage"
@@ -136,14 +136,15 @@ def resolve_attention(name: str, uses: Iterable[Use]) -> Resolved:
 
 
 def _imported(name: str, package: str) -> Any:
-    try:
-        return import_module(package)
-    except Exception as error:
-        # Such packages are built for one PyTorch and one CUDA; with another they fail in many ways.
-        raise MachineError(
+    # Such packages are built for one PyTorch and one CUDA; with another they fail in many ways.
+    with replaced(
+        Exception,
+        lambda error: MachineError(
             f"attention backend {name!r}: the package {package} is installed but does not work here "
             f"({type(error).__name__}: {error}). Install it for your PyTorch {torch.__version__}, or choose {SDPA}."
-        ) from error
+        ),
+    ):
+        return import_module(package)
 
 
 def not_used(name: str, reasons: Sequence[str]) -> str | None:

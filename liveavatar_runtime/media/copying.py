@@ -1,5 +1,6 @@
 """Copying encoded streams from file to file."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,11 +12,10 @@ def copied_stream(target: "OutputContainer", template: Any) -> Any:
     from av.codec.codec import Codec, UnknownCodecError
 
     # PyAV looks for the encoder named like the decoder; AV1's have different names (libdav1d, libsvtav1).
-    try:
+    opaque: bool | None = True
+    with suppress(UnknownCodecError):
         Codec(template.codec_context.codec.name, "w")
         opaque = None
-    except UnknownCodecError:
-        opaque = True
     stream: Any = target.add_stream_from_template(template, opaque=opaque)
     if template.codec_context.codec_tag == "hvc1":
         # Without it FFmpeg writes "hev1", which Apple's players refuse.

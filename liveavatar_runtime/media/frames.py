@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..disk import what_to_do
-from ..errors import InputError, reason_of
+from ..errors import InputError, reason_of, replaced
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -135,12 +135,12 @@ def opened(path: str | Path) -> "Iterator[InputContainer]":
     import av
     from av.error import FFmpegError
 
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream. Give a video file.")
-            yield container
-    except FFmpegError as error:
+    def unreadable(error: FFmpegError) -> InputError:
         refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         advice = what_to_do(error) if refused else "Give an existing video file."
-        raise InputError(f"{path} cannot be read as a video: {reason_of(error)}. {advice}") from error
+        return InputError(f"{path} cannot be read as a video: {reason_of(error)}. {advice}")
+
+    with replaced(FFmpegError, unreadable), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no video stream. Give a video file.")
+        yield container

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..duration import format_duration
-from ..errors import MachineError, reason_of
+from ..errors import MachineError, reason_of, replaced
 
 
 class OutputLostError(MachineError):
@@ -38,11 +38,10 @@ class GrowingFile:
 
     def is_there(self) -> bool:
         """Whether the file is still under its name."""
-        try:
+        with suppress(OSError):
             found = self.path.stat()
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
+            return (found.st_dev, found.st_ino) == self._identity
+        return False
 
     def whole_bytes(self) -> int:
         """How much of what was written is there still."""
@@ -61,10 +60,8 @@ class GrowingFile:
                 self.path.unlink()
 
     def _look(self, accepts: Callable[[int], bool]) -> int:
-        try:
+        with replaced(OSError, lambda error: self._lost(f"removed or moved ({reason_of(error)})")):
             found = self.path.stat()
-        except OSError as error:
-            raise self._lost(f"removed or moved ({reason_of(error)})") from error
         if (found.st_dev, found.st_ino) != self._identity:
             raise self._lost("replaced by another one")
         if not accepts(found.st_size):

@@ -6,9 +6,10 @@ decoded to exactly the samples that belong to its frames, and the whole is encod
 sound is encoded from that and knows nothing of the joins.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from ..disk import what_to_do
 from ..duration import samples_for_frames
-from ..errors import InputError, MachineError, reason_of
+from ..errors import InputError, MachineError, on_failure, reason_of, replaced
 from ..out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
 from .copying import copied_stream
@@ -74,12 +75,8 @@ def join(
             _encode(parts, path, texts, track, report)
         return sum(part.frames for part in parts)
     file = _begun(path)
-    try:
-        with _writing(path):
-            _copy(parts, file, texts, track, report)
-    except BaseException:
-        file.remove()
-        raise
+    with on_failure(file.remove), _writing(path):
+        _copy(parts, file, texts, track, report)
     return sum(part.frames for part in parts)
 
 
@@ -89,24 +86,21 @@ def _kept_metadata(found: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): text for name, text in found.items() if name.lower() not in own}
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> AbstractContextManager[None]:
     from av.error import FFmpegError
 
-    try:
-        yield
-    except FFmpegError as error:
+    def failure(error: FFmpegError) -> MachineError:
         if is_out_of_memory(error):
-            raise encoder_full(f"{path.name} could not be written", "of the sound", error, REMOVED) from error
-        raise _refused(path, error) from error
+            return encoder_full(f"{path.name} could not be written", "of the sound", error, REMOVED)
+        return _refused(path, error)
+
+    return replaced(FFmpegError, failure)
 
 
 def _begun(path: Path) -> GrowingFile:
-    try:
+    with replaced(OSError, partial(_refused, path)):
         path.touch()
         return GrowingFile(path)
-    except OSError as error:
-        raise _refused(path, error) from error
 
 
 def _refused(path: Path, error: Exception) -> MachineError:

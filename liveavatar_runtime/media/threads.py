@@ -3,11 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Any
 
 import torch
+
+from ..errors import handled
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0
@@ -99,21 +103,17 @@ class Pipeline:
         # The mode belongs to the thread; without it every function would record gradients.
         with torch.inference_mode():
             while (item := self._next(number)) is not _END:
-                try:
-                    item = function(item)
-                except BaseException as error:
-                    self._fail(number, error)
-                    break
-                if not self._hand_on(number, item):
+                made = _END
+                with handled(BaseException, partial(self._fail, number)):
+                    made = function(item)
+                if made is _END or not self._hand_on(number, made):
                     break
         self._hand_on(number, _END)
 
     def _next(self, number: int) -> Any:
         while number >= self._broken:
-            try:
+            with suppress(Empty):
                 return self._queues[number].get(timeout=POLL_SECONDS)
-            except Empty:
-                continue
         return _END
 
     def _hand_on(self, number: int, item: Any) -> bool:
@@ -126,11 +126,10 @@ class Pipeline:
         return False
 
     def _put(self, number: int, item: Any) -> bool:
-        try:
+        with suppress(Full):
             self._queues[number].put(item, timeout=POLL_SECONDS)
-        except Full:
-            return False
-        return True
+            return True
+        return False
 
     def _fail(self, number: int, error: BaseException) -> None:
         with self._lock:

@@ -25,7 +25,7 @@ import torch
 
 from ..disk import what_to_do
 from ..duration import FRAMES_PER_BLOCK, samples_for_frames
-from ..errors import InputError, MachineError, reason_of
+from ..errors import InputError, MachineError, handled, reason_of, replaced
 from ..out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
 from .copying import copied_stream
@@ -102,7 +102,7 @@ class VideoWriter:
         self._container: Any = None
         self._file: GrowingFile | None = None
         self._sound: SoundTrack | None = None
-        try:
+        with replaced((FFmpegError, OSError), self._not_begun):
             kind = self.format.codec.kind
             self._container = _open_growing(self.path, kind, self.fps, self._metadata)
             self._picture = self._add_picture(self.format, keyframe_interval)
@@ -111,9 +111,10 @@ class VideoWriter:
             with ordinary_priority():
                 self._container.start_encoding()
             self._file = GrowingFile(self.path)
-        except (FFmpegError, OSError) as error:
-            self.discard()
-            raise MachineError(_why_not_open(self.path, self.format.codec.encoder, error)) from error
+
+    def _not_begun(self, error: Exception) -> MachineError:
+        self.discard()
+        return MachineError(_why_not_open(self.path, self.format.codec.encoder, error))
 
     @property
     def bits(self) -> int:
@@ -234,12 +235,10 @@ class VideoWriter:
         from av.error import FFmpegError
 
         assert self._file is not None
-        try:
+        with replaced((FFmpegError, OutputLostError), self._failure):
             self._file.check()
             yield
             self._file.grew()
-        except (FFmpegError, OutputLostError) as error:
-            raise self._failure(error) from error
 
     def _failure(self, error: "FFmpegError | OutputLostError") -> MachineError:
         """Closes the file, makes of it what can be, and says what that is."""
@@ -301,20 +300,29 @@ def _with_index_in_front(file: GrowingFile, metadata: Mapping[str, str], written
     path = file.path
     # Not longer than the name itself, which may be as long as the system takes.
     copy = path.with_suffix(".tmp")
-    try:
-        _check_packets(path, _copy_packets(path, copy, metadata), written)
-        os.replace(copy, path)
-    except (FFmpegError, OSError) as error:
+
+    def fragmented(error: FFmpegError | OSError) -> None:
         if file.is_there():
             _check_packets(path, packets_in(path), written)
         log.warning(
             "%s stays a fragmented MP4 (complete and playable, its index in pieces): %s", path, reason_of(error)
         )
-        return file
+
+    copied = False
+    with _removed_at_end(copy), handled((FFmpegError, OSError), fragmented):
+        _check_packets(path, _copy_packets(path, copy, metadata), written)
+        os.replace(copy, path)
+        copied = True
+    return GrowingFile(path) if copied else file
+
+
+@contextmanager
+def _removed_at_end(path: Path) -> Iterator[None]:
+    try:
+        yield
     finally:
         with suppress(OSError):
-            copy.unlink(missing_ok=True)
-    return GrowingFile(path)
+            path.unlink(missing_ok=True)
 
 
 def _check_packets(path: Path, found: Counter[int], written: Counter[int]) -> None:

@@ -10,12 +10,14 @@ import threading
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..device_kinds import copies_ahead
+from ..errors import handled, on_failure
 from ..sampling.run import Evaluation, LatentBlock
 from .stage import FinishedBlock, Result, RingPart, StageTask
 from .transport import MessageKey, StageError, StageStopped, Tensors, Transport
@@ -179,13 +181,10 @@ class PipelineRun(Iterator[LatentBlock]):
         if self._next >= self._request.plan.num_blocks:
             self.close()
             raise StopIteration
-        try:
+        with on_failure(self.close):
             if not self._threads:
                 self._threads = start_threads(self._workers, self._links)
             return self._next_block()
-        except BaseException:
-            self.close()
-            raise
 
     def rings(self) -> None:
         """Later blocks have always gone on: only `LatentBlock.rings` tells a state."""
@@ -246,15 +245,15 @@ def run_stage(number: int, worker: StageWorker, links: Links, compute_threads: i
         torch.get_num_threads()
         torch.set_num_threads(compute_threads)
     ready.wait()
-    try:
-        with torch.inference_mode(), on_own_stream(worker.device):
-            worker.work(StagePort(number, worker.device, links))
-    except StageStopped:
-        return
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that waits must be told
+
+    def stop_all(error: BaseException) -> None:
         failure = failure_of(number, worker.device, error)
         failure.__cause__ = error
         links.stop(failure)
+
+    # Whatever it is, the thread that waits must be told.
+    with handled(BaseException, stop_all), suppress(StageStopped), torch.inference_mode(), on_own_stream(worker.device):
+        worker.work(StagePort(number, worker.device, links))
 
 
 class StageOutOfMemory(StageError, torch.cuda.OutOfMemoryError):

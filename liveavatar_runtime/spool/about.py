@@ -20,11 +20,9 @@ def read_about(folder: Path) -> dict[str, Any] | None:
     # Not a pipe, which would be waited for.
     if not os.path.isfile(path):
         return None
-    try:
-        with path.open("rb") as file:
-            about = json.loads(file.read(LARGEST))
-    except (OSError, ValueError, RecursionError):
-        return None
+    about = None
+    with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
+        about = json.loads(file.read(LARGEST))
     return about if isinstance(about, dict) and all(map(_is_fact, about, about.values())) else None
 
 

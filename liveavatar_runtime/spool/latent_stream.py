@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..duration import LATENT_FRAMES_PER_BLOCK
-from ..errors import MachineError
+from ..errors import MachineError, handled, replaced
 from ..sampling.plan import ClipPlan, Segment
 from ..sampling.run import KeepRings, LatentBlock, RunStart
 from ..texts import clips_text
@@ -255,13 +255,15 @@ class LatentStream:
 
     def _sample_block(self, run: Run) -> None:
         block = next(run)
-        try:
-            check_finite([block.latents])
-            self._take(block)
-        except NotFinite:
+
+        def given_up(error: NotFinite) -> MachineError:
             # Neither these nor the caches that hold their traces may be gone on with.
             self._work = self._unwritten = None
-            raise MachineError(self._not_numbers(block.clip)) from None
+            return MachineError(self._not_numbers(block.clip))
+
+        with replaced(NotFinite, given_up):
+            check_finite([block.latents])
+            self._take(block)
 
     def _take(self, block: LatentBlock) -> None:
         """Add a block to the clip in work, which is written when it is whole."""
@@ -295,10 +297,8 @@ class LatentStream:
 
     def _write_state(self, state: State, needed: int = 0) -> None:
         """Without room for it the video goes on all the same; only a stop costs a warm-up then."""
-        try:
+        with handled(NoRoom, lambda error: self._tell_no_room()):
             self._states.write_state(state, needed)
-        except NoRoom:
-            self._tell_no_room()
 
     def _tell_no_room(self) -> None:
         if not self._told_no_room:
@@ -331,12 +331,15 @@ class LatentStream:
             return
         whole = len(work.parts) in (0, self.plan.blocks_per_clip)
         state = State(next_block, rings, None if whole else torch.cat(work.parts, dim=1))
-        try:
+
+        def not_kept(error: NotFinite | MachineError) -> None:
+            if isinstance(error, NotFinite):
+                self._tell(f"The state of sampling is not kept: {self._not_numbers(work.clip)}")
+            else:
+                self._tell(f"The state of sampling could not be kept: {error}")
+
+        with handled((NotFinite, MachineError), not_kept):
             self._write_state(state)
-        except NotFinite:
-            self._tell(f"The state of sampling is not kept: {self._not_numbers(work.clip)}")
-        except MachineError as error:
-            self._tell(f"The state of sampling could not be kept: {error}")
 
 
 def clip_bytes(plan: ClipPlan) -> int:

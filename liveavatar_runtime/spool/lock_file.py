@@ -3,7 +3,10 @@
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from ..errors import on_failure
 
 if os.name == "nt":
     import msvcrt
@@ -46,7 +49,9 @@ class LockFile:
             if self._descriptor is not None:
                 return True
             descriptor = self._open()
-            if not _lock(descriptor):
+            with on_failure(partial(_close, descriptor)):
+                locked = _lock(descriptor)
+            if not locked:
                 _close(descriptor)
                 return False
             if _is_at(descriptor, self.path):
@@ -85,18 +90,14 @@ class LockFile:
 
 def _lock(descriptor: int) -> bool:
     """The lock of an open file, which ends when it is closed; False when another one has it."""
-    try:
+    # What the two systems say when another one has it.
+    with suppress(BlockingIOError, PermissionError):
         if os.name == "nt":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        # What the two systems say then.
-        return False
-    except OSError:
-        _close(descriptor)
-        raise
-    return True
+        return True
+    return False
 
 
 def _close(descriptor: int) -> None:
@@ -106,15 +107,12 @@ def _close(descriptor: int) -> None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    try:
+    with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+    return False
 
 
 def _remove(path: Path) -> None:
-    try:
+    # Somebody has it open (Windows), or it is gone or cannot be removed: a lock file that stays does no harm.
+    with suppress(OSError):
         path.unlink()
-    except OSError:
-        # Somebody has it open (Windows), or it is gone or cannot be removed: a lock file that stays does no harm.
-        return

@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..disk import is_full, told, what_to_do
-from ..errors import MachineError, reason_of
+from ..errors import MachineError, handled, reason_of, replaced
 from .about import NAME as ABOUT
 from .about import note_use, write_about
 from .checked_files import (
@@ -219,37 +219,29 @@ class Spool:
         return self.folder / f"anew-{beginning.block:07}-{'fp8' if beginning.from_fp8 else 'warm-up'}"
 
     def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-        try:
+        names: list[str] = []
+        with self._writing(), suppress(FileNotFoundError, NotADirectoryError):
             names = os.listdir(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise self._unusable(error) from error
         return [match for match in map(pattern.fullmatch, names) if match]
 
     def _read(self, path: Path, what: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        try:
-            return read_tensors(path, what)
-        except FileNotFoundError:
-            return None
-        except DamagedFile:
-            self._remove(path)
-            return None
-        except OSError as error:
-            raise MachineError(
+
+        def unreadable(error: OSError) -> MachineError:
+            return MachineError(
                 f"{path} cannot be read: {reason_of(error)}. {what_to_do(error)} Without this file it is made again."
-            ) from error
+            )
+
+        with handled(DamagedFile, lambda error: self._remove(path)), replaced(OSError, unreadable):
+            with suppress(FileNotFoundError):
+                return read_tensors(path, what)
+        return None
 
     def _remove(self, path: Path) -> None:
         with self._writing():
             remove_path(path)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._unusable(error) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return replaced(OSError, self._unusable)
 
     def _unusable(self, error: OSError) -> MachineError:
         text = f"the folder for finished clips, {self.folder}, cannot be used: {reason_of(error)}."
@@ -261,17 +253,19 @@ class Spool:
         refusal = self._refusal(size)
         if refusal:
             raise NoRoom(refusal)
-        try:
-            write_tensors(path, tensors, what)
-        except OSError as error:
+
+        def not_kept(error: OSError) -> MachineError:
             text = f"the finished clips could not be kept in {self.folder}: {reason_of(error)}."
             if not is_full(error):
-                raise MachineError(f"{text} What was made until now is kept. {what_to_do(error)}") from error
-            raise NoRoom(
+                return MachineError(f"{text} What was made until now is kept. {what_to_do(error)}")
+            return NoRoom(
                 f"{text} {_mib(max(size, still_needed))} more are needed there, {_mib(free_bytes(self.folder))} are "
                 "free. What was made until now is kept: make room (Finished Clips clears what older videos left) and "
                 "queue again."
-            ) from error
+            )
+
+        with replaced(OSError, not_kept):
+            write_tensors(path, tensors, what)
 
 
 def is_spool_file(name: str) -> bool:

@@ -1,5 +1,8 @@
 """Which states of a video are on the disk: written, forgotten, and given up where a clip needs their room."""
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor
 
 from ..sampling.plan import ClipPlan
@@ -31,7 +34,8 @@ class StateKeeper:
         if new not in kept:
             return
         self._forget(sizes.keys() - kept - self._wait_for(new, sizes, kept))
-        while not self._wrote(state, still_needed):
+        write = partial(self._spool.write_state, state, still_needed, self.settings.fp8)
+        while not _wrote(write, lambda: self._older(new)):
             self._spool.remove_state(self._older(new)[0])
         self.forget_surplus()
 
@@ -41,7 +45,8 @@ class StateKeeper:
         Raises NoRoom when there is none left, else as `Spool.write_clip`.
         """
         gave_up = False
-        while not self._wrote_clip(clip, latents, still_needed):
+        write = partial(self._spool.write_clip, clip, latents, still_needed)
+        while not _wrote(write, self._spool.states):
             self._spool.remove_state(self._spool.states()[0])
             gave_up = True
         return gave_up
@@ -64,22 +69,13 @@ class StateKeeper:
         for block in blocks:
             self._spool.remove_state(block)
 
-    def _wrote(self, state: State, still_needed: int) -> bool:
-        """False when there is no room and an older state could make some."""
-        try:
-            self._spool.write_state(state, still_needed, self.settings.fp8)
-        except NoRoom:
-            if not self._older(state.next_block):
-                raise
-            return False
-        return True
 
-    def _wrote_clip(self, clip: int, latents: Tensor, still_needed: int) -> bool:
-        """False when there is no room and a state could make some."""
-        try:
-            self._spool.write_clip(clip, latents, still_needed)
-        except NoRoom:
-            if not self._spool.states():
-                raise
-            return False
-        return True
+def _wrote(write: Callable[[], None], removable: Callable[[], list[int]]) -> bool:
+    """False when there is no room and a state could make some."""
+    try:
+        write()
+    except NoRoom:
+        if not removable():
+            raise
+        return False
+    return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import what_to_do
-from ..errors import MachineError, reason_of
+from ..errors import MachineError, reason_of, replaced
 from . import about as spool_about
 from .lock_file import LockFile
 from .spool import CLIP_NAME, Spool, free_bytes, is_spool_file
@@ -129,14 +129,14 @@ class SpoolStore:
             )
 
     def _names(self) -> list[str]:
-        try:
-            return os.listdir(self.root)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise MachineError(
+        def unreadable(error: OSError) -> MachineError:
+            return MachineError(
                 f"the folder of finished clips, {self.root}, cannot be read: {reason_of(error)}. {what_to_do(error)}"
-            ) from error
+            )
+
+        with replaced(OSError, unreadable), suppress(FileNotFoundError):
+            return os.listdir(self.root)
+        return []
 
     def _info(self, folder: Path) -> SpoolInfo | None:
         """None when it is no spool, or gone."""
@@ -187,15 +187,13 @@ class SpoolStore:
 def _files_in(folder: Path) -> dict[str, os.stat_result] | None:
     """Name -> size and time of what is in a folder, none where that may not be seen; None when there is no folder."""
     files: dict[str, os.stat_result] = {}
-    try:
-        with os.scandir(folder) as entries:
+    with suppress(OSError):
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     files[entry.name] = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
+            return files
         return files if folder.is_symlink() else None
-    except OSError:
-        pass
     return files
 
 

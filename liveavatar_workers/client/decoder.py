@@ -13,7 +13,7 @@ from liveavatar_runtime.vae.online_decoder import VideoStart
 from ..messages import CloseDecoder, Decode, DecoderRefused, Message, OpenDecoder
 from ..wire.endpoint import ConnectionLost
 from .executor import NUMBER_BITS, never
-from .groups import Workers
+from .groups import Workers, loss_explained
 from .link import Poll
 
 PIXELS_PER_LATENT = 8
@@ -49,10 +49,8 @@ class RemoteDecoder:
 
     def take(self, block: int) -> Tensor:
         """Wait for the frames of a block that was asked for."""
-        try:
+        with loss_explained(self._workers, self._link):
             message = self._link.receive_frames(self._number)
-        except ConnectionLost as error:
-            raise self._workers.failure(self._link) from error
         if isinstance(message, DecoderRefused):
             raise InputError(message.reason)
         given, expected = list(message.pixels.shape), [3, *self._size]
@@ -69,7 +67,5 @@ class RemoteDecoder:
             self._link.send(CloseDecoder(number=self._number))
 
     def _send(self, message: Message) -> None:
-        try:
+        with loss_explained(self._workers, self._link):
             self._link.send(message)
-        except ConnectionLost as error:
-            raise self._workers.failure(self._link) from error

@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
-from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.errors import InputError, MachineError, replaced
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, SamplingRequest
 
 from ..messages import Block, Cancel, More, Release, Ring, Rings, Run, RunRefused, Step, WantRings
@@ -55,17 +55,19 @@ class RemoteRun(Iterator[LatentBlock]):
             self.close()
             raise StopIteration
         link = self._link or self._workers.link(self._poll)
-        try:
+
+        def ended(error: BaseException) -> BaseException:
+            if isinstance(error, ConnectionLost):
+                self._open = False
+                return self._workers.failure(link)
+            self._cancel()
+            return error
+
+        with replaced(BaseException, ended):
             if self._link is None:
                 self._start(link)
             link.send(More(number=self._run.number, block=self._next))
             block = self._receive_block(link)
-        except ConnectionLost as error:
-            self._open = False
-            raise self._workers.failure(link) from error
-        except BaseException:
-            self._cancel()
-            raise
         self._next += 1
         return block
 

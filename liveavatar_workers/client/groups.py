@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 import liveavatar_runtime
-from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.errors import MachineError, handled, replaced
 
 from ..addresses import LOOPBACK
 from ..failures import Ended, describe
@@ -57,6 +57,11 @@ class Workers(Protocol):
         ...
 
 
+def loss_explained(workers: Workers, link: Link) -> contextlib.AbstractContextManager[None]:
+    """When the connection to the workers is lost in here, it ends with what they say, or the system says of them."""
+    return replaced(ConnectionLost, lambda error: workers.failure(link))
+
+
 class LocalWorkers:
     """A group on this machine, started when it is first needed and kept until `close`, garbage collection or exit.
 
@@ -85,13 +90,15 @@ class LocalWorkers:
         self.close()
         group = _Group(self._ranks, [*self._program, *self._arguments])
         self._groups.append(group)
-        try:
-            return group.connect(self._start_timeout, self._load_timeout, poll)
-        except ConnectionLost as error:
-            raise self._failed(str(error)) from error
-        except BaseException:
+
+        def ended(error: BaseException) -> BaseException:
+            if isinstance(error, ConnectionLost):
+                return self._failed(str(error))
             self.close()
-            raise
+            return error
+
+        with replaced(BaseException, ended):
+            return group.connect(self._start_timeout, self._load_timeout, poll)
 
     def failure(self, link: Link) -> MachineError:
         # What samples and what decodes both ask, and the group that knows the reason is gone after the first time.
@@ -190,9 +197,9 @@ class _Group:
         # The launcher and every rank end when their standard input does.
         with contextlib.suppress(OSError):
             self.process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
-        except subprocess.TimeoutExpired:
+        if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         self.stopped.wait(1)
@@ -229,21 +236,21 @@ class RemoteWorkers:
         self.close()
         link = Link(self._connect(poll))
         self._links.append(link)
-        try:
+        with loss_explained(self, link):
             link.wait_until_ready(self._load_timeout, poll)
-        except ConnectionLost as error:
-            raise self.failure(link) from error
         return link
 
     def _connect(self, poll: Poll) -> Client:
         """torchrun may be starting the workers again, after a failure."""
         deadline = time.monotonic() + self._connect_timeout
+
+        def try_again(error: NobodyListens) -> None:
+            if time.monotonic() > deadline:
+                raise error
+
         while True:
-            try:
+            with handled(NobodyListens, try_again):
                 return Client(self._address, self._pair, self._server_key, ToComfyUI)
-            except NobodyListens:
-                if time.monotonic() > deadline:
-                    raise
             poll()
             time.sleep(0.2)
 

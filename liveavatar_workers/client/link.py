@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.errors import MachineError, handled
 from liveavatar_runtime.sampling.conditions import FrameFeatures
 
 from ..messages import (
@@ -90,10 +90,9 @@ class Link:
                 raise MachineError("another run uses these workers now; start this one again when that is finished")
             if self._audio_error is not None:
                 raise self._audio_error
-            try:
+            message = None
+            with contextlib.suppress(queue.Empty):
                 message = self._received.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                message = None
             if message is None and self.lost is not None:
                 raise ConnectionLost(self.lost)
             if isinstance(message, MessageError):
@@ -117,15 +116,14 @@ class Link:
                 raise MachineError(
                     "this video is not decoded by the workers any longer, or another one is; start it again"
                 )
-            try:
+            message = None
+            with contextlib.suppress(queue.Empty):
                 message = self._frames.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                if self.lost is not None:
-                    raise ConnectionLost(self.lost) from None
-                continue
+            if message is None and self.lost is not None:
+                raise ConnectionLost(self.lost)
             if isinstance(message, MessageError):
                 raise MessageError(*message.args)
-            if message.number == number:
+            if message is not None and message.number == number:
                 return message
 
     def close(self) -> None:
@@ -162,10 +160,9 @@ class Link:
             self._keep(self._received, message)
 
     def _keep(self, waiting: queue.Queue[Any], message: Any) -> None:
-        try:
+        too_many = f"the workers sent more than {MESSAGES_WAITING:,} messages that nobody asked for"
+        with handled(queue.Full, lambda error: self._client.lose(too_many)):
             waiting.put_nowait(message)
-        except queue.Full:
-            self._client.lose(f"the workers sent more than {MESSAGES_WAITING:,} messages that nobody asked for")
 
     def _answer_all(self) -> None:
         while (asked := self._wanted.get()) is not None:
@@ -176,10 +173,12 @@ class Link:
     def _answer(self, asked: WantVoice) -> None:
         if asked.number != self._number or self._audio is None:
             return
-        try:
+        features = None
+        with handled(Exception, self._voice_failed):
             features = self._audio.frames(asked.first, asked.count)
-        except Exception as error:
-            # It belongs to whoever waits for the block.
-            self._audio_error = error
-            return
-        self.send(Voice(number=asked.number, first=asked.first, audio=features))
+        if features is not None:
+            self.send(Voice(number=asked.number, first=asked.first, audio=features))
+
+    def _voice_failed(self, error: Exception) -> None:
+        """It belongs to whoever waits for the block."""
+        self._audio_error = error

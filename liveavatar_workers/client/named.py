@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError, replaced
 
 from ..addresses import parse_address
 from ..keys import parse_key
@@ -50,10 +50,11 @@ def _read(file: Path) -> dict[str, dict[str, str]]:
     # Values may have a % in them, which is no reference here.
     parser = configparser.ConfigParser(interpolation=None)
     if file.is_file():
-        try:
+        with replaced(
+            (configparser.Error, UnicodeDecodeError),
+            lambda error: InputError(f"{file} cannot be read: {error}. A group is written as\n{EXAMPLE}"),
+        ):
             parser.read_string(file.read_text(encoding="utf-8"), str(file))
-        except (configparser.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{file} cannot be read: {error}. A group is written as\n{EXAMPLE}") from error
     return {name: dict(parser[name]) for name in parser.sections()}
 
 

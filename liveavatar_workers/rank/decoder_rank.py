@@ -14,7 +14,7 @@ from torch import Tensor
 from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
 from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.dtypes import dtype_name
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.reading import readable
 from liveavatar_runtime.vae import WanVAE, load_wan_vae
 from liveavatar_runtime.vae.checkpoint import DTYPES
@@ -101,16 +101,18 @@ class DecoderRank:
             self._decoder, self._open = None, number
         if number != self._wanted:
             return
-        try:
+
+        def refused(error: InputError) -> None:
+            self._decoder = None
+            self._send(DecoderRefused(number=number, reason=str(error)))
+
+        with handled(InputError, refused):
             if isinstance(message, OpenDecoder):
                 self._decoder = self._opened(message)
             elif isinstance(message, Decode) and self._decoder is not None:
                 pixels = self._decoder.decode(checked_latents("latents", message.latents)).to(self._dtype)
                 self._send(Frames(number=number, block=message.block, pixels=pixels))
                 self._rank.progress.settle()
-        except InputError as error:
-            self._decoder = None
-            self._send(DecoderRefused(number=number, reason=str(error)))
 
     def _send(self, message: Message) -> None:
         # The client notices the end as well, and ends this rank.

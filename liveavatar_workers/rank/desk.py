@@ -1,15 +1,13 @@
 """Rank 0's side of the connection to ComfyUI: takes requests in, gives results out, from whatever thread."""
 
 import contextlib
-import os
 import threading
-import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError, replaced
 
 from ..messages import (
     Cancel,
@@ -33,6 +31,7 @@ from ..messages import (
 )
 from ..wire.endpoint import ConnectionLost
 from ..wire.server import Events, Server, Session
+from .parent import end_process
 from .ranks import NOTICE_SECONDS
 
 REQUESTS_WAITING = 20_000
@@ -67,7 +66,8 @@ class Desk:
 
     def open(self) -> None:
         """Begin to listen."""
-        self._server.start(Events(self._opened, self._take, self._closed, _end_process))
+        # Workers that nobody can reach are of no use; torchrun or the next run starts new ones.
+        self._server.start(Events(self._opened, self._take, self._closed, end_process))
 
     def ready(self, about: Ready) -> None:
         """The model is loaded; every ComfyUI is told, with what it is told about the workers."""
@@ -237,13 +237,5 @@ class Desk:
 
 def refuse_misfits(check: Callable[[], None]) -> None:
     """Raises InputError for what `check` finds wrong, so that the run is refused and the workers go on."""
-    try:
+    with replaced(ValueError, lambda error: InputError(str(error))):
         check()
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-def _end_process(error: BaseException) -> None:
-    """Workers that nobody can reach are of no use; torchrun or the next run starts new ones."""
-    traceback.print_exception(error)
-    os._exit(1)

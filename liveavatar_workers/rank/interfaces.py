@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 
 from liveavatar_runtime.errors import InputError
 
@@ -37,8 +38,7 @@ def use_interface(environment: MutableMapping[str, str] = os.environ) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether all addresses of a host are this machine's own, which others cannot reach."""
-    try:
+    with suppress(OSError):
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+        return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+    return False

@@ -23,6 +23,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from liveavatar_runtime.errors import handled
+
 from ..addresses import LOOPBACK
 from ..launcher_events import Failed, LauncherEvent, Listening
 from ..messages import Failure
@@ -44,16 +46,18 @@ def main(arguments: list[str]) -> int:
     port = listening.getsockname()[1]
     store = serve_store(listening.detach(), port)
     threading.Thread(target=_report_listening, args=(port, report), daemon=True).start()
-    try:
+
+    def failed(error: Exception) -> None:
+        if isinstance(error, ChildFailedError):
+            ended = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            report(Failed(ended=ended, reports=_reports(store)))
+        else:
+            report(Failed(message=f"{type(error).__name__}: {error}"))
+
+    with handled(Exception, failed):
         _launch(options.ranks, [*options.program, "--store-port", str(port)])
-    except ChildFailedError as error:
-        ended = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        report(Failed(ended=ended, reports=_reports(store)))
-        return 1
-    except Exception as error:
-        report(Failed(message=f"{type(error).__name__}: {error}"))
-        return 1
-    return 0
+        return 0
+    return 1
 
 
 def _launch(ranks: int, program: list[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
@@ -29,3 +30,9 @@ def when_input_ends(action: Callable[[], None]) -> None:
         action()
 
     threading.Thread(target=wait, name="parent watch", daemon=True).start()
+
+
+def end_process(error: BaseException) -> None:
+    """Without waiting for other threads; says why where the launcher's user sees it."""
+    traceback.print_exception(error)
+    os._exit(1)

@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.executors.pipelines import cache_maker, run_told
 from liveavatar_runtime.pipeline.schedule import PipelineSchedule
 from liveavatar_runtime.pipeline.stage import Result, RingPart, StageTask
@@ -161,15 +162,10 @@ class PipelineWorker:
     def _answer(self, source: int, asked: RankWantsVoice) -> None:
         assert self._desk is not None
         want = asked.want
-        try:
+        # Rank 0's stage notices a cancelled run too, and stops all.
+        with suppress(RunCancelled), handled(InputError, lambda error: self._mailbox.stop(asked.run, str(error))):
             voice = self._desk.voice(want.number, want.first, want.count)
-        except RunCancelled:
-            # Rank 0's stage notices it too, and stops all.
-            return
-        except InputError as error:
-            self._mailbox.stop(asked.run, str(error))
-            return
-        self._office.send(source, RankVoice(run=asked.run, first=want.first, audio=voice.audio))
+            self._office.send(source, RankVoice(run=asked.run, first=want.first, audio=voice.audio))
 
 
 @dataclass(frozen=True)

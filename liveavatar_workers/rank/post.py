@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from liveavatar_runtime.errors import handled
+
 from ..messages import BetweenRanks, Message
 from ..wire.codec import Incoming, bytes_as_tensor, encode, read_header
 from .ranks import FOREVER, OtherRankLost, Rank
@@ -65,10 +67,12 @@ class PostOffice:
             raise OtherRankLost(f"the connection to another rank is lost: {self._error}") from self._error
 
     def _guarded(self, work: Callable[[int], None], number: int) -> None:
-        try:
+        # Whatever it is, the main thread has to know.
+        with handled(BaseException, self._lost):
             work(number)
-        except BaseException as error:  # noqa: BLE001 - the main thread has to know
-            self._error = error
+
+    def _lost(self, error: BaseException) -> None:
+        self._error = error
 
     def _send_all(self, to: int) -> None:
         cuda = self._rank.device.type == "cuda"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest
 from liveavatar_runtime.sampling.run import Run as ExecutorRun
@@ -58,12 +58,20 @@ def next_request(desk: Desk, config: AvatarConfig) -> Any:
         request = desk.next_request()
         if not isinstance(request, Run):
             return request
-        try:
+        with handled(InputError, partial(_refuse, desk, request)):
             refuse_misfits(partial(request.check_for, config))
-        except InputError as error:
-            desk.send(RunRefused(number=request.number, reason=str(error)))
-            continue
-        return request
+            return request
+
+
+def _refuse(desk: Desk, request: Run, error: InputError) -> None:
+    desk.send(outcome(request.number, error))
+
+
+def outcome(number: int, error: RunCancelled | InputError) -> Cancelled | RunRefused:
+    """What a run that ends early is told to have come to."""
+    if isinstance(error, RunCancelled):
+        return Cancelled(number=number)
+    return RunRefused(number=number, reason=str(error))
 
 
 def send_rings(desk: Desk, number: int, rings: Mapping[str, Tensor] | None) -> None:
@@ -85,7 +93,7 @@ class RankRun:
         """Sends all blocks that ComfyUI wants; returns the run if it still has its rings, and its last block."""
         run: ExecutorRun | None = None
         last, request = -1, self.request
-        try:
+        with handled((RunCancelled, InputError), lambda error: self._send(outcome(request.number, error))):
             start = request.start(self._receive_rings(request.rings))
             if isinstance(executor, PipelinePart):
                 assert pipeline is not None
@@ -106,10 +114,6 @@ class RankRun:
                     send_block(self.desk, request, block, caches)
                 self.rank.progress.settle()
             self._send(End(number=request.number))
-        except RunCancelled:
-            self._send(Cancelled(number=request.number))
-        except InputError as error:
-            self._send(RunRefused(number=request.number, reason=str(error)))
         return run, last
 
     def frames(self, first: int, count: int) -> Tensor:
@@ -140,10 +144,8 @@ class RankRun:
     def _asked(self, desk: Desk, ask: Callable[[Desk], Any]) -> Any:
         try:
             return ask(desk)
-        except RunCancelled:
-            return Cancelled(number=self.request.number)
-        except InputError as error:
-            return RunRefused(number=self.request.number, reason=str(error))
+        except (RunCancelled, InputError) as error:
+            return outcome(self.request.number, error)
 
     def _after_step(self, evaluation: Evaluation) -> None:
         self.rank.progress.mark()

@@ -1,6 +1,7 @@
 """The key-value server over which ranks find and watch each other."""
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
@@ -15,11 +16,10 @@ LISTENING_KEY = "listening"
 def serve_store(listening_fd: int, port: int) -> Store:
     """A server on a socket that listens already."""
     options: dict[str, Any] = {"is_master": True, "wait_for_workers": False, "master_listen_fd": listening_fd}
-    try:
+    # The newer of PyTorch's two servers takes sockets only in newer versions.
+    with suppress(NotImplementedError):
         return TCPStore(LOOPBACK, port, **options)
-    except NotImplementedError:
-        # The newer of PyTorch's two servers takes sockets only in newer versions.
-        return TCPStore(LOOPBACK, port, **options, use_libuv=False)
+    return TCPStore(LOOPBACK, port, **options, use_libuv=False)
 
 
 def open_store(port: int | None) -> Store:

@@ -18,8 +18,11 @@ from pathlib import Path
 import msgspec
 import torch.distributed as dist
 
+from liveavatar_runtime.errors import handled
+
 from ..messages import Failure
 from .end_signal import EndSignal
+from .parent import end_process
 from .ranks import BEAT_SECONDS, LOST_SECONDS, SUSPECT_SECONDS, Rank
 from .siblings import has_ended, own_process
 
@@ -50,7 +53,8 @@ class Watch:
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def _run(self) -> None:
-        try:
+        # The store is gone, and with it the launcher: a rank alone is of no use.
+        with handled(BaseException, end_process):
             while True:
                 self._rank.store.add(f"beat/{self._rank.number}", 1)
                 if self._rank.progress.stalled:
@@ -62,10 +66,6 @@ class Watch:
                     self._rank.store.set(f"told to end/{self._rank.number}", "")
                     os._exit(1)
                 self._wait()
-        except BaseException:
-            # The store is gone, and with it the launcher: a rank alone is of no use.
-            traceback.print_exc()
-            os._exit(1)
 
     def _wait(self) -> None:
         if self._end_signal is None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import zmq
 
+from liveavatar_runtime.errors import handled, on_failure, replaced
+
 from ..keys import KeyPair
 from ..messages import Beat, Hello, Message, SessionEnded, Welcome
 from ..version import VERSION
@@ -66,16 +68,12 @@ class Client(Endpoint):
         self._socket.connect_timeout = int(1000 * HANDSHAKE_SECONDS)
         self._monitor = self._socket.get_monitor_socket(CONNECTION_EVENTS)
         self._others.append(self._monitor)
-        try:
+        no_answer = f"no worker answers at {self._where}"
+        with replaced(zmq.ZMQError, lambda error: NobodyListens(f"{no_answer}: {error}")), on_failure(self._end):
             self._socket.connect(tcp(*address))
             deadline = time.monotonic() + HANDSHAKE_SECONDS
             self._shake_hands(deadline)
             self._say_hello(deadline)
-        except BaseException as error:
-            self._end()
-            if isinstance(error, zmq.ZMQError):
-                raise NobodyListens(f"no worker answers at {self._where}: {error}") from error
-            raise
 
     def _shake_hands(self, deadline: float) -> None:
         connected = False
@@ -127,11 +125,9 @@ class Client(Endpoint):
     def _receive(self, frames: list[Any]) -> None:
         assert self._received is not None
         self._heard = time.monotonic()
-        try:
+        message = None
+        with handled(MessageError, self._received):
             message = self._assembled(frames)
-        except MessageError as error:
-            self._received(error)
-            return
         if isinstance(message, SessionEnded):
             self.lose(message.reason)
         elif message is not None and not isinstance(message, Beat):

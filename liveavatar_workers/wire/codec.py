@@ -6,6 +6,7 @@ on where their operands lie (`liveavatar_runtime.aligned`).
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dtypes import dtype_name
-from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.errors import InputError, MachineError, replaced
 
 from ..messages import Message
 
@@ -88,10 +89,8 @@ class Incoming:
 
 
 def _fraction(value: Any) -> Fraction:
-    try:
+    with replaced((TypeError, ZeroDivisionError), lambda error: ValueError(f"{value!r} is no fraction")):
         return Fraction(value)
-    except (TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"{value!r} is no fraction") from error
 
 
 def _described(value: Any) -> tuple[torch.dtype, list[int]]:
@@ -105,29 +104,27 @@ def _described(value: Any) -> tuple[torch.dtype, list[int]]:
 
 def read_header(header: bytes, kinds: Any, incoming: Incoming) -> Any:
     """The message of a header, one of `kinds`; its tensors are still to be filled. Raises MessageError."""
-    try:
+    with replaced(
+        (ValueError, RecursionError),
+        lambda error: MessageError(f"a message{_named(header)} cannot be read: {error}"),
+    ):
         if len(header) > HEADER_BYTES:
             raise ValueError(f"its header has {len(header):,} bytes; allowed are {HEADER_BYTES:,}")
         return msgspec.msgpack.decode(header, type=kinds, dec_hook=incoming.make)
-    except (ValueError, RecursionError) as error:
-        raise MessageError(f"a message{_named(header)} cannot be read: {error}") from error
 
 
 def check(message: Message) -> None:
     """Raises MessageError for values that cannot be meant."""
-    try:
+    wrong = f"a message '{message.__struct_config__.tag}' is wrong"
+    with replaced(ValueError, lambda error: MessageError(f"{wrong}: {error}")):
         message.check()
-    except ValueError as error:
-        raise MessageError(f"a message '{message.__struct_config__.tag}' is wrong: {error}") from error
 
 
 def _named(header: bytes) -> str:
     """The type that a header gives itself, for an error."""
-    try:
-        kind = msgspec.msgpack.decode(header, type=_OnlyType).type
-    except (ValueError, RecursionError):
-        return ""
-    return f" {kind[:40]!r}"
+    with suppress(ValueError, RecursionError):
+        return f" {msgspec.msgpack.decode(header, type=_OnlyType).type[:40]!r}"
+    return ""
 
 
 class _OnlyType(msgspec.Struct):

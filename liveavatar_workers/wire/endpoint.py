@@ -93,12 +93,11 @@ class Endpoint:
 
     def _offer(self, outgoing: Outgoing) -> bool:
         """To the thread, if there is room."""
-        try:
+        with contextlib.suppress(queue.Full):
             self._outgoing.put_nowait(outgoing)
-        except queue.Full:
-            return False
-        self._notify()
-        return True
+            self._notify()
+            return True
+        return False
 
     def _notify(self) -> None:
         # It is full when the thread has been woken already, and closed when it has ended.
@@ -163,9 +162,10 @@ class Endpoint:
         while self._piece is None:
             self._piece = next(self._head, None)
             if self._piece is None:
-                try:
+                outgoing = None
+                with contextlib.suppress(queue.Empty):
                     outgoing = self._outgoing.get_nowait()
-                except queue.Empty:
+                if outgoing is None:
                     return None
                 self._head = ((*outgoing.route, *piece) for piece in pieces(outgoing.message))
                 self._sent = time.monotonic()

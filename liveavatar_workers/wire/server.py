@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.errors import MachineError, replaced
 
 from ..keys import KeyPair
 from ..messages import Beat, Hello, Malformed, Message, SessionEnded, Welcome
@@ -78,14 +78,16 @@ class Server(Endpoint):
 
     def _bind(self, host: str, port: int) -> int:
         self._socket.ipv6 = ":" in host
-        try:
-            self._socket.bind(tcp(host, port or "*"))
-        except zmq.ZMQError as error:
+
+        def refused(error: zmq.ZMQError) -> MachineError:
             self._end()
-            raise MachineError(
+            return MachineError(
                 f"the workers cannot listen at {host}:{port}: {zmq.strerror(error.errno or 0)}. Choose a free port and "
                 "an address of this machine."
-            ) from error
+            )
+
+        with replaced(zmq.ZMQError, refused):
+            self._socket.bind(tcp(host, port or "*"))
         return int(self._socket.last_endpoint.decode().rstrip("\0").rpartition(":")[2])
 
     def start(self, events: Events) -> None:
