@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from liveavatar_runtime.spool.latent_stream import Storage
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -66,8 +68,7 @@ class Video:
             lambda part, start, keep: self.executor.run(
                 SamplingRequest(self.ready.conditions, part, start, after_step, keep)
             ),
-            Spool(folder),
-            states,
+            Storage(Spool(folder), states),
         )
         try:
             return torch.cat([block.latents for block in stream], dim=1)

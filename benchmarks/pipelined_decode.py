@@ -18,6 +18,11 @@ from pathlib import Path
 
 import torch
 
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack
+from liveavatar_runtime.online_video import Output, WriteOptions
+from liveavatar_runtime.sampling.prepare import Inputs
+from liveavatar_runtime.vae import PlacedVAE
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -62,7 +67,7 @@ class Bench:
         audio = AvatarAudio(features, torch.randn(1, RATE * seconds, generator=generator) / 10, RATE)
         text = torch.randn(20, config.text_dim, generator=generator)
         picture = torch.rand(side, side, 3, generator=generator)
-        prepared = prepare(plan, config, picture, text, audio, vae, CPU, torch.float32)
+        prepared = prepare(plan, config, Inputs(picture, text, audio), PlacedVAE(vae, CPU, torch.float32))
         return cls(LocalExecutor(model, CPU, torch.float32), vae, prepared, audio, elsewhere)
 
     def run(self, overlap: bool) -> tuple[float, float]:
@@ -78,11 +83,13 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             stream = LatentStream(plan, self.prepared.priming, start_run)
             priming = stream.priming(self.vae.config.decoder_past_latents)
-            decoder = OnlineDecoder(self.vae, priming, "hold", CPU, torch.float32)
+            decoder = OnlineDecoder(PlacedVAE(self.vae, CPU, torch.float32), priming, "hold")
             path = Path(folder) / "video.mp4"
             begun, worked = time.perf_counter(), time.process_time()
-            with VideoWriter(path, plan.width, plan.height, plan.fps, RATE) as writer:
-                write_online(stream, decoder, self.audio, writer, OnlineVideo(path), overlap=overlap)
+            with VideoWriter(path, PictureTrack(plan.width, plan.height, plan.fps), AudioTrack(RATE)) as writer:
+                write_online(
+                    stream, decoder, self.audio, Output(writer, OnlineVideo(path)), WriteOptions(overlap=overlap)
+                )
             return time.perf_counter() - begun, time.process_time() - worked
 
 

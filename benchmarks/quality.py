@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar_runtime.sampling.prepare import Inputs
+from liveavatar_runtime.vae import PlacedVAE
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -96,7 +99,9 @@ def prepared(demo: Demo, what: Scene, clips: int, steps: int = 4, seed: int = 7)
     audio = AvatarAudio(features[None], what.voice, RATE)
     picture = torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255
     config = load_transformer(demo.bundle.model).config
-    return prepare(plan, config, picture, demo.text.encode(what.prompt), audio, demo.vae, CPU, torch.float32)
+    return prepare(
+        plan, config, Inputs(picture, demo.text.encode(what.prompt), audio), PlacedVAE(demo.vae, CPU, torch.float32)
+    )
 
 
 def generate(
@@ -105,7 +110,7 @@ def generate(
     """Frames uint8 [T, 64, 64, 3] of the blocks that `shown` chooses (the others are sampled, not decoded)."""
     model = load_transformer(demo.bundle.model, dtype=dtype)
     executor = LocalExecutor(model, CPU, dtype)
-    decoder = OnlineDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32)
+    decoder = OnlineDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold")
     parts = [
         decoder.decode(block.latents)
         for block in executor.run(SamplingRequest(ready.conditions, ready.plan))

@@ -22,6 +22,12 @@ import psutil
 import torch
 from torch import Tensor
 
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack
+from liveavatar_runtime.online_video import Output, WriteOptions
+from liveavatar_runtime.sampling.prepare import Inputs
+from liveavatar_runtime.spool.latent_stream import Storage
+from liveavatar_runtime.vae import PlacedVAE
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -92,7 +98,9 @@ def prepared(demo: quality.Demo, what: quality.Scene, plan: ClipPlan) -> tuple[P
     audio = AvatarAudio(demo.audio.encode_long(what.voice, RATE)[None], what.voice, RATE)
     picture = torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255
     config = load_transformer(demo.bundle.model).config
-    return prepare(plan, config, picture, demo.text.encode(what.prompt), audio, demo.vae, CPU, torch.float32), audio
+    return prepare(
+        plan, config, Inputs(picture, demo.text.encode(what.prompt), audio), PlacedVAE(demo.vae, CPU, torch.float32)
+    ), audio
 
 
 def make_video(
@@ -106,16 +114,15 @@ def make_video(
         plan,
         ready.priming,
         lambda part, start, keep: executor.run(SamplingRequest(ready.conditions, part, start, keep_rings=keep)),
-        Spool(spool),
-        StateSettings(ring_bytes(Workload(model.config, plan, torch.float32))),
+        Storage(Spool(spool), StateSettings(ring_bytes(Workload(model.config, plan, torch.float32)))),
     )
-    decoder = MeasuringDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32)
+    decoder = MeasuringDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold")
     decoder.observe(what, plan.blocks_per_clip, record)
     process, last = psutil.Process(), [time.process_time()]
 
     def first_block() -> None:
         block = next(executor.run(SamplingRequest(ready.conditions, plan)))
-        OnlineDecoder(demo.vae, ready.priming, "hold", CPU, torch.float32).decode(block.latents)
+        OnlineDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold").decode(block.latents)
 
     def note(done: int, total: int) -> None:
         if done % plan.infer_frames == 0:
@@ -128,8 +135,10 @@ def make_video(
             if len(record.seconds) % WINDOW == 0:
                 print(f"clip {len(record.seconds)}: {record.resident[-1] / 2**20:.0f} MiB", flush=True)
 
-    with VideoWriter(path, plan.width, plan.height, plan.fps, audio.sample_rate) as writer:
-        write_online(stream, decoder, audio, writer, OnlineVideo(path), hooks=Hooks(note), overlap=False)
+    with VideoWriter(path, PictureTrack(plan.width, plan.height, plan.fps), AudioTrack(audio.sample_rate)) as writer:
+        write_online(
+            stream, decoder, audio, Output(writer, OnlineVideo(path)), WriteOptions(hooks=Hooks(note), overlap=False)
+        )
     return record
 
 

@@ -1,6 +1,5 @@
 """VAE and audio encoder of a bundle, as the objects that ComfyUI's own loaders give."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import comfy.model_management
@@ -14,10 +13,10 @@ from liveavatar_runtime.errors import CheckpointError
 from .comfy_types import EncodedAudio, Vae
 from .folders import maps_files
 from .memory import load_on_device, patcher_for
-from .progress import Advance
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder
+    from liveavatar_runtime.audio.windows import LongTrack
 
 
 def load_bundle_vae(bundle: Bundle) -> Vae | None:
@@ -63,10 +62,10 @@ class BundleAudioEncoder:
         self.module = module
         self.patcher = patcher_for(module, management.text_encoder_device(), management.text_encoder_offload_device())
 
-    def encode_long(self, waveform: Tensor, sample_rate: int, progress: Advance, folder: Path) -> Tensor:
+    def encode_long(self, waveform: Tensor, sample_rate: int, how: "LongTrack") -> Tensor:
         """waveform [C, S] -> all hidden states [layers + 1, frames, width] on the CPU, at one level."""
         load_on_device(self.patcher)
-        return self.module.encode_long(waveform, sample_rate, progress=progress, folder=folder)
+        return self.module.encode_long(waveform, sample_rate, how)
 
     def encode_audio(self, audio: Tensor, sample_rate: int) -> EncodedAudio:
         """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""

@@ -90,7 +90,7 @@ def open_decoder(
     from liveavatar_runtime.vae.online_decoder import OnlineDecoder
     from liveavatar_runtime.vae.state import counted
 
-    module, device = vae.on_device()
+    place = vae.on_device()
     progress = preparation(node_id, "Preparing the decoder")
-    on_layer = counted(progress, priming.shape[1] * module.decoder.layers)
-    yield OnlineDecoder(module, priming, start, device, vae.dtype, on_layer)
+    on_layer = counted(progress, priming.shape[1] * place.vae.decoder.layers)
+    yield OnlineDecoder(place, priming, start, on_layer)

@@ -9,7 +9,7 @@ from liveavatar_runtime.planning.memory import CacheChoice
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
 from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest
-from liveavatar_runtime.spool.latent_stream import LatentStream, Run
+from liveavatar_runtime.spool.latent_stream import LatentStream, Run, Storage, StreamHooks
 from liveavatar_runtime.spool.states import StateSettings
 
 from .attention_choice import ChosenAttention, choose_attention, patches_key
@@ -93,17 +93,18 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     Raises InputError for what was given, MachineError for what does not fit or is not installed.
     """
     work = _prepared_job(inputs, settings, hidden, notes)
-    kept, states = _opened_spool(work, inputs.voice, settings.spool, hidden, notes)
+    spool, states = _opened_spool(work, inputs.voice, settings.spool, hidden, notes)
     node_id = hidden.unique_id
     stream = LatentStream(
         work.job.plan,
         work.prepared.priming,
         lambda part, first, keep_rings: work.start(part, first, keep_rings, node_id),
-        kept,
-        states,
-        say=lambda news: show_text(node_id, news),
-        stop_if_interrupted=stop_if_interrupted,
-        cause_of_nan=lambda: cause_of_nan(work.job.model, work.numerics),
+        Storage(spool, states),
+        StreamHooks(
+            say=lambda news: show_text(node_id, news),
+            stop_if_interrupted=stop_if_interrupted,
+            cause_of_nan=lambda: cause_of_nan(work.job.model, work.numerics),
+        ),
     )
     return AvatarLatents(stream, inputs.voice, inputs.model.workers)
 
@@ -186,13 +187,13 @@ def size_of(plan: ClipPlan) -> str:
 
 def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: str) -> "Prepared":
     """The conditions, with the picture encoded by the VAE, which is loaded for it; its colours are known then too."""
-    from liveavatar_runtime.sampling.prepare import prepare
+    from liveavatar_runtime.sampling.prepare import Inputs, prepare
 
-    module, device = job.vae.on_device()
+    vae = job.vae.on_device()
     _ = job.vae.colours
     encoding = preparation(node_id, "Encoding the picture")
-    of_vae = module, device, job.vae.dtype
-    return prepare(job.plan, job.model.config, sources.picture, sources.text, voice, *of_vae, progress=encoding)
+    given = Inputs(sources.picture, sources.text, voice)
+    return prepare(job.plan, job.model.config, given, vae, encoding)
 
 
 def _opened_spool(

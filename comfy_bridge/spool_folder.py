@@ -17,9 +17,9 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared
 from liveavatar_runtime.sampling.video_key import EXACT, Numerics, video_key
 from liveavatar_runtime.spool.latent_stream import clip_bytes, clip_file_bytes
-from liveavatar_runtime.spool.resume import how_it_goes_on
+from liveavatar_runtime.spool.resume import StateChoice, how_it_goes_on
 from liveavatar_runtime.spool.spool import Spool
-from liveavatar_runtime.spool.states import StateSettings, StateType
+from liveavatar_runtime.spool.states import StateSettings, StateSizes, StateType
 from liveavatar_runtime.spool.store import SpoolInfo, SpoolStore, gib
 
 from .folders import temporary_root
@@ -67,11 +67,11 @@ def state_settings(job: SamplingJob, placement: Placement, choice: SpoolChoice, 
     bit."""
     plan, asked = job.plan, choice.state_dtype
     work = Workload(job.model.config, plan, job.model.dtype)
-    exact, in_fp8 = (ring_bytes(work, kept) for kept in (placement, replace(placement, kv_dtype="fp8")))
+    sizes = StateSizes(*(ring_bytes(work, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))))
     budget = int(min(choice.state_budget * GIB, choice.left_for_states(plan)))
     limit = "state_budget" if budget == int(choice.state_budget * GIB) else "spool_budget"
-    settings = StateSettings.choose(exact, in_fp8, budget, asked)
-    text, bit_for_bit = how_it_goes_on(plan, settings, exact, in_fp8, asked, placement.batched, limit)
+    settings = StateSettings.choose(sizes, budget, asked)
+    text, bit_for_bit = how_it_goes_on(plan, settings, StateChoice(sizes, asked, limit), placement.batched)
     several = len(plan.segment.clips) < plan.num_clip
     (notes.warn if several and not bit_for_bit else notes.tell)(text)
     return settings

@@ -17,7 +17,7 @@ from .memory import load_on_device, patcher_for
 from .progress import stop_if_interrupted
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.vae import WanVAE
+    from liveavatar_runtime.vae import PlacedVAE, WanVAE
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +27,23 @@ class StreamingVAE:
     patcher: "Managed[WanVAE]"
     dtype: torch.dtype
 
-    def on_device(self) -> "tuple[WanVAE, torch.device]":
-        """The module, loaded, and its device."""
+    def on_device(self) -> "PlacedVAE":
+        """The module, loaded."""
         from liveavatar_runtime.out_of_memory import full_device_told
+        from liveavatar_runtime.vae.model import PlacedVAE
 
         place = self.patcher.load_device
         ways = ["starting ComfyUI with --cpu-vae", "the VAE in bf16 (--bf16-vae)", "closing other programs"]
         with full_device_told("loading the VAE", place, lambda: ways):
             device = load_on_device(self.patcher)
-        return self.patcher.model, device
+        return PlacedVAE(self.patcher.model, device, self.dtype)
 
     @cached_property
     def colours(self) -> torch.Tensor:
         """Factors and bias [17, 3] that turn this VAE's latents into colours, for previews."""
         from liveavatar_runtime.vae.preview import preview_factors
 
-        return preview_factors(self.on_device()[0], published_colours(), stop_if_interrupted)
+        return preview_factors(self.on_device().vae, published_colours(), stop_if_interrupted)
 
 
 _BY_VAE: "WeakKeyDictionary[Vae, StreamingVAE]" = WeakKeyDictionary()

@@ -63,21 +63,15 @@ def join_videos(
 
 def _joined(parts: "Sequence[Part]", settings: JoinSettings, hidden: Hidden) -> tuple[OutputFile, int]:
     """The file, and its number of frames."""
-    from liveavatar_runtime.media.join import join, joined_kind
+    from liveavatar_runtime.media.join import Joining, join, joined_kind
 
     file = output_file(settings.prefix, parts[0].width, parts[0].height, joined_kind(parts).extension)
     progress = NodeProgress(hidden.unique_id, sum(part.frames for part in parts))
     sound = settings.sound
     track = None if sound is None else (sound.waveform, sound.sample_rate)
     with claimed(file.path):
-        frames = join(
-            parts,
-            file.path,
-            metadata_of(hidden),
-            track,
-            settings.reencode,
-            lambda done, _: progress.advance_to(done),
-        )
+        how = Joining(metadata_of(hidden), track, settings.reencode, lambda done, _: progress.advance_to(done))
+        frames = join(parts, file.path, how)
     return file, frames
 
 

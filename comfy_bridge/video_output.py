@@ -97,29 +97,31 @@ def write_blocks(
     latents: AvatarLatents, decoding: OpenDecoder, settings: VideoSettings, file: OutputFile, hidden: Hidden
 ) -> "OnlineVideo":
     """Decode all blocks into the file."""
-    from liveavatar_runtime.media.video import VideoWriter
-    from liveavatar_runtime.online_video import Hooks, OnlineVideo, skipped_frames, write_online
+    from liveavatar_runtime.media.video import AudioTrack, PictureTrack, Unfinished, VideoWriter
+    from liveavatar_runtime.online_video import (
+        Hooks,
+        OnlineVideo,
+        Output,
+        WriteOptions,
+        skipped_frames,
+        write_online,
+    )
 
     stream, audio, node_id = latents.stream, latents.audio, hidden.unique_id
     plan, skipped = stream.plan, skipped_frames(settings.start, stream.plan)
     total = plan.segment.frames - skipped
     video, progress = OnlineVideo(file.path), NodeProgress(node_id, total)
     hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps)
+    options = WriteOptions(skipped, settings.return_frames, hooks=hooks)
     first = settings.start if plan.segment.starts_video else None
-    of_file = {
-        "metadata": metadata_of(hidden),
-        "kept": KEPT,
-        "codec": settings.codec,
-        "pixel_format": settings.pixel_format,
-        "crf": settings.crf,
-        "sample_rate": audio.sample_rate,
-        "channels": audio.waveform.shape[0],
-    }
+    encoding = settings.codec, settings.pixel_format, settings.crf
+    picture = PictureTrack(plan.width, plan.height, plan.fps, *encoding)
+    sound = AudioTrack(audio.sample_rate, audio.waveform.shape[0])
     writer = None
     try:
         with _ram_told(plan, settings.return_frames), decoding(first) as decoder:
-            with VideoWriter(file.path, plan.width, plan.height, plan.fps, **of_file) as writer:
-                write_online(stream, decoder, audio, writer, video, skipped, settings.return_frames, hooks)
+            with VideoWriter(file.path, picture, sound, metadata_of(hidden), Unfinished(advice=KEPT)) as writer:
+                write_online(stream, decoder, audio, Output(writer, video), options)
     finally:
         stream.close()
         # After a failure of the file its own error says what plays.

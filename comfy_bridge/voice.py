@@ -58,7 +58,7 @@ def voice_told(encoder: AudioEncoder, sound: "Sound") -> AbstractContextManager[
 
 def hidden_states(encoder: AudioEncoder, sound: "Sound", progress: Advance) -> Tensor:
     """All of them, [layers + 1, frames, width] float32 on the CPU; long tracks in windows."""
-    from liveavatar_runtime.audio.windows import encode_in_windows
+    from liveavatar_runtime.audio.windows import LongTrack, encode_in_windows
 
     def all_layers(samples: Tensor, rate: int) -> Tensor:
         layers = encoder.encode_audio(samples[None], rate)["encoded_audio_all_layers"]
@@ -66,7 +66,7 @@ def hidden_states(encoder: AudioEncoder, sound: "Sound", progress: Advance) -> T
             raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
         return torch.cat(tuple(layers)).float().cpu()
 
-    folder = temporary_root()
+    how = LongTrack(folder=temporary_root(), progress=progress)
     if isinstance(encoder, BundleAudioEncoder):
-        return encoder.encode_long(sound.waveform, sound.sample_rate, progress, folder)
-    return encode_in_windows(all_layers, sound.waveform, sound.sample_rate, progress=progress, folder=folder)
+        return encoder.encode_long(sound.waveform, sound.sample_rate, how)
+    return encode_in_windows(all_layers, sound.waveform, sound.sample_rate, how)

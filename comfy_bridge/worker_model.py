@@ -102,13 +102,13 @@ def model_of_group(
     from liveavatar_runtime.checkpoint.detect import config_beside, detect_config
     from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
     from liveavatar_runtime.devices import parse_devices
-    from liveavatar_workers.client.create import dtype_in_workers, local_workers
+    from liveavatar_workers.client.create import ModelFiles, dtype_in_workers, local_workers
 
     checkpoint = open_checkpoint(path, mapped=maps_files())
     config = detect_config(checkpoint, config_beside(path))
     places = parse_devices(devices, own_device().type)
-    folder, mapped = hashes_folder(), maps_files()
-    workers = local_workers(executor, places, config, path, loras, precision, folder, mapped)
+    files = ModelFiles(path, loras, hashes_folder(), maps_files())
+    workers = local_workers(executor, places, config, files, precision)
     dtype = dtype_in_workers(checkpoint, precision, places[0])
     return AvatarModel(None, config, dtype, executor, tuple(places), workers)
 

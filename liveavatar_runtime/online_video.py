@@ -84,6 +84,28 @@ class OnlineVideo:
     kept: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Output:
+    """The file that is written, and what is told of it."""
+
+    writer: VideoWriter
+    video: OnlineVideo
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """`skipped` leading frames are not in the picture, and their sound is left out as well; `keep_frames`: also in
+    memory; `overlap`: decode and encode beside the sampling."""
+
+    skipped: int = 0
+    keep_frames: bool = False
+    overlap: bool = True
+    hooks: Hooks = Hooks()
+
+
+ALL_FRAMES = WriteOptions()
+
+
 def skipped_frames(start: "VideoStart", plan: ClipPlan) -> int:
     """Frames that are left out at the start of this plan's segment. Raises InputError when no others are left."""
     from .vae.online_decoder import START_FRAMES
@@ -190,38 +212,28 @@ class _Reporter:
 
 
 def write_online(
-    stream: LatentStream,
-    decoder: Decoder,
-    audio: AvatarAudio,
-    writer: VideoWriter,
-    video: OnlineVideo,
-    skipped: int = 0,
-    keep_frames: bool = False,
-    hooks: Hooks | None = None,
-    overlap: bool = True,
+    stream: LatentStream, decoder: Decoder, audio: AvatarAudio, output: Output, options: WriteOptions = ALL_FRAMES
 ) -> None:
-    """Decode block by block into `writer`; `video` is brought up to date after each, also when this raises.
+    """Decode block by block into the file; `output.video` is brought up to date after each, also when this raises.
 
     The caller's thread samples. With `overlap` a second one decodes and a third one encodes meanwhile; the file is the
     same as without. A decoder on a device that no second thread may use (`device_kinds.takes_threads`) works in the
     caller's thread, between two blocks. An error in any of them ends all three with that error, and what was decoded by
-    then is written. A decoder in another process has at most three blocks under way. `skipped` leading frames are not
-    in the picture, so their sound is left out as well. A plan's segment has its own part of the sound. Of the frames
-    that the plan cuts at the end none is written; their blocks are sampled all the same, so that the clip is kept
-    whole.
+    then is written. A decoder in another process has at most three blocks under way. A plan's segment has its own part
+    of the sound. Of the frames that the plan cuts at the end none is written; their blocks are sampled all the same, so
+    that the clip is kept whole.
     """
-    plan = stream.plan
-    hooks = hooks or Hooks()
-    total = plan.segment.frames - skipped
-    if keep_frames:
+    plan, video = stream.plan, output.video
+    total = plan.segment.frames - options.skipped
+    if options.keep_frames:
         off = f"return_frames off in Online VAE Decode (frees {gib(total * plan.height * plan.width * 3 * 4)})"
         with ram_told(f"making room for {total} frames of {plan.width}x{plan.height}", off):
             video.kept = torch.empty(total, plan.height, plan.width, 3)
-    work = _Work(decoder, audio, writer, video, plan.fps, plan.segment.first_frame + skipped, total)
-    reporter = _Reporter(video, total, hooks)
+    work = _Work(decoder, audio, output.writer, video, plan.fps, plan.segment.first_frame + options.skipped, total)
+    reporter = _Reporter(video, total, options.hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
     with closing(iter(stream)) as blocks:
-        if overlap:
+        if options.overlap:
             _overlapped(blocks, work, reporter, plan.frames)
         else:
             for block in blocks:

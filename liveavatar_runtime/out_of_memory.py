@@ -58,12 +58,14 @@ def full_device_told(
 
 
 def pictures_told(
-    work: str, width: int, height: int, device: torch.device, value_bytes: float = 0, beside_caches: bool = False
+    work: str, size: tuple[int, int], device: torch.device, value_bytes: float = 0, beside_caches: bool = False
 ) -> AbstractContextManager[None]:
-    """`full_device_told` for the VAE's work, which depends on the size of the pictures only.
+    """`full_device_told` for the VAE's work, which depends on the size of the pictures (width, height) only.
 
     value_bytes: what it needs for each pixel. beside_caches: whether those of the sampler may be on the device too.
     """
+
+    width, height = size
 
     def told(w: int, h: int) -> str:
         if not value_bytes:

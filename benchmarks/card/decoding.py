@@ -27,7 +27,7 @@ from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import PRIMING_LATENTS
 from liveavatar_runtime.sampling.run import LatentBlock, SamplingRequest
-from liveavatar_runtime.vae import DecodeState, WanVAE
+from liveavatar_runtime.vae import DecodeState, PlacedVAE, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 from . import models, rates
@@ -169,7 +169,7 @@ def _video(bench: Bench, executor: LocalExecutor, vae: WanVAE, size: tuple[int, 
     conditions = models.random_conditions(executor.model.config, plan)
     blocks, start, shown = 4 if bench.tiny else 11, time.perf_counter(), []
     height, width = plan.latent_size
-    decoder = OnlineDecoder(vae, torch.randn(16, PRIMING_LATENTS, height, width), "hold", bench.device, BF16)
+    decoder = OnlineDecoder(PlacedVAE(vae, bench.device, BF16), torch.randn(16, PRIMING_LATENTS, height, width), "hold")
 
     def decode(block: LatentBlock) -> Tensor:
         return decoder.decode(block.latents)
@@ -205,10 +205,11 @@ def _encoder(stack: ExitStack, plan: ClipPlan) -> Callable[[Tensor], None]:
     """Writes frames, made of squares of one colour each: noise, which random weights decode to, takes an encoder much
     longer than pictures do."""
     from liveavatar_runtime.media.images import to_uint8_frames
-    from liveavatar_runtime.media.video import VideoWriter
+    from liveavatar_runtime.media.video import PictureTrack, VideoWriter
 
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    writer = stack.enter_context(VideoWriter(Path(folder) / "video.mp4", plan.width, plan.height, plan.fps))
+    picture = PictureTrack(plan.width, plan.height, plan.fps)
+    writer = stack.enter_context(VideoWriter(Path(folder) / "video.mp4", picture))
 
     def encode(pixels: Tensor) -> None:
         squares = pixels[..., ::SQUARE, ::SQUARE].repeat_interleave(SQUARE, 2).repeat_interleave(SQUARE, 3)

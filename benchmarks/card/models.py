@@ -17,7 +17,8 @@ from liveavatar_runtime.config import DEMO, WAN_S2V_14B, AvatarConfig
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.vae import WAN_2_1, VaeConfig, WanVAE
+from liveavatar_runtime.sampling.prepare import Inputs
+from liveavatar_runtime.vae import WAN_2_1, PlacedVAE, VaeConfig, WanVAE
 
 from .bench import Bench
 
@@ -209,7 +210,9 @@ class Demo:
         picture = torch.from_numpy(np.asarray(Image.open(DEMO_FOLDER / "portrait.png").convert("RGB")) / 255.0).float()
         text = torch.randn(40, DEMO.text_dim, generator=torch.Generator().manual_seed(3))
         cpu = torch.device("cpu")
-        ready = prepare(plan, DEMO, picture, text, audio, demo_vae(cpu, torch.float32), cpu, torch.float32)
+        ready = prepare(
+            plan, DEMO, Inputs(picture, text, audio), PlacedVAE(demo_vae(cpu, torch.float32), cpu, torch.float32)
+        )
         return cls(ready.conditions, ready.priming, ready.plan)
 
 

@@ -26,7 +26,7 @@ from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Executor
-from liveavatar_runtime.vae import WanVAE, from_model_space
+from liveavatar_runtime.vae import PlacedVAE, WanVAE, from_model_space
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 from . import models, syncs
@@ -195,7 +195,7 @@ def rounding_of(bench: Bench, model: CausalWanS2V, conditions: Conditions, plan:
 
 
 def _frames(vae: WanVAE, device: torch.device, dtype: torch.dtype, ready: models.Demo, latents: Tensor) -> Tensor:
-    decoder = OnlineDecoder(vae, ready.priming, "hold", device, dtype)
+    decoder = OnlineDecoder(PlacedVAE(vae, device, dtype), ready.priming, "hold")
     return torch.cat([decoder.decode(block) for block in latents.split(3, dim=1)], dim=1)
 
 

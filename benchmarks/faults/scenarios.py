@@ -22,14 +22,14 @@ from benchmarks.faults.comfyui import node_module, on_progress, use_folders
 from liveavatar_runtime.audio.disk_backed import zeros
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.known_hashes import Hashed
-from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.spool.latent_stream import LatentStream, clip_bytes
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, clip_bytes
 from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings
 from liveavatar_runtime.spool.store import SpoolStore
-from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 VIDEO = replace(PLAN, num_clip=3, fps=Fraction(16))
@@ -84,7 +84,7 @@ class RememberedFrames:
         torch.manual_seed(0)
         vae = WanVAE(VaeConfig(dim=8, num_res_blocks=1)).eval().requires_grad_(False)
         blocks = latents.split(3, dim=1)
-        decoder = OnlineDecoder(vae, history(), "hold", CPU, torch.float32)
+        decoder = OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), history(), "hold")
         self._frames = {digest(block): decoder.decode(block) for block in blocks}
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Parts:
     def make(cls) -> "Parts":
         sampling = Sampling()
         with tempfile.TemporaryDirectory() as folder:
-            latents = latents_of(LatentStream(VIDEO, history(), sampling, Spool(Path(folder) / "spool")))
+            latents = latents_of(LatentStream(VIDEO, history(), sampling, Storage(Spool(Path(folder) / "spool"))))
         samples = int(VIDEO.duration * RATE)
         sound = 0.3 * torch.sin(torch.arange(samples) / 20)[None]
         audio = AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE)
@@ -133,7 +133,7 @@ def history() -> Tensor:
 
 
 def stream_in(parts: Parts, spool: Spool, plan: ClipPlan, states: StateSettings | None = None) -> LatentStream:
-    return LatentStream(plan, history(), parts.sampling, spool, states or settings(2))
+    return LatentStream(plan, history(), parts.sampling, Storage(spool, states or settings(2)))
 
 
 def open_spool(place: Place, plan: ClipPlan, key: str = KEY) -> Spool:
@@ -236,9 +236,11 @@ def write_video(parts: Parts, place: Place, extension: str, codec: str) -> dict[
     stream = stream_in(parts, open_spool(place, SHORT), SHORT)
     hooks = Hooks(lambda done, total: place.progress(done))
     path, name, _ = files.output_file("avatar", 64, 64, extension)
-    video = OnlineVideo(path)
-    with files.claimed(path), VideoWriter(path, 64, 64, SHORT.fps, RATE, codec=codec, metadata=TEXTS) as writer:
-        write_online(stream, parts.decoder, parts.audio, writer, video, hooks=hooks, overlap=False)
+    video, picture = OnlineVideo(path), PictureTrack(64, 64, SHORT.fps, codec)
+    with files.claimed(path), VideoWriter(path, picture, AudioTrack(RATE), TEXTS) as writer:
+        write_online(
+            stream, parts.decoder, parts.audio, Output(writer, video), WriteOptions(hooks=hooks, overlap=False)
+        )
     return {"frames": video.frames, "file": name}
 
 

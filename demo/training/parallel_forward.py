@@ -20,7 +20,7 @@ from liveavatar_runtime.dit.attention import (
     project_queries,
     sdpa,
 )
-from liveavatar_runtime.dit.audio import encode_block_audio, inject_audio, prepare_injection
+from liveavatar_runtime.dit.audio import InjectionLayer, encode_block_audio, inject_audio, prepare_injection
 from liveavatar_runtime.dit.block import SelfAttention
 from liveavatar_runtime.dit.embeddings import embed_time, run_head, unpatchify
 from liveavatar_runtime.dit.kv_cache import KVCache
@@ -163,7 +163,8 @@ def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], giv
             injection = prepare_injection(model.audio_injector, index, voice, head_dim)
             frames, shape = len(injection.shift), hidden.shape
             joined = hidden.reshape(1, -1, shape[-1])
-            joined = inject_audio(model.audio_injector, index, joined, injection, None, frames, head_dim, sdpa)
+            layer = InjectionLayer(model.audio_injector, index, head_dim, sdpa)
+            joined = inject_audio(layer, joined, injection, frames, None)
             hidden = joined.reshape(shape)
     tokens = run_head(model.head, hidden, torch.cat([time.head for time in times]))
     return unpatchify(tokens, LATENT_FRAMES_PER_BLOCK * blocks, grid, config.patch_size)

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from ..aligned import align_weights, aligned
 from ..duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE
 from ..errors import CheckpointError, InputError
 from .waveform import to_encoder_rate
-from .windows import Progress, encode_in_windows
+from .windows import A_MINUTE_AT_A_TIME, LongTrack, encode_in_windows
 
 _MARKER = "feature_extractor.conv_layers.0.conv.weight"
 _BODY = ("feature_extractor.", "feature_projection.", "encoder.")
@@ -198,30 +197,12 @@ class Wav2Vec2Encoder(nn.Module):
         """
         return self.encode_prepared(*self.prepare(waveform, sample_rate))
 
-    def encode_long(
-        self,
-        waveform: Tensor,
-        sample_rate: int,
-        *,
-        window_seconds: int = 60,
-        context_seconds: int = 5,
-        dtype: torch.dtype = torch.float32,
-        progress: Progress | None = None,
-        folder: Path | None = None,
-    ) -> Tensor:
-        """As `encode`, in `dtype` on the CPU, and in overlapping windows where the track is long (`encode_in_windows`).
+    def encode_long(self, waveform: Tensor, sample_rate: int, how: LongTrack = A_MINUTE_AT_A_TIME) -> Tensor:
+        """As `encode`, but on the CPU, and in overlapping windows where the track is long (`encode_in_windows`).
 
         The level is normalised over the whole track, so that a long pause is not turned up to the level of speech.
         """
-        return encode_in_windows(
-            self.encode_prepared,
-            *self.prepare(waveform, sample_rate),
-            window_seconds=window_seconds,
-            context_seconds=context_seconds,
-            dtype=dtype,
-            progress=progress,
-            folder=folder,
-        )
+        return encode_in_windows(self.encode_prepared, *self.prepare(waveform, sample_rate), how)
 
     def prepare(self, waveform: Tensor, sample_rate: int) -> tuple[Tensor, int]:
         """The mean of the channels [1, S16] at 16 kHz with mean 0 and variance 1 (if the model wants that), 16000."""

@@ -18,6 +18,32 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class LongTrack:
+    """How a track longer than `window_seconds` is encoded: in windows that have `context_seconds` more on each side,
+    which are thrown away. The hidden states are kept as `dtype`; large ones in `folder`, or the system's temporary one.
+    `progress(done, windows)` is called after each window."""
+
+    window_seconds: int = 60
+    context_seconds: int = 5
+    dtype: torch.dtype = torch.float32
+    folder: Path | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= 2 * self.context_seconds < self.window_seconds:
+            raise ValueError(
+                f"a window of {self.window_seconds} s is too short for two contexts of {self.context_seconds} s"
+            )
+
+    def report(self, done: int, windows: int) -> None:
+        if self.progress is not None:
+            self.progress(done, windows)
+
+
+A_MINUTE_AT_A_TIME = LongTrack()
+
+
+@dataclass(frozen=True)
 class Window:
     """Feature frames [start, stop) are encoded in one pass, of which [keep_start, keep_stop) are kept."""
 
@@ -47,42 +73,29 @@ def plan_windows(num_frames: int, window_frames: int, context_frames: int) -> li
 
 
 def encode_in_windows(
-    encode: Encode,
-    waveform: Tensor,
-    sample_rate: int,
-    *,
-    window_seconds: int = 60,
-    context_seconds: int = 5,
-    dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
-    folder: Path | None = None,
+    encode: Encode, waveform: Tensor, sample_rate: int, how: LongTrack = A_MINUTE_AT_A_TIME
 ) -> Tensor:
-    """Hidden states [L, T, D] of a whole track, in `dtype` on the CPU; large ones in a file (`disk_backed.zeros`).
+    """Hidden states [L, T, D] of a whole track, in `how.dtype` on the CPU; large ones in a file (`disk_backed.zeros`).
 
     `encode(waveform [C, S], sample_rate) -> [L, T, D]` is any encoder with wav2vec2's frames: one for each 320
-    samples at 16 kHz, 400 samples long. Sound no longer than `window_seconds` is given to it as it is, in one pass.
-    Longer sound is brought to 16 kHz mono and encoded window by window, with `context_seconds` on each side
-    that are thrown away; T is what one pass would have given. `progress(done, windows)` is called after each window.
-    Raises InputError when the encoder's number of frames is another one.
+    samples at 16 kHz, 400 samples long. Sound no longer than a window is given to it as it is, in one pass. Longer
+    sound is brought to 16 kHz mono and encoded window by window; T is what one pass would have given. Raises InputError
+    when the encoder's number of frames is another one.
     """
-    if not 0 <= 2 * context_seconds < window_seconds:
-        raise ValueError(f"a window of {window_seconds} s is too short for two contexts of {context_seconds} s")
-    if Fraction(waveform.shape[-1], sample_rate) <= window_seconds:
-        states = encode(waveform, sample_rate).to("cpu", dtype)
-        if progress:
-            progress(1, 1)
+    if Fraction(waveform.shape[-1], sample_rate) <= how.window_seconds:
+        states = encode(waveform, sample_rate).to("cpu", how.dtype)
+        how.report(1, 1)
         return states
     samples = to_encoder_rate(waveform, sample_rate)
     num_frames = encoder_frames(samples.shape[-1])
-    windows = plan_windows(num_frames, window_seconds * FEATURE_RATE, context_seconds * FEATURE_RATE)
+    windows = plan_windows(num_frames, how.window_seconds * FEATURE_RATE, how.context_seconds * FEATURE_RATE)
     whole: Tensor | None = None
     for number, (window, states) in enumerate(_encoded(encode, samples, windows), start=1):
         if whole is None:
-            whole = zeros((states.shape[0], num_frames, states.shape[2]), dtype, folder)
+            whole = zeros((states.shape[0], num_frames, states.shape[2]), how.dtype, how.folder)
         kept = states[:, window.keep_start - window.start : window.keep_stop - window.start]
-        whole[:, window.keep_start : window.keep_stop] = kept.to("cpu", dtype)
-        if progress:
-            progress(number, len(windows))
+        whole[:, window.keep_start : window.keep_stop] = kept.to("cpu", how.dtype)
+        how.report(number, len(windows))
     assert whole is not None
     return whole
 

@@ -224,6 +224,7 @@ def fit_lora(lora: LoraFile, shapes: Shapes, alpha: float | None = None) -> Fitt
 def _fitted(lora: LoraFile, shapes: Shapes, alpha: float | None) -> FittedLora:
     where = places(lora.modules, ModuleNames(shapes), lora.path)
     is_live_avatar = low_rank_modules(lora, where, shapes) == live_avatar_modules(shapes)
+    whole = _Whole(lora, shapes, alpha, is_live_avatar)
     changes: list[Change] = []
     left_out = [LeftOut(name, NOT_UNDERSTOOD) for name in lora.ignored]
     for written, parts in lora.modules.items():
@@ -231,7 +232,7 @@ def _fitted(lora: LoraFile, shapes: Shapes, alpha: float | None) -> FittedLora:
         if place is None:
             left_out.append(LeftOut(written, NOT_IN_MODEL))
             continue
-        fitted = _Module(lora, written, place, shapes, alpha, is_live_avatar)
+        fitted = _Module(whole, written, place)
         fitted.add(parts)
         changes += fitted.changes
         left_out += fitted.left_out
@@ -259,18 +260,26 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """What all modules of a file have in common: the file, the model's weights, an alpha that replaces what the file
+    says, and whether it is Live Avatar's own LoRA."""
+
+    lora: LoraFile
+    shapes: Shapes
+    alpha: float | None
+    is_live_avatar: bool
+
+
 class _Module:
     """Sorts the parts that a file holds for one module into changes and what does not fit."""
 
-    def __init__(
-        self, lora: LoraFile, written: str, place: Place, shapes: Shapes, alpha: float | None, is_live_avatar: bool
-    ) -> None:
+    def __init__(self, whole: _Whole, written: str, place: Place) -> None:
         self.changes: list[Change] = []
         self.left_out: list[LeftOut] = []
-        self._lora, self._written, self._place, self._shapes = lora, written, place, shapes
-        self._alpha, self._is_live_avatar = alpha, is_live_avatar
+        self._whole, self._lora, self._written, self._place = whole, whole.lora, written, place
         module = place.module
-        self._weight = module if module in shapes else f"{module}.weight"
+        self._weight = module if module in whole.shapes else f"{module}.weight"
 
     def add(self, parts: Mapping[str, Tensor]) -> None:
         rest = dict(parts)
@@ -299,8 +308,8 @@ class _Module:
             raise CheckpointError(f"the LoRA {self._lora.path}: the factors of {self._written} are empty (rank 0)")
         stored = parts.get("alpha")
         told = self._lora.table.scale((self._written, self._place.module), rank)
-        if self._alpha is not None:
-            told = self._alpha / rank
+        if self._whole.alpha is not None:
+            told = self._whole.alpha / rank
         elif stored is not None and stored.numel() == 1:
             told = float(stored) / rank
         if told is not None and not math.isfinite(told):
@@ -312,10 +321,10 @@ class _Module:
             return Scale(told, STORED)
         if kind is not LOW_RANK:
             return Scale(1.0, UNSAID)
-        return unsaid_scale(self._place, self._lora.adapters.get(self._written, ""), self._is_live_avatar)
+        return unsaid_scale(self._place, self._lora.adapters.get(self._written, ""), self._whole.is_live_avatar)
 
     def _add_adapter(self, kind: Kind, parts: dict[str, Tensor], scale: Scale) -> None:
-        shape = self._shapes.get(self._weight)
+        shape = self._whole.shapes.get(self._weight)
         reshaped = parts.pop("reshape_weight", None)
         same_shape = reshaped is None or (shape is not None and tuple(reshaped.tolist()) == shape)
         if shape is None or not same_shape or not kind.fits(parts, shape):
@@ -327,7 +336,7 @@ class _Module:
         self.changes.append(Change(kind, self._written, self._weight, parts, scale))
 
     def _add_difference(self, part: str, target: str, factor: float, change: Tensor) -> None:
-        shape = self._shapes.get(target)
+        shape = self._whole.shapes.get(target)
         if shape != tuple(change.shape):
             reason = NOT_IN_MODEL if shape is None else f"{_size(change.shape)}, the model's is {_size(shape)}"
             self.left_out.append(LeftOut(f"{self._written}.{part}", reason))

@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..dit.attention import AttentionKernel, sdpa
 from ..dit.model import CausalWanS2V
 from ..system_memory import available_memory, stay_on_disk
 from .detect import config_beside, detect_config, expected_shapes
@@ -26,8 +24,6 @@ def load_transformer(
     path: Path,
     loras: Sequence[tuple[Path, float]] = (),
     dtype: torch.dtype | None = None,
-    operations: Any = nn,
-    attention: AttentionKernel = sdpa,
     *,
     mapped: bool = True,
 ) -> CausalWanS2V:
@@ -45,7 +41,7 @@ def load_transformer(
     # Merged in the dtype asked for, so that a LoRA is not rounded to a coarser one.
     weights = MergedWeights(PlainWeights(checkpoint, dtype, shapes), fitted)
     with init_empty_weights(include_buffers=True):
-        model = CausalWanS2V(config, operations=operations, attention=attention)
+        model = CausalWanS2V(config)
     if weights.size > available_memory():
         log.warning("%s", stay_on_disk(path, weights.size))
         keep_on_disk(model, weights, weights.dtype_of)

@@ -152,15 +152,24 @@ def join_injections(injections: Sequence[Injection]) -> Injection:
     )
 
 
+@dataclass(frozen=True)
+class InjectionLayer:
+    """What attends to the voice: the modules of injection `index` of a model, and how they compute."""
+
+    injector: Any
+    index: int
+    head_dim: int
+    kernel: AttentionKernel
+
+    def __call__(self, hidden: Tensor, injection: Injection) -> Tensor:
+        """hidden [actors * frames, tokens, dim] -> what the voice adds to it."""
+        normed = self.injector.injector_adain_layers[self.index].norm(hidden) * (1 + injection.scale) + injection.shift
+        modules = self.injector.injector[self.index]
+        return cross_attention(modules, normed, injection.context, self.head_dim, self.kernel)
+
+
 def inject_audio(
-    injector: Any,
-    index: int,
-    hidden: Tensor,
-    injection: Injection,
-    actor_masks: Tensor | None,
-    frames: int,
-    head_dim: int,
-    kernel: AttentionKernel,
+    layer: InjectionLayer, hidden: Tensor, injection: Injection, frames: int, actor_masks: Tensor | None
 ) -> Tensor:
     """Add the voice to the noisy tokens, hidden [B, frames * tokens, dim]; `injection` is that of B blocks.
 
@@ -168,9 +177,7 @@ def inject_audio(
     """
     batch, actors = len(hidden), injection.shift.shape[0] // (frames * len(hidden))
     by_frame = hidden.unflatten(1, (1, frames, -1)).expand(-1, actors, -1, -1, -1).flatten(0, 2)
-    normed = injector.injector_adain_layers[index].norm(by_frame) * (1 + injection.scale) + injection.shift
-    residual = cross_attention(injector.injector[index], normed, injection.context, head_dim, kernel)
-    residual = residual.unflatten(0, (batch, actors, frames))
+    residual = layer(by_frame, injection).unflatten(0, (batch, actors, frames))
     if actor_masks is not None:
         residual = residual * actor_masks
     # One actor needs no sum.

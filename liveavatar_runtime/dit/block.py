@@ -79,15 +79,12 @@ def _hooked_row(call: "SelfAttention", hooks: RowHooks, row: Tensor, context: Ke
 def attend_text(call: "SelfAttention", modules: Any, hidden: Tensor, x: Tensor, text: KeysValues) -> Tensor:
     """hidden float32 [B, L, dim] with the text added, of a batch with hooks; x [B, L, dim] asks. As `attend_rows`."""
     rows = zip(call.hooks or (), hidden.split(1), x.split(1), strict=True)
-    return torch.cat([_hooked_text(call, hooks, modules, row, asks, text) for hooks, row, asks in rows])
-
-
-def _hooked_text(
-    call: "SelfAttention", hooks: RowHooks, modules: Any, hidden: Tensor, x: Tensor, text: KeysValues
-) -> Tensor:
-    kernel = partial(hooks.attend, call.layer, call.kernel)
-    hidden = hidden + cross_attention(modules, x, text, call.head_dim, kernel)
-    return hooks.after_text_attention(call.layer, hidden, x)
+    attended: list[Tensor] = []
+    for hooks, row, asks in rows:
+        kernel = partial(hooks.attend, call.layer, call.kernel)
+        added = row + cross_attention(modules, asks, text, call.head_dim, kernel)
+        attended.append(hooks.after_text_attention(call.layer, added, asks))
+    return torch.cat(attended)
 
 
 AttendText = Callable[["SelfAttention", Any, Tensor, Tensor, KeysValues], Tensor]

@@ -21,6 +21,7 @@ from .audio import (
     AudioTokens,
     CausalAudioEncoder,
     Injection,
+    InjectionLayer,
     encode_block_audio,
     inject_audio,
     join_injections,
@@ -86,13 +87,23 @@ class VideoContext:
 
 
 @dataclass(frozen=True)
-class BlockContext:
-    """Made once a block: number in the video, positions of its tokens, its voice for each injection layer."""
+class BlockPlace:
+    """A block: its number in the whole video, its latent frames, and the patch grid (rows, columns)."""
 
     block: int
     frames: int
-    start_frame: int
     grid: tuple[int, int]
+
+    @property
+    def start_frame(self) -> int:
+        return self.block * self.frames
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """Made once a block: its place in the video, positions of its tokens, its voice for each injection layer."""
+
+    place: BlockPlace
     rope: RopeFactors
     injections: dict[int, Injection]
     actor_masks: Tensor | None
@@ -210,47 +221,20 @@ class CausalWanS2V(nn.Module):
     def embed_times(self, timesteps: Sequence[float], device: torch.device) -> tuple[TimeModulation, ...]:
         return tuple(embed_time(self, timestep, self.config.freq_dim, device) for timestep in timesteps)
 
-    def block_context(
-        self,
-        block: int,
-        frames: int,
-        grid: tuple[int, int],
-        audio: Tensor,
-        layers: range,
-        dtype: torch.dtype,
-        device: torch.device,
-        actor_masks: Tensor | None = None,
-    ) -> BlockContext:
-        """Positions and voice of block number `block` (counted over the whole video).
-
-        audio [actors, layers, audio_dim, video frames of the block]; actor_masks [actors, frames, rows, columns].
-        """
-        masks = None if actor_masks is None else actor_masks.to(device=device, dtype=dtype)
-        return self.voiced_context(block, frames, grid, self.embed_audio(audio, dtype, device), layers, masks)
-
     def embed_audio(self, audio: Tensor, dtype: torch.dtype, device: torch.device) -> AudioTokens:
         """Features of a block's video frames [actors, layers, audio_dim, frames] -> its voice."""
         moved = audio.to(device=device, dtype=dtype)
         return encode_block_audio(self.casual_audio_encoder, moved, self.config.num_audio_token)
 
-    def voiced_context(
-        self,
-        block: int,
-        frames: int,
-        grid: tuple[int, int],
-        voice: AudioTokens,
-        layers: range,
-        actor_masks: Tensor | None,
+    def block_context(
+        self, place: BlockPlace, voice: AudioTokens, layers: range, actor_masks: Tensor | None = None
     ) -> BlockContext:
-        """As `block_context`, from an encoded voice; actor_masks on its device."""
-        start_frame, head_dim = block * frames, self.config.head_dim
+        """Positions of a block's tokens and its encoded voice; actor_masks [actors, frames, rows, columns] like it."""
+        head_dim = self.config.head_dim
         numbers = {n: i for i, n in enumerate(self.config.audio_inject_layers) if n in layers}
         return BlockContext(
-            block=block,
-            frames=frames,
-            start_frame=start_frame,
-            grid=grid,
-            rope=block_rope(head_dim, grid, start_frame, frames).to(voice.glob.device),
+            place=place,
+            rope=block_rope(head_dim, place.grid, place.start_frame, place.frames).to(voice.glob.device),
             injections={n: prepare_injection(self.audio_injector, i, voice, head_dim) for n, i in numbers.items()},
             actor_masks=None if actor_masks is None else actor_masks.flatten(2).unsqueeze(-1),
         )
@@ -291,9 +275,10 @@ class CausalWanS2V(nn.Module):
         return hidden
 
     def _cache_use(self, row: Row, device: torch.device) -> CacheUse:
-        frame = reference_frame(row.block.start_frame, row.distance)
-        factors = reference_rope(self.config.head_dim, row.block.grid, frame).to(device)
-        return CacheUse(row.step, row.block.block, row.sink, ReferencePosition(frame, factors))
+        place = row.block.place
+        frame = reference_frame(place.start_frame, row.distance)
+        factors = reference_rope(self.config.head_dim, place.grid, frame).to(device)
+        return CacheUse(row.step, place.block, row.sink, ReferencePosition(frame, factors))
 
     def _inject(self, number: int, hidden: Tensor, blocks: Sequence[BlockContext]) -> Tensor:
         """The voice after layer `number`, if it is one of the injection layers."""
@@ -301,10 +286,8 @@ class CausalWanS2V(nn.Module):
             return hidden
         index = self.config.audio_inject_layers.index(number)
         injection = join_injections([block.injections[number] for block in blocks])
-        masks, frames = blocks[0].actor_masks, blocks[0].frames
-        return inject_audio(
-            self.audio_injector, index, hidden, injection, masks, frames, self.config.head_dim, self.attention
-        )
+        layer = InjectionLayer(self.audio_injector, index, self.config.head_dim, self.attention)
+        return inject_audio(layer, hidden, injection, blocks[0].place.frames, blocks[0].actor_masks)
 
     def run_sink_layers(
         self, hidden: Tensor, video: VideoContext, grid: tuple[int, int], cache: KVCache, sink: Sink
@@ -340,8 +323,8 @@ class CausalWanS2V(nn.Module):
     def velocity(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row]) -> Tensor:
         """hidden [rows, tokens, dim] after the last layer -> velocity, float32 [rows, 16, frames, h, w]."""
         tokens = run_head(self.head, hidden, _together([video.steps[row.step].head for row in rows]))
-        block = rows[0].block
-        return unpatchify(tokens, block.frames, block.grid, self.config.patch_size)
+        place = rows[0].block.place
+        return unpatchify(tokens, place.frames, place.grid, self.config.patch_size)
 
 
 def _together(tensors: Sequence[Tensor]) -> Tensor:

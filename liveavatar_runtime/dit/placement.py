@@ -1,8 +1,10 @@
 """Where the key/value caches are."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from .staged_cache import Place, StoredType
+Place = Literal["device", "ram"]
+StoredType = Literal["model", "fp8"]
 
 
 @dataclass(frozen=True)
@@ -30,4 +32,4 @@ class Placement:
         return f"KV caches {where}{kept}, {'all steps in one batch' if self.batched else 'one step at a time'}"
 
 
-ON_DEVICE = Placement()
+ON_DEVICE, IN_RAM = Placement(), Placement("ram")

@@ -8,7 +8,7 @@ CUDA a stream of its own fills one buffer while attention reads the other; only 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,10 +17,8 @@ from ..device_kinds import copies_ahead
 from .attention import KeysValues
 from .fp8 import from_fp8, to_fp8
 from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
+from .placement import IN_RAM, Placement, StoredType
 from .rope import apply_rope
-
-Place = Literal["device", "ram"]
-StoredType = Literal["model", "fp8"]
 
 
 class Store(Protocol):
@@ -127,11 +125,11 @@ def spread(layers: range, count: int) -> list[int]:
 
 
 class StagedCache:
-    """KVCache in RAM (`place` "ram") or on the device, in the model's dtype or fp8, staged through two buffers.
+    """KVCache in RAM or on the device, in the model's dtype or fp8, staged through two buffers.
 
-    With "ram", `device_layers` of the layers stay on the device all the same and need not be moved. In the model's
-    dtype attention reads exactly what it would read from a `ResidentCache`. The sink is kept once, not for every step,
-    and in the model's dtype. A block's own keys and values are exact in its own attention.
+    Of a cache in RAM, `device_layers` of the layers stay on the device all the same and need not be moved. In the
+    model's dtype attention reads exactly what it would read from a `ResidentCache`. The sink is kept once, not for
+    every step, and in the model's dtype. A block's own keys and values are exact in its own attention.
     """
 
     def __init__(
@@ -141,19 +139,18 @@ class StagedCache:
         dtype: torch.dtype,
         device: torch.device | str,
         steps: range | None = None,
-        place: Place = "ram",
-        stored: StoredType = "model",
-        device_layers: int = 0,
+        placement: Placement = IN_RAM,
     ) -> None:
         self.shape, self.layers = shape, layers
         self.steps = range(shape.steps) if steps is None else steps
         self.traffic = Traffic()
         device = torch.device(device)
         self._device = device
-        self._in_ram = set(layers) - set(spread(layers, device_layers)) if place == "ram" else set[int]()
+        on_device = spread(layers, placement.device_layers) if placement.kv_cache == "ram" else layers
+        self._in_ram = set(layers) - set(on_device)
         ring = (len(self.steps), shape.ring_tokens, shape.heads, shape.head_dim)
-        self._keys = {layer: self._store(layer, ring, dtype, stored) for layer in layers}
-        self._values = {layer: self._store(layer, ring, dtype, stored) for layer in layers}
+        self._keys = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in layers}
+        self._values = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in layers}
         buffer = (2, 1, shape.tokens, shape.heads, shape.head_dim)
         self._buffer_keys = torch.zeros(buffer, dtype=dtype, device=device)
         self._buffer_values = torch.zeros(buffer, dtype=dtype, device=device)

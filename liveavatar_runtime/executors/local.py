@@ -44,13 +44,7 @@ class LocalExecutor:
         cls, model: CausalWanS2V, device: torch.device, dtype: torch.dtype, placement: Placement
     ) -> "LocalExecutor":
         """With the caches where the memory plan wants them."""
-        staged = partial(
-            StagedCache,
-            place=placement.kv_cache,
-            stored=placement.kv_dtype,
-            device_layers=placement.device_layers,
-        )
-        make_cache = ResidentCache if placement.resident else staged
+        make_cache = ResidentCache if placement.resident else partial(StagedCache, placement=placement)
         return cls(model, device, dtype, make_cache, placement.batched, placement)
 
     def run(self, request: SamplingRequest) -> BlockRun:

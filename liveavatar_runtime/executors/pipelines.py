@@ -66,9 +66,7 @@ def cache_maker(placement: Placement) -> MakeCache:
     """Caches of the stages where the memory plan wants them."""
     if placement.resident:
         return ResidentCache
-    return partial(
-        StagedCache, place=placement.kv_cache, stored=placement.kv_dtype, device_layers=placement.device_layers
-    )
+    return partial(StagedCache, placement=placement)
 
 
 def task_of(

@@ -8,6 +8,7 @@ sound is encoded from that and knows nothing of the joins.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from .frames import opened, rgb_of
 from .growing_file import GrowingFile
 from .parts import Part, PartSound, check_parts, read_part, sound_stream
 from .sound import LAYOUTS, SoundTrack, check_sound
-from .video import VideoWriter
+from .video import AudioTrack, PictureTrack, Unfinished, VideoWriter
 
 OnFrames = Callable[[int, int], None]
 """Called as (frames done, frames in all), now and then; may raise to stop."""
@@ -47,36 +48,41 @@ def joined_kind(parts: Sequence[Part]) -> FileKind:
     return next((codec.kind for name, codec in CODECS.items() if name == parts[0].codec), MATROSKA)
 
 
-def join(
-    parts: Sequence[Part],
-    path: str | Path,
-    metadata: Mapping[str, str] | None = None,
-    track: Track | None = None,
-    reencode: bool = False,
-    on_frames: OnFrames | None = None,
-) -> int:
+@dataclass(frozen=True)
+class Joining:
+    """How parts become one file. track: the sound of the whole instead of the parts' own; shorter is filled up with
+    silence, longer is cut. metadata: texts; the first part's are kept where these have no such name. reencode: encode
+    the pictures again, with the first part's codec where it is one of `CODECS` and H.264 otherwise. on_frames: called
+    with the frames done and the frames in all."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    track: Track | None = None
+    reencode: bool = False
+    on_frames: OnFrames = lambda done, total: None
+
+
+AS_THEY_ARE = Joining()
+
+
+def join(parts: Sequence[Part], path: str | Path, how: Joining = AS_THEY_ARE) -> int:
     """Writes the parts behind each other to `path`; returns the number of frames.
 
-    The file has exactly the parts' frames, evenly timed, and sound for exactly that time. track: the sound of the
-    whole instead of the parts' own; shorter is filled up with silence, longer is cut. metadata: texts; the first
-    part's are kept where these have no such name. reencode: encode the pictures again, with the first part's codec
-    where it is one of `CODECS` and H.264 otherwise.
+    The file has exactly the parts' frames, evenly timed, and sound for exactly that time.
 
     Raises InputError for parts that do not fit together, MachineError when the file cannot be written; then no file
     is left.
     """
-    check_parts(parts, copy=not reencode)
-    texts = {**_kept_metadata(parts[0].metadata), **(metadata or {})}
-    report = on_frames or (lambda done, total: None)
+    check_parts(parts, copy=not how.reencode)
+    how = replace(how, metadata={**_kept_metadata(parts[0].metadata), **how.metadata})
     path = Path(path)
-    if reencode:
+    if how.reencode:
         # The writer removes its own file when it fails.
         with _writing(path):
-            _encode(parts, path, texts, track, report)
+            _encode(parts, path, how)
         return sum(part.frames for part in parts)
     file = _begun(path)
     with on_failure(file.remove), _writing(path):
-        _copy(parts, file, texts, track, report)
+        _copy(parts, file, how)
     return sum(part.frames for part in parts)
 
 
@@ -138,43 +144,42 @@ def sound_notes(parts: Sequence[Part], with_track: bool) -> tuple[list[str], lis
     return warnings, [f"The sound of the parts differs; it became {kind} of {rate} Hz"] if differ else []
 
 
-def _copy(
-    parts: Sequence[Part], file: GrowingFile, metadata: Mapping[str, str], track: Track | None, report: OnFrames
-) -> None:
+def _copy(parts: Sequence[Part], file: GrowingFile, how: Joining) -> None:
     import av
 
     kind, fps = joined_kind(parts), parts[0].fps
-    sound_format = _sound_format(parts, track)
+    sound_format = _sound_format(parts, how.track)
+    total = sum(part.frames for part in parts)
     with av.open(str(file.path), "w", format=kind.muxer, options=kind.finished_options()) as target:
-        target.metadata.update(metadata)
+        target.metadata.update(how.metadata)
         with opened(parts[0].path) as template:
             picture = copied_stream(target, template.streams.video[0])
         picture.time_base = 1 / fps
         sound = SoundTrack(target, *sound_format, kind.sound) if sound_format else None
-        copier = _Copier(target, file, picture, sound, fps, report, sum(part.frames for part in parts))
-        if sound is not None and track is not None:
-            sound.append(track[0].detach().cpu().float().numpy())
+        copier = _Copier(_Streams(target, file, picture, sound), fps, lambda done: how.on_frames(done, total))
+        if sound is not None and how.track is not None:
+            sound.append(how.track[0].detach().cpu().float().numpy())
         for part in parts:
-            copier.append(part, own_sound=track is None)
+            copier.append(part, own_sound=how.track is None)
         copier.finish()
     file.grew()
 
 
-class _Copier:
-    """Puts parts into an open file, pictures copied, sound encoded."""
+@dataclass(frozen=True)
+class _Streams:
+    """An open file, PyAV's container of it, and what is in it."""
 
-    def __init__(
-        self,
-        target: Any,
-        file: GrowingFile,
-        picture: Any,
-        sound: SoundTrack | None,
-        fps: Fraction,
-        report: OnFrames,
-        total: int,
-    ) -> None:
-        self._target, self._file, self._picture, self._sound = target, file, picture, sound
-        self._fps, self._report, self._total = fps, report, total
+    target: Any
+    file: GrowingFile
+    picture: Any
+    sound: SoundTrack | None
+
+
+class _Copier:
+    """Puts parts into an open file, pictures copied, sound encoded. `report` is told the frames done."""
+
+    def __init__(self, streams: _Streams, fps: Fraction, report: Callable[[int], None]) -> None:
+        self._streams, self._sound, self._fps, self._report = streams, streams.sound, fps, report
         self._frames = 0
         """Of the parts that are done."""
 
@@ -192,7 +197,7 @@ class _Copier:
                         self._copy(packet, part, first)
                         self._write_sound(first + done)
                         if done % REPORT_FRAMES == 0:
-                            self._report(first + done, self._total)
+                            self._report(first + done)
                 elif placed is not None and self._sound is not None:
                     for frame in packet.decode():
                         self._sound.append(placed.of_frame(frame))
@@ -202,7 +207,7 @@ class _Copier:
         if placed is not None and self._sound is not None:
             self._sound.append(placed.rest())
         self._write_sound(self._frames, fill=True)
-        self._report(self._frames, self._total)
+        self._report(self._frames)
 
     def finish(self) -> None:
         """The end of the sound."""
@@ -224,7 +229,7 @@ class _Copier:
             first + round((time * packet.time_base - part.start) * self._fps)
             for time in (packet.pts, packet.dts if packet.dts is not None else packet.pts)
         )
-        packet.stream = self._picture
+        packet.stream = self._streams.picture
         packet.time_base = 1 / self._fps
         packet.pts, packet.dts, packet.duration = pts, dts, 1
         self._mux(packet)
@@ -236,10 +241,11 @@ class _Copier:
                 self._mux(self._sound.stream.encode(frame))
 
     def _mux(self, packets: Any) -> None:
-        with _writing(self._file.path):
-            self._file.check()
-            self._target.mux(packets)
-            self._file.grew()
+        file = self._streams.file
+        with _writing(file.path):
+            file.check()
+            self._streams.target.mux(packets)
+            file.grew()
 
 
 def _changed(part: Part, found: int) -> InputError:
@@ -249,28 +255,25 @@ def _changed(part: Part, found: int) -> InputError:
     )
 
 
-def _encode(
-    parts: Sequence[Part], path: Path, metadata: Mapping[str, str], track: Track | None, report: OnFrames
-) -> None:
+def _encode(parts: Sequence[Part], path: Path, how: Joining) -> None:
     first, total = parts[0], sum(part.frames for part in parts)
     codec = first.codec if first.codec in CODECS else "h264"
     names = [name for name, known in PIXEL_FORMATS.items() if known.name == first.pixel_format]
     pixels = names[0] if names and names[0] in CODECS[codec].pixel_formats else AUTO
-    sound_format = _sound_format(parts, track)
-    options: dict[str, Any] = {"codec": codec, "pixel_format": pixels, "metadata": metadata, "keep_unfinished": False}
-    if sound_format is not None:
-        options |= {"sample_rate": sound_format[0], "channels": sound_format[1]}
-    with VideoWriter(path, first.width, first.height, first.fps, **options) as writer:
-        if track is not None:
-            writer.write_audio(track[0])
+    sound_format = _sound_format(parts, how.track)
+    picture = PictureTrack(first.width, first.height, first.fps, codec, pixels)
+    sound = AudioTrack(*sound_format) if sound_format else None
+    with VideoWriter(path, picture, sound, how.metadata, Unfinished(kept=False)) as writer:
+        if how.track is not None:
+            writer.write_audio(how.track[0])
         for part in parts:
             place = None
-            if track is None and sound_format is not None:
+            if how.track is None and sound_format is not None:
                 rate = sound_format[0]
                 end = samples_for_frames(writer.frames_written + part.frames, first.fps, rate)
                 begin = samples_for_frames(writer.frames_written, first.fps, rate)
                 place = PartSound(part.start, end - begin, *sound_format)
-            _encode_part(part, writer, place, lambda done: report(done, total))
+            _encode_part(part, writer, place, lambda done: how.on_frames(done, total))
 
 
 def _encode_part(part: Part, writer: VideoWriter, placed: PartSound | None, report: Callable[[int], None]) -> None:

@@ -1,6 +1,6 @@
 """The parts of a joined video: what is in each, whether they fit together, and their sound."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -97,8 +97,8 @@ def check_parts(parts: Sequence[Part], copy: bool) -> None:
         raise InputError("There are no parts to join. Connect at least one video.")
     first = parts[0]
     for part in parts[1:]:
-        _same(part, first, "size", f"{part.width}x{part.height}", f"{first.width}x{first.height}", SAME_ADVICE)
-        _same(part, first, "frame rate", str(part.fps), str(first.fps), SAME_ADVICE)
+        _check_same(part, first, "size", lambda part: f"{part.width}x{part.height}", SAME_ADVICE)
+        _check_same(part, first, "frame rate", lambda part: part.fps, SAME_ADVICE)
     if not copy:
         return
     for part in parts:
@@ -107,11 +107,8 @@ def check_parts(parts: Sequence[Part], copy: bool) -> None:
                 f"{part.name} ({part.path.name}) has frames that are hidden, missing or unevenly timed, so it "
                 "cannot be copied. Turn on reencode to encode the picture again."
             )
-        for what, mine, wanted in (
-            ("codec", part.codec, first.codec),
-            ("pixel format", part.pixel_format, first.pixel_format),
-        ):
-            _same(part, first, what, str(mine), str(wanted), REENCODE_ADVICE)
+        _check_same(part, first, "codec", lambda part: part.codec, REENCODE_ADVICE)
+        _check_same(part, first, "pixel format", lambda part: part.pixel_format, REENCODE_ADVICE)
         if part.extradata != first.extradata:
             raise InputError(
                 f"{part.name} ({part.path.name}) was encoded with other settings than {first.name} (crf, preset or "
@@ -119,7 +116,8 @@ def check_parts(parts: Sequence[Part], copy: bool) -> None:
             )
 
 
-def _same(part: Part, first: Part, what: str, mine: str, wanted: str, advice: str) -> None:
+def _check_same(part: Part, first: Part, what: str, of: Callable[[Part], object], advice: str) -> None:
+    mine, wanted = of(part), of(first)
     if mine != wanted:
         raise InputError(
             f"{part.name} ({part.path.name}) does not fit: its {what} is {mine}, {first.name} has {wanted}. {advice}"

@@ -1,6 +1,6 @@
 """Writes a video file block by block: what has been written can be watched at once and survives a crash.
 
-    with VideoWriter(path, 688, 368, Fraction(16), sample_rate=16000) as video:
+    with VideoWriter(path, PictureTrack(688, 368, Fraction(16)), AudioTrack(16000)) as video:
         video.write_audio(waveform)          # float32 [C, S], as much as there is
         for frames in blocks:
             video.write_frames(frames)       # uint8 [T, H, W, 3]
@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -50,20 +51,52 @@ PICTURE_TYPES = {8: (np.uint8, "rgb24"), 10: (np.uint16, "rgb48le")}
 NOBODY_ELSE = "Make sure that the disk has room and that no other program changes the file, then run again."
 
 
+@dataclass(frozen=True)
+class PictureTrack:
+    """Even pixels and the exact frame rate of a file's picture, and how it is encoded: codec, pixel_format and crf as
+    `video_format` takes them, keyframe_interval in frames."""
+
+    width: int
+    height: int
+    fps: Fraction
+    codec: str = "h264"
+    pixel_format: str = AUTO
+    crf: int | None = None
+    keyframe_interval: int = 48
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """Sample rate and channels (1 or 2) of a file's sound."""
+
+    sample_rate: int
+    channels: int = 1
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What becomes of a file that cannot be finished: whether it is kept, and what its error advises beside."""
+
+    kept: bool = True
+    advice: str = ""
+
+
+KEPT = Unfinished()
+
+
 class VideoWriter:
     """Appends frames and sound to one video file.
 
     Sound may be given ahead of the picture; it waits and is written up to the end of the frames written so far.
     `close` ends it with the picture: what is missing is silence, what is too long is dropped. Leaving the `with`
     block closes the file however it is left, so an error or an interruption leaves a playable file of the frames
-    written; a file without frames is removed, and any unfinished one unless `keep_unfinished`.
+    written; a file without frames is removed, and any unfinished one unless `unfinished.kept`.
 
     A file that somebody removes, replaces or shortens while it grows ends the writing with OutputLostError, which is a
-    MachineError. After a failure `frames_written` is what plays of the file; `kept` is told with it.
+    MachineError. After a failure `frames_written` is what plays of the file; `unfinished.advice` is told with it.
 
-    path: the file to write; its folder exists. width, height: even pixels. fps: exact. sample_rate: of the sound
-    given, None for a silent file. channels: 1 or 2. codec, pixel_format, crf: as `video_format` takes them. metadata:
-    texts to store by name, such as ComfyUI's "prompt" and "workflow" (JSON). keyframe_interval: frames.
+    path: the file to write; its folder exists. sound: None for a silent file. metadata: texts to store by name, such as
+    ComfyUI's "prompt" and "workflow" (JSON).
 
     Raises InputError for values that cannot be written, MachineError when this machine cannot encode or write.
     """
@@ -71,31 +104,23 @@ class VideoWriter:
     def __init__(
         self,
         path: str | Path,
-        width: int,
-        height: int,
-        fps: Fraction,
-        sample_rate: int | None = None,
-        channels: int = 1,
-        codec: str = "h264",
-        crf: int | None = None,
+        picture: PictureTrack,
+        sound: AudioTrack | None = None,
         metadata: Mapping[str, str] | None = None,
-        keyframe_interval: int = 48,
-        pixel_format: str = AUTO,
-        keep_unfinished: bool = True,
-        kept: str = "",
+        unfinished: Unfinished = KEPT,
     ) -> None:
         from av.error import FFmpegError
 
-        _check_size(width, height)
-        self.format = video_format(codec, pixel_format, crf)
-        if sample_rate is not None:
-            check_sound(sample_rate, channels)
+        _check_size(picture.width, picture.height)
+        self.format = video_format(picture.codec, picture.pixel_format, picture.crf)
+        if sound is not None:
+            check_sound(sound.sample_rate, sound.channels)
         self.path = Path(path)
-        self.width, self.height, self.fps = width, height, Fraction(fps)
+        self.width, self.height, self.fps = picture.width, picture.height, Fraction(picture.fps)
         self.frames_written = 0
         self._metadata = dict(metadata or {})
         self._closed = False
-        self._keep_unfinished, self._kept = keep_unfinished, kept
+        self._unfinished = unfinished
         self._is_new = not self.path.exists() or not self.path.stat().st_size
         self._packets: Counter[int] = Counter()
         """Written so far, by stream."""
@@ -105,9 +130,9 @@ class VideoWriter:
         with replaced((FFmpegError, OSError), self._not_begun):
             kind = self.format.codec.kind
             self._container = _open_growing(self.path, kind, self.fps, self._metadata)
-            self._picture = self._add_picture(self.format, keyframe_interval)
-            if sample_rate is not None:
-                self._sound = SoundTrack(self._container, sample_rate, channels, kind.sound)
+            self._picture = self._add_picture(self.format, picture.keyframe_interval)
+            if sound is not None:
+                self._sound = SoundTrack(self._container, sound.sample_rate, sound.channels, kind.sound)
             with ordinary_priority():
                 self._container.start_encoding()
             self._file = GrowingFile(self.path)
@@ -212,7 +237,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not self._keep_unfinished and not self._closed:
+        if error is not None and not self._unfinished.kept and not self._closed:
             self.discard()
         self.close()
 
@@ -251,17 +276,17 @@ class VideoWriter:
         with suppress(FFmpegError):
             self._container.close()
         self._file.end_at(whole)
-        self.frames_written = playable_frames(self.path) if self._keep_unfinished and self._file.is_there() else 0
+        self.frames_written = playable_frames(self.path) if self._unfinished.kept and self._file.is_there() else 0
         if not self.frames_written:
             self._file.remove()
         left = what_plays(self.frames_written, self.fps)
         if isinstance(error, OutputLostError):
-            return OutputLostError(" ".join(filter(None, (f"{error}.", left, NOBODY_ELSE, self._kept))))
+            return OutputLostError(" ".join(filter(None, (f"{error}.", left, NOBODY_ELSE, self._unfinished.advice))))
         if is_out_of_memory(error):
             encoder = self.format.codec.encoder
             return encoder_full(f"{self.path.name} could not be written any further", encoder, error, left)
         text = f"{self.path} could not be written any further: {reason_of(error)}."
-        return MachineError(" ".join(filter(None, (text, left, what_to_do(error), self._kept))))
+        return MachineError(" ".join(filter(None, (text, left, what_to_do(error), self._unfinished.advice))))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from ..dit.kv_cache import CacheShape
-from ..dit.placement import ON_DEVICE, Placement
-from ..dit.staged_cache import Place, StoredType
+from ..dit.placement import ON_DEVICE, Place, Placement, StoredType
 from ..errors import MachineError
 from ..texts import gib
 from ..usual_sizes import smaller_sizes

@@ -12,7 +12,7 @@ from ..config import AvatarConfig
 from ..dit.attention import KeysValues
 from ..dit.audio import prepare_injection
 from ..dit.kv_cache import ResidentCache, Sink
-from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
+from ..dit.model import BlockContext, BlockPlace, CausalWanS2V, Row, VideoContext
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from .memory import working_bytes
 from .workload import PartCosts, Workload
@@ -99,9 +99,9 @@ class _Sample:
         features = torch.zeros(1, config.audio_layers, config.audio_dim, FRAMES_PER_BLOCK)
         text = torch.zeros(config.text_len, config.text_dim)
         video = model.video_context(text, (500.0,), model.layers, dtype, device)
-        block = model.block_context(
-            LATE_BLOCK, LATENT_FRAMES_PER_BLOCK, work.plan.grid, features, model.layers, dtype, device
-        )
+        voice = model.embed_audio(features, dtype, device)
+        place = BlockPlace(LATE_BLOCK, LATENT_FRAMES_PER_BLOCK, work.plan.grid)
+        block = model.block_context(place, voice, model.layers)
         return cls(work, device, model, features, video, block)
 
     def parts(self) -> dict[str, Callable[[], object]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..dit.audio import AudioTokens
 from ..dit.embeddings import TimeModulation
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
-from ..dit.model import BlockContext, CausalWanS2V, Row, VideoContext
+from ..dit.model import BlockContext, BlockPlace, CausalWanS2V, Row, VideoContext
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..errors import InputError
 from .plan import ClipPlan
@@ -159,9 +159,8 @@ class Evaluator:
         """Positions and voice of a block."""
         masks = self.request.conditions.actor_masks
         masks = None if masks is None else self._moved(masks[:, :LATENT_FRAMES_PER_BLOCK])
-        self._contexts[block] = self.model.voiced_context(
-            block, LATENT_FRAMES_PER_BLOCK, self.plan.grid, voice, self.layers, masks
-        )
+        place = BlockPlace(block, LATENT_FRAMES_PER_BLOCK, self.plan.grid)
+        self._contexts[block] = self.model.block_context(place, voice, self.layers, masks)
 
     def embed(self, latents: Sequence[Tensor]) -> Tensor:
         """Noisy latents, float32 [16, 3, h, w] each -> hidden states [B, tokens, dim]."""

@@ -19,7 +19,7 @@ from .plan_request import reduced_note
 
 if TYPE_CHECKING:
     from ..audio.features import AvatarAudio
-    from ..vae import WanVAE
+    from ..vae import PlacedVAE, WanVAE
     from ..vae.state import Progress
 
 
@@ -31,6 +31,17 @@ The last 7 cost the same and come much closer to what its offline program decode
 """
 HISTORY_START = 73
 """First latent of the motion history: the original takes the last 19 of the 92 that 365 still frames give."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a user gives: a picture [H, W, C] 0..1, a prompt that was encoded [tokens, text_dim], a voice that was, and
+    where several speak, which parts of the picture are whose [actors, frames, h, w]."""
+
+    picture: Tensor
+    text: Tensor
+    audio: "AvatarAudio"
+    actor_masks: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -111,13 +122,7 @@ def clamp_clips(plan: ClipPlan, audio: "AvatarAudio") -> tuple[ClipPlan, tuple[s
 
 
 def encode_picture(
-    vae: "WanVAE",
-    picture: Tensor,
-    plan: ClipPlan,
-    motion_latents: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: "Progress | None" = None,
+    place: "PlacedVAE", picture: Tensor, plan: ClipPlan, motion_latents: int, progress: "Progress | None" = None
 ) -> tuple[Tensor, Tensor]:
     """picture [H, W, C] 0..1 -> reference [16, 1, h, w], motion history [16, n, h, w] in the model's space.
 
@@ -128,10 +133,11 @@ def encode_picture(
     from ..vae import encode_still, still_chunks, to_model_space
     from ..vae.state import counted, go_on
 
+    vae, device, dtype = place.vae, place.device, place.dtype
     reference_part, history_part = (1, 1), (motion_latents, HISTORY_START)
     chunks = sum(still_chunks(vae.config, *part) for part in (reference_part, history_part))
     on_layer = counted(progress, chunks * vae.encoder.layers) if progress else go_on
-    with pictures_told("encoding the picture at", plan.width, plan.height, device), torch.inference_mode():
+    with pictures_told("encoding the picture at", (plan.width, plan.height), device), torch.inference_mode():
         fitted = aligned(fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype))
         align_weights(vae, device)
         reference, history = (
@@ -142,29 +148,21 @@ def encode_picture(
 
 
 def prepare(
-    plan: ClipPlan,
-    config: AvatarConfig,
-    picture: Tensor,
-    text: Tensor,
-    audio: "AvatarAudio",
-    vae: "WanVAE",
-    device: torch.device,
-    dtype: torch.dtype,
-    actor_masks: Tensor | None = None,
-    progress: "Progress | None" = None,
+    plan: ClipPlan, config: AvatarConfig, given: Inputs, place: "PlacedVAE", progress: "Progress | None" = None
 ) -> Prepared:
-    """Check everything, fit the plan to the picture and the sound, encode the picture (on `device`, in `dtype`)."""
+    """Check everything, fit the plan to the picture and the sound, encode the picture."""
+    picture, audio = given.picture, given.audio
     check_audio(audio, config)
-    check_text(text, config)
+    check_text(given.text, config)
     check_voice(audio)
-    check_masks(actor_masks)
+    check_masks(given.actor_masks)
     plan, notes = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), audio)
-    reference, history = encode_picture(vae, picture, plan, config.motion_frames[1], device, dtype, progress)
+    reference, history = encode_picture(place, picture, plan, config.motion_frames[1], progress)
     conditions = Conditions(
-        text=text.float().cpu(),
+        text=given.text.float().cpu(),
         reference=reference,
         motion=history,
         audio=AlignedAudio(audio, plan.fps),
-        actor_masks=actor_masks,
+        actor_masks=given.actor_masks,
     )
     return Prepared(conditions, history[:, -PRIMING_LATENTS:], plan, notes)

@@ -54,15 +54,35 @@ class ClipInWork:
     rings: dict[str, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where finished clips are kept (a temporary folder without a spool), and which states."""
+
+    spool: Spool | None = None
+    states: StateSettings = StateSettings()
+
+
+@dataclass(frozen=True)
+class StreamHooks:
+    """What the caller does meanwhile. say(text): tell the user what happens. stop_if_interrupted(): called while
+    waiting for another prompt, may raise. cause_of_nan(): where values that are not numbers come from and what to do.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    stop_if_interrupted: Callable[[], None] = lambda: None
+    cause_of_nan: Callable[[], str] = lambda: UNKNOWN_CAUSE
+
+
+TEMPORARY, NO_HOOKS = Storage(), StreamHooks()
+
+
 class LatentStream:
     """Blocks of a plan's segment; finished clips come from the spool, the rest is sampled when it is asked for.
 
-    `history` [16, n, h, w]: latents of the still picture before the video, in the model's space. Without a spool one in
-    a temporary folder is used. `say(text)` tells the user what happens; `news` lists what of it the user would not
-    expect, `facts` the rest. `stop_if_interrupted` is called while waiting for another prompt and may raise. Nothing
-    grows with the number of clips. An error, an interruption or a crash loses no finished clip, and none is sampled
-    twice where the state after it could be kept. Sampling raises MachineError when the model gives values that are not
-    numbers; of that clip nothing is kept, and `cause_of_nan()` says in the error where they come from and what to do.
+    `history` [16, n, h, w]: latents of the still picture before the video, in the model's space. `news` lists what was
+    said that the user would not expect, `facts` the rest. Nothing grows with the number of clips. An error, an
+    interruption or a crash loses no finished clip, and none is sampled twice where the state after it could be kept.
+    Sampling raises MachineError when the model gives values that are not numbers; of that clip nothing is kept.
     """
 
     def __init__(
@@ -70,16 +90,12 @@ class LatentStream:
         plan: ClipPlan,
         history: Tensor,
         start_run: StartRun,
-        spool: Spool | None = None,
-        states: StateSettings | None = None,
-        say: Callable[[str], None] = lambda text: None,
-        stop_if_interrupted: Callable[[], None] = lambda: None,
-        cause_of_nan: Callable[[], str] = lambda: UNKNOWN_CAUSE,
+        storage: Storage = TEMPORARY,
+        hooks: StreamHooks = NO_HOOKS,
     ) -> None:
-        self.plan, self.history, self.spool = plan, history, spool or Spool.temporary()
-        self._start_run = start_run
-        self._states = StateKeeper(plan, self.spool, states or StateSettings())
-        self._say, self._stop_if_interrupted, self._cause_of_nan = say, stop_if_interrupted, cause_of_nan
+        self.plan, self.history, self.spool = plan, history, storage.spool or Spool.temporary()
+        self._start_run, self._hooks = start_run, hooks
+        self._states = StateKeeper(plan, self.spool, storage.states)
         self.news: list[str] = []
         self.facts: list[str] = []
         self._shape = clip_shape(plan)
@@ -127,7 +143,7 @@ class LatentStream:
 
     def _tell(self, text: str, expected: bool = False) -> None:
         """Tell the user at once, and remember it in `news`, or `facts` if expected, for whoever reads the stream."""
-        self._say(text)
+        self._hooks.say(text)
         told = self.facts if expected else self.news
         if text not in told and len(told) < NEWS_KEPT:
             told.append(text)
@@ -155,7 +171,7 @@ class LatentStream:
             if latents is not None:
                 start = offset * LATENT_FRAMES_PER_BLOCK
                 return LatentBlock(number, clip, latents[:, start : start + LATENT_FRAMES_PER_BLOCK].clone())
-            self._stop_if_interrupted()
+            self._hooks.stop_if_interrupted()
             self._sample_towards(clip)
 
     def _stored(self, clip: int) -> Tensor | None:
@@ -221,7 +237,7 @@ class LatentStream:
             if not waiting:
                 waiting = True
                 self._tell(f"Another prompt is making this video: waiting for its clip {clip + 1}", expected=True)
-            self._stop_if_interrupted()
+            self._hooks.stop_if_interrupted()
             time.sleep(WAIT_SECONDS)
         return not self.spool.has_clip(clip)
 
@@ -277,7 +293,7 @@ class LatentStream:
             self._write_unwritten()
 
     def _not_numbers(self, clip: int) -> str:
-        return NOT_NUMBERS.format(clip=clip + 1, cause=self._cause_of_nan())
+        return NOT_NUMBERS.format(clip=clip + 1, cause=self._hooks.cause_of_nan())
 
     def _write_unwritten(self) -> None:
         """Write a finished clip and the state after it. What a full disk refused is written the next time."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..duration import LATENT_FRAMES_PER_BLOCK
 from ..sampling.plan import LATENT_CHANNELS, ClipPlan
 from ..sampling.run import RunStart
+from ..spool.states import StateSizes
 from .spool import Beginning, Spool, same
 from .states import StateSettings, StateType
 from .store import gib
@@ -112,31 +113,33 @@ def _first_frames(
     return frames
 
 
-def how_it_goes_on(
-    plan: ClipPlan,
-    settings: StateSettings,
-    exact: int,
-    in_fp8: int,
-    choice: StateType,
-    batched: bool,
-    limit: Literal["state_budget", "spool_budget"] = "state_budget",
-) -> tuple[str, bool]:
+@dataclass(frozen=True)
+class StateChoice:
+    """What `StateSettings` were chosen from: the sizes, what the user asked for, and the setting that the budget comes
+    from."""
+
+    sizes: StateSizes
+    asked: StateType
+    limit: Literal["state_budget", "spool_budget"] = "state_budget"
+
+
+def how_it_goes_on(plan: ClipPlan, settings: StateSettings, choice: StateChoice, batched: bool) -> tuple[str, bool]:
     """What a user is told before a run: how its later segments, or the video after a stop, will go on; and whether that
     is bit for bit.
 
-    `exact`, `in_fp8`: bytes of a state, as given to `StateSettings.choose`. `batched`: whether the blocks of all steps
-    run as one batch, which other blocks share after a break. `limit`: the setting that the budget comes from.
+    `batched`: whether the blocks of all steps run as one batch, which other blocks share after a break.
     """
+    exact, in_fp8, limit = choice.sizes.exact, choice.sizes.in_fp8, choice.limit
     several = len(plan.segment.clips) < plan.num_clip
     subject = "The segments of this video go on" if several else "After a stop this video goes on"
     if not settings.allowed:
-        smallest = "" if in_fp8 >= exact or choice == "model" else f", {gib(in_fp8)} in fp8"
+        smallest = "" if in_fp8 >= exact or choice.asked == "model" else f", {gib(in_fp8)} in fp8"
         return (
             f"{subject} after a warm-up: almost, not bit for bit. No state is kept, as one takes "
             f"{gib(exact)}{smallest} and {_of(limit)} {gib(settings.budget)}; raise it to keep one"
         ), False
     if settings.fp8:
-        why = "state_dtype" if choice == "fp8" else limit
+        why = "state_dtype" if choice.asked == "fp8" else limit
         return (
             f"{subject} from states in fp8 of {gib(in_fp8)}: almost, not bit for bit. Exact ones would take "
             f"{gib(exact)} ({why})"

@@ -39,6 +39,14 @@ class State:
 
 
 @dataclass(frozen=True)
+class StateSizes:
+    """Bytes of a state as the caches are, and in fp8; caches that are in fp8 themselves are not larger as they are."""
+
+    exact: int
+    in_fp8: int
+
+
+@dataclass(frozen=True)
 class StateSettings:
     """`size`: bytes of one state, known from the plan; `budget`: bytes that the states of a video may take; `fp8`:
     whether the rings are kept in fp8, from which a video goes on almost, not exactly, as it would have."""
@@ -48,9 +56,9 @@ class StateSettings:
     fp8: bool = False
 
     @classmethod
-    def choose(cls, exact: int, in_fp8: int, budget: int, choice: StateType) -> "StateSettings":
-        """`exact`, `in_fp8`: bytes of a state as the caches are and in fp8; auto takes fp8 only if exact ones are too
-        large. Caches that are in fp8 themselves (`in_fp8` not smaller) are kept as they are."""
+    def choose(cls, sizes: StateSizes, budget: int, choice: StateType) -> "StateSettings":
+        """auto takes fp8 only if exact ones are too large. Caches that are in fp8 themselves are kept as they are."""
+        exact, in_fp8 = sizes.exact, sizes.in_fp8
         fp8 = in_fp8 < exact and (choice == "fp8" or (choice == "auto" and in_fp8 <= budget < exact))
         return cls(in_fp8 if fp8 else exact, budget, fp8)
 

@@ -11,7 +11,7 @@ from .config import (
     infer_config,
     to_model_space,
 )
-from .model import WanVAE
+from .model import PlacedVAE, WanVAE
 from .state import DecodeState, EncodeState
 from .still import encode_still, settled_latent, still_chunks
 
@@ -22,6 +22,7 @@ __all__ = [
     "WAN_2_1",
     "DecodeState",
     "EncodeState",
+    "PlacedVAE",
     "VaeConfig",
     "WanVAE",
     "encode_still",

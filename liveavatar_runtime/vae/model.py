@@ -4,6 +4,7 @@ A chunk is one latent frame: `temporal_stride` (4) video frames, or the single f
 `encode` and `decode` run the same chunks as the streaming calls, so that both give the same bits.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -214,3 +215,12 @@ class WanVAE(nn.Module):
                 f"latents have shape {list(latents.shape)}; this VAE decodes [batch, {self.config.z_dim}, frames, "
                 "height / 8, width / 8] with at least one frame"
             )
+
+
+@dataclass(frozen=True)
+class PlacedVAE:
+    """A VAE, the device that its weights are on, and the dtype that it computes in."""
+
+    vae: WanVAE
+    device: torch.device
+    dtype: torch.dtype

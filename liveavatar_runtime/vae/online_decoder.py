@@ -9,7 +9,7 @@ from ..aligned import align_weights
 from ..out_of_memory import pictures_told
 from .config import from_model_space
 from .memory import decode_bytes_per_pixel
-from .model import WanVAE
+from .model import PlacedVAE
 from .state import DecodeState, OnLayer, go_on
 
 VideoStart = Literal["hold", "trim"]
@@ -29,17 +29,16 @@ class OnlineDecoder:
 
     def __init__(
         self,
-        vae: WanVAE,
+        place: PlacedVAE,
         priming: Tensor,
         start: VideoStart | None,
-        device: torch.device,
-        dtype: torch.dtype,
         on_layer: OnLayer = go_on,
     ) -> None:
-        self._vae, self._start, self.device, self._dtype = vae, start, device, dtype
+        self._vae, self.device, self._dtype = place.vae, place.device, place.dtype
+        self._start = start
         self._state = DecodeState(watch=on_layer)
         self._at_start = start is not None
-        align_weights(vae, device)
+        align_weights(place.vae, place.device)
         self._decode(priming)
         # The blocks are decoded in another thread, which the caller watches itself.
         self._state.watch = go_on
@@ -57,7 +56,7 @@ class OnlineDecoder:
     def _decode(self, latents: Tensor) -> Tensor:
         height, width = (size * self._vae.config.spatial_stride for size in latents.shape[-2:])
         each = decode_bytes_per_pixel(self._vae.config, self._dtype)
-        told = pictures_told("decoding a block of", width, height, self.device, each, beside_caches=True)
+        told = pictures_told("decoding a block of", (width, height), self.device, each, beside_caches=True)
         with told, torch.inference_mode():
             raw = from_model_space(latents.float())[None].to(device=self.device, dtype=self._dtype)
             return self._vae.decode_stream(raw, self._state)[0].float().clamp(-1, 1).cpu()

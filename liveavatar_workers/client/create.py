@@ -1,6 +1,7 @@
 """From the executor and devices that a user chose to workers on this machine."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,18 +29,21 @@ def dtype_in_workers(checkpoint: Checkpoint, precision: str, device: torch.devic
     return stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's file or folder, LoRAs of (path, strength), the folder of `KnownHashes`, and whether files may be
+    mapped."""
+
+    path: Path
+    loras: Sequence[tuple[Path, float]] = ()
+    hashes: Path | None = None
+    mapped: bool = True
+
+
 def local_workers(
-    executor: str,
-    devices: Sequence[torch.device],
-    config: AvatarConfig,
-    path: Path,
-    loras: Sequence[tuple[Path, float]],
-    precision: str,
-    hashes: Path | None = None,
-    mapped: bool = True,
+    executor: str, devices: Sequence[torch.device], config: AvatarConfig, files: ModelFiles, precision: str
 ) -> LocalWorkers:
-    """A group on this machine that loads the model when it is first used; `hashes`: the folder of `KnownHashes`;
-    `mapped`: whether it may map the files.
+    """A group on this machine that loads the model when it is first used.
 
     Raises InputError for what cannot work.
     """
@@ -51,11 +55,20 @@ def local_workers(
             "because its workers load the file themselves"
         )
     names = ",".join(map(str, devices))
-    arguments = ["--model", str(path.resolve()), "--executor", executor, "--devices", names, "--precision", precision]
-    for lora, strength in loras:
+    arguments = [
+        "--model",
+        str(files.path.resolve()),
+        "--executor",
+        executor,
+        "--devices",
+        names,
+        "--precision",
+        precision,
+    ]
+    for lora, strength in files.loras:
         arguments += ["--lora", str(lora.resolve()), str(strength)]
-    if hashes is not None:
-        arguments += ["--hashes", str(hashes.resolve())]
-    if not mapped:
+    if files.hashes is not None:
+        arguments += ["--hashes", str(files.hashes.resolve())]
+    if not files.mapped:
         arguments.append("--disable-mmap")
     return LocalWorkers(len(devices), arguments)

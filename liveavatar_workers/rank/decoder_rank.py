@@ -16,7 +16,7 @@ from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.reading import readable
-from liveavatar_runtime.vae import WanVAE, load_wan_vae
+from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae
 from liveavatar_runtime.vae.checkpoint import DTYPES
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
@@ -125,7 +125,8 @@ class DecoderRank:
             raise InputError(f"frames were asked for with dtype {message.dtype!r}; allowed are {', '.join(names)}")
         self._dtype = names[message.dtype]
         priming = checked_latents("priming", message.priming)
-        return OnlineDecoder(self._vae_in(self._dtype), priming, message.start, self._rank.device, self._dtype)
+        place = PlacedVAE(self._vae_in(self._dtype), self._rank.device, self._dtype)
+        return OnlineDecoder(place, priming, message.start)
 
     def _vae_in(self, dtype: torch.dtype) -> WanVAE:
         """From the file's weights, so that going through another dtype changes nothing."""

@@ -5,7 +5,7 @@ import torch
 
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.attention import sdpa
-from liveavatar_runtime.dit.audio import encode_audio, inject_audio, prepare_injection
+from liveavatar_runtime.dit.audio import InjectionLayer, encode_audio, inject_audio, prepare_injection
 from liveavatar_runtime.dit.frame_packer import pack_motion
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.rope import (
@@ -97,7 +97,8 @@ def test_audio_injection(ours, theirs, layer):
     expected = theirs.audio_injector(hidden.clone(), layer, tokens.local, tokens.glob, hidden.shape[1])
     index = CONFIG.audio_inject_layers.index(layer)
     injection = prepare_injection(ours.audio_injector, index, tokens, CONFIG.head_dim)
-    result = inject_audio(ours.audio_injector, index, hidden, injection, None, frames, CONFIG.head_dim, sdpa)
+    injected = InjectionLayer(ours.audio_injector, index, CONFIG.head_dim, sdpa)
+    result = inject_audio(injected, hidden, injection, frames, None)
     torch.testing.assert_close(result, expected, **TOLERANCE)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
 from liveavatar_runtime.audio.waveform import to_encoder_rate
-from liveavatar_runtime.audio.windows import encode_in_windows
+from liveavatar_runtime.audio.windows import LongTrack, encode_in_windows
 
 
 def speech_like(seconds: float, sample_rate: int) -> Tensor:
@@ -92,9 +92,9 @@ def test_comfyui_encoder_in_windows(comfy):
 
     short, long = speech_like(1, 44100), speech_like(6.5, 44100)
     assert torch.equal(
-        encode_in_windows(encode, short, 44100, window_seconds=3, context_seconds=1), encode(short, 44100)
+        encode_in_windows(encode, short, 44100, LongTrack(window_seconds=3, context_seconds=1)), encode(short, 44100)
     )
     whole = encode(long, 44100)
-    windows = encode_in_windows(encode, long, 44100, window_seconds=3, context_seconds=1)
+    windows = encode_in_windows(encode, long, 44100, LongTrack(window_seconds=3, context_seconds=1))
     assert windows.shape == whole.shape
     assert torch.nn.functional.cosine_similarity(windows, whole, dim=-1).min() > 0.9

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.dit.kv_cache import Sink
-from liveavatar_runtime.dit.model import CausalWanS2V, Row
+from liveavatar_runtime.dit.model import BlockPlace, CausalWanS2V, Row
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
@@ -106,7 +106,8 @@ def single_velocity(golden: Any, model: CausalWanS2V, pose: Tensor | None) -> Te
     video = model.video_context(conditions.text, [timestep], model.layers, torch.float32, cpu)
     frames = stored["x"].shape[1]
     audio = conditions.audio.frames(0, 4 * frames)
-    context = model.block_context(0, frames, plan.grid, audio, model.layers, torch.float32, cpu)
+    voice = model.embed_audio(audio, torch.float32, cpu)
+    context = model.block_context(BlockPlace(0, frames, plan.grid), voice, model.layers)
     hidden = model.embed(stored["x"][None], pose)
     sink = Sink()
     model.run_sink_layers(evaluator.embed_sink(conditions.reference), video, plan.grid, evaluator.cache, sink)

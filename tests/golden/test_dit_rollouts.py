@@ -7,7 +7,7 @@ import torch
 from rollout import BASE, TOLERANCE, conditions_of, plan_of, run, single_velocity
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
-from liveavatar_runtime.dit.model import CausalWanS2V, Row
+from liveavatar_runtime.dit.model import BlockPlace, CausalWanS2V, Row
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -150,7 +150,8 @@ def test_layer_ranges_give_the_same_result(golden, golden_dit):
         tokens = golden_dit.run_sink_layers(tokens, whole.video, plan.grid, cache, sink)
     audio = conditions.audio.frames(0, 12)
     noise = plan.block_noise(0)[None]
-    context = golden_dit.block_context(0, 3, plan.grid, audio, golden_dit.layers, dtype, device)
+    voice = golden_dit.embed_audio(audio, dtype, device)
+    context = golden_dit.block_context(BlockPlace(0, 3, plan.grid), voice, golden_dit.layers)
     row = Row(context, 0, whole.sink_of(0), 17)
     expected = golden_dit.run_layers(golden_dit.embed(noise), whole.video, [row], whole.cache)
     hidden = golden_dit.embed(noise)

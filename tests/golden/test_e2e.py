@@ -15,9 +15,9 @@ from rollout import INPUTS, TOLERANCE
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.prepare import Prepared, prepare
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.vae import encode_still, load_wan_vae, to_model_space
+from liveavatar_runtime.vae import PlacedVAE, encode_still, load_wan_vae, to_model_space
 from liveavatar_runtime.vae.online_decoder import START_FRAMES, OnlineDecoder
 
 FILE = "e2e.safetensors"
@@ -52,7 +52,7 @@ def prepared(golden, vae) -> Prepared:
         relative_distance=tuple(stored["relative_dist"].flatten().tolist()),
     )
     text = golden.tensors(INPUTS)["context"]
-    return prepare(plan, golden.config, picture.float() / 255, text, audio, vae, CPU, torch.float32)
+    return prepare(plan, golden.config, Inputs(picture.float() / 255, text, audio), PlacedVAE(vae, CPU, torch.float32))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_latents(golden, clips):
 
 
 def decoded(vae, priming: torch.Tensor, clip: torch.Tensor) -> torch.Tensor:
-    decoder = OnlineDecoder(vae, priming, "trim", CPU, torch.float32)
+    decoder = OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), priming, "trim")
     return torch.cat([decoder.decode(block) for block in clip.split(3, dim=1)], dim=1)[:, :, 3::16, 5::8]
 
 

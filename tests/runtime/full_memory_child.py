@@ -13,18 +13,18 @@ from pathlib import Path
 
 import psutil
 import torch
+from media_files import video_writer
 from tiny_avatar import PLAN, random_conditions, random_model
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
-from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.online_video import OnlineVideo, write_online
+from liveavatar_runtime.online_video import OnlineVideo, Output, WriteOptions, write_online
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
 from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.prepare import encode_picture
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CPU = torch.device("cpu")
@@ -57,9 +57,9 @@ def keep_frames(folder: str) -> None:
     class Stream:
         plan = LARGE
 
-    with VideoWriter(path, 64, 64, Fraction(16)) as writer:
+    with video_writer(path, 64, 64, Fraction(16)) as writer:
         # Nothing else of them is asked for before the frames have room.
-        write_online(Stream(), None, audio, writer, OnlineVideo(path), keep_frames=True)  # pyright: ignore
+        write_online(Stream(), None, audio, Output(writer, OnlineVideo(path)), WriteOptions(keep_frames=True))  # pyright: ignore
 
 
 def main() -> None:
@@ -73,13 +73,13 @@ def main() -> None:
         "local": sampled(LocalExecutor(model, CPU, torch.float32)),
         "layer pipeline": sampled(LayerPipelineExecutor(parts, layers, torch.float32)),
         "timestep pipeline": sampled(TimestepPipelineExecutor(replicate(model, [CPU] * 2), torch.float32)),
-        "decoding": lambda: OnlineDecoder(vae, latents, None, CPU, torch.float32),
-        "encoding": lambda: encode_picture(vae, picture, LARGE, 19, CPU, torch.float32),
+        "decoding": lambda: OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), latents, None),
+        "encoding": lambda: encode_picture(PlacedVAE(vae, CPU, torch.float32), picture, LARGE, 19),
     }
     with tempfile.TemporaryDirectory() as folder:
         work["frames"] = lambda: keep_frames(folder)
         # Its libraries are mapped before there is no room for them.
-        with VideoWriter(Path(folder) / "first.mp4", 64, 64, Fraction(16)):
+        with video_writer(Path(folder) / "first.mp4", 64, 64, Fraction(16)):
             pass
         print(json.dumps({name: limited(call) for name, call in work.items()}))
 

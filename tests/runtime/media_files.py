@@ -5,13 +5,32 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
 
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, Unfinished, VideoWriter
+
 HEIGHT, WIDTH, RATE = 48, 64, 16000
 REPOSITORY = Path(__file__).parents[2]
+
+
+def video_writer(
+    path: Path,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    fps: Fraction = Fraction(16),
+    sample_rate: int | None = None,
+    channels: int = 1,
+    metadata: dict[str, str] | None = None,
+    advice: str = "",
+    **picture: Any,
+) -> VideoWriter:
+    """With all that it is given side by side."""
+    sound = None if sample_rate is None else AudioTrack(sample_rate, channels)
+    return VideoWriter(path, PictureTrack(width, height, fps, **picture), sound, metadata, Unfinished(advice=advice))
 
 
 def numbered_frames(first: int, count: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.block_run import BlockRun
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, KeepRings, RunStart, SamplingRequest
-from liveavatar_runtime.spool.latent_stream import LatentStream, StartRun
+from liveavatar_runtime.spool.latent_stream import LatentStream, StartRun, Storage, StreamHooks
 from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings
 
@@ -72,7 +72,9 @@ STATE_BYTES = ring_bytes(Workload(CONFIG, PLAN, torch.float32))
 
 
 def stream_of(sampling: StartRun, folder: Path, plan: ClipPlan = PLAN, **options: Any) -> LatentStream:
-    return LatentStream(plan, random_conditions().motion[:, -7:], sampling, Spool(folder), **options)
+    """`options`: of `StreamHooks`, and states."""
+    storage = Storage(Spool(folder), options.pop("states", StateSettings()))
+    return LatentStream(plan, random_conditions().motion[:, -7:], sampling, storage, StreamHooks(**options))
 
 
 def settings(states: int) -> StateSettings:

@@ -27,7 +27,7 @@ from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
 from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.prepare import encode_picture
 from liveavatar_runtime.sampling.run import Executor, SamplingRequest
-from liveavatar_runtime.vae import VaeConfig, WanVAE, load_wan_vae
+from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE, load_wan_vae
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,8 +133,8 @@ def test_picture_and_frames_of_the_vae(offset: int) -> None:
     picture, blocks = torch.rand(64, 64, 3, generator=generator), torch.randn(16, 3, 8, 8, generator=generator)
 
     def results(vae: WanVAE, picture: Tensor) -> list[Tensor]:
-        reference, motion = encode_picture(vae, picture, SHORT, 19, CPU, torch.float32)
-        decoder = OnlineDecoder(vae, motion[:, -7:], "hold", CPU, torch.float32)
+        reference, motion = encode_picture(PlacedVAE(vae, CPU, torch.float32), picture, SHORT, 19)
+        decoder = OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), motion[:, -7:], "hold")
         return [reference, motion, decoder.decode(blocks)]
 
     other = load_wan_vae({name: at(weight, offset) for name, weight in vae.state_dict().items()})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.waveform import encoder_length, mix_to_stereo, read_sound, resample, to_encoder_rate
-from liveavatar_runtime.audio.windows import encode_in_windows, plan_windows
+from liveavatar_runtime.audio.windows import LongTrack, encode_in_windows, plan_windows
 from liveavatar_runtime.duration import bucket_count, encoder_frames, parse_fps
 from liveavatar_runtime.errors import InputError
 
@@ -214,7 +214,10 @@ def test_windows_are_aligned_with_one_pass(rate: int):
     assert whole.shape[1] == encoder_frames(encoder_length(waveform.shape[1], rate))
     progress: list[tuple[int, int]] = []
     windows = encode_in_windows(
-        frame_means, waveform, rate, window_seconds=3, context_seconds=1, progress=lambda *step: progress.append(step)
+        frame_means,
+        waveform,
+        rate,
+        LongTrack(window_seconds=3, context_seconds=1, progress=lambda *step: progress.append(step)),
     )
     torch.testing.assert_close(windows, whole, atol=1e-6, rtol=0)
     assert progress == [(i + 1, len(progress)) for i in range(len(progress))] and len(progress) > 5
@@ -228,7 +231,7 @@ def test_short_sound_is_encoded_in_one_pass_as_it_is():
         return frame_means(waveform, sample_rate)
 
     waveform = random(2, 3 * 44100)
-    states = encode_in_windows(encode, waveform, 44100, window_seconds=3, context_seconds=1)
+    states = encode_in_windows(encode, waveform, 44100, LongTrack(window_seconds=3, context_seconds=1))
     assert len(calls) == 1 and calls[0][0] is waveform and calls[0][1] == 44100
     assert torch.equal(states, frame_means(waveform, 44100))
 
@@ -239,8 +242,7 @@ def test_other_encoders_are_refused():
             lambda samples, rate: torch.zeros(33, 1500, 8),
             random(1, 160_000),
             16000,
-            window_seconds=3,
-            context_seconds=1,
+            LongTrack(window_seconds=3, context_seconds=1),
         )
 
 

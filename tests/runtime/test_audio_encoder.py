@@ -11,6 +11,7 @@ from transformers import Wav2Vec2Config as HfConfig
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model
 
 from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, infer_config, load_wav2vec2, plain_names
+from liveavatar_runtime.audio.windows import LongTrack
 from liveavatar_runtime.errors import CheckpointError, InputError
 
 WIDTH, CONVOLUTIONS, LAYER_PRODUCTS = 32, 8, 5
@@ -148,12 +149,14 @@ def test_long_sound_has_the_frames_of_one_pass(encoder: Wav2Vec2Encoder):
     assert torch.equal(encoder.encode_long(waveform, 16000), whole)
     seen: list[tuple[int, int]] = []
     windows = encoder.encode_long(
-        waveform, 16000, window_seconds=6, context_seconds=2, progress=lambda done, total: seen.append((done, total))
+        waveform,
+        16000,
+        LongTrack(window_seconds=6, context_seconds=2, progress=lambda done, total: seen.append((done, total))),
     )
     assert windows.shape == whole.shape and seen == [(i, len(seen)) for i in range(1, len(seen) + 1)]
     assert torch.nn.functional.cosine_similarity(windows, whole, dim=-1).min() > 0.9
     assert (
-        encoder.encode_long(waveform, 16000, window_seconds=6, context_seconds=2, dtype=torch.float16).dtype
+        encoder.encode_long(waveform, 16000, LongTrack(window_seconds=6, context_seconds=2, dtype=torch.float16)).dtype
         == torch.float16
     )
 
@@ -163,7 +166,7 @@ def test_a_long_pause_stays_quiet(encoder: Wav2Vec2Encoder):
     waveform = noise(16000 * 16)
     waveform[:, 16000 * 6 :] *= 1e-4
     whole = encoder.encode(waveform, 16000)[0, 500:]
-    windows = encoder.encode_long(waveform, 16000, window_seconds=4, context_seconds=1)[0, 500:]
+    windows = encoder.encode_long(waveform, 16000, LongTrack(window_seconds=4, context_seconds=1))[0, 500:]
     assert_close_after(CONVOLUTIONS, WIDTH, windows, whole)
     alone = encoder.encode(waveform[:, 500 * 320 :], 16000)[0]
     assert (alone - whole).abs().mean() > 0.5

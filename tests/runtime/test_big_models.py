@@ -219,9 +219,9 @@ def test_without_maps_the_same_weights_are_read(tmp_path):
 
 def test_groups_of_this_computer_map_files_only_where_comfyui_does(tmp_path):
     from liveavatar_runtime.config import DEMO
-    from liveavatar_workers.client.create import local_workers
+    from liveavatar_workers.client.create import ModelFiles, local_workers
     from liveavatar_workers.rank.worker import parse
 
     for mapped in (True, False):
-        group = local_workers("fsdp", [CPU, CPU], DEMO, MODEL, [], "bf16", mapped=mapped)
+        group = local_workers("fsdp", [CPU, CPU], DEMO, ModelFiles(MODEL, mapped=mapped), "bf16")
         assert parse(group._arguments).disable_mmap is not mapped

@@ -19,10 +19,10 @@ from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.cause_of_nan import UsedWeight, cause_in_model, cause_in_workers
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.prepare import check_masks, check_voice, encode_picture, prepare
+from liveavatar_runtime.sampling.prepare import Inputs, check_masks, check_voice, encode_picture, prepare
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.spool.latent_stream import LatentStream
-from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.spool.latent_stream import LatentStream, StreamHooks
+from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE
 
 CPU = torch.device("cpu")
 PLAN = ClipPlan(num_clip=1, infer_frames=12, width=64, height=64, keep_aspect=False)
@@ -83,27 +83,27 @@ def test_a_broken_vae_is_blamed_by_the_name_of_its_weight() -> None:
     with pytest.raises(
         InputError, match=r"not numbers .*its weight encoder\.conv1\.weight holds such values\. Get the"
     ):
-        encode_picture(broken, torch.rand(64, 64, 3), PLAN, 19, CPU, torch.float32)
+        encode_picture(PlacedVAE(broken, CPU, torch.float32), torch.rand(64, 64, 3), PLAN, 19)
 
 
 def test_a_format_that_is_too_small_for_the_vae_is_blamed() -> None:
     """The same weights encode to numbers in float32."""
     loud = vae()
     loud.get_parameter(FIRST).mul_(3e5)
-    encode_picture(loud, torch.ones(64, 64, 3), PLAN, 19, CPU, torch.float32)
+    encode_picture(PlacedVAE(loud, CPU, torch.float32), torch.ones(64, 64, 3), PLAN, 19)
     with pytest.raises(InputError, match=r"though its weights and the picture are: float16 is too small .*--fp32-vae"):
-        encode_picture(loud.half(), torch.ones(64, 64, 3), PLAN, 19, CPU, torch.float16)
+        encode_picture(PlacedVAE(loud.half(), CPU, torch.float16), torch.ones(64, 64, 3), PLAN, 19)
 
 
 def test_everything_is_looked_at_before_the_picture_is_encoded() -> None:
     broken = vae()
     broken.get_parameter(FIRST).fill_(NAN)
     text, plan = torch.randn(5, CONFIG.text_dim), replace(PLAN, num_clip=1)
-    arguments = plan, CONFIG, torch.rand(64, 64, 3)
+    arguments, picture, place = (plan, CONFIG), torch.rand(64, 64, 3), PlacedVAE(broken, CPU, torch.float32)
     with pytest.raises(InputError, match="the voice has samples"):
-        prepare(*arguments, text, voice(waveform=torch.full((1, 16000), NAN)), broken, CPU, torch.float32)
+        prepare(*arguments, Inputs(picture, text, voice(waveform=torch.full((1, 16000), NAN))), place)
     with pytest.raises(InputError, match="the actors' masks"):
-        prepare(*arguments, text, voice(), broken, CPU, torch.float32, actor_masks=torch.full((1, 3, 4, 4), NAN))
+        prepare(*arguments, Inputs(picture, text, voice(), torch.full((1, 3, 4, 4), NAN)), place)
 
 
 def told(model: nn.Module, weights: Callable[[], Iterator[UsedWeight]], dtype: torch.dtype, finite_file: bool) -> str:
@@ -114,7 +114,7 @@ def told(model: nn.Module, weights: Callable[[], Iterator[UsedWeight]], dtype: t
         PLAN,
         conditions.motion,
         lambda plan, start, keep: executor.run(SamplingRequest(conditions, plan, start, None, keep)),
-        cause_of_nan=lambda: cause_in_model(weights(), dtype, finite_file),
+        hooks=StreamHooks(cause_of_nan=lambda: cause_in_model(weights(), dtype, finite_file)),
     )
     with pytest.raises(MachineError, match="not numbers .* in clip 1; nothing of this clip is kept") as error:
         next(iter(stream))

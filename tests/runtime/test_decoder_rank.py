@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 from failing_worker import HANGS_ON, RAISES_ON
+from media_files import video_writer
 from safetensors.torch import save_file
 from test_online_video import voice
 from tiny_avatar import PLAN, random_conditions
@@ -18,11 +19,10 @@ from worker_group import FAILING, local_workers, save_model
 
 from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.errors import InputError, MachineError
-from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.spool.latent_stream import LatentStream
-from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor
@@ -75,7 +75,7 @@ def groups(folder: Path) -> Iterator[Callable[[str], LocalWorkers]]:
 
 
 def local_decoder(vae: WanVAE, start: VideoStart | None = "hold") -> OnlineDecoder:
-    return OnlineDecoder(vae, PRIMING, start, CPU, torch.float32)
+    return OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), PRIMING, start)
 
 
 def stream_of(workers: LocalWorkers) -> LatentStream:
@@ -89,8 +89,14 @@ def stream_of(workers: LocalWorkers) -> LatentStream:
 
 def write(path: Path, stream: LatentStream, decoder: OnlineDecoder | RemoteDecoder, check=lambda: None) -> OnlineVideo:
     video = OnlineVideo(path)
-    with VideoWriter(path, PLAN.width, PLAN.height, PLAN.fps, 48000) as writer:
-        write_online(stream, decoder, voice(PLAN), writer, video, keep_frames=True, hooks=Hooks(check=check))
+    with video_writer(path, PLAN.width, PLAN.height, PLAN.fps, 48000) as writer:
+        write_online(
+            stream,
+            decoder,
+            voice(PLAN),
+            Output(writer, video),
+            WriteOptions(keep_frames=True, hooks=Hooks(check=check)),
+        )
     return video
 
 
@@ -121,7 +127,7 @@ def test_other_dtypes_lose_nothing_on_the_way_and_leave_nothing_behind(groups, v
     from liveavatar_runtime.vae import load_wan_vae
 
     half = load_wan_vae(read_tensors(folder / "vae.safetensors")[0], dtype=torch.bfloat16)
-    expected = OnlineDecoder(half, PRIMING, "hold", CPU, torch.bfloat16).decode(latents(0))
+    expected = OnlineDecoder(PlacedVAE(half, CPU, torch.bfloat16), PRIMING, "hold").decode(latents(0))
     assert torch.equal(RemoteDecoder(groups("fsdp"), PRIMING, "hold", torch.bfloat16).decode(latents(0)), expected)
     again = RemoteDecoder(groups("fsdp"), PRIMING, "hold", torch.float32)
     assert torch.equal(again.decode(latents(0)), local_decoder(vae).decode(latents(0)))

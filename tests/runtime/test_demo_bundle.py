@@ -28,7 +28,7 @@ from liveavatar_runtime.sampling.conditions import AlignedAudio, Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import encode_picture
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.vae import from_model_space, load_wan_vae, to_model_space
+from liveavatar_runtime.vae import PlacedVAE, from_model_space, load_wan_vae, to_model_space
 
 DEMO_FOLDER = Path(__file__).parents[2] / "demo"
 BUNDLE = find_bundle(DEMO_FOLDER / "liveavatar-demo")
@@ -175,7 +175,7 @@ def first_block(audio, vae) -> FirstBlock:
     plan = ClipPlan(num_clip=1, infer_frames=12, fps=Fraction(16), width=64, height=64, keep_aspect=False)
     portrait = torch.from_numpy(draw_portrait.draw()).float() / 255
     cpu = torch.device("cpu")
-    reference, motion = encode_picture(vae, portrait, plan, DEMO.motion_frames[1], cpu, torch.float32)
+    reference, motion = encode_picture(PlacedVAE(vae, cpu, torch.float32), portrait, plan, DEMO.motion_frames[1])
     conditions = Conditions(
         text=draw(1, 9, DEMO.text_dim),
         reference=reference,

@@ -10,6 +10,7 @@ import torch
 
 from liveavatar_runtime.audio import disk_backed, windows
 from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.audio.windows import LongTrack
 from liveavatar_runtime.errors import MachineError
 
 
@@ -73,7 +74,9 @@ def test_long_tracks_are_encoded_into_a_file(tmp_path, monkeypatch):
     def encode(samples: torch.Tensor, rate: int) -> torch.Tensor:
         return samples[:, 200::320].unsqueeze(-1).expand(1, -1, 4)[:, : (samples.shape[-1] - 400) // 320 + 1]
 
-    whole = windows.encode_in_windows(encode, waveform, 16000, window_seconds=4, context_seconds=1, folder=tmp_path)
+    whole = windows.encode_in_windows(
+        encode, waveform, 16000, LongTrack(window_seconds=4, context_seconds=1, folder=tmp_path)
+    )
     assert mapped(tmp_path) and torch.equal(whole, encode(waveform, 16000))
     audio = AvatarAudio(whole[None], waveform, 16000)
     in_memory = AvatarAudio(whole[None].clone(), waveform, 16000)

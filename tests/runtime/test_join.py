@@ -7,14 +7,13 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone
+from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone, video_writer
 
 from liveavatar_runtime.duration import samples_for_frames
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.frames import probe
-from liveavatar_runtime.media.join import join, joined_kind, read_parts, sound_notes
-from liveavatar_runtime.media.video import VideoWriter
+from liveavatar_runtime.media.join import Joining, join, joined_kind, read_parts, sound_notes
 
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]
 COUNTS = (36, 12, 60)
@@ -23,7 +22,7 @@ COUNTS = (36, 12, 60)
 def write_part(path: Path, first: int, count: int, fps: Fraction, sound: torch.Tensor | None, rate=RATE, **options):
     """Frames [first, first + count) of a video, and its sound of that time."""
     channels = 1 if sound is None else sound.shape[0]
-    with VideoWriter(path, WIDTH, HEIGHT, fps, None if sound is None else rate, channels, **options) as video:
+    with video_writer(path, WIDTH, HEIGHT, fps, None if sound is None else rate, channels, **options) as video:
         if sound is not None:
             begin, end = (samples_for_frames(n, fps, rate) for n in (first, first + count))
             video.write_audio(sound[:, begin:end])
@@ -59,7 +58,10 @@ def test_frames_are_the_parts_frames_and_clicks_stay_on_them(tmp_path, codec, fp
     parts = read_parts(paths)
     whole = tmp_path / f"whole.{joined_kind(parts).extension}"
     seen: list[tuple[int, int]] = []
-    assert join(parts, whole, {"prompt": '{"1": 2}'}, on_frames=lambda done, total: seen.append((done, total))) == 108
+    assert (
+        join(parts, whole, Joining({"prompt": '{"1": 2}'}, on_frames=lambda done, total: seen.append((done, total))))
+        == 108
+    )
     assert seen[-1] == (108, 108)
     pictures, times = decoded(whole)
     single = [picture for path in paths for picture in decoded(path)[0]]
@@ -84,7 +86,7 @@ def test_a_tone_runs_through_the_joins(tmp_path, fps):
     sound = tone(total, rate=48000)
     paths = write_parts(tmp_path, fps, sound, rate=48000)
     join(read_parts(paths), tmp_path / "own.mp4")
-    join(read_parts(paths), tmp_path / "track.mp4", track=(sound, 48000))
+    join(read_parts(paths), tmp_path / "track.mp4", Joining(track=(sound, 48000)))
     for name in ("own", "track"):
         heard, rate, start = decoded_sound(tmp_path / f"{name}.mp4")
         assert (rate, start) == (48000, 0)
@@ -120,7 +122,7 @@ def test_silent_parts_and_a_track_for_them(tmp_path):
     parts = read_parts(write_parts(tmp_path, Fraction(16), None))
     join(parts, tmp_path / "silent.mp4")
     assert probe(tmp_path / "silent.mp4").audio_codec is None
-    join(parts, tmp_path / "sound.mp4", track=(tone(2 * RATE, channels=2), RATE))
+    join(parts, tmp_path / "sound.mp4", Joining(track=(tone(2 * RATE, channels=2), RATE)))
     facts = probe(tmp_path / "sound.mp4")
     assert facts.frames == 108 and facts.channels == 2
     assert abs(float(facts.audio_duration or 0) - 108 / 16) < 1 / 16
@@ -152,7 +154,7 @@ def changed(folder: Path, what: str) -> list[Path]:
     second = folder / "second.mp4"
     options = {"sound": tone(RATE * 3), "count": 24, "fps": Fraction(16), "rate": RATE}
     if what == "size":
-        with VideoWriter(second, 64, 64, Fraction(16)) as video:
+        with video_writer(second, 64, 64, Fraction(16)) as video:
             video.write_frames(torch.zeros(12, 64, 64, 3, dtype=torch.uint8))
         return [first, second]
     if what == "b-frames":
@@ -187,9 +189,9 @@ def test_parts_that_do_not_fit_are_named_and_encoded_again_only_when_asked(tmp_p
     assert not (tmp_path / "whole.mp4").exists()
     if not mendable:
         with pytest.raises(InputError, match="part 2"):
-            join(parts, tmp_path / "whole.mp4", reencode=True)
+            join(parts, tmp_path / "whole.mp4", Joining(reencode=True))
         return
-    assert join(parts, tmp_path / "whole.mp4", reencode=True) == 48
+    assert join(parts, tmp_path / "whole.mp4", Joining(reencode=True)) == 48
     assert [number_of(p) for p in decoded(tmp_path / "whole.mp4")[0]] == [*range(24), *range(24)]
     facts = probe(tmp_path / "whole.mp4")
     assert facts.codec == "h264" and abs(float(facts.audio_duration or 0) - 3) < 1 / 16
@@ -213,7 +215,7 @@ def test_sound_need_not_match(tmp_path, what, warning, fact, rate, channels, ree
     assert (warning in warnings[0]) if warning else not warnings
     assert (fact in facts[0]) if fact else not facts
     assert sound_notes(parts, with_track=True) == ([], [])
-    assert join(parts, tmp_path / "whole.mp4", reencode=reencode) == 48
+    assert join(parts, tmp_path / "whole.mp4", Joining(reencode=reencode)) == 48
     heard, stored, _ = decoded_sound(tmp_path / "whole.mp4")
     assert (stored, len(heard)) == (rate, channels)
     for part, start in zip(parts, (0.0, 1.5), strict=True):
@@ -257,5 +259,5 @@ def test_stopping_leaves_nothing(tmp_path):
 
     for reencode in (False, True):
         with pytest.raises(InterruptedError):
-            join(parts, tmp_path / "whole.mp4", reencode=reencode, on_frames=stop)
+            join(parts, tmp_path / "whole.mp4", Joining(reencode=reencode, on_frames=stop))
         assert not list(tmp_path.glob("whole*"))

@@ -7,14 +7,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, numbered_frames, run_python, tone
+from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, numbered_frames, run_python, tone, video_writer
 
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media import join as joining
 from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.frames import probe
 from liveavatar_runtime.media.growing_file import OutputLostError, playable_frames
-from liveavatar_runtime.media.join import join, read_parts
+from liveavatar_runtime.media.join import Joining, join, read_parts
 from liveavatar_runtime.media.video import VideoWriter
 
 FULL_DISK = """
@@ -30,7 +30,7 @@ told = {}
 for path, codec, limit in CASES:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        with VideoWriter(path, WIDTH, HEIGHT, Fraction(16), RATE, codec=codec) as video:
+        with video_writer(path, WIDTH, HEIGHT, Fraction(16), RATE, codec=codec) as video:
             for block in range(4):
                 video.write_frames(noise)
                 video.write_audio(tone(12000))
@@ -55,7 +55,7 @@ writing._with_index_in_front = noting
 for missing in (0, 800):
     if missing:
         resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[0] - missing, resource.RLIM_INFINITY))
-    with VideoWriter(PATH, WIDTH, HEIGHT, Fraction(16), RATE) as video:
+    with video_writer(PATH, WIDTH, HEIGHT, Fraction(16), RATE) as video:
         video.write_frames(numbered_frames(0, 24))
         video.write_audio(tone(24000))
 """
@@ -104,7 +104,7 @@ def by_another(meddle, path: Path) -> None:
 
 
 def write(path: Path, meddle, codec: str) -> VideoWriter:
-    video = VideoWriter(path, WIDTH, HEIGHT, Fraction(16), RATE, codec=codec, kept="Clips are kept.")
+    video = video_writer(path, WIDTH, HEIGHT, Fraction(16), RATE, codec=codec, advice="Clips are kept.")
     with video:
         for block in range(6):
             if block == 3:
@@ -198,7 +198,7 @@ def test_a_joined_file_that_somebody_replaces_stays_theirs(tmp_path, monkeypatch
             meddled.append(by_another(replace, path))
 
     with pytest.raises(MachineError, match="was replaced by another one"):
-        join(parts, path, reencode=reencode, on_frames=meddle)
+        join(parts, path, Joining(reencode=reencode, on_frames=meddle))
     assert path.read_bytes() == b"of somebody else"
 
 
@@ -211,7 +211,7 @@ def test_a_joined_file_is_removed_when_the_user_stops(tmp_path, monkeypatch, ree
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        join(read_parts([tmp_path / "1.mp4"]), tmp_path / "a.mp4", reencode=reencode, on_frames=stop)
+        join(read_parts([tmp_path / "1.mp4"]), tmp_path / "a.mp4", Joining(reencode=reencode, on_frames=stop))
     assert [file.name for file in tmp_path.iterdir()] == ["1.mp4"]
 
 

@@ -10,14 +10,24 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, run_python, tone
+from media_files import (
+    HEIGHT,
+    RATE,
+    WIDTH,
+    decoded,
+    decoded_sound,
+    number_of,
+    numbered_frames,
+    run_python,
+    tone,
+    video_writer,
+)
 
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 from liveavatar_runtime.media.frames import probe, read_frame
 from liveavatar_runtime.media.sound import SOUND_CODECS
-from liveavatar_runtime.media.video import VideoWriter
 
 WORKFLOW = {"workflow": '{"nodes": []}'}
 FORMATS = [(codec, name) for codec, settings in CODECS.items() for name in settings.pixel_formats]
@@ -30,7 +40,7 @@ def brightness(picture: torch.Tensor, bits: int) -> torch.Tensor:
 
 def write(path: Path, codec: str, pixel_format: str, fps: Fraction, sound: torch.Tensor, blocks: int) -> None:
     options = {"codec": codec, "pixel_format": pixel_format, "metadata": {"workflow": "{}", "prompt": "[1]"}}
-    with VideoWriter(path, WIDTH, HEIGHT, fps, RATE, **options) as video:
+    with video_writer(path, WIDTH, HEIGHT, fps, RATE, **options) as video:
         video.write_audio(sound)
         for first in range(0, blocks * FRAMES_PER_BLOCK, FRAMES_PER_BLOCK):
             video.write_frames(brightness(numbered_frames(first, FRAMES_PER_BLOCK), video.bits))
@@ -80,7 +90,7 @@ def test_the_lossless_codec_loses_nothing(tmp_path):
     path = tmp_path / "a.mkv"
     frames = noise(24)
     sound = torch.round(tone(24 * RATE // 16) * 32767) / 32768
-    with VideoWriter(path, WIDTH, HEIGHT, Fraction(16), RATE, codec="ffv1") as video:
+    with video_writer(path, WIDTH, HEIGHT, Fraction(16), RATE, codec="ffv1") as video:
         video.write_audio(sound)
         video.write_frames(frames)
     assert np.array_equal(np.stack(decoded(path)[0]), frames.numpy())
@@ -95,7 +105,7 @@ def test_ten_bits_keep_what_eight_lose(tmp_path):
     shades = {}
     for name, frames in (("yuv444p", (ramp // 257).to(torch.uint8)), ("yuv444p10", ramp.to(torch.uint16))):
         path = tmp_path / f"{name}.mp4"
-        with VideoWriter(path, WIDTH, HEIGHT, Fraction(16), codec="h264", crf=0, pixel_format=name) as video:
+        with video_writer(path, WIDTH, HEIGHT, Fraction(16), codec="h264", crf=0, pixel_format=name) as video:
             video.write_frames(frames)
         with av.open(str(path)) as file:
             frame = next(file.decode(video=0))
@@ -114,7 +124,7 @@ def test_a_lower_crf_is_bigger_and_better(tmp_path, codec):
     frames = frames.permute(0, 2, 3, 1).to(torch.uint8)
     for crf in (10, 45):
         path = tmp_path / f"{crf}.{CODECS[codec].kind.extension}"
-        with VideoWriter(path, WIDTH, HEIGHT, Fraction(16), codec=codec, crf=crf) as video:
+        with video_writer(path, WIDTH, HEIGHT, Fraction(16), codec=codec, crf=crf) as video:
             video.write_frames(frames)
         sizes.append(path.stat().st_size)
         errors.append(np.abs(np.stack(decoded(path)[0]).astype(float) - frames.numpy()).mean())
@@ -128,7 +138,7 @@ def test_file_of_a_killed_process_plays(tmp_path, codec):
 import os, signal
 from liveavatar_runtime.media.video import VideoWriter
 from media_files import *
-video = VideoWriter({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, codec={codec!r}, metadata={WORKFLOW})
+video = video_writer({str(path)!r}, WIDTH, HEIGHT, Fraction(16), RATE, codec={codec!r}, metadata={WORKFLOW})
 video.write_audio(tone(10 * RATE))
 for block in range(6):
     video.write_frames(numbered_frames(block * 12, 12))
@@ -182,7 +192,7 @@ def test_no_thread_becomes_a_real_time_one(tmp_path, codec):
     """As root, SVT-AV1 would get it: for its own threads and for the one that opens it."""
     chosen = video_format(codec, AUTO)
     threads = set()
-    with VideoWriter(tmp_path / f"a.{chosen.extension}", WIDTH, HEIGHT, Fraction(16), codec=codec) as video:
+    with video_writer(tmp_path / f"a.{chosen.extension}", WIDTH, HEIGHT, Fraction(16), codec=codec) as video:
         for first in range(0, 2 * FRAMES_PER_BLOCK, FRAMES_PER_BLOCK):
             video.write_frames(brightness(numbered_frames(first, FRAMES_PER_BLOCK), video.bits))
             threads |= {os.sched_getscheduler(int(name)) for name in os.listdir("/proc/self/task")}

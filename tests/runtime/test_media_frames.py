@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from media_files import video_writer
 
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.frames import VideoFacts, probe, read_frame
-from liveavatar_runtime.media.video import VideoWriter
 
 FRAMES, FPS = 61, Fraction(30000, 1001)
 
@@ -19,7 +19,7 @@ FRAMES, FPS = 61, Fraction(30000, 1001)
 def video(tmp_path_factory) -> Path:
     """A bright column that moves 2 pixels a frame, with a keyframe every 10 frames, and 24 kHz stereo sound."""
     path = tmp_path_factory.mktemp("video") / "moving.mp4"
-    with VideoWriter(path, 128, 32, FPS, 48000, channels=2, keyframe_interval=10) as writer:
+    with video_writer(path, 128, 32, FPS, 48000, channels=2, keyframe_interval=10) as writer:
         writer.write_audio(torch.zeros(2, 48000 * 3))
         frames = torch.zeros(FRAMES, 32, 128, 3, dtype=torch.uint8)
         for number in range(FRAMES):

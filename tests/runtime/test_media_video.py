@@ -9,20 +9,19 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone
+from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone, video_writer
 
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS, FRAGMENT_FRAMES, MP4, VideoCodec
 from liveavatar_runtime.media.file_names import MAX_NAME_BYTES
 from liveavatar_runtime.media.frames import probe, read_frame
-from liveavatar_runtime.media.video import VideoWriter
 
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]
 
 
 def write(path: Path, blocks: int, fps: Fraction, rate: int | None = RATE, channels: int = 1, **options) -> None:
-    with VideoWriter(path, WIDTH, HEIGHT, fps, rate, channels, **options) as video:
+    with video_writer(path, WIDTH, HEIGHT, fps, rate, channels, **options) as video:
         if rate:
             video.write_audio(tone(samples_for_frames(blocks * FRAMES_PER_BLOCK, fps, rate), 0, channels, rate))
         for block in range(blocks):
@@ -54,7 +53,7 @@ def test_sound_starts_stays_and_ends_with_the_picture(tmp_path, fps, rate):
     clicks = [0, rate // 10, int(1.3 * rate), int(2.777 * rate), total - rate // 4]
     sound = torch.zeros(1, total)
     sound[0, clicks] = 0.9
-    with VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, fps, rate) as video:
+    with video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, fps, rate) as video:
         video.write_audio(sound)
         for first in range(0, frames, FRAMES_PER_BLOCK):
             video.write_frames(numbered_frames(first, FRAMES_PER_BLOCK))
@@ -70,7 +69,7 @@ def test_stereo_sound_in_pieces_keeps_its_sides_and_its_phase(tmp_path):
     fps, frames = Fraction(25), 60
     total = samples_for_frames(frames, fps, RATE)
     sound = torch.cat([tone(total), -0.5 * tone(total)])
-    with VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, fps, RATE, channels=2) as video:
+    with video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, fps, RATE, channels=2) as video:
         for first in range(0, frames, 10):
             begin, end = (samples_for_frames(n, fps, RATE) for n in (first, first + 10))
             video.write_frames(numbered_frames(first, 10))
@@ -86,7 +85,7 @@ def test_stereo_sound_in_pieces_keeps_its_sides_and_its_phase(tmp_path):
 def test_missing_sound_is_silence_and_surplus_is_dropped(tmp_path):
     fps = Fraction(16)
     for name, seconds in (("short", 1), ("long", 5)):
-        with VideoWriter(tmp_path / name, WIDTH, HEIGHT, fps, RATE) as video:
+        with video_writer(tmp_path / name, WIDTH, HEIGHT, fps, RATE) as video:
             video.write_audio(tone(seconds * RATE))
             video.write_frames(numbered_frames(0, 48))
         assert probe(tmp_path / name).audio_duration == 3
@@ -99,7 +98,7 @@ def test_no_sound_track_without_a_sample_rate(tmp_path):
     write(tmp_path / "a.mp4", 2, Fraction(16), rate=None)
     facts = probe(tmp_path / "a.mp4")
     assert facts.frames == 24 and facts.audio_codec is None and facts.samples is None
-    with VideoWriter(tmp_path / "b.mp4", WIDTH, HEIGHT, Fraction(16)) as video:
+    with video_writer(tmp_path / "b.mp4", WIDTH, HEIGHT, Fraction(16)) as video:
         with pytest.raises(InputError, match="sample_rate"):
             video.write_audio(tone(100))
 
@@ -109,7 +108,7 @@ def test_no_sound_track_without_a_sample_rate(tmp_path):
 def test_blocks_are_on_the_disk_while_the_file_grows(tmp_path, fps, sound_blocks):
     path = tmp_path / "a.mp4"
     blocks = 9
-    with VideoWriter(path, WIDTH, HEIGHT, fps, RATE, metadata={"prompt": "{}"}) as video:
+    with video_writer(path, WIDTH, HEIGHT, fps, RATE, metadata={"prompt": "{}"}) as video:
         for block in range(blocks):
             first = block * FRAMES_PER_BLOCK
             video.write_frames(numbered_frames(first, FRAMES_PER_BLOCK))
@@ -137,7 +136,7 @@ def test_blocks_are_on_the_disk_while_the_file_grows(tmp_path, fps, sound_blocks
 def test_interruption_leaves_a_finished_file(tmp_path):
     path = tmp_path / "a.mp4"
     with pytest.raises(KeyboardInterrupt):
-        with VideoWriter(path, WIDTH, HEIGHT, Fraction(16), RATE) as video:
+        with video_writer(path, WIDTH, HEIGHT, Fraction(16), RATE) as video:
             video.write_audio(tone(10 * RATE))
             video.write_frames(numbered_frames(0, 24))
             video.write_frames(numbered_frames(24, 12))
@@ -150,7 +149,7 @@ def test_interruption_leaves_a_finished_file(tmp_path):
 
 def test_nothing_written_leaves_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        with VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), RATE) as video:
+        with video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), RATE) as video:
             video.write_audio(tone(RATE))
             raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
@@ -174,7 +173,7 @@ def test_colours_come_back_as_they_were(tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)]
     colours += [(255, 255, 255), (0, 0, 0), (128, 128, 128), (224, 172, 140)]
     bars = np.concatenate([np.full((64, 32, 3), colour, np.uint8) for colour in colours], axis=1)
-    with VideoWriter(tmp_path / "a.mp4", bars.shape[1], 64, Fraction(16)) as video:
+    with video_writer(tmp_path / "a.mp4", bars.shape[1], 64, Fraction(16)) as video:
         video.write_frames(np.stack([bars] * 12))
     with av.open(str(tmp_path / "a.mp4")) as file:
         frame = list(file.decode(video=0))[-1]
@@ -201,12 +200,12 @@ def test_colours_come_back_as_they_were(tmp_path):
 )
 def test_values_that_cannot_be_written(tmp_path, change, text):
     with pytest.raises(InputError, match=text):
-        VideoWriter(**{"path": tmp_path / "a.mp4", "width": WIDTH, "height": HEIGHT, "fps": Fraction(16)} | change)
+        video_writer(**{"path": tmp_path / "a.mp4", "width": WIDTH, "height": HEIGHT, "fps": Fraction(16)} | change)
     assert not list(tmp_path.iterdir())
 
 
 def test_wrong_frames_and_wrong_sound_are_refused_and_the_rest_is_kept(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), RATE) as video:
+    with video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), RATE) as video:
         video.write_frames(numbered_frames(0, 12))
         with pytest.raises(InputError, match=r"\[frames, 48, 64, 3\]"):
             video.write_frames(torch.zeros(1, 48, 66, 3, dtype=torch.uint8))
@@ -234,21 +233,21 @@ def broken_codec(monkeypatch):
 
 def test_encoder_that_does_not_open(tmp_path, broken_codec):
     with pytest.raises(MachineError, match="libx264"):
-        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec=broken_codec)
+        video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec=broken_codec)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_was_there_survives_an_encoder_that_does_not_open(tmp_path, broken_codec):
     (tmp_path / "a.mp4").write_bytes(b"something else")
     with pytest.raises(MachineError, match="libx264"):
-        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec=broken_codec)
+        video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec=broken_codec)
     assert (tmp_path / "a.mp4").read_bytes() == b"something else"
 
 
 def test_an_encoder_that_is_missing_is_refused_before_the_file_exists(tmp_path, monkeypatch):
     monkeypatch.setitem(CODECS, "missing", VideoCodec(**{**BROKEN, "encoder": "no_such_encoder"}))
     with pytest.raises(InputError, match="no encoder no_such_encoder.*can write h264"):
-        VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="missing")
+        video_writer(tmp_path / "a.mp4", WIDTH, HEIGHT, Fraction(16), codec="missing")
     assert not list(tmp_path.iterdir())
 
 
@@ -260,4 +259,4 @@ def test_a_name_as_long_as_the_system_takes(tmp_path):
 
 def test_missing_folder(tmp_path):
     with pytest.raises(MachineError, match="No such file"):
-        VideoWriter(tmp_path / "missing" / "a.mp4", WIDTH, HEIGHT, Fraction(16))
+        video_writer(tmp_path / "missing" / "a.mp4", WIDTH, HEIGHT, Fraction(16))

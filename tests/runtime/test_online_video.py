@@ -12,16 +12,25 @@ import numpy as np
 import pytest
 import torch
 from made_blocks import MadeRun
-from media_files import decoded_sound
+from media_files import decoded_sound, video_writer
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.frames import probe
-from liveavatar_runtime.media.video import VideoWriter
-from liveavatar_runtime.online_video import MAX_KEPT_CLIPS, Hooks, OnlineVideo, check_kept, skipped_frames, write_online
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
+from liveavatar_runtime.online_video import (
+    MAX_KEPT_CLIPS,
+    Hooks,
+    OnlineVideo,
+    Output,
+    WriteOptions,
+    check_kept,
+    skipped_frames,
+    write_online,
+)
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.spool.latent_stream import LatentStream
-from liveavatar_runtime.vae import VaeConfig, WanVAE
+from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder, VideoStart
 
 PLAN = ClipPlan(num_clip=3, infer_frames=24, width=64, height=64, keep_aspect=False, fps=Fraction(16))
@@ -64,9 +73,11 @@ def write(
     given = given or stream()
     plan = given.plan
     video = OnlineVideo(path)
-    decoder = decoder or OnlineDecoder(vae, given.priming(39), start, torch.device("cpu"), torch.float32)
-    with VideoWriter(path, plan.width, plan.height, plan.fps, RATE) as writer:
-        write_online(given, decoder, voice(plan), writer, video, skipped_frames(start, plan), **options)
+    decoder = decoder or OnlineDecoder(PlacedVAE(vae, torch.device("cpu"), torch.float32), given.priming(39), start)
+    with video_writer(path, plan.width, plan.height, plan.fps, RATE) as writer:
+        write_online(
+            given, decoder, voice(plan), Output(writer, video), WriteOptions(skipped_frames(start, plan), **options)
+        )
     return video
 
 
@@ -117,7 +128,7 @@ def test_an_interruption_while_waiting_ends_within_seconds(tmp_path, vae):
         if time.monotonic() - begun > 0.5:
             raise InterruptedError("the button")
 
-    slow = Slow(vae, stream().priming(39), "hold", torch.device("cpu"), torch.float32)
+    slow = Slow(PlacedVAE(vae, torch.device("cpu"), torch.float32), stream().priming(39), "hold")
     with pytest.raises(InterruptedError):
         write(tmp_path / "a.mp4", vae, decoder=slow, hooks=Hooks(check=check))
     assert time.monotonic() - begun < 4 and 12 <= probe(tmp_path / "a.mp4").frames < 72
@@ -152,7 +163,7 @@ def test_a_failing_decoder_ends_the_sampling_of_the_next_block(tmp_path, vae):
             poll()
 
     given = stream(between=between)
-    failing = Failing(vae, given.priming(39), "hold", torch.device("cpu"), torch.float32)
+    failing = Failing(PlacedVAE(vae, torch.device("cpu"), torch.float32), given.priming(39), "hold")
     with pytest.raises(MemoryError, match="no room"):
         write(tmp_path / "a.mp4", vae, given, decoder=failing, hooks=Hooks(while_sampling=while_sampling))
     assert 40 < steps < 60, "20 steps of two blocks, and no more than a part of the third's"
@@ -167,10 +178,10 @@ def test_an_error_of_the_writer_ends_all(tmp_path, vae):
             super().write_frames(frames)
 
     given = stream()
-    decoder = OnlineDecoder(vae, given.priming(39), "hold", torch.device("cpu"), torch.float32)
+    decoder = OnlineDecoder(PlacedVAE(vae, torch.device("cpu"), torch.float32), given.priming(39), "hold")
     with pytest.raises(OSError, match="disk full"):
-        with Full(tmp_path / "a.mp4", 64, 64, PLAN.fps, RATE) as writer:
-            write_online(given, decoder, voice(), writer, OnlineVideo(tmp_path / "a.mp4"))
+        with Full(tmp_path / "a.mp4", PictureTrack(64, 64, PLAN.fps), AudioTrack(RATE)) as writer:
+            write_online(given, decoder, voice(), Output(writer, OnlineVideo(tmp_path / "a.mp4")))
     assert probe(tmp_path / "a.mp4").frames == 24
 
 
@@ -180,13 +191,13 @@ def test_a_later_segment_has_its_own_sound_and_no_held_frames(tmp_path, vae):
     first = plan.segment.first_frame
 
     given = stream(plan)
-    decoder = OnlineDecoder(vae, given.priming(39), None, torch.device("cpu"), torch.float32)
+    decoder = OnlineDecoder(PlacedVAE(vae, torch.device("cpu"), torch.float32), given.priming(39), None)
     video = OnlineVideo(tmp_path / "a.mp4")
     sound = torch.zeros(1, int(plan.duration * RATE))
     click = first * RATE // 16 + RATE // 2
     sound[0, click] = 0.9
-    with VideoWriter(video.path, 64, 64, plan.fps, RATE) as writer:
-        write_online(given, decoder, AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE), writer, video)
+    with video_writer(video.path, 64, 64, plan.fps, RATE) as writer:
+        write_online(given, decoder, AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE), Output(writer, video))
     assert video.frames == probe(video.path).frames == 24
     heard, rate, _ = decoded_sound(video.path)
     assert abs(int(np.abs(heard[0]).argmax()) / rate - 0.5) < 0.001
@@ -252,7 +263,7 @@ class OnMps(OnlineDecoder):
 def test_a_device_for_one_thread_decodes_in_turn_with_sampling(tmp_path, vae):
     """With MPS two threads abort the process: the sampler's thread decodes, and the file is the same."""
     write(tmp_path / "beside.mp4", vae)
-    decoder = OnMps(vae, stream().priming(39), "hold", torch.device("cpu"), torch.float32)
+    decoder = OnMps(PlacedVAE(vae, torch.device("cpu"), torch.float32), stream().priming(39), "hold")
     decoder.device, decoder.threads = torch.device("mps"), set()
     write(tmp_path / "in_turn.mp4", vae, decoder=decoder)
     assert decoder.threads == {threading.get_ident()}

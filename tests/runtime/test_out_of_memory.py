@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from media_files import run_python
+from media_files import run_python, video_writer
 from tiny_avatar import PLAN, random_conditions, random_model
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.media.video import VideoWriter
 from liveavatar_runtime.out_of_memory import DeviceFullError, full_device_told, is_out_of_memory, pictures_told
 from liveavatar_runtime.planning.out_of_memory import sampling_told, sampling_ways
 from liveavatar_runtime.planning.workload import Workload
@@ -76,7 +75,7 @@ def test_the_vaes_work_is_told_with_sizes():
     with pytest.raises(
         MachineError, match="cpu ran out of memory while decoding a block of 688x368: .*672x352 in Clip"
     ):
-        with pictures_told("decoding a block of", 688, 368, CPU):
+        with pictures_told("decoding a block of", (688, 368), CPU):
             ask_for_too_much()
 
 
@@ -145,7 +144,7 @@ def test_an_encoder_without_memory_does_not_blame_the_disk(tmp_path):
     with pytest.raises(
         DeviceFullError, match="encoder libx265 ran out of memory.*frames .* play.*codec h264 in Onl"
     ) as e:
-        with VideoWriter(path, 64, 64, Fraction(16), codec="hevc") as writer:
+        with video_writer(path, 64, 64, Fraction(16), codec="hevc") as writer:
             for _ in range(3):
                 writer.write_frames(torch.zeros(12, 64, 64, 3, dtype=torch.uint8))
             with writer._writing():
@@ -155,9 +154,9 @@ def test_an_encoder_without_memory_does_not_blame_the_disk(tmp_path):
 
 def test_the_card_for_the_vae_is_told_with_the_way_that_frees_all():
     with pytest.raises(MachineError, match=r"helps: kv_cache ram in DiT Sampler.*; starting ComfyUI with --cpu-vae"):
-        with pictures_told("decoding a block of", 688, 368, CARD, 4800, beside_caches=True):
+        with pictures_told("decoding a block of", (688, 368), CARD, 4800, beside_caches=True):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
     # Nothing is sampled yet when the picture is encoded.
     with pytest.raises(MachineError, match=r"helps: starting ComfyUI with --cpu-vae"):
-        with pictures_told("encoding the picture at", 688, 368, CARD):
+        with pictures_told("encoding the picture at", (688, 368), CARD):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.spool.latent_stream import LatentStream
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage
 from liveavatar_runtime.spool.spool import Spool
-from liveavatar_runtime.vae import WAN_2_1, VaeConfig, WanVAE, load_wan_vae
+from liveavatar_runtime.vae import WAN_2_1, PlacedVAE, VaeConfig, WanVAE, load_wan_vae
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CPU = torch.device("cpu")
@@ -41,13 +41,13 @@ def latents(block: int, side: int = 8) -> Tensor:
 
 def stream_of(folder: Path, plan: ClipPlan) -> LatentStream:
     history = torch.randn(16, 7, 8, 8, generator=torch.Generator().manual_seed(0))
-    return LatentStream(plan, history, MadeRun.start(latents), Spool(folder))
+    return LatentStream(plan, history, MadeRun.start(latents), Storage(Spool(folder)))
 
 
 def decoded(vae: WanVAE, stream: LatentStream, past: int) -> Tensor:
     """Pixels [3, frames, H, W] of a segment."""
     start = "hold" if stream.segment.starts_video else None
-    decoder = OnlineDecoder(vae, stream.priming(past), start, CPU, torch.float32)
+    decoder = OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), stream.priming(past), start)
     return torch.cat([decoder.decode(block.latents) for block in stream], dim=1)
 
 
@@ -76,7 +76,7 @@ def test_how_far_back_a_decoder_looks(make, expected):
     before, last = video[:, :-1], video[:, -1:]
 
     def last_frames(given: int) -> Tensor:
-        return OnlineDecoder(vae, before[:, -given:], None, CPU, torch.float32).decode(last)
+        return OnlineDecoder(PlacedVAE(vae, CPU, torch.float32), before[:, -given:], None).decode(last)
 
     whole = last_frames(before.shape[1])
     assert before.shape[1] > past and torch.equal(last_frames(past), whole)

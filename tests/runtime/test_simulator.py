@@ -10,6 +10,7 @@ from tiny_avatar import CONFIG, PLAN, random_conditions, random_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.dit.model import BlockPlace
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.executors.advisor import Advisor, documented, table
 from liveavatar_runtime.executors.local import LocalExecutor
@@ -102,8 +103,8 @@ def test_the_floating_point_operations_are_those_of_the_model():
     voice = counted(3) - counted(2) - predicted
     assert 0 <= voice < 0.5 * predicted
     with FlopCounterMode(display=False) as counter:
-        model.voiced_context(0, 3, plan.grid, model.embed_audio(conditions.audio.frames(0, 12), torch.float32, device),
-                             model.layers, None)  # fmt: skip
+        voice = model.embed_audio(conditions.audio.frames(0, 12), torch.float32, device)
+        model.block_context(BlockPlace(0, 3, plan.grid), voice, model.layers)
     assert voice == pytest.approx(plan.blocks_per_clip * counter.get_total_flops(), rel=1e-6)
 
 

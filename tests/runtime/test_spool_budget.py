@@ -13,7 +13,7 @@ from spooled_video import HEADER_BYTES, PLAN, STATE_BYTES, Sampling, latents_of,
 from torch import Tensor
 
 from liveavatar_runtime.errors import MachineError
-from liveavatar_runtime.spool.latent_stream import LatentStream, clip_file_bytes
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, clip_file_bytes
 from liveavatar_runtime.spool.states import StateSettings
 from liveavatar_runtime.spool.store import SpoolStore
 
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> SpoolStore:
 
 def stream_in(store: SpoolStore, budget: int, sampling: Sampling, states: StateSettings = MANY) -> LatentStream:
     stream = stream_of(sampling, store.root / KEY, states=states)
-    return LatentStream(PLAN, stream.history, sampling, store.open(KEY, {"seed": 1}, budget), states)
+    return LatentStream(PLAN, stream.history, sampling, Storage(store.open(KEY, {"seed": 1}, budget), states))
 
 
 def bytes_in(root: Path) -> int:

@@ -18,8 +18,8 @@ from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.run import RunStart, SamplingRequest
 
-RAM = partial(StagedCache, place="ram")
-FP8 = partial(StagedCache, place="ram", stored="fp8")
+RAM = partial(StagedCache, placement=Placement("ram"))
+FP8 = partial(StagedCache, placement=Placement("ram", "fp8"))
 
 
 def started(executor, conditions, make_cache) -> Evaluator:
@@ -65,7 +65,7 @@ def test_a_block_moves_the_predicted_bytes(executor, conditions, stored, batched
     made: list[StagedCache] = []
 
     def make_cache(*arguments) -> StagedCache:
-        made.append(StagedCache(*arguments, place="ram", stored=stored, device_layers=device_layers))
+        made.append(StagedCache(*arguments, placement=Placement("ram", stored, device_layers=device_layers)))
         return made[-1]
 
     plan = replace(PLAN, num_clip=6)
@@ -86,7 +86,7 @@ def test_the_layers_on_the_device_are_spread():
 
 @pytest.mark.parametrize("stored", ["model", "fp8"])
 def test_the_predicted_size_is_the_allocated_one(executor, conditions, stored):
-    make_cache = partial(StagedCache, place="ram", stored=stored)
+    make_cache = partial(StagedCache, placement=Placement("ram", stored))
     evaluator = started(executor, conditions, make_cache)
     cache, sink, placement = evaluator.cache, evaluator.sink_of(0), Placement("ram", stored)
     assert isinstance(cache, StagedCache)

@@ -13,7 +13,7 @@ from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.spool.spool import LATENTS, Beginning, Spool
-from liveavatar_runtime.spool.states import StateSettings, rings_from_fp8, rings_in_fp8
+from liveavatar_runtime.spool.states import StateSettings, StateSizes, rings_from_fp8, rings_in_fp8
 
 FP8_BYTES = ring_bytes(Workload(CONFIG, PLAN, torch.float32), Placement(kv_dtype="fp8"))
 # Too large to be kept after every clip.
@@ -70,7 +70,7 @@ def test_rings_in_fp8_are_near_and_have_the_planned_size(dtype):
     ],
 )
 def test_the_choice(exact, budget, choice, size, fp8):
-    settings = StateSettings.choose(exact, 52, budget, choice)
+    settings = StateSettings.choose(StateSizes(exact, 52), budget, choice)
     assert (settings.size, settings.budget, settings.fp8) == (size, budget, fp8)
 
 

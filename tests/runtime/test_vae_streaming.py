@@ -11,6 +11,7 @@ from liveavatar_runtime.vae import (
     WAN_2_1,
     DecodeState,
     EncodeState,
+    PlacedVAE,
     VaeConfig,
     WanVAE,
     encode_still,
@@ -226,18 +227,18 @@ def test_a_picture_is_left_and_told_about_between_layers(vae):
 
 def test_priming_is_left_between_layers_and_later_blocks_are_not_watched(vae):
     priming, calls = draw(16, 3, 2, 2), []
-    places = torch.device("cpu"), torch.float32
-    decoder = OnlineDecoder(vae, priming, "hold", *places, on_layer=lambda: calls.append(1))
+    place = PlacedVAE(vae, torch.device("cpu"), torch.float32)
+    decoder = OnlineDecoder(place, priming, "hold", on_layer=lambda: calls.append(1))
     assert len(calls) == 3 * vae.decoder.layers
     block = draw(16, 3, 2, 2)
-    assert torch.equal(decoder.decode(block), OnlineDecoder(vae, priming, "hold", *places).decode(block))
+    assert torch.equal(decoder.decode(block), OnlineDecoder(place, priming, "hold").decode(block))
     assert len(calls) == 3 * vae.decoder.layers
 
     def stop() -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        OnlineDecoder(vae, priming, "hold", *places, on_layer=stop)
+        OnlineDecoder(place, priming, "hold", on_layer=stop)
 
 
 def test_still_picture_of_a_wrong_size(vae):
@@ -333,7 +334,9 @@ def test_the_latents_of_a_still_history_that_a_decoder_needs(seed):
     settled, clip = settled_latent(vae, draw(3, 16, 16).clamp(-1, 1)), draw(16, 3, 2, 2)
 
     def frames(latents: int) -> torch.Tensor:
-        decoder = OnlineDecoder(vae, settled.expand(-1, latents, -1, -1), "trim", torch.device("cpu"), torch.float32)
+        decoder = OnlineDecoder(
+            PlacedVAE(vae, torch.device("cpu"), torch.float32), settled.expand(-1, latents, -1, -1), "trim"
+        )
         return decoder.decode(clip)
 
     needed = vae.config.decoder_past_latents

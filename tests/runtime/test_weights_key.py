@@ -21,7 +21,7 @@ from liveavatar_runtime.checkpoint.content import CHUNK_BYTES, InFile, InMemory,
 from liveavatar_runtime.checkpoint.known_hashes import MOST_ENTRIES, Hashed, KnownHashes
 from liveavatar_runtime.checkpoint.weights_key import vae_key, weights_key
 from liveavatar_runtime.errors import CheckpointError
-from liveavatar_workers.client.create import local_workers
+from liveavatar_workers.client.create import ModelFiles, local_workers
 from liveavatar_workers.rank.worker import parse
 
 WEIGHT = "blocks.0.ffn.0.weight"
@@ -279,7 +279,9 @@ def test_entries_are_bounded_and_leave_nothing_half_written(model, tmp_path) -> 
 
 
 def test_a_group_of_workers_remembers_where_comfyui_does(tmp_path) -> None:
-    group = local_workers("fsdp", [torch.device("cpu")] * 2, CONFIG, tmp_path, [], "auto", tmp_path / "known")
+    group = local_workers(
+        "fsdp", [torch.device("cpu")] * 2, CONFIG, ModelFiles(tmp_path, hashes=tmp_path / "known"), "auto"
+    )
     assert parse(group._arguments).hashes == (tmp_path / "known").resolve()
     assert parse(["--model", "m"]).hashes is None
 

@@ -19,7 +19,7 @@ from liveavatar_runtime.checkpoint.weights_key import weights_key
 from liveavatar_runtime.devices import parse_devices
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.executors.table import check_devices, resolve
-from liveavatar_workers.client.create import dtype_in_workers, local_workers
+from liveavatar_workers.client.create import ModelFiles, dtype_in_workers, local_workers
 from liveavatar_workers.failures import AGAIN, Ended, describe
 from liveavatar_workers.messages import Failure
 from liveavatar_workers.rank.ranks import OtherRankLost, Progress, is_about_another_rank
@@ -60,7 +60,7 @@ def test_devices_that_an_executor_cannot_use() -> None:
 
 def test_workers_refuse_quantised_precision(tmp_path) -> None:
     with pytest.raises(InputError, match="precision is fp8_e4m3fn"):
-        local_workers("fsdp", [CPU], CONFIG, tmp_path, [], "fp8_e4m3fn")
+        local_workers("fsdp", [CPU], CONFIG, ModelFiles(tmp_path), "fp8_e4m3fn")
 
 
 def failure(rank: int, message: str, trace: str = "", consequence: bool = False) -> Failure:
