@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.spool.latent_stream import Storage
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -28,7 +26,10 @@ from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared  # noqa: E402
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.spool.latent_stream import (
+    LatentStream,  # noqa: E402
+    Storage,  # noqa: E402
+)
 from liveavatar_runtime.spool.spool import Spool  # noqa: E402
 from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
 

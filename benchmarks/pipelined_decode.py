@@ -18,11 +18,6 @@ from pathlib import Path
 
 import torch
 
-from liveavatar_runtime.media.video import AudioTrack, PictureTrack
-from liveavatar_runtime.online_video import Output, WriteOptions
-from liveavatar_runtime.sampling.prepare import Inputs
-from liveavatar_runtime.vae import PlacedVAE
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -31,13 +26,25 @@ from liveavatar_runtime.checkpoint.bundle import find_bundle  # noqa: E402
 from liveavatar_runtime.checkpoint.safetensors_io import read_tensors  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
-from liveavatar_runtime.online_video import OnlineVideo, write_online  # noqa: E402
+from liveavatar_runtime.media.video import (  # noqa: E402
+    AudioTrack,
+    PictureTrack,
+    VideoWriter,  # noqa: E402
+)
+from liveavatar_runtime.online_video import OnlineVideo, Output, WriteOptions, write_online  # noqa: E402  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.sampling.prepare import (  # noqa: E402
+    Inputs,  # noqa: E402
+    Prepared,
+    prepare,
+)
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
 from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
-from liveavatar_runtime.vae import WanVAE, load_wan_vae  # noqa: E402
+from liveavatar_runtime.vae import (  # noqa: E402
+    PlacedVAE,  # noqa: E402
+    WanVAE,
+    load_wan_vae,
+)
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -22,14 +22,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.media.video import AudioTrack, PictureTrack
-from liveavatar_runtime.online_video import Output, WriteOptions
-from liveavatar_runtime.sampling.prepare import Inputs
-from liveavatar_runtime.spool.latent_stream import Storage
-from liveavatar_runtime.vae import PlacedVAE
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
+
+from video_facts import probe  # noqa: E402
 
 from benchmarks import measures, quality  # noqa: E402
 from demo.training.portraits import Pose, draw  # noqa: E402
@@ -38,18 +34,29 @@ from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
 from liveavatar_runtime.duration import duration  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.media.frames import probe  # noqa: E402
 from liveavatar_runtime.media.images import to_uint8_frames  # noqa: E402
-from liveavatar_runtime.media.video import VideoWriter  # noqa: E402
-from liveavatar_runtime.online_video import Hooks, OnlineVideo, write_online  # noqa: E402
+from liveavatar_runtime.media.video import (  # noqa: E402
+    AudioTrack,
+    PictureTrack,
+    VideoWriter,  # noqa: E402
+)
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online  # noqa: E402  # noqa: E402
 from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
 from liveavatar_runtime.planning.workload import Workload  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import Prepared, prepare  # noqa: E402
+from liveavatar_runtime.sampling.prepare import (  # noqa: E402
+    Inputs,  # noqa: E402
+    Prepared,
+    prepare,
+)
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
+from liveavatar_runtime.spool.latent_stream import (
+    LatentStream,  # noqa: E402
+    Storage,  # noqa: E402
+)
 from liveavatar_runtime.spool.spool import Spool  # noqa: E402
 from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
+from liveavatar_runtime.vae import PlacedVAE  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 
 CPU = torch.device("cpu")

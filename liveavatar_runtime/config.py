@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from .duration import FRAMES_PER_LATENT
@@ -99,14 +98,6 @@ class AvatarConfig:
         for key, value in kept.items():
             _check_value(key, value)
         return cls(**kept)
-
-    @classmethod
-    def from_json(cls, path: Path) -> "AvatarConfig":
-        """From a `config.json` file; raises InputError when it is not readable JSON or not an S2V config."""
-        from .reading import read_json, readable
-
-        with readable(path, "a model's config"):
-            return cls.from_dict(read_json(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Content of a `config.json` that `from_dict` and the original read."""

@@ -13,7 +13,6 @@ from .model import PlacedVAE
 from .state import DecodeState, OnLayer, go_on
 
 VideoStart = Literal["hold", "trim"]
-VIDEO_STARTS: tuple[VideoStart, ...] = ("hold", "trim")
 START_FRAMES = 3
 """Frames at the very start that the decoder cannot know: they lie between the still history and the first latent."""
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
+from lora_merging import MergedLora, merge_lora
 from rollout import TOLERANCE, single_velocity
 
-from liveavatar_runtime.checkpoint.lora_merge import MergedLora, merge_lora
 from liveavatar_runtime.dit.model import CausalWanS2V
 
 WEIGHT_TOLERANCE = {"atol": 1e-5, "rtol": 0}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lora_merging import merge_lora
 from safetensors.torch import load_file
 from tiny_avatar import CONFIG, random_conditions, random_model
 from torch import Tensor, nn
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-from liveavatar_runtime.checkpoint.lora_merge import merge_lora
 from liveavatar_runtime.checkpoint.safetensors_io import read_json
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.executors.local import LocalExecutor

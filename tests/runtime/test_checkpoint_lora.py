@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from lora_merging import merge_lora
 from safetensors.torch import save_file
 
 from liveavatar_runtime.checkpoint.lora import FittedLora, fit_lora, open_lora, read_lora
-from liveavatar_runtime.checkpoint.lora_merge import merge_lora
 from liveavatar_runtime.checkpoint.lora_names import ModuleNames, split_name
 from liveavatar_runtime.errors import CheckpointError
 

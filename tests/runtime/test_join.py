@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone, video_writer
+from video_facts import probe
 
 from liveavatar_runtime.duration import samples_for_frames
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS
-from liveavatar_runtime.media.frames import probe
 from liveavatar_runtime.media.join import Joining, join, joined_kind, read_parts, sound_notes
 
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]

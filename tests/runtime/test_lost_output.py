@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, numbered_frames, run_python, tone, video_writer
+from video_facts import probe
 
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media import join as joining
 from liveavatar_runtime.media.codecs import CODECS
-from liveavatar_runtime.media.frames import probe
 from liveavatar_runtime.media.growing_file import OutputLostError, playable_frames
 from liveavatar_runtime.media.join import Joining, join, read_parts
 from liveavatar_runtime.media.video import VideoWriter

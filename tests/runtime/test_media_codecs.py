@@ -22,11 +22,11 @@ from media_files import (
     tone,
     video_writer,
 )
+from video_facts import probe, read_frame
 
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
-from liveavatar_runtime.media.frames import probe, read_frame
 from liveavatar_runtime.media.sound import SOUND_CODECS
 
 WORKFLOW = {"workflow": '{"nodes": []}'}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from media_files import video_writer
+from video_facts import VideoFacts, probe, read_frame
 
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.media.frames import VideoFacts, probe, read_frame
 
 FRAMES, FPS = 61, Fraction(30000, 1001)
 

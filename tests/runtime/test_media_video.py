@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from media_files import HEIGHT, RATE, WIDTH, decoded, decoded_sound, number_of, numbered_frames, tone, video_writer
+from video_facts import probe, read_frame
 
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.media.codecs import CODECS, FRAGMENT_FRAMES, MP4, VideoCodec
 from liveavatar_runtime.media.file_names import MAX_NAME_BYTES
-from liveavatar_runtime.media.frames import probe, read_frame
 
 ALL_FPS = [Fraction(16), Fraction(25), Fraction(24000, 1001)]
 

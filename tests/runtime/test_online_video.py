@@ -13,10 +13,10 @@ import pytest
 import torch
 from made_blocks import MadeRun
 from media_files import decoded_sound, video_writer
+from video_facts import probe
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.media.frames import probe
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
 from liveavatar_runtime.online_video import (
     MAX_KEPT_CLIPS,

@@ -10,8 +10,7 @@ import pytest
 from comfy_client import PromptRefused
 from PIL import Image
 from safetensors.numpy import save_file
-
-from liveavatar_runtime.media.frames import probe
+from video_facts import probe
 
 SMALL = {"num_clip": 1, "infer_frames": 12, "width": 64, "height": 64}
 

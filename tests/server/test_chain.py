@@ -9,8 +9,7 @@ import pytest
 from comfy_server import ROOT
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-
-from liveavatar_runtime.media.frames import probe, read_frame
+from video_facts import probe, read_frame
 
 NODES = {
     "LiveAvatar_LoadAvatarModel": "Load Avatar Model",

@@ -10,8 +10,7 @@ from comfy_workflow import nodes_of
 from PIL import Image
 from prompt_builder import PromptBuilder
 from test_output_choices import DECODE, JOIN, saved
-
-from liveavatar_runtime.media.frames import probe, read_frame
+from video_facts import probe, read_frame
 
 SCHEDULER, SAMPLER, ENCODE = "LiveAvatar_ClipScheduler", "LiveAvatar_DiTSampler", "LiveAvatar_AudioEncode"
 CLIP = 48

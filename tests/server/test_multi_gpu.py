@@ -6,8 +6,7 @@ from pathlib import Path
 from comfy_workflow import nodes_of
 from prompt_builder import PromptBuilder
 from test_output_choices import DECODE, saved
-
-from liveavatar_runtime.media.frames import probe
+from video_facts import probe
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "multi_gpu.json"
 LOADER, SAMPLER = "LiveAvatar_LoadAvatarModel", "LiveAvatar_DiTSampler"

@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 from test_bad_input import SMALL, files, refused, tone, write_wav
+from video_facts import probe, read_frame
 
 from liveavatar_runtime.media.codecs import CODECS
-from liveavatar_runtime.media.frames import probe, read_frame
 
 DECODE, JOIN = "LiveAvatar_OnlineVAEDecode", "LiveAvatar_JoinSegments"
 

@@ -9,8 +9,7 @@ import build_workflows
 import pytest
 import run_workflow
 from comfy_workflow import nodes_of, to_prompt
-
-from liveavatar_runtime.media.frames import probe
+from video_facts import probe
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))

@@ -4,8 +4,7 @@ import re
 
 import pytest
 from told_cases import SMALL, Told, check_told
-
-from liveavatar_runtime.media.frames import probe
+from video_facts import probe
 
 SAMPLER, VOICE = "LiveAvatar_DiTSampler", "LiveAvatar_AudioEncode"
 

@@ -7,8 +7,7 @@ import pytest
 from comfy_client import PromptRefused
 from test_output_choices import join_nodes, saved, two_videos  # noqa: F401 (a fixture)
 from told_cases import SMALL, Told, check_told, files
-
-from liveavatar_runtime.media.frames import probe
+from video_facts import probe
 
 DECODE, SAMPLER, SCHEDULER = "LiveAvatar_OnlineVAEDecode", "LiveAvatar_DiTSampler", "LiveAvatar_ClipScheduler"
 JOIN = "LiveAvatar_JoinSegments"

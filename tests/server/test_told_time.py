@@ -11,8 +11,7 @@ from test_long_video import WORKFLOWS
 from test_output_choices import DECODE, JOIN, saved
 from test_told import short_sound
 from told_cases import SMALL, Told, check_told
-
-from liveavatar_runtime.media.frames import probe
+from video_facts import probe
 
 SAMPLER, SCHEDULER, ENCODE = "LiveAvatar_DiTSampler", "LiveAvatar_ClipScheduler", "LiveAvatar_AudioEncode"
 CALC = "LiveAvatar_DurationCalc"
