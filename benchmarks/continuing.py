@@ -26,10 +26,7 @@ from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
 from liveavatar_runtime.sampling.prepare import Prepared  # noqa: E402
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import (
-    LatentStream,  # noqa: E402
-    Storage,  # noqa: E402
-)
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage  # noqa: E402
 from liveavatar_runtime.spool.spool import Spool  # noqa: E402
 from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
 

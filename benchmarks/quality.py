@@ -31,17 +31,9 @@ from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import (  # noqa: E402
-    Inputs,  # noqa: E402
-    Prepared,
-    prepare,
-)
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
-from liveavatar_runtime.vae import (  # noqa: E402
-    PlacedVAE,  # noqa: E402
-    WanVAE,
-    load_wan_vae,
-)
+from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae  # noqa: E402
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -35,25 +35,14 @@ from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: 
 from liveavatar_runtime.duration import duration  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.media.images import to_uint8_frames  # noqa: E402
-from liveavatar_runtime.media.video import (  # noqa: E402
-    AudioTrack,
-    PictureTrack,
-    VideoWriter,  # noqa: E402
-)
-from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online  # noqa: E402  # noqa: E402
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter  # noqa: E402
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online  # noqa: E402
 from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
 from liveavatar_runtime.planning.workload import Workload  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import (  # noqa: E402
-    Inputs,  # noqa: E402
-    Prepared,
-    prepare,
-)
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare  # noqa: E402
 from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import (
-    LatentStream,  # noqa: E402
-    Storage,  # noqa: E402
-)
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage  # noqa: E402
 from liveavatar_runtime.spool.spool import Spool  # noqa: E402
 from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
 from liveavatar_runtime.vae import PlacedVAE  # noqa: E402
