@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
 from liveavatar_runtime.checkpoint.bundle import find_bundle  # noqa: E402
-from liveavatar_runtime.checkpoint.safetensors_io import read_tensors  # noqa: E402
+from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter  # noqa: E402
@@ -54,7 +54,7 @@ class Bench:
         bundle = find_bundle(ROOT / "demo" / "liveavatar-demo")
         assert bundle.vae
         model = load_transformer(bundle.model, dtype=torch.float32)
-        vae = load_wan_vae(read_tensors(bundle.vae)[0], dtype=torch.float32)
+        vae = load_wan_vae(read_weight_file(bundle.vae)[0], dtype=torch.float32)
         config, generator = model.config, torch.Generator().manual_seed(0)
         plan = ClipPlan(num_clip=clips, infer_frames=24, fps=Fraction(25), width=side, height=side)
         seconds = int(plan.duration) + 1

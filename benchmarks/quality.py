@@ -27,7 +27,7 @@ from demo.training.voices import RATE, voice_of  # noqa: E402
 from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
 from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2  # noqa: E402
 from liveavatar_runtime.checkpoint.bundle import Bundle, find_bundle  # noqa: E402
-from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors  # noqa: E402
+from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_weight_file  # noqa: E402
 from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
 from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
 from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
@@ -55,10 +55,10 @@ class Demo:
     def load(cls, folder: Path) -> "Demo":
         bundle = find_bundle(folder)
         assert bundle.vae and bundle.wav2vec2 and bundle.text_config
-        weights = read_tensors(bundle.wav2vec2)[0]
+        weights = read_weight_file(bundle.wav2vec2)[0]
         return cls(
             bundle,
-            load_wan_vae(read_tensors(bundle.vae)[0], dtype=torch.float32),
+            load_wan_vae(read_weight_file(bundle.vae)[0], dtype=torch.float32),
             load_wav2vec2(weights, read_json(bundle.wav2vec2 / "config.json")),
             TextEncoder(bundle.text_config.parent),
         )

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None, write: Callable[[str], None] = prin
             workers = LocalWorkers(options.ranks, ["--model", folder, "--executor", name, "--devices", devices])
             alone: list[Timed] = []
             shared: list[Timed] = []
-            workers.link(lambda: None)
+            workers.connection(lambda: None)
             for _ in range(options.repeats):
                 alone.append(time_run(local, conditions, plan))
                 shared.append(time_run(RemoteExecutor(workers), conditions, plan))

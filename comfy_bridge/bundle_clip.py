@@ -16,7 +16,7 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from torch import Tensor
 
 from liveavatar_runtime.checkpoint.bundle import Bundle
-from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
 from liveavatar_runtime.checkpoint.umt5 import (
     check_config,
     expected_shapes,
@@ -56,7 +56,7 @@ def load_bundle_clip(bundle: Bundle) -> comfy.sd.CLIP | None:
     if bundle.text_encoder is None or bundle.tokenizer is None:
         return None
     with readable(bundle.text_encoder, "a text encoder"):
-        weights, _ = read_tensors(bundle.text_encoder, mapped=maps_files())
+        weights, _ = read_weight_file(bundle.text_encoder, mapped=maps_files())
         if is_archive(weights):
             weights = hugging_face_names(weights)
         config = infer_config(weights)

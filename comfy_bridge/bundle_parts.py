@@ -23,12 +23,12 @@ def load_bundle_vae(bundle: Bundle) -> Vae | None:
     """A comfy.sd.VAE; None when the bundle has none. Raises CheckpointError when it is no complete Wan 2.1 VAE."""
     if bundle.vae is None:
         return None
-    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
     from liveavatar_runtime.reading import readable
     from liveavatar_runtime.vae import load_wan_vae
 
     with readable(bundle.vae, "a VAE"):
-        tensors, metadata = read_tensors(bundle.vae, mapped=maps_files())
+        tensors, metadata = read_weight_file(bundle.vae, mapped=maps_files())
         # Core only logs what is missing, and decodes with what happens to be in memory there.
         load_wan_vae(tensors)
         vae = comfy.sd.VAE(sd=tensors, metadata=metadata)
@@ -41,7 +41,7 @@ def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
     if bundle.wav2vec2 is None:
         return None
     from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
     from liveavatar_runtime.reading import first_file, read_json, readable
 
     weights = next((f for f in (*bundle.wav2vec2.glob("*.safetensors"), *bundle.wav2vec2.glob("*.bin"))), None)
@@ -50,7 +50,7 @@ def load_bundle_audio_encoder(bundle: Bundle) -> "BundleAudioEncoder | None":
     config = first_file(bundle.wav2vec2, ("config.json",))
     with readable(weights, "an audio encoder"):
         # Read, not mapped: the encoder would keep the file mapped as long as it lives, though it needs all of it.
-        tensors, _ = read_tensors(weights, mapped=False)
+        tensors, _ = read_weight_file(weights, mapped=False)
         return BundleAudioEncoder(load_wav2vec2(tensors, read_json(config) if config else None))
 
 

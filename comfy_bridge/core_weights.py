@@ -28,7 +28,8 @@ from liveavatar_runtime.checkpoint.quantised import (
 from liveavatar_runtime.checkpoint.safetensors_io import Checkpoint
 from liveavatar_runtime.checkpoint.weights import PlainWeights, Shape
 from liveavatar_runtime.errors import CheckpointError, MemoryShortage
-from liveavatar_runtime.system_memory import available_memory, gib, stay_on_disk, too_little
+from liveavatar_runtime.system_memory import available_memory, stay_on_disk, too_little
+from liveavatar_runtime.texts import size_text
 
 from .progress import Advance
 
@@ -76,8 +77,8 @@ class CoreWeights:
         why = _why_unread(self.checkpoint, names[0], layers[names[0]])
         return (
             f"{self.checkpoint.path.name}: ComfyUI does not compute with {len(names)} fp8 layers of this file "
-            f"({names[0]}: {why}). They are unpacked to bf16 and take {gib(2 * count)} instead of {gib(count)}. "
-            "Files such as wan2.2_s2v_14B_fp8_scaled.safetensors stay in fp8."
+            f"({names[0]}: {why}). They are unpacked to bf16 and take {size_text(2 * count)} instead of "
+            f"{size_text(count)}. Files such as wan2.2_s2v_14B_fp8_scaled.safetensors stay in fp8."
         )
 
     def placeholders(self) -> dict[str, Tensor]:
@@ -92,7 +93,7 @@ class CoreWeights:
         """
         stored = [place.size for place in self.checkpoint.places.values()]
         if not self.checkpoint.mapped and sum(stored) > available_memory():
-            raise MemoryShortage(too_little(self.checkpoint.path, f"Its {gib(sum(stored))} cannot be mapped"))
+            raise MemoryShortage(too_little(self.checkpoint.path, f"Its {size_text(sum(stored))} cannot be mapped"))
         tensors = dict(self.plain)
         for name, layer in self.kept.items():
             tensors |= self._entries(name, layer)
@@ -174,8 +175,8 @@ def fill_weights(
         raise MemoryShortage(
             too_little(
                 path,
-                f"In {str(most.dtype).removeprefix('torch.')} its weights take {gib(total)}, with precision fp8_e4m3fn "
-                f"{gib(sum(map(torch.numel, parameters.values())))}",
+                f"In {str(most.dtype).removeprefix('torch.')} its weights take {size_text(total)}, with precision "
+                f"fp8_e4m3fn {size_text(sum(map(torch.numel, parameters.values())))}",
             )
         )
     elif tell:

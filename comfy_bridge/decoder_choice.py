@@ -10,10 +10,10 @@ from liveavatar_runtime.errors import InputError
 
 from .avatar import AvatarLatents
 from .progress import preparation, stop_if_interrupted
-from .vae import StreamingVAE
+from .vae import ManagedVAE
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.online_video import Decoder
+    from liveavatar_runtime.online_video import BlockDecoder
     from liveavatar_runtime.vae.online_decoder import VideoStart
     from liveavatar_workers.client.groups import Workers
     from liveavatar_workers.messages import DecoderAbout
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 AUTO, COMFYUI, WORKERS = "auto", "comfyui", "workers"
 DECODERS = (AUTO, COMFYUI, WORKERS)
 
-_KEYS: "WeakKeyDictionary[StreamingVAE, str]" = WeakKeyDictionary()
+_KEYS: "WeakKeyDictionary[ManagedVAE, str]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class DecoderChoice:
     """ComfyUI's VAE, or with `workers` theirs, which is the same; and what the user is told about it."""
 
-    vae: StreamingVAE
+    vae: ManagedVAE
     workers: "Workers | None" = None
     told: str = ""
 
 
-def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> DecoderChoice:
+def choose_decoder(choice: str, latents: AvatarLatents, vae: ManagedVAE) -> DecoderChoice:
     """Raises InputError when `choice` is "workers" and they have no VAE, or another one."""
     if choice == COMFYUI or (choice == AUTO and latents.workers is None):
         return DecoderChoice(vae)
@@ -54,7 +54,7 @@ def choose_decoder(choice: str, latents: AvatarLatents, vae: StreamingVAE) -> De
     return DecoderChoice(vae, told=f"Decoded by ComfyUI: {reason}" if about is not None else "")
 
 
-def refusal(about: "DecoderAbout | None", vae: StreamingVAE) -> str:
+def refusal(about: "DecoderAbout | None", vae: ManagedVAE) -> str:
     """Why workers cannot decode in place of this VAE, and what to do; empty when they can."""
     from liveavatar_runtime.dtypes import dtype_name
 
@@ -65,7 +65,7 @@ def refusal(about: "DecoderAbout | None", vae: StreamingVAE) -> str:
     return f"rank {about.rank} of the workers ({about.where}) holds another VAE; give both sides the same file"
 
 
-def key_of(vae: StreamingVAE) -> str:
+def key_of(vae: ManagedVAE) -> str:
     """`vae_key`, computed once for each VAE."""
     from liveavatar_runtime.checkpoint.weights_key import vae_key
 
@@ -77,7 +77,7 @@ def key_of(vae: StreamingVAE) -> str:
 @contextmanager
 def open_decoder(
     chosen: DecoderChoice, latents: AvatarLatents, start: "VideoStart | None", node_id: str
-) -> "Iterator[Decoder]":
+) -> "Iterator[BlockDecoder]":
     """What decodes the stream's blocks, primed, with progress on the node; for workers no VAE is loaded here."""
     vae = chosen.vae
     priming = latents.stream.priming(vae.patcher.model.config.decoder_past_latents)

@@ -8,8 +8,8 @@ from torch import Tensor
 from liveavatar_runtime.planning.memory import CacheChoice
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
-from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest
-from liveavatar_runtime.spool.latent_stream import LatentStream, Run, Storage, StreamHooks
+from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, StreamHooks
 from liveavatar_runtime.spool.states import StateSettings
 
 from .attention_choice import ChosenAttention, choose_attention, patches_key
@@ -24,7 +24,7 @@ from .progress import SamplingProgress, preparation, show_text, stop_if_interrup
 from .prompt_input import read_prompt
 from .sampling_job import SamplingJob
 from .spool_folder import KEEP, NamedVideo, SpoolChoice, open_spool, state_settings
-from .vae import streaming_vae
+from .vae import managed_vae
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
@@ -80,7 +80,7 @@ class PreparedJob:
     prepared: "Prepared"
     numerics: "Numerics"
 
-    def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, node_id: str) -> Run:
+    def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, node_id: str) -> SamplingRun:
         """Begin to sample a part of the plan; its steps and previews are shown on the node."""
         executor = executor_of(replace(self.job, plan=part), self.executor, self.attention.kernel, self.compile_layers)
         progress = SamplingProgress(node_id, part, self.job.vae.colours)
@@ -112,7 +112,7 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:
     attention = _checked_attention(inputs.model, settings, notes)
     sources = read_sources(inputs, notes)
-    job = SamplingJob(inputs.model, sources.plan, streaming_vae(inputs.vae))
+    job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae))
     executor = choose_executor(job, settings.caches)
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
     notes.tell(*executor.told, *attention.facts)

@@ -15,8 +15,8 @@ from .avatar import AvatarModel
 from .identity import identity
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.checkpoint.content import Progress
     from liveavatar_runtime.dit.placement import Placement
+    from liveavatar_runtime.progress import Progress
 
     from .attention_choice import ChosenAttention
     from .comfy_types import CoreModel, Patcher

@@ -10,7 +10,7 @@ import torch
 
 from liveavatar_runtime.devices import all_devices
 from liveavatar_runtime.executors.table import runs_here
-from liveavatar_runtime.system_memory import gib
+from liveavatar_runtime.texts import size_text
 
 from .avatar import AvatarModel
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
@@ -193,7 +193,7 @@ class LoadingProgress:
                 nonlocal tick
                 stop_if_interrupted()
                 if tick < 0 and total > WORTH_TELLING:
-                    show_text(self._node_id, READING.format(name=path.name, size=gib(total)))
+                    show_text(self._node_id, READING.format(name=path.name, size=size_text(total)))
                 if tick < TICKS * done // total:
                     tick = TICKS * done // total
                     advance(done, total)

@@ -87,7 +87,7 @@ class SamplingProgress:
     PREVIEW_SIZE = 512
 
     def __init__(self, node_id: str, plan: ClipPlan, colours: Tensor) -> None:
-        """colours: factors and bias [17, 3] of the VAE in use (`StreamingVAE.colours`)."""
+        """colours: factors and bias [17, 3] of the VAE in use (`ManagedVAE.colours`)."""
         from latent_preview import Latent2RGBPreviewer
 
         self._previewer = Latent2RGBPreviewer(colours[:-1].tolist(), colours[-1].tolist())

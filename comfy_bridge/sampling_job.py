@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .avatar import AvatarModel
-from .vae import StreamingVAE
+from .vae import ManagedVAE
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +14,7 @@ class SamplingJob:
 
     model: AvatarModel
     plan: ClipPlan
-    vae: StreamingVAE
+    vae: ManagedVAE
 
     @property
     def decoder_bytes(self) -> int:

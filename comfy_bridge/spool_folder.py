@@ -20,7 +20,8 @@ from liveavatar_runtime.spool.latent_stream import clip_bytes, clip_file_bytes
 from liveavatar_runtime.spool.resume import StateChoice, how_it_goes_on
 from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings, StateSizes, StateType
-from liveavatar_runtime.spool.store import SpoolInfo, SpoolStore, gib
+from liveavatar_runtime.spool.store import SpoolInfo, SpoolStore
+from liveavatar_runtime.texts import fine_size
 
 from .folders import temporary_root
 from .notes import Notes
@@ -133,8 +134,8 @@ def make_room(spools: SpoolStore, spool: Spool, plan: ClipPlan, budget: int, nee
     whole = plan.segment.clips.stop * clip_file_bytes(plan)
     if whole > budget:
         raise InputError(
-            f"spool_budget is {gib(budget)}, and the clips of this video take {gib(whole)}. Raise spool_budget "
-            f"(0: no limit), lower num_clip, or set spool to '{TEMPORARY}'."
+            f"spool_budget is {fine_size(budget)}, and the clips of this video take {fine_size(whole)}. Raise "
+            f"spool_budget (0: no limit), lower num_clip, or set spool to '{TEMPORARY}'."
         )
     return spools.make_room(spool.folder.name, needed, budget)
 
@@ -171,7 +172,7 @@ def notes_on(clips: int, finished: int, removed: Sequence[SpoolInfo]) -> tuple[s
     """How much is finished already, and what was removed to make room."""
     notes = [f"{finished} of {clips} clips are finished already and replayed"] if finished else []
     if removed:
-        size = gib(sum(info.size for info in removed))
+        size = fine_size(sum(info.size for info in removed))
         notes.append(f"Removed {len(removed)} older spools ({size}), see spool_budget")
     return tuple(notes)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class StreamingVAE:
+class ManagedVAE:
     """The runtime's WanVAE under ComfyUI's memory management, on the device and in the dtype of the original."""
 
     patcher: "Managed[WanVAE]"
@@ -46,10 +46,10 @@ class StreamingVAE:
         return preview_factors(self.on_device().vae, published_colours(), stop_if_interrupted)
 
 
-_BY_VAE: "WeakKeyDictionary[Vae, StreamingVAE]" = WeakKeyDictionary()
+_BY_VAE: "WeakKeyDictionary[Vae, ManagedVAE]" = WeakKeyDictionary()
 
 
-def streaming_vae(vae: Vae | None) -> StreamingVAE:
+def managed_vae(vae: Vae | None) -> ManagedVAE:
     """Made once for each VAE object and dropped with it; the weights are shared, not copied. On the device and in the
     dtype that ComfyUI chose. Raises InputError when no VAE is connected, or another one than Wan 2.1's."""
     from liveavatar_runtime.vae import load_wan_vae
@@ -61,7 +61,7 @@ def streaming_vae(vae: Vae | None) -> StreamingVAE:
     if vae not in _BY_VAE:
         module = load_wan_vae(vae.get_sd(), dtype=vae.vae_dtype)
         offload = comfy.model_management.vae_offload_device()
-        _BY_VAE[vae] = StreamingVAE(patcher_for(module, vae.device, offload), vae.vae_dtype)
+        _BY_VAE[vae] = ManagedVAE(patcher_for(module, vae.device, offload), vae.vae_dtype)
     return _BY_VAE[vae]
 
 

@@ -19,15 +19,15 @@ from .memory import free_ram
 from .notes import Notes
 from .output_files import OutputFile, claimed, expanded_prefix, metadata_of, output_file
 from .progress import NodeProgress, between_steps, show_text, stop_if_interrupted
-from .vae import streaming_vae
+from .vae import managed_vae
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.online_video import Decoder, OnlineVideo
+    from liveavatar_runtime.online_video import BlockDecoder, OnlineVideo
     from liveavatar_runtime.vae.online_decoder import VideoStart
 
 KEPT = "Finished clips are kept, so they are not sampled again."
 """Told with every failure of the file."""
-OpenDecoder = Callable[["VideoStart | None"], AbstractContextManager["Decoder"]]
+OpenDecoder = Callable[["VideoStart | None"], AbstractContextManager["BlockDecoder"]]
 PLAYERS = {"ffv1": ". Browsers do not play FFV1; VLC, mpv and video editors do."}
 
 
@@ -70,7 +70,7 @@ def write_video(
     skipped_frames(settings.start, plan)
     if settings.return_frames:
         notes.warn(memory_warning(plan))
-    decoder = choose_decoder(settings.decoder, latents, streaming_vae(vae))
+    decoder = choose_decoder(settings.decoder, latents, managed_vae(vae))
     prefix = expanded_prefix(settings.filename_prefix, hidden.prompt, notes)
     show_text(node_id, "\n".join(filter(None, (str(notes), decoder.told))))
     file = output_file(prefix, plan.width, plan.height, chosen.extension)

@@ -128,7 +128,7 @@ def model_of_name(name: str) -> AvatarModel:
     from liveavatar_workers.keys import read_pair
 
     workers = RemoteWorkers(group.address, read_pair(user_file(KEY_FILE)), group.key)
-    about = workers.link(stop_if_interrupted).about
+    about = workers.connection(stop_if_interrupted).about
     return AvatarModel(None, about.config, getattr(torch, about.dtype), about.executor, (), workers, about.key)
 
 

@@ -16,7 +16,7 @@ from .device_kinds import takes_threads
 from .duration import FRAMES_PER_BLOCK, samples_for_frames
 from .errors import InputError
 from .media.images import to_float_frames, to_uint8_frames, to_uint16_frames
-from .media.threads import Pipeline
+from .media.threads import ThreadPipeline
 from .media.video import VideoWriter
 from .out_of_memory import ram_told
 from .sampling.plan import ClipPlan
@@ -32,7 +32,7 @@ MAX_KEPT_CLIPS = 100
 MANY_BYTES = 4 * 2**30
 
 
-class Decoder(Protocol):
+class BlockDecoder(Protocol):
     """A video's blocks to frames, in order (`vae.online_decoder.OnlineDecoder`)."""
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def check_kept(plan: ClipPlan, available: int) -> str | None:
     frames, clips = plan.segment.frames, len(plan.segment.clips)
     needed = frames * plan.height * plan.width * 3 * 4
     size = f"{frames} frames of {plan.width}x{plan.height}"
-    text = f"return_frames keeps all {size} in memory: {needed / 2**30:.1f} GiB"
+    text = f"return_frames keeps all {size} in memory: {gib(needed)}"
     if clips > MAX_KEPT_CLIPS:
         raise InputError(
             f"{text}. It is refused for more than {MAX_KEPT_CLIPS} clips, this plan has {clips}. Switch it "
@@ -136,17 +136,17 @@ def check_kept(plan: ClipPlan, available: int) -> str | None:
         )
     if needed > available:
         raise InputError(
-            f"{text}, and {available / 2**30:.1f} GiB are free. Switch it off and use the video output, or make fewer "
+            f"{text}, and {gib(available)} are free. Switch it off and use the video output, or make fewer "
             "clips or a smaller picture."
         )
-    return f"{text} of {available / 2**30:.1f} GiB free." if needed > MANY_BYTES else None
+    return f"{text} of {gib(available)} free." if needed > MANY_BYTES else None
 
 
 @dataclass
 class _Work:
     """The two halves behind the sampler: decoding a block, and writing what was decoded, up to `total` frames."""
 
-    decoder: Decoder
+    decoder: BlockDecoder
     audio: AvatarAudio
     writer: VideoWriter
     video: OnlineVideo
@@ -212,7 +212,7 @@ class _Reporter:
 
 
 def write_online(
-    stream: LatentStream, decoder: Decoder, audio: AvatarAudio, output: Output, options: WriteOptions = ALL_FRAMES
+    stream: LatentStream, decoder: BlockDecoder, audio: AvatarAudio, output: Output, options: WriteOptions = ALL_FRAMES
 ) -> None:
     """Decode block by block into the file; `output.video` is brought up to date after each, also when this raises.
 
@@ -251,7 +251,7 @@ def _is_shown(block: LatentBlock, frames: int) -> bool:
 def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter, frames: int) -> None:
     first, *others = work.stages()
     in_turn = isinstance(work.decoder, OnDevice) and not takes_threads(work.decoder.device)
-    pipeline = Pipeline(others if in_turn else [first, *others], meanwhile=reporter.wait, give_up=work.give_up)
+    pipeline = ThreadPipeline(others if in_turn else [first, *others], meanwhile=reporter.wait, give_up=work.give_up)
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 
 from .access import why_unreadable
 from .errors import CheckpointError, InputError, MachineError, MemoryShortage, printable, replaced
-from .system_memory import gib, is_shortage, too_little
+from .system_memory import is_shortage, too_little
+from .texts import size_text
 
 AGAIN = "Download or copy the file again and compare its size with the source."
 LARGEST_JSON = 16 * 2**20
@@ -49,7 +50,7 @@ def _refusal(path: Path, what: str, error: Exception) -> CheckpointError | Memor
     size, asked = _size(path), _ASKED.search(str(error))
     # What asks for more than the whole file could fill is not memory that is missing.
     if is_shortage(error) and (asked is None or int(asked[1]) <= size):
-        return MemoryShortage(too_little(path, f"Its {gib(size)} could not be mapped or read"))
+        return MemoryShortage(too_little(path, f"Its {size_text(size)} could not be mapped or read"))
     why = why_unreadable(error)
     if why is not None:
         return CheckpointError(f"{path} cannot be read: {why}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psutil
 
+from .texts import size_text
+
 GIB = 2**30
 WINDOWS_SHORTAGES = (8, 14, 1455)
 """Not enough memory (two codes), and "the paging file is too small"."""
@@ -59,15 +61,11 @@ def available_memory() -> int:
     return max(0, min(free))
 
 
-def gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
-
-
 def stay_on_disk(path: Path, size: int) -> str:
     """A sentence for weights of `size` bytes that memory has no room for."""
     return (
-        f"{path.name}: the weights take {gib(size)}, and {gib(available_memory())} of memory are available. They stay "
-        f"on the disk and are read whenever they are used, which is slow. {SMALLER_FILES}"
+        f"{path.name}: the weights take {size_text(size)}, and {size_text(available_memory())} of memory are available. "
+        f"They stay on the disk and are read whenever they are used, which is slow. {SMALLER_FILES}"
     )
 
 
@@ -75,6 +73,6 @@ def too_little(path: Path, needed: str) -> str:
     """A sentence for a file whose weights do not fit; `needed` says what would need how much."""
     total = psutil.virtual_memory().total
     return (
-        f"{path}: not enough memory. {needed}, and this computer has {gib(total)} of memory, of which "
-        f"{gib(available_memory())} are available. {SMALLER_FILES}"
+        f"{path}: not enough memory. {needed}, and this computer has {size_text(total)} of memory, of which "
+        f"{size_text(available_memory())} are available. {SMALLER_FILES}"
     )

@@ -1,8 +1,39 @@
 """Numbers and lists in the words of users."""
 
+from collections.abc import Sequence
+
+GIB, MIB = 2**30, 2**20
+
 
 def gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    """ "0.0 GiB", whatever the size."""
+    return f"{size / GIB:.1f} GiB"
+
+
+def size_text(size: float, digits: int = 1) -> str:
+    """ "1.5 GiB", "12.3 MiB"; `digits` behind the point of GiB."""
+    return f"{size / GIB:.{digits}f} GiB" if size >= GIB // 10 else f"{size / MIB:.1f} MiB"
+
+
+def fine_size(size: float) -> str:
+    """ "1.53 GiB", "12.3 MiB"."""
+    return size_text(size, digits=2)
+
+
+def rough_size(size: float) -> str:
+    """ "1.5 GiB", "12 MiB"."""
+    return gib(size) if size >= GIB else f"{size / MIB:.0f} MiB"
+
+
+def mib(size: float) -> str:
+    """ "1,234.5 MiB"."""
+    return f"{size / MIB:,.1f} MiB"
+
+
+def first_names(names: Sequence[str], count: int = 5) -> str:
+    """ "a, b and 3 more"."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def clips_text(clips: range) -> str:

@@ -44,7 +44,7 @@ class Hello(Message, tag="hello"):
     version: Text
 
 
-class Run(Message, tag="run"):
+class RunRequest(Message, tag="run"):
     """A run without its voice, which follows block by block, so that memory does not grow with its length.
 
     `kept_rings`: blocks after which the state is wanted; `rings`: how many `Ring` messages follow, the state that the
@@ -66,7 +66,7 @@ class Run(Message, tag="run"):
     @classmethod
     def of(
         cls, number: int, conditions: Conditions, plan: ClipPlan, start: RunStart, kept_rings: Iterable[int]
-    ) -> "Run":
+    ) -> "RunRequest":
         """With the caches on the devices; `on` puts them elsewhere."""
         return cls(
             number=number,
@@ -82,7 +82,7 @@ class Run(Message, tag="run"):
             first_frames=dict(start.first_frames),
         )
 
-    def on(self, placement: Placement) -> "Run":
+    def on(self, placement: Placement) -> "RunRequest":
         return msgspec.structs.replace(self, placement=placement)
 
     def check(self) -> None:
@@ -190,7 +190,7 @@ class CloseDecoder(Message, tag="decoder_close"):
 
 
 ToDecoder = OpenDecoder | Decode | CloseDecoder
-ToWorkers = Hello | Run | Ring | More | Cancel | WantRings | Release | Voice | Noted | ToDecoder
+ToWorkers = Hello | RunRequest | Ring | More | Cancel | WantRings | Release | Voice | Noted | ToDecoder
 
 
 # Rank 0 to ComfyUI.
@@ -394,4 +394,4 @@ class Go(Message, tag="go"):
     """The next block is wanted."""
 
 
-Shared = Run | Ring | WantRings | Release | Voice | Go | Cancelled | RunRefused
+Shared = RunRequest | Ring | WantRings | Release | Voice | Go | Cancelled | RunRefused

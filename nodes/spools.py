@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from liveavatar_runtime.spool.store import SpoolStore, gib
+from liveavatar_runtime.spool.store import SpoolStore
+from liveavatar_runtime.texts import fine_size
 
 from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.spool_folder import store
@@ -67,10 +68,10 @@ def report(spools: SpoolStore, action: str, unused_days: float) -> str:
     """Do it, and say what is there now."""
     refused: list[str] = []
     gone = spools.clear(unused_days * DAY_SECONDS, refused.append) if action == CLEAR else []
-    lines = [f"Cleared {len(gone)}: {gib(sum(info.size for info in gone))}"] if action == CLEAR else []
+    lines = [f"Cleared {len(gone)}: {fine_size(sum(info.size for info in gone))}"] if action == CLEAR else []
     left = spools.spools()
     if action == CLEAR and not unused_days and left:
         lines.append(f"{len(left)} could not be cleared: they are in use, or the system refuses")
     lines += refused
-    lines.append(f"{len(left)} spools, {gib(sum(info.size for info in left))} in {spools.root}")
+    lines.append(f"{len(left)} spools, {fine_size(sum(info.size for info in left))} in {spools.root}")
     return "\n".join([*lines, *map(str, left)])

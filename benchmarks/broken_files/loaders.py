@@ -16,7 +16,7 @@ from liveavatar_runtime.checkpoint.detect import expected_shapes
 from liveavatar_runtime.checkpoint.lora import fit_lora, open_lora
 from liveavatar_runtime.checkpoint.lora_merge import check_mergeable, merged
 from liveavatar_runtime.checkpoint.lora_search import look_alikes
-from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_weight_file
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.planning.calibration import load_calibrations
@@ -159,7 +159,7 @@ def in_archive(folder: Path) -> None:
 def load_archive(folder: Path) -> None:
     """As nodes and workers do."""
     with readable(folder / "vae.pth", "a VAE"):
-        load_wan_vae(read_tensors(folder / "vae.pth")[0])
+        load_wan_vae(read_weight_file(folder / "vae.pth")[0])
 
 
 def calibrated(folder: Path) -> None:

@@ -18,7 +18,7 @@ from liveavatar_runtime.duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOC
 from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.executors.table import DEFAULT
-from liveavatar_runtime.media.threads import Pipeline
+from liveavatar_runtime.media.threads import ThreadPipeline
 from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Setting
 from liveavatar_runtime.planning.machines import ON_NVLINK_H800, Machines
@@ -184,7 +184,7 @@ def _video(bench: Bench, executor: LocalExecutor, vae: WanVAE, size: tuple[int, 
             if written:
                 stages.append(_encoder(stack, plan))
             stages[-1] = _then(stages[-1], tell)
-            with Pipeline(stages) as pipeline:
+            with ThreadPipeline(stages) as pipeline:
                 for _ in range(blocks):
                     pipeline.put(next(run))
     finally:

@@ -219,12 +219,12 @@ class Demo:
 def _voice_features(encoder: Path, voice: Tensor, rate: int) -> Tensor:
     """[1, layers, frames, width] of a voice; random ones where torchaudio, which has the encoder, is missing."""
     from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
-    from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+    from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_weight_file
 
     if find_spec("torchaudio") is None:
         shape = (1, DEMO.audio_layers, 50 * voice.shape[1] // rate, DEMO.audio_dim)
         return torch.randn(shape, generator=torch.Generator().manual_seed(4))
-    weights = read_tensors(encoder)[0]
+    weights = read_weight_file(encoder)[0]
     return load_wav2vec2(weights, read_json(encoder / "config.json")).encode_long(voice, rate)[None]
 
 
@@ -235,10 +235,10 @@ def demo_model(device: torch.device, dtype: torch.dtype) -> CausalWanS2V:
 
 
 def demo_vae(device: torch.device, dtype: torch.dtype) -> WanVAE:
-    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
     from liveavatar_runtime.vae import load_wan_vae
 
-    weights = read_tensors(DEMO_FOLDER / "liveavatar-demo" / "Wan2.1_VAE.safetensors")[0]
+    weights = read_weight_file(DEMO_FOLDER / "liveavatar-demo" / "Wan2.1_VAE.safetensors")[0]
     return load_wan_vae(weights, dtype=dtype, device=device)
 
 

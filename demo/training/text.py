@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from demo.tokenizer import CORPUS
-from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_weight_file
 
 from .portraits import WALLS
 
@@ -69,7 +69,7 @@ class TextEncoder:
         from transformers import UMT5Config, UMT5EncoderModel
 
         config = UMT5Config(**read_json(folder / "config.json"))
-        weights = {name: value.float() for name, value in read_tensors(folder / "model.safetensors")[0].items()}
+        weights = {name: value.float() for name, value in read_weight_file(folder / "model.safetensors")[0].items()}
         self.model = UMT5EncoderModel(config).eval()
         missing, unexpected = self.model.load_state_dict(weights, strict=False)
         assert not unexpected and set(missing) <= {"encoder.embed_tokens.weight"}, (missing, unexpected)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from demo.architecture import TRANSFORMER, VAE
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.rope import axis_pairs
-from liveavatar_runtime.sampling.schedule import TRAIN_STEPS, Schedule, flow_matching_schedule
+from liveavatar_runtime.sampling.noise_schedule import TRAIN_STEPS, NoiseSchedule, flow_matching_schedule
 from liveavatar_runtime.vae import WanVAE
 
 from .checkpoints import load_state, save_state
@@ -91,7 +91,7 @@ def draw_batch(examples: Examples, prompts: Prompts, rng: np.random.Generator) -
     return latents, given
 
 
-def rolled_out(model: CausalWanS2V, noise: Tensor, given: Sequences, schedule: Schedule, step: int) -> Tensor:
+def rolled_out(model: CausalWanS2V, noise: Tensor, given: Sequences, schedule: NoiseSchedule, step: int) -> Tensor:
     """What the sampler itself has before `step`; all blocks at once is the same as block by block."""
     latents = noise
     with torch.no_grad():

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE, FEATURE_RATE, encoder_frames
 from ..errors import InputError
+from ..progress import Progress
 from .disk_backed import zeros
 from .waveform import to_encoder_rate
 
 Encode = Callable[[Tensor, int], Tensor]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

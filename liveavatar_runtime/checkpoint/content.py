@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..fingerprint import byte_chunks
+from ..progress import Progress
 from .gguf_io import GgufTensors
 from .safetensors_io import Checkpoint, readable
 from .stored import PIECE, read_into
@@ -27,9 +28,6 @@ CHUNK_BYTES = 2**23
 THREADS = min(8, os.cpu_count() or 1)
 NOT_FINITE = {torch.float8_e4m3fn: 0x7F, torch.float8_e5m2: 0x7C}
 """Bytes without their sign from which on values of formats are NaN or infinite, for which PyTorch lacks arithmetic."""
-
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all; may raise to stop."""
 
 
 @dataclass(frozen=True)

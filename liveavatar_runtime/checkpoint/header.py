@@ -13,7 +13,7 @@ from ..reading import AGAIN, LARGEST_JSON, parse_json, readable, regular_file
 
 TEXTS = "__metadata__"
 MOST_AXES = 64
-DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": getattr(torch, "float8_e8m0fnu", None),
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -90,9 +90,9 @@ def _entry(name: str, said: Any) -> Entry:
     if not isinstance(said, dict) or not {"dtype", "shape", "data_offsets"} <= said.keys():
         raise ValueError(f"the header gives dtype, shape and data_offsets of {name!r} not all three")
     kind, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
-    dtype = DTYPES.get(kind) if isinstance(kind, str) else None
+    dtype = SAFETENSORS_DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
-        raise ValueError(f"{name!r} is of the type {kind!r}; known are {', '.join(DTYPES)}")
+        raise ValueError(f"{name!r} is of the type {kind!r}; known are {', '.join(SAFETENSORS_DTYPES)}")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"{name!r} has shape {shape!r} at {offsets!r}, which are no sizes and no place in a file")
     needed = math.prod(shape) * dtype.itemsize

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..reading import read_json, readable
+from ..texts import first_names
 from .bundle import MODEL_PATTERN
 from .detect import describe_contents
 from .lora_kinds import BOFT, DIFFERENCE, LOW_RANK, OFT, REPLACEMENT, Kind, adapter_kind
 from .lora_names import MODULATION, ModuleNames, Place, Shapes, places, split_name
 from .lora_scale import STORED, UNSAID, PeftTable, Scale, live_avatar_modules, peft_table, unsaid_scale
-from .safetensors_io import read_tensors
+from .safetensors_io import read_weight_file
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model"
 CORE_PREFIX = "diffusion_model."
@@ -158,7 +159,7 @@ class FittedLora:
         by_reason: dict[str, list[str]] = {}
         for one in self.left_out:
             by_reason.setdefault(one.reason, []).append(one.name)
-        parts = [f"{listing(names)} ({reason})" for reason, names in by_reason.items()]
+        parts = [f"{first_names(names)} ({reason})" for reason, names in by_reason.items()]
         more = f"; and {len(parts) - NAMED} more sorts" if len(parts) > NAMED else ""
         return (
             f"{Path(self.path).name} is only partly applied: {self.applied} of {len(self.written)} modules. "
@@ -173,7 +174,7 @@ def open_lora(path: str | Path, *, mapped: bool = True) -> LoraFile:
     """
     path = Path(path)
     with readable(path, "a LoRA"):
-        tensors, metadata = read_tensors(path, mapped=mapped)
+        tensors, metadata = read_weight_file(path, mapped=mapped)
         beside = path.parent / PEFT_CONFIG
         if beside.is_file() and _saved_together(path):
             metadata = {"lora_config": json.dumps(read_json(beside)), **metadata}
@@ -252,12 +253,6 @@ def low_rank_modules(lora: LoraFile, where: Mapping[str, Place], shapes: Shapes)
             fits = shape is not None and LOW_RANK.fits(own, shape)
             found.add(where[written].module if fits else written)
     return found
-
-
-def listing(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 @dataclass(frozen=True)
@@ -391,6 +386,6 @@ def _nothing_fits(fitted: FittedLora) -> str:
     example = f" {misfits[0].name}: {misfits[0].reason}; the LoRA belongs to another model." if misfits else ""
     return (
         f"the LoRA {fitted.path} fits no layer of this model: none of its {len(fitted.written)} modules exists in it "
-        f"in name and size ({listing(names)}).{example} "
+        f"in name and size ({first_names(names)}).{example} "
         "Use a LoRA made for Wan2.2-S2V-14B, such as liveavatar.safetensors."
     )

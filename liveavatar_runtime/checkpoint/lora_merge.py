@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .lora import Change, FittedLora, listing
+from ..texts import first_names
+from .lora import Change, FittedLora
 from .lora_kinds import DIFFERENCE, REPLACEMENT
 
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -29,9 +30,10 @@ def check_mergeable(fitted: FittedLora) -> None:
     """Raises CheckpointError, with the kinds and modules, for a LoRA that only ComfyUI's core can apply."""
     others = [change for change in fitted.changes if not change.merges]
     if others:
+        modules = first_names([one.written for one in others])
         kinds = ", ".join(dict.fromkeys(change.kind_name for change in others))
         raise CheckpointError(
-            f"the LoRA {fitted.path} holds {kinds} changes ({listing([one.written for one in others])}), which only "
+            f"the LoRA {fitted.path} holds {kinds} changes ({modules}), which only "
             "ComfyUI's core applies. Workers merge LoRA, LoHa, LoKr and differences (diff, diff_b, diff_m). "
             "Choose executor local or a pipeline in this ComfyUI, or another LoRA."
         )

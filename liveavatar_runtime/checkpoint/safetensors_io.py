@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, MemoryShortage, handled
 from ..reading import AGAIN, first_file, parse_json, read_json, readable, regular_file
+from ..texts import first_names
 from .header import read_header
 from .names import own_names, without_inner_wrappers
 from .stored import FileTensors, Place, mapped_in_windows, places_in
@@ -105,7 +106,7 @@ def open_checkpoint(path: str | Path, reader: Reader | None = None, *, mapped: b
         return Checkpoint(path, renamed, _relocated(metadata, names), kept)
 
 
-def read_tensors(
+def read_weight_file(
     path: str | Path, reader: Reader | None = None, *, mapped: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Like `open_checkpoint`, but names stay exactly as in the file: (tensors, header metadata); no GGUF.
@@ -178,7 +179,7 @@ def _shards(index: Path) -> list[Path]:
     absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if absent:
         raise CheckpointError(
-            f"{index.parent} lacks {len(absent)} of the {len(names)} files its index names: {_first(absent)}. "
+            f"{index.parent} lacks {len(absent)} of the {len(names)} files its index names: {first_names(absent)}. "
             "Finish the download of the folder."
         )
     return [index.parent / name for name in names]
@@ -189,7 +190,7 @@ def _check_found(index: Path, found: Mapping[str, object]) -> None:
     lost = [name for name in _weight_map(index) if name not in found]
     if lost:
         raise CheckpointError(
-            f"{index.parent}: {len(lost)} tensors named by {index.name} are in none of its files: {_first(lost)}. "
+            f"{index.parent}: {len(lost)} tensors named by {index.name} are in none of its files: {first_names(lost)}. "
             "The files are of different versions; download the folder again."
         )
 
@@ -229,7 +230,3 @@ def _places(path: Path) -> dict[str, Place]:
         places |= places_in(file)
     _check_found(path, places)
     return places
-
-
-def _first(names: list[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

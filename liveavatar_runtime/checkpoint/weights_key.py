@@ -9,8 +9,9 @@ from torch import Tensor
 from ..dtypes import dtype_name
 from ..errors import CheckpointError
 from ..fingerprint import Fingerprint
-from ..vae.checkpoint import DTYPES
-from .content import Content, InMemory, Progress, Stored, contents, stored_tensors
+from ..progress import Progress
+from ..vae.checkpoint import COMPUTE_DTYPES
+from .content import Content, InMemory, Stored, contents, stored_tensors
 from .known_hashes import Hashed, KnownHashes
 from .lora import PEFT_CONFIG, FittedLora, fit_lora, open_lora
 from .quantised import weight_shapes
@@ -91,7 +92,7 @@ def refuse_broken(what: str, found: Hashed) -> None:
 
 def vae_keys(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """A VAE file's key in each dtype that it may be loaded in: ComfyUI may hold the same file in another one."""
-    return {dtype_name(dtype): vae_key(weights, dtype) for dtype in DTYPES}
+    return {dtype_name(dtype): vae_key(weights, dtype) for dtype in COMPUTE_DTYPES}
 
 
 def vae_key(weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..dit.placement import Placement
-from ..planning.device import GIB
 from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice
 from ..planning.workload import Workload
+from ..texts import rough_size
 from .pipelines import caches_for
 from .table import FOR_AUTO, TABLE
 
@@ -38,9 +38,11 @@ def choose_executor(work: Workload, machines: Machines, decoder_bytes: float, wa
     possible = [options[kind.name] for kind in FOR_AUTO if kind.name in options]
     fitting = [option for option in possible if option.fits]
     if not fitting:
-        return Choice(possible[0].executor, f"nothing fits, {_size(possible[0])} would be needed")
+        return Choice(possible[0].executor, f"nothing fits, {rough_size(max(possible[0].memory))} would be needed")
     if machines.is_one_device:
-        return Choice(fitting[0].executor, f"the stages share one device, {_size(fitting[0])} each at most")
+        return Choice(
+            fitting[0].executor, f"the stages share one device, {rough_size(max(fitting[0].memory))} each at most"
+        )
     fastest = max(option.fps for option in fitting)
     chosen = next(option for option in fitting if option.fps >= (1 - TIE) * fastest)
     return Choice(chosen.executor, _why(chosen, fitting))
@@ -68,16 +70,11 @@ def _why(chosen: Option, fitting: Sequence[Option]) -> str:
     if not others:
         alone = next(kind.name for kind in FOR_AUTO if not kind.shares)
         missing = f"{alone} does not fit" if _is_shared(chosen) else "no pipeline fits"
-        return f"{missing}, {_size(chosen)} a card"
+        return f"{missing}, {rough_size(max(chosen.memory))} a card"
     best = max(others, key=lambda option: option.fps)
-    return f"{chosen.fps / best.fps:.1f} x {best.executor}, {_size(chosen)} a card"
+    return f"{chosen.fps / best.fps:.1f} x {best.executor}, {rough_size(max(chosen.memory))} a card"
 
 
 def _is_shared(option: Option) -> bool:
     """Whether several devices share the work."""
     return TABLE[option.executor].shares != ""
-
-
-def _size(option: Option) -> str:
-    most = max(option.memory)
-    return f"{most / GIB:.1f} GiB" if most >= GIB else f"{most / 2**20:.0f} MiB"

@@ -18,10 +18,10 @@ GRACE_SECONDS = 5.0
 _END = object()
 
 
-class Pipeline:
+class ThreadPipeline:
     """Functions joined by bounded queues, each in a thread of its own; items keep their order.
 
-        with Pipeline([decode, encode]) as pipeline:
+        with ThreadPipeline([decode, encode]) as pipeline:
             for block in blocks:
                 pipeline.put(block, meanwhile)
 
@@ -54,7 +54,7 @@ class Pipeline:
             for number, function in enumerate(functions)
         ]
 
-    def __enter__(self) -> "Pipeline":
+    def __enter__(self) -> "ThreadPipeline":
         for thread in self._threads:
             thread.start()
         return self

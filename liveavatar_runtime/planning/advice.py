@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..duration import LATENT_FRAMES_PER_BLOCK, format_duration
 from ..errors import InputError
-from ..texts import clips_text
+from ..texts import clips_text, rough_size
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
@@ -45,7 +45,7 @@ def advice(request: "PlanRequest") -> list[str]:
         lines.append("The video ends with the voice, if these clips cover it: frames of the last clip are left out.")
     disk = spool_bytes(plan) // plan.num_clip if request.follows_voice else spool_bytes(plan)
     each = " a clip" if request.follows_voice else ""
-    lines.append(f"Disk for finished clips: {_size(disk)}{each}. Memory does not grow with the length.")
+    lines.append(f"Disk for finished clips: {rough_size(disk)}{each}. Memory does not grow with the length.")
     lines.append(_sink(plan, request.follows_voice))
     return lines if request.follows_voice else [*lines, *length_advice(plan)]
 
@@ -56,7 +56,7 @@ def length_advice(plan: "ClipPlan") -> list[str]:
     if len(plan.segment.clips) > ONLINE_ONLY_CLIPS:
         lines.append(
             f"More than {ONLINE_ONLY_CLIPS} clips: only Online VAE Decode to a file; return_frames and Collect Latents "
-            f"are refused (all frames would be {_size(frames_bytes(plan))} of memory)."
+            f"are refused (all frames would be {rough_size(frames_bytes(plan))} of memory)."
         )
     if plan.num_clip > DRIFT_CLIPS:
         lines.append(
@@ -116,7 +116,3 @@ def _sink(plan: "ClipPlan", is_open: bool) -> str:
         f"Sink: a generated frame, anew every {plan.reanchor_clips} clips;{times} each less than one evaluation. What "
         "has drifted until then becomes the new reference."
     )
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

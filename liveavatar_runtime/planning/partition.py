@@ -7,6 +7,7 @@ from functools import cache
 from itertools import accumulate
 
 from ..errors import InputError, MachineError
+from ..texts import gib
 from .device import Device
 
 
@@ -81,6 +82,6 @@ def _does_not_fit(costs: LayerCosts, devices: Sequence[Device]) -> str:
     needed = sum(costs.bytes) + costs.first_bytes + costs.last_bytes
     room = sum(room for room in map(costs.room_on, devices) if math.isfinite(room))
     return (
-        f"the layers with their caches need {needed / 2**30:.1f} GiB, the {len(devices)} devices have "
-        f"{room / 2**30:.1f} GiB for them. Add a device, or make the video smaller or with fewer steps."
+        f"the layers with their caches need {gib(needed)}, the {len(devices)} devices have "
+        f"{gib(room)} for them. Add a device, or make the video smaller or with fewer steps."
     )

@@ -20,7 +20,7 @@ class UsedWeight:
     float type."""
 
     name: str
-    held: Tensor
+    base: Tensor
     with_loras: Tensor | None = None
 
 
@@ -46,7 +46,7 @@ def cause_in_model(
         if found:
             return found
         if weight.with_loras is not None:
-            factor = _largest(weight.with_loras) / max(_largest(weight.held), torch.finfo(torch.float32).tiny)
+            factor = _largest(weight.with_loras) / max(_largest(weight.base), torch.finfo(torch.float32).tiny)
             if factor > growth:
                 growth, grown = factor, weight.name
     if growth > GREW:
@@ -58,15 +58,15 @@ def cause_in_model(
 
 
 def _cause_in_weight(weight: UsedWeight, computes: torch.dtype, finite_file: bool) -> str:
-    if not weight.held.is_floating_point():
+    if not weight.base.is_floating_point():
         return ""
-    broken = broken_in(weight.held)
-    count = f"{broken:,} of its {weight.held.numel():,} values"
+    broken = broken_in(weight.base)
+    count = f"{broken:,} of its {weight.base.numel():,} values"
     # Only these overflow with what other formats hold.
-    if broken and finite_file and torch.finfo(weight.held.dtype).max < torch.finfo(torch.bfloat16).max:
+    if broken and finite_file and torch.finfo(weight.base.dtype).max < torch.finfo(torch.bfloat16).max:
         return (
             f"The number format is too small: {count} of the weight {weight.name} became infinite in "
-            f"{_name(weight.held.dtype)}. Set precision to bf16 or fp32."
+            f"{_name(weight.base.dtype)}. Set precision to bf16 or fp32."
         )
     if broken:
         return f"The model's weight {weight.name} holds such values, {count}: get its file again, or use another one."

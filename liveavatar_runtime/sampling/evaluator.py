@@ -17,9 +17,9 @@ from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
 from ..dit.model import BlockContext, BlockPlace, CausalWanS2V, Row, VideoContext
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..errors import InputError
+from .noise_schedule import flow_matching_schedule
 from .plan import ClipPlan
 from .run import RunStart, SamplingRequest
-from .schedule import flow_matching_schedule
 
 MakeCache = Callable[[CacheShape, range, torch.dtype, torch.device, range], KVCache]
 """(sizes, layers, dtype, device, steps) -> the cache of these layers and steps."""

@@ -12,6 +12,7 @@ from ..config import AvatarConfig
 from ..duration import clips_for_frames
 from ..errors import InputError
 from ..out_of_memory import pictures_told
+from ..progress import Progress
 from .cause_of_nan import broken_in
 from .conditions import AlignedAudio, Conditions
 from .plan import ClipPlan
@@ -20,7 +21,6 @@ from .plan_request import reduced_note
 if TYPE_CHECKING:
     from ..audio.features import AvatarAudio
     from ..vae import PlacedVAE, WanVAE
-    from ..vae.state import Progress
 
 
 PRIMING_LATENTS = 7

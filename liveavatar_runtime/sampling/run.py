@@ -78,7 +78,7 @@ class SamplingRequest:
         return self.keep_rings is not None and self.keep_rings(block)
 
 
-class Run(Iterator[LatentBlock], Protocol):
+class SamplingRun(Iterator[LatentBlock], Protocol):
     """Blocks in order, made when they are asked for."""
 
     def rings(self) -> dict[str, Tensor] | None:
@@ -96,4 +96,4 @@ class Run(Iterator[LatentBlock], Protocol):
 class Executor(Protocol):
     """Runs the model on one or more devices. Equal plans and conditions give equal latents on every executor."""
 
-    def run(self, request: SamplingRequest) -> Run: ...
+    def run(self, request: SamplingRequest) -> SamplingRun: ...

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,11 +10,11 @@ from torch import Tensor
 from ..duration import LATENT_FRAMES_PER_BLOCK
 from ..errors import MachineError, handled, replaced
 from ..sampling.plan import ClipPlan, Segment
-from ..sampling.run import KeepRings, LatentBlock, RunStart
+from ..sampling.run import KeepRings, LatentBlock, RunStart, SamplingRun
 from ..texts import clips_text
 from .checked_files import NotFinite, check_finite, written_bytes
 from .resume import Resumption, clip_shape, resumption
-from .spool import LATENTS, Beginning, NoRoom, Spool
+from .spool import LATENTS, InexactStart, NoRoom, Spool
 from .state_keeper import StateKeeper
 from .states import State, StateSettings
 
@@ -31,17 +30,7 @@ UNKNOWN_CAUSE = (
 )
 
 
-class Run(Protocol):
-    """What `Executor.run` gives."""
-
-    def __next__(self) -> LatentBlock: ...
-
-    def rings(self) -> dict[str, Tensor] | None: ...
-
-    def close(self) -> None: ...
-
-
-StartRun = Callable[[ClipPlan, RunStart, KeepRings], Run]
+StartRun = Callable[[ClipPlan, RunStart, KeepRings], SamplingRun]
 """Begin sampling a plan at a start, keeping the rings where told: `Executor.run` with its conditions."""
 
 
@@ -99,7 +88,7 @@ class LatentStream:
         self.news: list[str] = []
         self.facts: list[str] = []
         self._shape = clip_shape(plan)
-        self._run: Run | None = None
+        self._run: SamplingRun | None = None
         self._work: ClipInWork | None = None
         self._unwritten: ClipInWork | None = None
         self._read: tuple[int, Tensor] | None = None
@@ -215,18 +204,18 @@ class LatentStream:
     def _is_on_the_way(self, clip: int) -> bool:
         """Whether the run comes to a clip without making others again that it need not make."""
         work = self._work
-        if work is None or work.clip > clip or self._is_at_beginning(work):
+        if work is None or work.clip > clip or self._ends_before_inexact_start(work):
             return False
         if work.clip <= self._target and not self.spool.has_clip(self._target):
             return True
         return clip in (work.clip, work.clip + 1) or not self.spool.has_clip(work.clip + 1)
 
-    def _is_at_beginning(self, work: ClipInWork) -> bool:
+    def _ends_before_inexact_start(self, work: ClipInWork) -> bool:
         """Whether the next clip was begun anew: made from this run it would not fit the clips after it."""
         blocks = self.plan.blocks_per_clip
         next_block = (work.clip + 1) * blocks
         whole = len(work.parts) == blocks
-        return whole and self.spool.last_beginning(next_block + blocks - 1).block >= next_block
+        return whole and self.spool.last_inexact_start(next_block + blocks - 1).block >= next_block
 
     def _lock_or_find(self, clip: int) -> bool:
         """Wait for the right to sample; False when the clip has been made by another prompt meanwhile."""
@@ -254,7 +243,9 @@ class LatentStream:
             self._note_damage(damaged)
             clip, found = damaged, resumption(plan, self.spool, damaged)
         if not found.exact:
-            self.spool.begin_anew_at(Beginning(found.start.first_block, found.how == "fp8"), plan.blocks_per_clip)
+            self.spool.note_inexact_start(
+                InexactStart(found.start.first_block, found.how == "fp8"), plan.blocks_per_clip
+            )
         first = self.segment.clips.start
         if clip < first:
             missing, verb = clips_text(range(clip, first)), "is" if first - clip == 1 else "are"
@@ -269,7 +260,7 @@ class LatentStream:
         self._work = ClipInWork(plan.clip_of(found.start.first_block), list(found.parts))
         self._run = self._start_run(plan.until(self.segment.clips.stop), found.start, keep_rings)
 
-    def _sample_block(self, run: Run) -> None:
+    def _sample_block(self, run: SamplingRun) -> None:
         block = next(run)
 
         def given_up(error: NotFinite) -> MachineError:
@@ -336,7 +327,7 @@ class LatentStream:
         if self.spool.locked:
             self.spool.unlock()
 
-    def _keep_interrupted(self, run: Run, work: ClipInWork) -> None:
+    def _keep_interrupted(self, run: SamplingRun, work: ClipInWork) -> None:
         next_block = work.clip * self.plan.blocks_per_clip + len(work.parts)
         at_end = next_block >= self.segment.blocks.stop
         useless = at_end or self.spool.has_clip(self.plan.clip_of(next_block)) or next_block in self.spool.states()

@@ -39,7 +39,7 @@ class LockFile:
         self._descriptor: int | None = None
 
     @property
-    def held(self) -> bool:
+    def acquired(self) -> bool:
         """Whether this object holds it."""
         return self._descriptor is not None
 

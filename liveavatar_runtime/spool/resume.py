@@ -9,9 +9,9 @@ from ..duration import LATENT_FRAMES_PER_BLOCK
 from ..sampling.plan import LATENT_CHANNELS, ClipPlan
 from ..sampling.run import RunStart
 from ..spool.states import StateSizes
-from .spool import Beginning, Spool, same
+from ..texts import fine_size
+from .spool import InexactStart, Spool, same
 from .states import StateSettings, StateType
-from .store import gib
 
 How = Literal["exact", "fp8", "warm-up"]
 
@@ -45,7 +45,7 @@ def resumption(plan: ClipPlan, spool: Spool, clip: int) -> Resumption:
     """
     first = clip * plan.blocks_per_clip
     later = sum(number > clip for number in spool.clips()) * plan.blocks_per_clip
-    anew = spool.last_beginning(first + plan.blocks_per_clip - 1)
+    anew = spool.last_inexact_start(first + plan.blocks_per_clip - 1)
     furthest = max(anew.block, first - max(2 * plan.window_blocks, later))
     states = [block for block in reversed(spool.states()) if furthest <= block and plan.clip_of(block) <= clip]
     for block in states:
@@ -64,7 +64,7 @@ def resumption(plan: ClipPlan, spool: Spool, clip: int) -> Resumption:
     return Resumption(_without_state(plan, spool, first) or RunStart(), how="warm-up")
 
 
-def _went_on_from(spool: Spool, anew: Beginning, block: int) -> bool:
+def _went_on_from(spool: Spool, anew: InexactStart, block: int) -> bool:
     """Whether the video, last begun anew at `anew`, went on from this state or would have: from exact ones after that,
     and from the one in fp8 that it was begun with."""
     if block == anew.block:
@@ -133,19 +133,19 @@ def how_it_goes_on(plan: ClipPlan, settings: StateSettings, choice: StateChoice,
     several = len(plan.segment.clips) < plan.num_clip
     subject = "The segments of this video go on" if several else "After a stop this video goes on"
     if not settings.allowed:
-        smallest = "" if in_fp8 >= exact or choice.asked == "model" else f", {gib(in_fp8)} in fp8"
+        smallest = "" if in_fp8 >= exact or choice.asked == "model" else f", {fine_size(in_fp8)} in fp8"
         return (
             f"{subject} after a warm-up: almost, not bit for bit. No state is kept, as one takes "
-            f"{gib(exact)}{smallest} and {_of(limit)} {gib(settings.budget)}; raise it to keep one"
+            f"{fine_size(exact)}{smallest} and {_of(limit)} {fine_size(settings.budget)}; raise it to keep one"
         ), False
     if settings.fp8:
         why = "state_dtype" if choice.asked == "fp8" else limit
         return (
-            f"{subject} from states in fp8 of {gib(in_fp8)}: almost, not bit for bit. Exact ones would take "
-            f"{gib(exact)} ({why})"
+            f"{subject} from states in fp8 of {fine_size(in_fp8)}: almost, not bit for bit. Exact ones would take "
+            f"{fine_size(exact)} ({why})"
         ), False
     how = "equal up to rounding, as schedule is batched" if batched else "bit for bit"
-    return f"{subject} {how}, from exact states of {gib(exact)}", not batched
+    return f"{subject} {how}, from exact states of {fine_size(exact)}", not batched
 
 
 def _of(limit: str) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..disk import is_full, told, what_to_do
 from ..errors import MachineError, handled, reason_of, replaced
+from ..texts import mib
 from .about import NAME as ABOUT
 from .about import note_use, write_about
 from .checked_files import (
@@ -51,9 +52,9 @@ class NoRoom(MachineError):
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InexactStart:
     """A block from which on a video was made anew, so that it does not follow exactly from what was before: after a
-    warm-up of one ring length, or from the state in fp8 before this block. Block 0: the beginning of the video."""
+    warm-up of one ring length, or from the state in fp8 before this block. Block 0: the start of the video."""
 
     block: int = 0
     from_fp8: bool = False
@@ -91,7 +92,7 @@ class Spool:
     @property
     def locked(self) -> bool:
         """Whether this object holds the lock."""
-        return self._lock.held
+        return self._lock.acquired
 
     def try_lock(self) -> bool:
         """Become the one who writes, make the folder, remove what a crash left half-written; False when another is."""
@@ -139,30 +140,30 @@ class Spool:
         to make room for) or the budget is; and NotFinite for values that are not numbers."""
         self._write(self._clip_path(clip), {LATENTS: latents}, self._what("clip", clip), still_needed)
 
-    def begin_anew_at(self, beginning: Beginning, blocks_per_clip: int) -> None:
+    def note_inexact_start(self, start: InexactStart, blocks_per_clip: int) -> None:
         """Forget the block's clip and all that comes after it, and note that it is begun anew."""
-        block = beginning.block
+        block = start.block
         for number in self.states():
             if number > block:
                 self.remove_state(number)
         for number in self.clips():
             if number >= block // blocks_per_clip:
                 self._remove(self._clip_path(number))
-        for other in self.beginnings():
+        for other in self.inexact_starts():
             if other.block >= block:
                 self._remove(self._anew_path(other))
         with self._writing():
-            self._anew_path(beginning).touch()
+            self._anew_path(start).touch()
             sync_folder(self.folder)
 
-    def beginnings(self) -> list[Beginning]:
+    def inexact_starts(self) -> list[InexactStart]:
         """Where the video was begun anew, ascending."""
-        found = [Beginning(int(match[1]), match[2] == "fp8") for match in self._matches(_ANEW)]
-        return sorted(found, key=lambda beginning: beginning.block)
+        found = [InexactStart(int(match[1]), match[2] == "fp8") for match in self._matches(_ANEW)]
+        return sorted(found, key=lambda start: start.block)
 
-    def last_beginning(self, block: int) -> Beginning:
+    def last_inexact_start(self, block: int) -> InexactStart:
         """The last one at or before a block."""
-        return next((found for found in reversed(self.beginnings()) if found.block <= block), Beginning())
+        return next((found for found in reversed(self.inexact_starts()) if found.block <= block), InexactStart())
 
     def states(self) -> list[int]:
         """Blocks that sampling can be continued before, ascending."""
@@ -193,7 +194,7 @@ class Spool:
     def write_state(self, state: State, still_needed: int = 0, fp8: bool = False) -> None:
         """Raises as `write_clip` does. An exact state is not replaced by one in fp8, nor one in fp8 that the video went
         on from by an exact one, which its later clips do not fit."""
-        went_on = Beginning(state.next_block, from_fp8=True) in self.beginnings()
+        went_on = InexactStart(state.next_block, from_fp8=True) in self.inexact_starts()
         if self._state_path(state.next_block).exists() if fp8 else went_on:
             return
         partial = {} if state.latents is None else {LATENTS: state.latents}
@@ -215,8 +216,8 @@ class Spool:
     def _state_path(self, next_block: int, fp8: bool = False) -> Path:
         return self.folder / f"state-{next_block:07}{'-fp8' * fp8}.safetensors"
 
-    def _anew_path(self, beginning: Beginning) -> Path:
-        return self.folder / f"anew-{beginning.block:07}-{'fp8' if beginning.from_fp8 else 'warm-up'}"
+    def _anew_path(self, start: InexactStart) -> Path:
+        return self.folder / f"anew-{start.block:07}-{'fp8' if start.from_fp8 else 'warm-up'}"
 
     def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
         names: list[str] = []
@@ -259,7 +260,7 @@ class Spool:
             if not is_full(error):
                 return MachineError(f"{text} What was made until now is kept. {what_to_do(error)}")
             return NoRoom(
-                f"{text} {_mib(max(size, still_needed))} more are needed there, {_mib(free_bytes(self.folder))} are "
+                f"{text} {mib(max(size, still_needed))} more are needed there, {mib(free_bytes(self.folder))} are "
                 "free. What was made until now is kept: make room (Finished Clips clears what older videos left) and "
                 "queue again."
             )
@@ -282,7 +283,3 @@ def free_bytes(folder: Path) -> int:
 def same(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
     """Whether latents read from a spool are there and have the shape that the plan asks for."""
     return tensor is not None and tuple(tensor.shape) == shape and tensor.dtype == torch.float32
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"

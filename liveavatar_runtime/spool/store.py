@@ -13,6 +13,7 @@ from typing import Any
 
 from ..disk import what_to_do
 from ..errors import MachineError, reason_of, replaced
+from ..texts import fine_size
 from . import about as spool_about
 from .lock_file import LockFile
 from .spool import CLIP_NAME, Spool, free_bytes, is_spool_file
@@ -43,7 +44,7 @@ class SpoolInfo:
     def __str__(self) -> str:
         key = "".join(letter if letter.isprintable() else "?" for letter in self.key[:8])
         facts = "what it is: unknown" if self.about is None else ", ".join(f"{k} {v}" for k, v in self.about.items())
-        return f"{key}: {self.clips} clips, {gib(self.size)}, used {_when(self.used, time.time())}; {facts}"
+        return f"{key}: {self.clips} clips, {fine_size(self.size)}, used {_when(self.used, time.time())}; {facts}"
 
     def unused_for(self, now: float) -> float:
         """Seconds; 0 where the clock was set back since."""
@@ -112,11 +113,11 @@ class SpoolStore:
         others = sum(info.size for info in spools) - own
         if needed + own + others <= budget:
             return ""
-        in_use = f", {gib(others)} by other videos that are in use" if others else ""
+        in_use = f", {fine_size(others)} by other videos that are in use" if others else ""
         return (
-            f"spool_budget is {gib(budget)}: {gib(own)} are taken by this video{in_use}, and {gib(needed)} more are "
-            f"needed in {self.root}. What was made until now is kept: raise spool_budget in DiT Sampler (0: no limit) "
-            "and queue again."
+            f"spool_budget is {fine_size(budget)}: {fine_size(own)} are taken by this video{in_use}, and "
+            f"{fine_size(needed)} more are needed in {self.root}. What was made until now is kept: raise "
+            "spool_budget in DiT Sampler (0: no limit) and queue again."
         )
 
     def check_disk(self, needed: int) -> None:
@@ -124,8 +125,9 @@ class SpoolStore:
         free = free_bytes(self.root)
         if needed + MARGIN_BYTES > free:
             raise MachineError(
-                f"the finished clips of this video need {gib(needed)} in {self.root}, and its disk has {gib(free)} "
-                "free. Make room (Finished Clips clears what older videos left), lower num_clip or make it in segments."
+                f"the finished clips of this video need {fine_size(needed)} in {self.root}, and its disk has "
+                f"{fine_size(free)} free. Make room (Finished Clips clears what older videos left), lower num_clip or "
+                "make it in segments."
             )
 
     def _names(self) -> list[str]:
@@ -195,11 +197,6 @@ def _files_in(folder: Path) -> dict[str, os.stat_result] | None:
             return files
         return files if folder.is_symlink() else None
     return files
-
-
-def gib(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 // 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _when(used: float, now: float) -> str:

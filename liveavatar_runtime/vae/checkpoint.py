@@ -11,7 +11,7 @@ from . import operations as vae_operations
 from .config import LATENT_CHANNELS, infer_config
 from .model import WanVAE
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHOWN = 5
 FIRST_WEIGHT = "encoder.conv1.weight"
 WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
@@ -46,9 +46,10 @@ def load_wan_vae(
     vae = WanVAE(infer_config(weights), operations=operations, device="meta")
     _check_weights(weights, {name: value.shape for name, value in vae.state_dict().items()})
     dtype = dtype or weights["conv1.weight"].dtype
-    if dtype not in DTYPES:
+    if dtype not in COMPUTE_DTYPES:
         raise CheckpointError(
-            f"the VAE's weights are {dtype}; it computes in {', '.join(map(str, DTYPES))}: choose one of them as dtype"
+            f"the VAE's weights are {dtype}; it computes in {', '.join(map(str, COMPUTE_DTYPES))}: choose one of "
+            "them as dtype"
         )
     vae.load_state_dict(weights, strict=True, assign=True)
     return vae.to(device=device, dtype=dtype).eval().requires_grad_(False)

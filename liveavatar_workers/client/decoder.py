@@ -12,9 +12,9 @@ from liveavatar_runtime.vae.online_decoder import VideoStart
 
 from ..messages import CloseDecoder, Decode, DecoderRefused, Message, OpenDecoder
 from ..wire.endpoint import ConnectionLost
+from .connection import Poll
 from .executor import NUMBER_BITS, never
 from .groups import Workers, loss_explained
-from .link import Poll
 
 PIXELS_PER_LATENT = 8
 
@@ -30,11 +30,11 @@ class RemoteDecoder:
     def __init__(
         self, workers: Workers, priming: Tensor, start: VideoStart | None, dtype: torch.dtype, poll: Poll = never
     ) -> None:
-        self._workers, self._link = workers, workers.link(poll)
+        self._workers, self._connection = workers, workers.connection(poll)
         self._number = secrets.randbits(NUMBER_BITS)
         self._asked = self._taken = 0
         self._size = [PIXELS_PER_LATENT * side for side in priming.shape[-2:]]
-        self._link.begin_decoding(self._number)
+        self._connection.begin_decoding(self._number)
         self._send(OpenDecoder(number=self._number, start=start, dtype=dtype_name(dtype), priming=priming.float()))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -49,8 +49,8 @@ class RemoteDecoder:
 
     def take(self, block: int) -> Tensor:
         """Wait for the frames of a block that was asked for."""
-        with loss_explained(self._workers, self._link):
-            message = self._link.receive_frames(self._number)
+        with loss_explained(self._workers, self._connection):
+            message = self._connection.receive_frames(self._number)
         if isinstance(message, DecoderRefused):
             raise InputError(message.reason)
         given, expected = list(message.pixels.shape), [3, *self._size]
@@ -62,10 +62,10 @@ class RemoteDecoder:
 
     def close(self) -> None:
         """The workers forget the session; what is still under way is not waited for, in no thread."""
-        self._link.end_decoding(self._number)
+        self._connection.end_decoding(self._number)
         with contextlib.suppress(ConnectionLost):
-            self._link.send(CloseDecoder(number=self._number))
+            self._connection.send(CloseDecoder(number=self._number))
 
     def _send(self, message: Message) -> None:
-        with loss_explained(self._workers, self._link):
-            self._link.send(message)
+        with loss_explained(self._workers, self._connection):
+            self._connection.send(message)

@@ -23,7 +23,7 @@ from ..launcher_events import Failed, LauncherEvent, Listening
 from ..messages import DecoderAbout, ToComfyUI
 from ..wire.client import CLOSED, Client, NobodyListens
 from ..wire.endpoint import ConnectionLost
-from .link import Link, Poll
+from .connection import Connection, Poll
 
 PACK_ROOT = Path(liveavatar_runtime.__file__).parents[1]
 """Where the runtime is; workers use the same copy."""
@@ -40,16 +40,16 @@ START_SECONDS, LOAD_SECONDS, CONNECT_SECONDS = 120.0, 1800.0, 60.0
 class Workers(Protocol):
     """Where a RemoteExecutor's runs are computed."""
 
-    def link(self, poll: Poll) -> Link:
+    def connection(self, poll: Poll) -> Connection:
         """A connection to workers that have loaded the model; starts them if need be. Raises MachineError."""
         ...
 
-    def failure(self, link: Link) -> MachineError:
-        """Why the link was lost, for the user; what is left of the group is ended."""
+    def failure(self, connection: Connection) -> MachineError:
+        """Why the connection was lost, for the user; what is left of the group is ended."""
         ...
 
     def decoder(self, poll: Poll, connect: bool) -> DecoderAbout | None:
-        """What is known of the rank that decodes; None without one. `connect`: also if there is no link now."""
+        """What is known of the rank that decodes; None without one. `connect`: also if there is no connection now."""
         ...
 
     def close(self) -> None:
@@ -57,9 +57,9 @@ class Workers(Protocol):
         ...
 
 
-def loss_explained(workers: Workers, link: Link) -> contextlib.AbstractContextManager[None]:
+def loss_explained(workers: Workers, connection: Connection) -> contextlib.AbstractContextManager[None]:
     """When the connection to the workers is lost in here, it ends with what they say, or the system says of them."""
-    return replaced(ConnectionLost, lambda error: workers.failure(link))
+    return replaced(ConnectionLost, lambda error: workers.failure(connection))
 
 
 class LocalWorkers:
@@ -79,14 +79,14 @@ class LocalWorkers:
         self._ranks, self._arguments, self._program = ranks, list(arguments), list(program)
         self._start_timeout, self._load_timeout = start_timeout, load_timeout
         self._groups: list[_Group] = []
-        self._told: tuple[Link, MachineError] | None = None
+        self._told: tuple[Connection, MachineError] | None = None
         self._telling = threading.Lock()
         # Also at the interpreter's exit.
         self._finalizer = weakref.finalize(self, _end_groups, self._groups)
 
-    def link(self, poll: Poll) -> Link:
-        if self._groups and self._groups[0].link is not None and self._groups[0].link.lost is None:
-            return self._groups[0].link
+    def connection(self, poll: Poll) -> Connection:
+        if self._groups and self._groups[0].connection is not None and self._groups[0].connection.lost is None:
+            return self._groups[0].connection
         self.close()
         group = _Group(self._ranks, [*self._program, *self._arguments])
         self._groups.append(group)
@@ -100,17 +100,17 @@ class LocalWorkers:
         with replaced(BaseException, ended):
             return group.connect(self._start_timeout, self._load_timeout, poll)
 
-    def failure(self, link: Link) -> MachineError:
+    def failure(self, connection: Connection) -> MachineError:
         # What samples and what decodes both ask, and the group that knows the reason is gone after the first time.
         with self._telling:
-            if self._told is None or self._told[0] is not link:
-                self._told = link, self._failed(link.lost or "the connection was closed")
+            if self._told is None or self._told[0] is not connection:
+                self._told = connection, self._failed(connection.lost or "the connection was closed")
             return MachineError(*self._told[1].args)
 
     def decoder(self, poll: Poll, connect: bool) -> DecoderAbout | None:
         if DECODER_OPTION not in self._arguments or not (connect or self._groups):
             return None
-        return self.link(poll).about.vae
+        return self.connection(poll).about.vae
 
     def _failed(self, otherwise: str) -> MachineError:
         if not self._groups:
@@ -136,7 +136,7 @@ class _Group:
 
     def __init__(self, ranks: int, program: list[str]) -> None:
         self._own, self._theirs = KeyPair.new(), KeyPair.new()
-        self.link: Link | None = None
+        self.connection: Connection | None = None
         self.stopped = threading.Event()
         """Set when the launcher has said its last word."""
         self._listening = threading.Event()
@@ -167,7 +167,7 @@ class _Group:
         self.stopped.set()
         self._listening.set()
 
-    def connect(self, start_timeout: float, load_timeout: float, poll: Poll) -> Link:
+    def connect(self, start_timeout: float, load_timeout: float, poll: Poll) -> Connection:
         deadline = time.monotonic() + start_timeout
         while not self._listening.wait(0.1):
             poll()
@@ -175,24 +175,24 @@ class _Group:
                 raise MachineError(f"rank 0 of the workers did not start within {start_timeout:g} s")
         if not self._port:
             raise ConnectionLost("the launcher of the workers ended")
-        self.link = Link(Client((LOOPBACK, self._port), self._own, self._theirs.public, ToComfyUI))
-        self.link.wait_until_ready(load_timeout, poll)
-        return self.link
+        self.connection = Connection(Client((LOOPBACK, self._port), self._own, self._theirs.public, ToComfyUI))
+        self.connection.wait_until_ready(load_timeout, poll)
+        return self.connection
 
     @property
     def knows_cause(self) -> bool:
         """Whether the workers have told why they end."""
-        return self.link is not None and any(not failure.consequence for failure in self.link.failures)
+        return self.connection is not None and any(not failure.consequence for failure in self.connection.failures)
 
     def reason(self, otherwise: str) -> str:
-        failures = self._last.reports or (self.link.failures if self.link is not None else [])
+        failures = self._last.reports or (self.connection.failures if self.connection is not None else [])
         ended = {rank: Ended(code) for rank, code in self._last.ended.items()}
         return describe(failures, ended, self._last.message or otherwise)
 
     def end(self) -> None:
         """No process is left afterwards."""
-        if self.link is not None:
-            self.link.close()
+        if self.connection is not None:
+            self.connection.close()
         assert self.process.stdin is not None and self.process.stdout is not None
         # The launcher and every rank end when their standard input does.
         with contextlib.suppress(OSError):
@@ -227,18 +227,18 @@ class RemoteWorkers:
     ) -> None:
         self._address, self._pair, self._server_key = address, pair, server_key
         self._connect_timeout, self._load_timeout = connect_timeout, load_timeout
-        self._links: list[Link] = []
-        self._finalizer = weakref.finalize(self, _close_links, self._links)
+        self._connections: list[Connection] = []
+        self._finalizer = weakref.finalize(self, _close_connections, self._connections)
 
-    def link(self, poll: Poll) -> Link:
-        if self._links and self._links[0].lost is None:
-            return self._links[0]
+    def connection(self, poll: Poll) -> Connection:
+        if self._connections and self._connections[0].lost is None:
+            return self._connections[0]
         self.close()
-        link = Link(self._connect(poll))
-        self._links.append(link)
-        with loss_explained(self, link):
-            link.wait_until_ready(self._load_timeout, poll)
-        return link
+        connection = Connection(self._connect(poll))
+        self._connections.append(connection)
+        with loss_explained(self, connection):
+            connection.wait_until_ready(self._load_timeout, poll)
+        return connection
 
     def _connect(self, poll: Poll) -> Client:
         """torchrun may be starting the workers again, after a failure."""
@@ -255,18 +255,18 @@ class RemoteWorkers:
             time.sleep(0.2)
 
     def decoder(self, poll: Poll, connect: bool) -> DecoderAbout | None:
-        connected = self._links and self._links[0].lost is None
-        return self.link(poll).about.vae if connect or connected else None
+        connected = self._connections and self._connections[0].lost is None
+        return self.connection(poll).about.vae if connect or connected else None
 
-    def failure(self, link: Link) -> MachineError:
+    def failure(self, connection: Connection) -> MachineError:
         self.close()
-        why = link.lost or "the connection was closed"
-        return MachineError(describe(link.failures, {}, RANK_0_GONE if why == CLOSED else why))
+        why = connection.lost or "the connection was closed"
+        return MachineError(describe(connection.failures, {}, RANK_0_GONE if why == CLOSED else why))
 
     def close(self) -> None:
-        _close_links(self._links)
+        _close_connections(self._connections)
 
 
-def _close_links(links: list[Link]) -> None:
-    while links:
-        links.pop().close()
+def _close_connections(connections: list[Connection]) -> None:
+    while connections:
+        connections.pop().close()

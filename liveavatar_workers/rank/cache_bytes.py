@@ -31,5 +31,5 @@ def parameter_bytes(model: nn.Module) -> int:
 def cache_bytes(rank: Rank, count: int) -> list[int]:
     """Of all ranks that compute, once the first `count` of them have made theirs; the others have none."""
     keys = [f"caches/{number}" for number in range(count)]
-    held = [int(rank.store.get(key)) if rank.store.check([key]) else 0 for key in keys]
-    return held + [0] * (rank.size - count)
+    sizes = [int(rank.store.get(key)) if rank.store.check([key]) else 0 for key in keys]
+    return sizes + [0] * (rank.size - count)

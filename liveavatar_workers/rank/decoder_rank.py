@@ -11,13 +11,13 @@ import msgspec
 import torch
 from torch import Tensor
 
-from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
 from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.reading import readable
 from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae
-from liveavatar_runtime.vae.checkpoint import DTYPES
+from liveavatar_runtime.vae.checkpoint import COMPUTE_DTYPES
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 from ..keys import KeyPair
@@ -48,7 +48,7 @@ CHANNELS = 16
 def serve_decoder(rank: Rank, path: Path, pair: KeyPair, mapped: bool = True) -> NoReturn:
     """Load the VAE, connect to rank 0, and decode until rank 0 is gone, which raises OtherRankLost."""
     with readable(path, "a VAE"):
-        weights = read_tensors(path, mapped=mapped)[0]
+        weights = read_weight_file(path, mapped=mapped)[0]
         size = sum(tensor.nbytes for tensor in load_wan_vae(weights).state_dict().values())
     about = DecoderAbout(rank=rank.number, where=rank.where, bytes=size, keys=vae_keys(weights))
     rank.store.set(ABOUT_KEY, msgspec.json.encode(about).decode())
@@ -76,7 +76,7 @@ class DecoderRank:
         while not self._lost.is_set():
             with contextlib.suppress(queue.Empty):
                 message = self._requests.get(timeout=POLL_SECONDS)
-                with self._rank.progress.expected(True):
+                with self._rank.stall_detector.working():
                     self._answer(message)
         raise OtherRankLost("rank 0 closed the connection")
 
@@ -112,7 +112,7 @@ class DecoderRank:
             elif isinstance(message, Decode) and self._decoder is not None:
                 pixels = self._decoder.decode(checked_latents("latents", message.latents)).to(self._dtype)
                 self._send(Frames(number=number, block=message.block, pixels=pixels))
-                self._rank.progress.settle()
+                self._rank.stall_detector.settle()
 
     def _send(self, message: Message) -> None:
         # The client notices the end as well, and ends this rank.
@@ -120,7 +120,7 @@ class DecoderRank:
             self._client.send(message)
 
     def _opened(self, message: OpenDecoder) -> OnlineDecoder:
-        names = {dtype_name(dtype): dtype for dtype in DTYPES}
+        names = {dtype_name(dtype): dtype for dtype in COMPUTE_DTYPES}
         if message.dtype not in names:
             raise InputError(f"frames were asked for with dtype {message.dtype!r}; allowed are {', '.join(names)}")
         self._dtype = names[message.dtype]
@@ -134,7 +134,7 @@ class DecoderRank:
             self._vae = None
             self._vae = load_wan_vae(self._weights, dtype=dtype, device=self._rank.device)
             for part in self._vae.modules():
-                part.register_forward_pre_hook(lambda *_: self._rank.progress.mark())
+                part.register_forward_pre_hook(lambda *_: self._rank.stall_detector.mark())
         return self._vae
 
 

@@ -11,7 +11,7 @@ import msgspec
 from ..keys import KeyPair
 from ..messages import DecoderAbout, FromDecoder, Hello, ToDecoder
 from ..wire.server import Events, Server, Session
-from .desk import Desk
+from .comfyui_connection import ComfyUIConnection
 from .ranks import Rank
 
 ADDRESS_KEY, ABOUT_KEY = "decoder/address", "decoder/about"
@@ -23,7 +23,7 @@ SILENCE_SECONDS = 3600.0
 class DecoderRelay:
     """Waits for the rank that decodes, which connects when it has loaded its VAE; `host`: rank 0's own address."""
 
-    def __init__(self, rank: Rank, desk: Desk, host: str, pair: KeyPair) -> None:
+    def __init__(self, rank: Rank, comfyui: ComfyUIConnection, host: str, pair: KeyPair) -> None:
         self._rank = rank
         self._session: Session | None = None
         connected = threading.Event()
@@ -34,11 +34,11 @@ class DecoderRelay:
 
         kinds = FromDecoder | Hello
         self._server = Server((host, 0), pair, {pair.public}, kinds, SILENCE_SECONDS)
-        self._server.start(Events(opened, desk.bring_back, self._lost, lambda error: self._lost()))
+        self._server.start(Events(opened, comfyui.bring_back, self._lost, lambda error: self._lost()))
         rank.store.set(ADDRESS_KEY, msgspec.json.encode((host, self._server.port)).decode())
         connected.wait()
         self.about = msgspec.json.decode(rank.store.get(ABOUT_KEY), type=DecoderAbout)
-        desk.pass_on_decoding(self._pass_on)
+        comfyui.pass_on_decoding(self._pass_on)
 
     def _pass_on(self, message: ToDecoder) -> bool:
         return self._session is None or self._server.offer(message, self._session)
@@ -46,4 +46,4 @@ class DecoderRelay:
     def _lost(self) -> None:
         about = self.about
         text = f"rank {about.rank} ({about.where}), which decodes, is lost: the connection was closed"
-        self._rank.post(self._rank.failed(text, consequence=True))
+        self._rank.file_report(self._rank.failed(text, consequence=True))

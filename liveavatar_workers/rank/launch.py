@@ -28,7 +28,7 @@ from liveavatar_runtime.errors import handled
 from ..addresses import LOOPBACK
 from ..launcher_events import Failed, LauncherEvent, Listening
 from ..messages import Failure
-from .parent import when_input_ends
+from .lifetime import when_input_ends
 from .store import LISTENING_KEY, open_store, serve_store
 
 Report = Callable[[LauncherEvent], None]

@@ -1,4 +1,4 @@
-"""The links between stages that are processes (`transport.Transport`), over a post office."""
+"""The links between stages that are processes (`transport.Transport`), over a post messenger."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from liveavatar_runtime.device_kinds import copies_ahead
 from liveavatar_runtime.pipeline.transport import MessageKey, StageStopped, Tensors
 
 from ..messages import RankVoice, StageInput, Stop
-from .post import PostOffice
+from .rank_messenger import RankMessenger
 from .ranks import Rank
 
 POLL_SECONDS = 0.1
@@ -73,19 +73,19 @@ class Mailbox:
 class DistributedTransport:
     """One stage's end of all its links. `cancelled` tells on rank 0 that ComfyUI wants no more."""
 
-    def __init__(self, rank: Rank, office: PostOffice, mailbox: Mailbox, cancelled: Callable[[], bool]) -> None:
-        self._rank, self._office, self._mailbox, self._cancelled = rank, office, mailbox, cancelled
+    def __init__(self, rank: Rank, messenger: RankMessenger, mailbox: Mailbox, cancelled: Callable[[], bool]) -> None:
+        self._rank, self._messenger, self._mailbox, self._cancelled = rank, messenger, mailbox, cancelled
 
     def send(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
         self.check()
         run = self._mailbox.run
-        self._office.send(
+        self._messenger.send(
             stage, StageInput(run=run, kind=key.kind, block=key.block, step=key.step, tensors=dict(tensors))
         )
 
     def receive(self, stage: int, key: MessageKey) -> dict[str, Tensor]:
         # A stage that waits is not one that hangs.
-        with self._rank.progress.expected(False):
+        with self._rank.stall_detector.waiting():
             tensors = self._mailbox.take((stage, key.kind, key.block, key.step), self.check)
         device = self._rank.device
         return {
@@ -94,15 +94,15 @@ class DistributedTransport:
         }
 
     def check(self) -> None:
-        self._rank.progress.mark()
-        self._office.check()
+        self._rank.stall_detector.mark()
+        self._messenger.check()
         if self._cancelled():
             self._mailbox.stop(self._mailbox.run)
         if self._mailbox.stopped is not None:
             raise StageStopped
 
 
-def file_letter(mailbox: Mailbox, source: int, message: StageInput | RankVoice | Stop) -> None:
+def file_message(mailbox: Mailbox, source: int, message: StageInput | RankVoice | Stop) -> None:
     """A letter for the mailbox: what a stage waits for, or a stop."""
     if isinstance(message, StageInput):
         mailbox.put(message.run, (source, message.kind, message.block, message.step), message.tensors)

@@ -31,16 +31,16 @@ from ..messages import (
     RankVoice,
     RankWantsVoice,
     Ring,
-    Run,
     RunRefused,
+    RunRequest,
     Step,
     Stop,
     WantVoice,
 )
 from .cache_bytes import cache_bytes, measured
-from .desk import Desk, RunCancelled
-from .mailbox import DistributedTransport, Mailbox, file_letter
-from .post import PostOffice
+from .comfyui_connection import ComfyUIConnection, RunCancelled
+from .mailbox import DistributedTransport, Mailbox, file_message
+from .rank_messenger import RankMessenger
 from .ranks import Rank
 
 BLOCKS_AHEAD = 1
@@ -59,28 +59,28 @@ class PipelinePart:
 class PipelineWorker:
     """All ranks make theirs together, and run the same jobs in the same order. It is its stage's `Output`."""
 
-    def __init__(self, rank: Rank, desk: Desk | None, part: PipelinePart) -> None:
-        self._rank, self._desk, self._part = rank, desk, part
+    def __init__(self, rank: Rank, comfyui: ComfyUIConnection | None, part: PipelinePart) -> None:
+        self._rank, self._comfyui, self._part = rank, comfyui, part
         self._mailbox = Mailbox()
         self._number = 0
         self._results: Results | None = None
-        self._office = PostOffice(rank, self._receive)
+        self._messenger = RankMessenger(rank, self._receive)
 
-    def run(self, request: Run, start: RunStart) -> None:
+    def run(self, request: RunRequest, start: RunStart) -> None:
         """Until ComfyUI has all blocks, or wants no more; what came of it is told to ComfyUI."""
         mailbox, rank = self._mailbox, self._rank
         mailbox.begin(mailbox.run + 1)
         self._number = request.number
-        transport = DistributedTransport(rank, self._office, mailbox, lambda: self._is_cancelled(request))
+        transport = DistributedTransport(rank, self._messenger, mailbox, lambda: self._is_cancelled(request))
         why = None
         try:
             schedule = self._part.schedule(request.plan)
-            self._results = None if self._desk is None else Results(rank, self._desk, request, schedule)
+            self._results = None if self._comfyui is None else Results(rank, self._comfyui, request, schedule)
             if rank.number < len(schedule.parts):
                 self._run_stage(request, start, schedule, transport)
             if self._results is not None:
                 results = self._results
-                with rank.progress.expected(False):
+                with rank.stall_detector.waiting():
                     mailbox.wait(lambda: results.complete or None, transport.check)
         except StageStopped:
             why = mailbox.stopped
@@ -89,33 +89,33 @@ class PipelineWorker:
         except InputError as error:
             why = str(error)
             if not rank.leads:
-                self._office.send(0, Stop(run=mailbox.run, why=why))
-        if rank.leads and self._desk is not None:
-            self._conclude(self._desk, request, why)
+                self._messenger.send(0, Stop(run=mailbox.run, why=why))
+        if rank.leads and self._comfyui is not None:
+            self._conclude(self._comfyui, request, why)
 
     def put(self, result: Result) -> None:
         """A result of this rank's stage goes to rank 0."""
         run = self._mailbox.run
         if isinstance(result, Evaluation):
-            self._office.send(0, RankStep(run=run, step=step_message(self._number, result)))
+            self._messenger.send(0, RankStep(run=run, step=step_message(self._number, result)))
         elif isinstance(result, RingPart):
-            self._office.send(0, RankRings(run=run, block=result.block, tensors=dict(result.tensors)))
+            self._messenger.send(0, RankRings(run=run, block=result.block, tensors=dict(result.tensors)))
         else:
-            self._office.send(0, RankBlock(run=run, block=result.index, latents=result.latents))
+            self._messenger.send(0, RankBlock(run=run, block=result.index, latents=result.latents))
 
-    def voice(self, request: Run, first: int, count: int, ahead: int) -> Tensor:
+    def voice(self, request: RunRequest, first: int, count: int, ahead: int) -> Tensor:
         """Features of a block's video frames: on rank 0 from ComfyUI, once it may be begun; on others from rank 0."""
-        with self._rank.progress.expected(False):
-            if self._desk is not None:
+        with self._rank.stall_detector.waiting():
+            if self._comfyui is not None:
                 wanted = max(request.first_block, first // FRAMES_PER_BLOCK - ahead)
-                self._desk.wait_until_wanted(request.number, wanted)
-                return self._desk.voice(request.number, first, count).audio
+                self._comfyui.wait_until_wanted(request.number, wanted)
+                return self._comfyui.voice(request.number, first, count).audio
             want = WantVoice(number=request.number, first=first, count=count)
-            self._office.send(0, RankWantsVoice(run=self._mailbox.run, want=want))
+            self._messenger.send(0, RankWantsVoice(run=self._mailbox.run, want=want))
             return self._mailbox.take(("voice", first), self._check_stopped)["audio"]
 
     def _run_stage(
-        self, request: Run, start: RunStart, schedule: PipelineSchedule, transport: DistributedTransport
+        self, request: RunRequest, start: RunStart, schedule: PipelineSchedule, transport: DistributedTransport
     ) -> None:
         kept = frozenset(request.kept_rings)
         voice = Voice(self, request, schedule.blocks_in_flight() + BLOCKS_AHEAD)
@@ -131,22 +131,22 @@ class PipelineWorker:
         with torch.inference_mode():
             run_told(self._rank.number, place, task, transport, self)
 
-    def _conclude(self, desk: Desk, request: Run, why: str | None) -> None:
+    def _conclude(self, comfyui: ComfyUIConnection, request: RunRequest, why: str | None) -> None:
         if why is None:
-            desk.send(End(number=request.number))
+            comfyui.send(End(number=request.number))
             return
         for number in range(1, self._rank.size):
-            self._office.send(number, Stop(run=self._mailbox.run, why=why))
+            self._messenger.send(number, Stop(run=self._mailbox.run, why=why))
         refused = RunRefused(number=request.number, reason=why)
-        desk.send(refused if why else Cancelled(number=request.number))
+        comfyui.send(refused if why else Cancelled(number=request.number))
 
-    def _is_cancelled(self, request: Run) -> bool:
-        return self._desk is not None and self._desk.is_cancelled(request.number)
+    def _is_cancelled(self, request: RunRequest) -> bool:
+        return self._comfyui is not None and self._comfyui.is_cancelled(request.number)
 
     def _check_stopped(self) -> None:
         if self._mailbox.stopped is not None:
             raise StageStopped
-        self._office.check()
+        self._messenger.check()
 
     def _receive(self, source: int, message: Any) -> None:
         """A letter of another rank, or a result of this one."""
@@ -157,15 +157,15 @@ class PipelineWorker:
                 self._results.put(message)
                 self._mailbox.wake()
         else:
-            file_letter(self._mailbox, source, message)
+            file_message(self._mailbox, source, message)
 
     def _answer(self, source: int, asked: RankWantsVoice) -> None:
-        assert self._desk is not None
+        assert self._comfyui is not None
         want = asked.want
         # Rank 0's stage notices a cancelled run too, and stops all.
         with suppress(RunCancelled), handled(InputError, lambda error: self._mailbox.stop(asked.run, str(error))):
-            voice = self._desk.voice(want.number, want.first, want.count)
-            self._office.send(source, RankVoice(run=asked.run, first=want.first, audio=voice.audio))
+            voice = self._comfyui.voice(want.number, want.first, want.count)
+            self._messenger.send(source, RankVoice(run=asked.run, first=want.first, audio=voice.audio))
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Voice:
     """The voice of a run's conditions on one rank."""
 
     worker: PipelineWorker
-    request: Run
+    request: RunRequest
     ahead: int
 
     def frames(self, first: int, count: int) -> Tensor:
@@ -183,8 +183,8 @@ class Voice:
 class Results:
     """On rank 0: puts together what the stages give, and sends it to ComfyUI, blocks in order."""
 
-    def __init__(self, rank: Rank, desk: Desk, request: Run, schedule: PipelineSchedule) -> None:
-        self._rank, self._desk, self._request = rank, desk, request
+    def __init__(self, rank: Rank, comfyui: ComfyUIConnection, request: RunRequest, schedule: PipelineSchedule) -> None:
+        self._rank, self._comfyui, self._request = rank, comfyui, request
         self._stages = len(schedule.parts)
         self._parts = sum(len(part.steps) for part in schedule.parts)
         self._kept = frozenset(request.kept_rings)
@@ -200,7 +200,7 @@ class Results:
     def put(self, message: RankStep | RankRings | RankBlock) -> None:
         with self._lock:
             if isinstance(message, RankStep):
-                self._desk.send(message.step)
+                self._comfyui.send(message.step)
             elif isinstance(message, RankRings):
                 self._rings[message.block].append(message.tensors)
             else:
@@ -217,21 +217,21 @@ class Results:
         rings = None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
         caches = cache_bytes(self._rank, self._stages) if block == self._request.first_block else None
         finished = LatentBlock(block, self._request.plan.clip_of(block), self._finished.pop(block), rings)
-        send_block(self._desk, self._request, finished, caches)
+        send_block(self._comfyui, self._request, finished, caches)
 
 
-def send_block(desk: Desk, request: Run, block: LatentBlock, caches: list[int] | None) -> None:
+def send_block(comfyui: ComfyUIConnection, request: RunRequest, block: LatentBlock, caches: list[int] | None) -> None:
     """A finished block to ComfyUI, then one message for each tensor of its rings.
 
     `caches`: with a run's first block, the bytes of caches on each rank.
     """
     count = None if block.rings is None else len(block.rings)
     number = request.number
-    desk.send(
+    comfyui.send(
         Block(number=number, index=block.index, clip=block.clip, latents=block.latents, rings=count, caches=caches)
     )
     for name, tensor in (block.rings or {}).items():
-        desk.send(Ring(number=number, name=name, tensor=tensor))
+        comfyui.send(Ring(number=number, name=name, tensor=tensor))
 
 
 def step_message(number: int, of: Evaluation) -> Step:

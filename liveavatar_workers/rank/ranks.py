@@ -37,7 +37,7 @@ LINGER_SECONDS = LOST_SECONDS + NOTICE_SECONDS
 """How long rank 0, and ranks that failed because of another one, stay, so that the cause is found and told."""
 
 
-class Progress:
+class StallDetector:
     """Notices when the main thread of a busy rank gets no further.
 
     How long a layer takes depends on the machine, so the limit is a multiple of the longest time seen so far, once a
@@ -61,11 +61,18 @@ class Progress:
         """From now on the longest time seen tells how long things take on this machine."""
         self._settled = True
 
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """In here the main thread must get on."""
+        return self._for_now(busy=True)
+
+    def waiting(self) -> contextlib.AbstractContextManager[None]:
+        """In here it waits for others, as long as they take."""
+        return self._for_now(busy=False)
+
     @contextlib.contextmanager
-    def expected(self, expected: bool) -> Iterator[None]:
-        """Whether progress is to be seen meanwhile."""
+    def _for_now(self, busy: bool) -> Iterator[None]:
         before = self._busy
-        self._last, self._busy = time.monotonic(), expected
+        self._last, self._busy = time.monotonic(), busy
         try:
             yield
         finally:
@@ -95,7 +102,7 @@ class Rank:
     size: int
     device: torch.device
     store: Store
-    progress: Progress
+    stall_detector: StallDetector
     decoders: int = 0
 
     @property
@@ -182,12 +189,12 @@ class Rank:
 
     def report(self, failure: Failure) -> None:
         """Let rank 0 know, and wait until it does."""
-        order = self.post(failure)
+        order = self.file_report(failure)
         deadline = time.monotonic() + NOTICE_SECONDS
         while not self.store.check([f"noticed/{order}"]) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
-    def post(self, failure: Failure) -> int:
+    def file_report(self, failure: Failure) -> int:
         """Let rank 0 know; returns the number of the report."""
         order = self.store.add("failures", 1)
         self.store.set(f"failure/{order}", msgspec.json.encode(failure).decode())

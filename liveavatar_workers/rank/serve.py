@@ -11,12 +11,11 @@ from torch import Tensor
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest
-from liveavatar_runtime.sampling.run import Run as ExecutorRun
+from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest, SamplingRun
 
-from ..messages import Cancelled, End, Go, Release, Ring, Rings, Run, RunRefused, WantRings
+from ..messages import Cancelled, End, Go, Release, Ring, Rings, RunRefused, RunRequest, WantRings
 from .cache_bytes import cache_bytes, measured
-from .desk import Desk, RunCancelled, refuse_misfits
+from .comfyui_connection import ComfyUIConnection, RunCancelled, refuse_misfits
 from .pipeline_worker import PipelinePart, PipelineWorker, send_block, step_message
 from .ranks import Rank
 
@@ -31,40 +30,40 @@ class Loaded:
     bytes: int
 
 
-def serve(rank: Rank, desk: Desk | None, loaded: Loaded) -> None:
+def serve(rank: Rank, comfyui: ComfyUIConnection | None, loaded: Loaded) -> None:
     """Until the process is ended."""
     executor = loaded.executor
-    pipeline = PipelineWorker(rank, desk, executor) if isinstance(executor, PipelinePart) else None
-    run: ExecutorRun | None = None
+    pipeline = PipelineWorker(rank, comfyui, executor) if isinstance(executor, PipelinePart) else None
+    run: SamplingRun | None = None
     last = -1
     while True:
-        request = rank.share(next_request(desk, loaded.config) if desk else None)
-        if isinstance(request, (Run, Release)) and run is not None:
+        request = rank.share(next_request(comfyui, loaded.config) if comfyui else None)
+        if isinstance(request, (RunRequest, Release)) and run is not None:
             run.close()
             run = None
-        if isinstance(request, Run):
-            session = RankRun(rank, desk, request)
-            with rank.progress.expected(True):
+        if isinstance(request, RunRequest):
+            session = RankRun(rank, comfyui, request)
+            with rank.stall_detector.working():
                 run, last = session.run(executor, pipeline)
-        elif isinstance(request, WantRings) and desk is not None:
+        elif isinstance(request, WantRings) and comfyui is not None:
             # ComfyUI may have interrupted while the next block was already on its way to it.
             rings = run.rings() if run is not None and request.after == last else None
-            send_rings(desk, request.number, rings)
+            send_rings(comfyui, request.number, rings)
 
 
-def next_request(desk: Desk, config: AvatarConfig) -> Any:
+def next_request(comfyui: ComfyUIConnection, config: AvatarConfig) -> Any:
     """The next one that ranks can work on; a run for another model is refused."""
     while True:
-        request = desk.next_request()
-        if not isinstance(request, Run):
+        request = comfyui.next_request()
+        if not isinstance(request, RunRequest):
             return request
-        with handled(InputError, partial(_refuse, desk, request)):
+        with handled(InputError, partial(_refuse, comfyui, request)):
             refuse_misfits(partial(request.check_for, config))
             return request
 
 
-def _refuse(desk: Desk, request: Run, error: InputError) -> None:
-    desk.send(outcome(request.number, error))
+def _refuse(comfyui: ComfyUIConnection, request: RunRequest, error: InputError) -> None:
+    comfyui.send(outcome(request.number, error))
 
 
 def outcome(number: int, error: RunCancelled | InputError) -> Cancelled | RunRefused:
@@ -74,24 +73,24 @@ def outcome(number: int, error: RunCancelled | InputError) -> Cancelled | RunRef
     return RunRefused(number=number, reason=str(error))
 
 
-def send_rings(desk: Desk, number: int, rings: Mapping[str, Tensor] | None) -> None:
+def send_rings(comfyui: ComfyUIConnection, number: int, rings: Mapping[str, Tensor] | None) -> None:
     """Announce their number, then one message for each tensor."""
-    desk.send(Rings(number=number, count=None if rings is None else len(rings)))
+    comfyui.send(Rings(number=number, count=None if rings is None else len(rings)))
     for name, tensor in (rings or {}).items():
-        desk.send(Ring(number=number, name=name, tensor=tensor))
+        comfyui.send(Ring(number=number, name=name, tensor=tensor))
 
 
 @dataclass(frozen=True)
 class RankRun:
-    """One run, on one rank; `desk` on rank 0. It is the run's voice: `frames` asks ComfyUI for it."""
+    """One run, on one rank; `comfyui` on rank 0. It is the run's voice: `frames` asks ComfyUI for it."""
 
     rank: Rank
-    desk: Desk | None
-    request: Run
+    comfyui: ComfyUIConnection | None
+    request: RunRequest
 
-    def run(self, executor: Executor | PipelinePart, pipeline: PipelineWorker | None) -> tuple[ExecutorRun | None, int]:
+    def run(self, executor: Executor | PipelinePart, pipeline: PipelineWorker | None) -> tuple[SamplingRun | None, int]:
         """Sends all blocks that ComfyUI wants; returns the run if it still has its rings, and its last block."""
-        run: ExecutorRun | None = None
+        run: SamplingRun | None = None
         last, request = -1, self.request
         with handled((RunCancelled, InputError), lambda error: self._send(outcome(request.number, error))):
             start = request.start(self._receive_rings(request.rings))
@@ -109,31 +108,31 @@ class RankRun:
                 self._share(partial(self._wait_until_wanted, index))
                 block = next(run)
                 last = block.index
-                if self.desk is not None:
+                if self.comfyui is not None:
                     caches = cache_bytes(self.rank, self.rank.size) if index == request.first_block else None
-                    send_block(self.desk, request, block, caches)
-                self.rank.progress.settle()
+                    send_block(self.comfyui, request, block, caches)
+                self.rank.stall_detector.settle()
             self._send(End(number=request.number))
         return run, last
 
     def frames(self, first: int, count: int) -> Tensor:
         """Voice features, from ComfyUI; all ranks ask for the same ones in the same order."""
-        return self._share(lambda desk: desk.voice(self.request.number, first, count)).audio
+        return self._share(lambda comfyui: comfyui.voice(self.request.number, first, count)).audio
 
     def _receive_rings(self, count: int | None) -> dict[str, Tensor] | None:
         if count is None:
             return None
-        rings = [self._share(lambda desk: desk.next_ring(self.request.number)) for _ in range(count)]
+        rings = [self._share(lambda comfyui: comfyui.next_ring(self.request.number)) for _ in range(count)]
         return {ring.name: ring.tensor for ring in rings}
 
-    def _wait_until_wanted(self, block: int, desk: Desk) -> Go:
-        desk.wait_until_wanted(self.request.number, block)
+    def _wait_until_wanted(self, block: int, comfyui: ComfyUIConnection) -> Go:
+        comfyui.wait_until_wanted(self.request.number, block)
         return Go()
 
-    def _share(self, ask: Callable[[Desk], Any]) -> Any:
+    def _share(self, ask: Callable[[ComfyUIConnection], Any]) -> Any:
         """What rank 0 gets from ComfyUI, on all ranks. Raises RunCancelled or InputError on all of them."""
-        with self.rank.progress.expected(False):
-            message = None if self.desk is None else self._asked(self.desk, ask)
+        with self.rank.stall_detector.waiting():
+            message = None if self.comfyui is None else self._asked(self.comfyui, ask)
             message = self.rank.share(message)
         if isinstance(message, Cancelled):
             raise RunCancelled
@@ -141,19 +140,19 @@ class RankRun:
             raise InputError(message.reason)
         return message
 
-    def _asked(self, desk: Desk, ask: Callable[[Desk], Any]) -> Any:
+    def _asked(self, comfyui: ComfyUIConnection, ask: Callable[[ComfyUIConnection], Any]) -> Any:
         try:
-            return ask(desk)
+            return ask(comfyui)
         except (RunCancelled, InputError) as error:
             return outcome(self.request.number, error)
 
     def _after_step(self, evaluation: Evaluation) -> None:
-        self.rank.progress.mark()
-        if self.desk is not None:
-            self.desk.send(step_message(self.request.number, evaluation))
-        if self.rank.agree(self.desk is not None and self.desk.is_cancelled(self.request.number)):
+        self.rank.stall_detector.mark()
+        if self.comfyui is not None:
+            self.comfyui.send(step_message(self.request.number, evaluation))
+        if self.rank.agree(self.comfyui is not None and self.comfyui.is_cancelled(self.request.number)):
             raise RunCancelled
 
     def _send(self, message: End | Cancelled | RunRefused) -> None:
-        if self.desk is not None:
-            self.desk.send(message)
+        if self.comfyui is not None:
+            self.comfyui.send(message)

@@ -22,7 +22,7 @@ from liveavatar_runtime.errors import handled
 
 from ..messages import Failure
 from .end_signal import EndSignal
-from .parent import end_process
+from .lifetime import end_process
 from .ranks import BEAT_SECONDS, LOST_SECONDS, SUSPECT_SECONDS, Rank
 from .siblings import has_ended, own_process
 
@@ -57,9 +57,9 @@ class Watch:
         with handled(BaseException, end_process):
             while True:
                 self._rank.store.add(f"beat/{self._rank.number}", 1)
-                if self._rank.progress.stalled:
-                    self._rank.post(self._stall())
-                    self._rank.progress.mark()
+                if self._rank.stall_detector.stalled:
+                    self._rank.file_report(self._stall())
+                    self._rank.stall_detector.mark()
                 if self._rank.leads:
                     self._look_after_others()
                 elif self._told_to_end:
@@ -80,7 +80,7 @@ class Watch:
     def _stall(self) -> Failure:
         rank, frame = self._rank, sys._current_frames()[self._main or 0]
         stack = traceback.extract_stack(frame)
-        text = f"hangs: it made no progress for {rank.progress.limit:.1f} s"
+        text = f"hangs: it made no progress for {rank.stall_detector.limit:.1f} s"
         trace = f"The main thread of rank {rank.number} is at:\n{''.join(stack.format())}"
         # Ranks that wait in a collective are waiting for the one that hangs elsewhere.
         waits = Path(stack[-1].filename).is_relative_to(Path(dist.__file__).parent)

@@ -27,14 +27,14 @@ from ..messages import DtypeName, RankAbout, Ready, ToWorkers
 from ..precisions import PRECISIONS
 from ..wire.server import Server
 from .cache_bytes import parameter_bytes
+from .comfyui_connection import ComfyUIConnection
 from .decoder_rank import serve_decoder
 from .decoder_relay import DecoderRelay
-from .desk import Desk
 from .end_signal import EndSignal
 from .executors import ON_RANKS, RankModel
 from .interfaces import use_interface
-from .parent import die_with_parent, when_input_ends
-from .ranks import LINGER_SECONDS, Progress, Rank
+from .lifetime import die_with_parent, when_input_ends
+from .ranks import LINGER_SECONDS, Rank, StallDetector
 from .serve import Loaded, serve
 from .store import LISTENING_KEY, open_store
 from .watch import Watch
@@ -83,27 +83,27 @@ def main(arguments: list[str] | None = None, load: Load | None = None) -> None:
     watched = False
     try:
         card = use_interface()
-        desk = open_desk(options, rank)
-        if desk and options.store_port is None:
+        comfyui = open_connection(options, rank)
+        if comfyui and options.store_port is None:
             print(start_text(options, card), file=sys.stderr, flush=True)
         # The launcher knows how ranks end; torchrun does not tell.
         end_signal = EndSignal() if options.store_port is None else None
-        Watch(rank, desk.tell if desk else print, end_signal).start()
+        Watch(rank, comfyui.tell if comfyui else print, end_signal).start()
         watched = True
         rank.join(options.join_timeout)
         if rank.decodes:
             serve_decoder(rank, options.vae, pair_of(options), mapped=not options.disable_mmap)
         loaded = (load or load_executor)(options, rank)
         rank.store.set(f"bytes/{rank.number}", str(loaded.bytes))
-        if desk is not None:
-            desk.ready(about(options, rank, desk, loaded))
-        serve(rank, desk, loaded)
+        if comfyui is not None:
+            comfyui.ready(about(options, rank, comfyui, loaded))
+        serve(rank, comfyui, loaded)
     except BaseException as error:
         traceback.print_exc()
         failure = rank.failure(error)
         if rank.leads and not watched:
             # Nobody could be told over the connection; the launcher reads the report.
-            rank.post(failure)
+            rank.file_report(failure)
             os._exit(1)
         rank.report(failure)
         # The watch of rank 0 ends it as soon as ComfyUI knows why.
@@ -120,12 +120,12 @@ def open_rank(options: argparse.Namespace) -> Rank:
         torch.cuda.set_device(device)
     store = open_store(options.store_port)
     decoders = 0 if options.vae is None else 1
-    rank = Rank(number, size - decoders, device, store, Progress(options.stall_timeout), decoders)
+    rank = Rank(number, size - decoders, device, store, StallDetector(options.stall_timeout), decoders)
     store.set(f"where/{number}", rank.where)
     return rank
 
 
-def open_desk(options: argparse.Namespace, rank: Rank) -> Desk | None:
+def open_connection(options: argparse.Namespace, rank: Rank) -> ComfyUIConnection | None:
     """On rank 0, begin to listen for ComfyUI. Raises MachineError when the address is taken."""
     if not rank.leads:
         return None
@@ -134,9 +134,9 @@ def open_desk(options: argparse.Namespace, rank: Rank) -> Desk | None:
         raise InputError("--vae takes the last rank, and there is one only; start one more rank")
     server = Server(parse_address(options.listen), pair, clients, ToWorkers)
     rank.store.set(LISTENING_KEY, str(server.port))
-    desk = Desk(server)
-    desk.open()
-    return desk
+    comfyui = ComfyUIConnection(server)
+    comfyui.open()
+    return comfyui
 
 
 def start_text(options: argparse.Namespace, card: str) -> str:
@@ -184,7 +184,7 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
         computes_in = torch.bfloat16
         model = model.to(computes_in)
     for layer in model.blocks:
-        layer.register_forward_pre_hook(lambda *_: rank.progress.mark())
+        layer.register_forward_pre_hook(lambda *_: rank.stall_detector.mark())
     executor = ON_RANKS[options.executor](RankModel(rank, model, computes_in, options.offload))
     model = executor.model
     # Only now, when this rank's part is all that is left of the mapped weights.
@@ -192,7 +192,7 @@ def load_executor(options: argparse.Namespace, rank: Rank) -> Loaded:
     return Loaded(executor, model.config, computes_in, parameter_bytes(model))
 
 
-def about(options: argparse.Namespace, rank: Rank, desk: Desk, loaded: Loaded) -> Ready:
+def about(options: argparse.Namespace, rank: Rank, comfyui: ComfyUIConnection, loaded: Loaded) -> Ready:
     """What ComfyUI is told once all ranks have loaded the model."""
     places = [(rank.store.get(f"where/{n}").decode(), int(rank.store.get(f"bytes/{n}"))) for n in range(rank.size)]
     return Ready(
@@ -201,7 +201,7 @@ def about(options: argparse.Namespace, rank: Rank, desk: Desk, loaded: Loaded) -
         dtype=told_dtype(loaded.dtype),
         key=weights_key(options.model, loras_of(options), KnownHashes(options.hashes)),
         ranks=[RankAbout(where=where, bytes=size) for where, size in places],
-        vae=open_relay(rank, desk, options).about if rank.decoders else None,
+        vae=open_relay(rank, comfyui, options).about if rank.decoders else None,
     )
 
 
@@ -214,10 +214,10 @@ def told_dtype(dtype: torch.dtype) -> DtypeName:
     return names[dtype]
 
 
-def open_relay(rank: Rank, desk: Desk, options: argparse.Namespace) -> DecoderRelay:
+def open_relay(rank: Rank, comfyui: ComfyUIConnection, options: argparse.Namespace) -> DecoderRelay:
     """On the address over which ranks find each other."""
     host = LOOPBACK if options.store_port is not None else os.environ.get("MASTER_ADDR", LOOPBACK)
-    return DecoderRelay(rank, desk, host, pair_of(options))
+    return DecoderRelay(rank, comfyui, host, pair_of(options))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ HEADER_BYTES = 4 * 2**20
 BODY_BYTES = 16 * 2**30
 """Of all tensors of a message; frames of a block at 1280x720 in float32 are 133 MB."""
 MAX_TENSORS, MAX_DIMENSIONS = 4096, 8
-DTYPES = {
+WIRE_DTYPES = {
     dtype_name(dtype): dtype
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.uint8)
 }
@@ -61,8 +61,10 @@ def encode(message: Message) -> Encoded:
 
 def dtype_to_send(tensor: Tensor) -> str:
     name = dtype_name(tensor.dtype)
-    if name not in DTYPES:
-        raise InputError(f"tensors of {tensor.dtype} do not travel between processes; allowed are {', '.join(DTYPES)}")
+    if name not in WIRE_DTYPES:
+        raise InputError(
+            f"tensors of {tensor.dtype} do not travel between processes; allowed are {', '.join(WIRE_DTYPES)}"
+        )
     return name
 
 
@@ -95,11 +97,11 @@ def _fraction(value: Any) -> Fraction:
 
 def _described(value: Any) -> tuple[torch.dtype, list[int]]:
     name, shape = value if isinstance(value, list) and len(value) == 2 else (None, None)
-    if not isinstance(name, str) or name not in DTYPES or not isinstance(shape, list):
-        raise ValueError(f"a tensor is told by one of {', '.join(DTYPES)} and its shape")
+    if not isinstance(name, str) or name not in WIRE_DTYPES or not isinstance(shape, list):
+        raise ValueError(f"a tensor is told by one of {', '.join(WIRE_DTYPES)} and its shape")
     if len(shape) > MAX_DIMENSIONS or not all(type(side) is int and 0 <= side <= BODY_BYTES for side in shape):
         raise ValueError("a tensor of an impossible shape was announced")
-    return DTYPES[name], shape
+    return WIRE_DTYPES[name], shape
 
 
 def read_header(header: bytes, kinds: Any, incoming: Incoming) -> Any:

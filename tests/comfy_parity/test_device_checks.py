@@ -85,7 +85,7 @@ def test_a_processors_memory_is_counted_once(node, core_model) -> None:
     from core_latents import BUNDLE, MODEL_FILE, PLAN
 
     loaded = node("bundle_parts").load_bundle_vae(BUNDLE)
-    streaming = node("vae").streaming_vae(loaded)
+    streaming = node("vae").managed_vae(loaded)
     avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
     job = node("sampling_job").SamplingJob(avatar, PLAN, streaming)
     hardware = node("hardware")

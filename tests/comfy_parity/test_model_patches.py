@@ -133,7 +133,7 @@ def test_an_override_that_changes_nothing_gives_the_same_bits(pack, avatar):
 def test_hooks_see_each_evaluation_alone_on_every_executor(pack, avatar):
     """Also in a batch of several steps, and in stages with copies of the model."""
     choice = nodes(pack, "executor_choice")
-    vae = nodes(pack, "vae").streaming_vae(nodes(pack, "bundle_parts").load_bundle_vae(BUNDLE))
+    vae = nodes(pack, "vae").managed_vae(nodes(pack, "bundle_parts").load_bundle_vae(BUNDLE))
     recorders = [Recorder() for _ in range(3)]
     alone, together, staged = (with_options(avatar, recorder.options()) for recorder in recorders)
     expected = one_device(pack, alone)

@@ -28,7 +28,7 @@ def stage_models(pack) -> Any:
 def vae(pack) -> Any:
     nodes = f"{pack.__name__}.comfy_bridge"
     loaded = importlib.import_module(f"{nodes}.bundle_parts").load_bundle_vae(BUNDLE)
-    return loaded, importlib.import_module(f"{nodes}.vae").streaming_vae(loaded)
+    return loaded, importlib.import_module(f"{nodes}.vae").managed_vae(loaded)
 
 
 @pytest.fixture

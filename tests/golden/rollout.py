@@ -13,9 +13,9 @@ from liveavatar_runtime.dit.model import BlockPlace, CausalWanS2V, Row
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
+from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
 from liveavatar_runtime.sampling.plan import ClipPlan, SinkPolicy
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
-from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
 BASE = "dit_rollout.safetensors"

@@ -10,9 +10,9 @@ from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
 from liveavatar_runtime.dit.model import BlockPlace, CausalWanS2V, Row
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
+from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 
 
 def check(trace, stored: dict[str, torch.Tensor]) -> None:

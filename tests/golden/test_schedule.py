@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.sampling.schedule import flow_matching_schedule
+from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
 
 
 def test_every_stored_schedule(golden):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.pipeline.schedule import Operation, PipelineSchedule, Span
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.run import Evaluation, Executor, Run, SamplingRequest
+from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest, SamplingRun
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 from liveavatar_workers.rank import decoder_rank, serve, worker
 from liveavatar_workers.rank.pipeline_worker import PipelinePart
@@ -31,7 +31,7 @@ class FailingExecutor:
     executor: Executor
     rank: Rank
 
-    def run(self, request: SamplingRequest) -> Run:
+    def run(self, request: SamplingRequest) -> SamplingRun:
         def fail_after_step(evaluation: Evaluation) -> None:
             if (evaluation.block, evaluation.step) == (FAILING_BLOCK, FAILING_STEP) and request.start.first_block == 0:
                 fail(request.plan.seed, self.rank.number)

@@ -19,7 +19,7 @@ from benchmarks.loading import write_files
 from liveavatar_runtime.checkpoint import stored, transformer
 from liveavatar_runtime.checkpoint.bundle import find_bundle
 from liveavatar_runtime.checkpoint.offload import CPU, is_on_disk, load_from_disk
-from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_weight_file
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.errors import CheckpointError, MemoryShortage
 from liveavatar_runtime.system_memory import available_memory, is_shortage
@@ -70,7 +70,7 @@ def test_a_file_that_the_system_does_not_map_as_a_whole(tmp_path):
     assert checkpoint.mapped and torch.equal(checkpoint.tensors["real"], real)
     last = checkpoint.tensors[list(checkpoint.tensors)[-1]]
     assert last.shape == (2**28,) and float(last[-1]) == 0
-    assert torch.equal(read_tensors(file)[0]["real"], real)
+    assert torch.equal(read_weight_file(file)[0]["real"], real)
 
 
 def test_windows_over_a_file_give_its_tensors(tmp_path):
@@ -90,7 +90,7 @@ def no_map(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 def test_every_reader_survives_a_refused_map():
     expected = load_file(MODEL)
-    for tensors in (open_checkpoint(MODEL, no_map).tensors, read_tensors(MODEL, no_map)[0]):
+    for tensors in (open_checkpoint(MODEL, no_map).tensors, read_weight_file(MODEL, no_map)[0]):
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensors[name], expected[name]) for name in expected)
     assert open_checkpoint(MODEL, no_map).metadata == open_checkpoint(MODEL).metadata

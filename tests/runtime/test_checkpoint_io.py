@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint, read_weight_file
 from liveavatar_runtime.checkpoint.torch_archive import refuse_unsafe_torch
 from liveavatar_runtime.errors import CheckpointError
 
@@ -53,7 +53,7 @@ def test_comfyui_prefix_is_removed_and_other_models_in_the_file_left_out(tmp_pat
     path = tmp_path / "checkpoint.safetensors"
     save_file({**{prefix + name: tensor for name, tensor in TENSORS.items()}, "vae.conv1.weight": torch.ones(1)}, path)
     assert same(open_checkpoint(path).tensors, TENSORS)
-    assert "vae.conv1.weight" in read_tensors(path)[0]
+    assert "vae.conv1.weight" in read_weight_file(path)[0]
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -192,7 +192,7 @@ def test_archives_are_refused_where_pytorch_runs_their_code(version, tmp_path, m
     path = tmp_path / "model.pth"
     torch.save(TENSORS, path)
     monkeypatch.setattr(torch, "__version__", version)
-    for read in (open_checkpoint, read_tensors):
+    for read in (open_checkpoint, read_weight_file):
         with pytest.raises(CheckpointError, match=r"model\.pth .*CVE-2025-32434.*safetensors.*PyTorch 2\.6"):
             read(path)
 
@@ -215,7 +215,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, suffix):
         pytest.skip("this system has no named pipes")
     path = tmp_path / f"model{suffix}"
     os.mkfifo(path)
-    for read in (open_checkpoint, read_tensors):
+    for read in (open_checkpoint, read_weight_file):
         with pytest.raises(CheckpointError, match="is a pipe or a device, not a file"):
             read(path)
 
@@ -223,12 +223,12 @@ def test_what_is_no_file_is_not_opened(tmp_path, suffix):
 def test_without_maps_a_file_is_free_after_it_was_read(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(TENSORS, path, metadata={"config": "{}"})
-    tensors, metadata = read_tensors(path, mapped=False)
+    tensors, metadata = read_weight_file(path, mapped=False)
     checkpoint = open_checkpoint(path, mapped=False)
     assert same(tensors, TENSORS) and same(checkpoint.tensors, TENSORS)
     assert metadata == checkpoint.metadata == {"config": "{}"} and not checkpoint.mapped
     assert str(path) not in maps()
-    mapped = read_tensors(path)[0]
+    mapped = read_weight_file(path)[0]
     assert same(mapped, TENSORS) and str(path) in maps()
 
 
@@ -236,7 +236,7 @@ def test_without_maps_a_file_is_free_after_it_was_read(tmp_path):
 def test_archives_without_maps(tmp_path, zipped):
     path = tmp_path / "model.pth"
     torch.save(TENSORS, path, _use_new_zipfile_serialization=zipped)
-    tensors, _ = read_tensors(path, mapped=False)
+    tensors, _ = read_weight_file(path, mapped=False)
     assert same(tensors, TENSORS) and str(path) not in maps()
 
 

@@ -28,8 +28,8 @@ from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import LocalWorkers
 from liveavatar_workers.keys import CLIENTS_VARIABLE, KEY_VARIABLE, KeyPair
-from liveavatar_workers.rank.ranks import Progress, Rank
-from liveavatar_workers.rank.worker import open_desk, parse
+from liveavatar_workers.rank.ranks import Rank, StallDetector
+from liveavatar_workers.rank.worker import open_connection, parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_a_video_that_is_decoded_while_it_is_sampled_is_the_same(groups, vae, tm
     assert (tmp_path / "far.mp4").read_bytes() == (tmp_path / "near.mp4").read_bytes()
     facts = workers.decoder(lambda: None, True)
     assert facts is not None and facts.rank == 2 and facts.keys == vae_keys(vae.state_dict())
-    assert len(workers.link(lambda: None).about.ranks) == 2
+    assert len(workers.connection(lambda: None).about.ranks) == 2
 
 
 @pytest.mark.parametrize("start", ["hold", "trim", None])
@@ -123,10 +123,10 @@ def test_every_start_of_a_video(groups, vae, start) -> None:
 
 
 def test_other_dtypes_lose_nothing_on_the_way_and_leave_nothing_behind(groups, vae, folder) -> None:
-    from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+    from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
     from liveavatar_runtime.vae import load_wan_vae
 
-    half = load_wan_vae(read_tensors(folder / "vae.safetensors")[0], dtype=torch.bfloat16)
+    half = load_wan_vae(read_weight_file(folder / "vae.safetensors")[0], dtype=torch.bfloat16)
     expected = OnlineDecoder(PlacedVAE(half, CPU, torch.bfloat16), PRIMING, "hold").decode(latents(0))
     assert torch.equal(RemoteDecoder(groups("fsdp"), PRIMING, "hold", torch.bfloat16).decode(latents(0)), expected)
     again = RemoteDecoder(groups("fsdp"), PRIMING, "hold", torch.float32)
@@ -254,15 +254,15 @@ def test_a_decoding_rank_that_fails_is_told_with_its_place(groups, executor, val
 def test_a_vae_that_is_not_there_is_named(start_workers, folder) -> None:
     group = start_workers(folder, 2, "--vae", str(folder / "nowhere.safetensors"))
     with pytest.raises(MachineError, match=r"rank 1 .*nowhere.safetensors does not exist"):
-        group.link(lambda: None)
+        group.connection(lambda: None)
 
 
 def test_a_vae_needs_a_rank_beside_those_that_sample(monkeypatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KeyPair.new().secret.hex())
     monkeypatch.setenv(CLIENTS_VARIABLE, KeyPair.new().public.hex())
-    rank = Rank(0, 0, CPU, HashStore(), Progress(), decoders=1)
+    rank = Rank(0, 0, CPU, HashStore(), StallDetector(), decoders=1)
     with pytest.raises(InputError, match="start one more rank"):
-        open_desk(parse(["--model", "m", "--vae", "v"]), rank)
+        open_connection(parse(["--model", "m", "--vae", "v"]), rank)
 
 
 def test_one_file_has_one_key_for_each_dtype_that_it_is_loaded_in(vae) -> None:

@@ -27,9 +27,9 @@ from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
-from liveavatar_runtime.sampling.schedule import flow_matching_schedule
 from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, DecodeState, EncodeState, VaeConfig, WanVAE
 from liveavatar_runtime.vae.layers import ResidualBlock, Upsample
 

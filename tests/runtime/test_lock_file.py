@@ -21,7 +21,7 @@ def test_several_processes_on_one_lock(tmp_path):
 
 def test_two_objects_of_one_process(tmp_path):
     first, second = LockFile(tmp_path / "lock"), LockFile(tmp_path / "lock")
-    assert first.acquire() and first.acquire() and not second.acquire() and not second.held
+    assert first.acquire() and first.acquire() and not second.acquire() and not second.acquired
     first.release()
     first.release()
     assert second.acquire() and not first.acquire()

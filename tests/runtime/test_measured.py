@@ -27,7 +27,7 @@ from liveavatar_runtime.planning.stages import plan_layers
 from liveavatar_runtime.planning.workload import PartCosts, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_workers.rank.rank_layers import RankFacts, agree_on_layers, facts_of, layers_of
-from liveavatar_workers.rank.ranks import Progress, Rank
+from liveavatar_workers.rank.ranks import Rank, StallDetector
 
 CPU = torch.device("cpu")
 TINY = Workload(CONFIG, PLAN, torch.float32, 4)
@@ -214,7 +214,7 @@ def test_all_ranks_of_a_group_agree():
     store, found = HashStore(), {}
 
     def rank(number: int) -> Rank:
-        return Rank(number, 3, CPU, store, Progress())
+        return Rank(number, 3, CPU, store, StallDetector())
 
     def decide(number: int) -> None:
         found[number] = agree_on_layers(rank(number), 3, CONFIG, torch.float32, PLAN)

@@ -15,9 +15,9 @@ from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import RunStart
-from liveavatar_workers.messages import Block, More, Ring, Run, Step, ToComfyUI, ToWorkers, Voice
+from liveavatar_workers.messages import Block, More, Ring, RunRequest, Step, ToComfyUI, ToWorkers, Voice
 from liveavatar_workers.wire.assembly import CHUNK, CHUNK_BYTES, HEADER, Assembly, pieces
-from liveavatar_workers.wire.codec import BODY_BYTES, DTYPES, HEADER_BYTES, MessageError, bytes_of, encode
+from liveavatar_workers.wire.codec import BODY_BYTES, HEADER_BYTES, WIRE_DTYPES, MessageError, bytes_of, encode
 
 FIRST_FRAME = torch.randn(16, 1, 8, 8)
 
@@ -35,8 +35,8 @@ def assembled(parts: Iterable[tuple[Any, ...]], kinds: Any = ToWorkers | ToComfy
     return message
 
 
-def a_run(**changes: Any) -> Run:
-    run = Run.of(7, random_conditions(actors=2), PLAN, RunStart(3, {0: FIRST_FRAME}), [4, 2])
+def a_run(**changes: Any) -> RunRequest:
+    run = RunRequest.of(7, random_conditions(actors=2), PLAN, RunStart(3, {0: FIRST_FRAME}), [4, 2])
     return msgspec.structs.replace(run, **changes)
 
 
@@ -49,7 +49,7 @@ def header_of(message: Any) -> dict[str, Any]:
     return msgspec.msgpack.decode(encode(message).header, strict=False)
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+@pytest.mark.parametrize("dtype", WIRE_DTYPES.values(), ids=list(WIRE_DTYPES))
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -88,7 +88,7 @@ def test_runs_travel_with_their_plans(plan: ClipPlan) -> None:
     conditions = random_conditions(plan=plan, actors=2)
     frame = torch.randn(16, 1, *plan.latent_size)
     placement = Placement("ram", "fp8", True, 3)
-    got = travelled(Run.of(7, conditions, plan, RunStart(3, {0: frame}, {}), [4, 2]).on(placement))
+    got = travelled(RunRequest.of(7, conditions, plan, RunStart(3, {0: frame}, {}), [4, 2]).on(placement))
     assert (got.number, got.plan, got.kept_rings, got.rings, got.placement) == (7, plan, [2, 4], 0, placement)
     voice = Noise()
     arrived = got.conditions(voice)

@@ -8,7 +8,7 @@ import torch
 from made_blocks import MadeRun
 from torch import Tensor
 
-from liveavatar_runtime.checkpoint.safetensors_io import read_tensors
+from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage
 from liveavatar_runtime.spool.spool import Spool
@@ -27,7 +27,7 @@ def wan_layout() -> WanVAE:
 
 
 def demo() -> WanVAE:
-    return load_wan_vae(read_tensors(DEMO_VAE)[0], dtype=torch.float32)
+    return load_wan_vae(read_weight_file(DEMO_VAE)[0], dtype=torch.float32)
 
 
 def one_block_a_stage() -> WanVAE:

@@ -12,7 +12,7 @@ from torch import Tensor
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.planning.workload import Workload
-from liveavatar_runtime.spool.spool import LATENTS, Beginning, Spool
+from liveavatar_runtime.spool.spool import LATENTS, InexactStart, Spool
 from liveavatar_runtime.spool.states import StateSettings, StateSizes, rings_from_fp8, rings_in_fp8
 
 FP8_BYTES = ring_bytes(Workload(CONFIG, PLAN, torch.float32), Placement(kv_dtype="fp8"))
@@ -98,7 +98,7 @@ def test_a_damaged_clip_after_it_is_made_again_as_it_was(folder, block, kept):
     interrupted(folder, block)
     made = latents_of(stream_of(Sampling(), folder, states=BIG_FP8))
     spool = Spool(folder)
-    assert spool.states() == [block] and spool.beginnings() == [Beginning(block, from_fp8=True)]
+    assert spool.states() == [block] and spool.inexact_starts() == [InexactStart(block, from_fp8=True)]
     (folder / "clip-000007.safetensors").unlink()
     if not kept:
         spool.remove_state(block)
@@ -106,7 +106,7 @@ def test_a_damaged_clip_after_it_is_made_again_as_it_was(folder, block, kept):
     again = latents_of(stream_of(Sampling(), folder, states=BIG_FP8, say=said.append))
     assert torch.equal(again[:, :42], made[:, :42]) and torch.equal(again, made) == kept
     assert ("warm-up" in said[-1]) != kept
-    assert spool.last_beginning(99) == (Beginning(block, from_fp8=True) if kept else Beginning(14))
+    assert spool.last_inexact_start(99) == (InexactStart(block, from_fp8=True) if kept else InexactStart(14))
 
 
 @pytest.mark.parametrize(("states", "block"), [(BIG_FP8, 8), (BIG_FP8, 9), (NONE_FIT, 8)])
@@ -138,7 +138,7 @@ def test_segments_go_on_from_it(folder, whole):
         for index in (0, 1)
     ]
     assert torch.equal(parts[0], whole[:, :24]) and 0 < distance(parts[1], whole[:, 24:]) < 0.005
-    assert Spool(folder).beginnings() == [Beginning(8, from_fp8=True)]
+    assert Spool(folder).inexact_starts() == [InexactStart(8, from_fp8=True)]
     replayed = Sampling()
     assert torch.equal(latents_of(stream_of(replayed, folder)), torch.cat(parts, dim=1)) and not replayed.starts
 

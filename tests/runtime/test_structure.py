@@ -35,9 +35,9 @@ LAYERS = (
 """Of the runtime; each imports only what stands before it."""
 MAX_LINES = 400
 MOST_PARAMETERS = 5
-LONG_SIGNATURES = 24
+LONG_SIGNATURES = 10
 """Functions of all packages that may have more parameters, but for those in `dictated`."""
-TRIES_PER_1000_LINES = 4.17
+TRIES_PER_1000_LINES = 2.5
 ANY_SHARE = 0.04
 """Of the annotations in the bridge and the nodes, those that are `Any` or hold one."""
 BLOCKER = "comfy_execution.graph_utils.ExecutionBlocker"

@@ -112,7 +112,7 @@ def test_a_rank_that_never_arrives_is_named(
     monkeypatch.setenv(failing_worker.ABSENT, "1")
     group = start_workers(model_folder, 2, "--join-timeout", "2", program=FAILING)
     with pytest.raises(MachineError, match=r"rank 1 of 2 did not arrive within 2 s"):
-        group.link(lambda: None)
+        group.connection(lambda: None)
     ended()
 
 
@@ -122,7 +122,7 @@ def test_a_rank_0_that_never_arrives_is_named(
     monkeypatch.setenv(failing_worker.ABSENT, "0")
     group = start_workers(model_folder, 1, program=FAILING, start_timeout=3)
     with pytest.raises(MachineError, match=r"rank 0 of the workers did not start within 3 s"):
-        group.link(lambda: None)
+        group.connection(lambda: None)
     ended()
 
 
@@ -131,7 +131,7 @@ def test_a_taken_port_is_named(start_workers: StartWorkers, model_folder: Path, 
         port = taken.getsockname()[1]
         group = start_workers(model_folder, 1, "--listen", f"127.0.0.1:{port}")
         with pytest.raises(MachineError, match=rf"rank 0 .*cannot listen at 127.0.0.1:{port}: Address already in use"):
-            group.link(lambda: None)
+            group.connection(lambda: None)
     ended()
 
 
@@ -139,7 +139,7 @@ def test_a_model_that_is_not_there_is_named(
     start_workers: StartWorkers, tmp_path: Path, ended: Callable[[], float]
 ) -> None:
     with pytest.raises(MachineError, match=rf"{tmp_path}/nowhere does not exist"):
-        start_workers(tmp_path / "nowhere", 1).link(lambda: None)
+        start_workers(tmp_path / "nowhere", 1).connection(lambda: None)
     ended()
 
 

@@ -22,7 +22,7 @@ from liveavatar_runtime.executors.table import check_devices, resolve
 from liveavatar_workers.client.create import ModelFiles, dtype_in_workers, local_workers
 from liveavatar_workers.failures import AGAIN, Ended, describe
 from liveavatar_workers.messages import Failure
-from liveavatar_workers.rank.ranks import OtherRankLost, Progress, is_about_another_rank
+from liveavatar_workers.rank.ranks import OtherRankLost, StallDetector, is_about_another_rank
 
 CPU = torch.device("cpu")
 Q8_0, Q4_0 = GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0
@@ -115,20 +115,20 @@ def test_what_another_rank_is_to_blame_for_is_told_by_where_it_was_raised(tmp_pa
 
 
 def test_a_hang_is_told_from_slow_work() -> None:
-    progress = Progress(limit=0.05)
+    progress = StallDetector(limit=0.05)
     time.sleep(0.1)
     assert not progress.stalled, "nothing was expected"
-    with progress.expected(True):
+    with progress.working():
         assert not progress.stalled
         time.sleep(0.1)
         assert progress.stalled
         progress.mark()
         assert not progress.stalled
-        with progress.expected(False):
+        with progress.waiting():
             time.sleep(0.1)
             assert not progress.stalled
         assert not progress.stalled
-    measured = Progress()
+    measured = StallDetector()
     first = measured.limit
     with measured.expected(True):
         time.sleep(0.02)

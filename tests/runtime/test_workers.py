@@ -20,7 +20,7 @@ from liveavatar_runtime.sampling.run import Evaluation, Executor, LatentBlock, R
 from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import LocalWorkers
-from liveavatar_workers.messages import Block, More, Ready, Run, RunRefused, Voice, WantVoice
+from liveavatar_workers.messages import Block, More, Ready, RunRefused, RunRequest, Voice, WantVoice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_other_numbers_of_ranks_give_the_same_latents(
 ) -> None:
     group = start_workers(model_folder, ranks, "--executor", executor)
     assert_same(RemoteExecutor(group), local)
-    about = group.link(lambda: None).about.ranks
+    about = group.connection(lambda: None).about.ranks
     held, caches = [rank.bytes for rank in about], [rank.caches for rank in about]
     shape = local.model.cache_shape(PLAN.grid, PLAN.steps, PLAN.window_blocks, LATENT_FRAMES_PER_BLOCK)
     whole_cache = ResidentCache(shape, local.model.layers, torch.float32, CPU).nbytes
@@ -207,7 +207,7 @@ def test_malformed_runs_are_answered_and_the_group_goes_on(
     """What has the right form and makes no sense for this model, from one that knows the keys."""
     assert_same(remote, local, replace(PLAN, num_clip=1))
     pid = workers.pid
-    run = Run.of(1, random_conditions(), PLAN, RunStart(), [])
+    run = RunRequest.of(1, random_conditions(), PLAN, RunStart(), [])
     wrong_runs: list[tuple[dict[str, Any], str]] = [
         ({"text": torch.zeros(5, 17)}, "text is float32"),
         ({"motion": torch.zeros(16, 18, 8, 8)}, "motion is float32"),

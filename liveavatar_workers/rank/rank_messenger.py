@@ -19,14 +19,14 @@ from ..messages import BetweenRanks, Message
 from ..wire.codec import Incoming, bytes_as_tensor, encode, read_header
 from .ranks import FOREVER, OtherRankLost, Rank
 
-LETTERS_UNDER_WAY = 32
+MESSAGES_UNDER_WAY = 32
 """Messages to one rank that may wait to be sent; then the sender waits."""
 HEADER_BYTES, LENGTH_BYTES = 16384, 8
 """A fixed size, so that the receiver can wait for it; in front the length of what it holds."""
 
 
 @dataclass(frozen=True)
-class Letter:
+class QueuedMessage:
     """What one rank sends to another, and the moment in the sender's stream when its tensors are ready."""
 
     message: Message
@@ -37,7 +37,7 @@ Receive = Callable[[int, Any], None]
 """Called with the sender's rank, in a thread of its own."""
 
 
-class PostOffice:
+class RankMessenger:
     """All ranks open theirs together. `receive` gets every letter; letters of one rank come in their order."""
 
     def __init__(self, rank: Rank, receive: Receive) -> None:
@@ -45,7 +45,7 @@ class PostOffice:
         self._group: Any = dist.new_group(backend="gloo", timeout=FOREVER)
         self._error: BaseException | None = None
         others = [number for number in range(rank.size) if number != rank.number]
-        self._outgoing: dict[int, queue.Queue[Letter]] = {n: queue.Queue(LETTERS_UNDER_WAY) for n in others}
+        self._outgoing: dict[int, queue.Queue[QueuedMessage]] = {n: queue.Queue(MESSAGES_UNDER_WAY) for n in others}
         for number in others:
             for work in (self._send_all, self._receive_all):
                 threading.Thread(target=self._guarded, args=(work, number), daemon=True, name=work.__name__).start()
@@ -59,7 +59,7 @@ class PostOffice:
         if self._rank.device.type == "cuda":
             ready = torch.cuda.Event()
             ready.record(torch.cuda.current_stream(self._rank.device))
-        self._outgoing[to].put(Letter(message, ready))
+        self._outgoing[to].put(QueuedMessage(message, ready))
 
     def check(self) -> None:
         """Raises OtherRankLost when another rank is gone."""

@@ -16,7 +16,7 @@ from ..errors import InputError
 
 
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """`sigmas`: steps + 1 noise levels from 1 to 0; `timesteps`: what the model is told at each step, in 0..1000."""
 
     sigmas: tuple[float, ...]
@@ -31,13 +31,13 @@ class Schedule:
         return latents.float() + (self.sigmas[step + 1] - self.sigmas[step]) * velocity.float()
 
 
-def flow_matching_schedule(steps: int, shift: float) -> Schedule:
+def flow_matching_schedule(steps: int, shift: float) -> NoiseSchedule:
     """The schedule for so many steps; values are float32, as the original feeds them to the model."""
     if steps < 1 or shift <= 0:
         raise InputError(f"steps {steps} and shift {shift}: steps must be at least 1 and shift above 0; use 4 and 3")
     smallest = _shifted(np.float64(1 / TRAIN_STEPS), shift)
     sigmas = torch.tensor(_shifted(np.linspace(1.0, smallest, steps), shift), dtype=torch.float32)
-    return Schedule((*sigmas.tolist(), 0.0), tuple((sigmas * TRAIN_STEPS).tolist()))
+    return NoiseSchedule((*sigmas.tolist(), 0.0), tuple((sigmas * TRAIN_STEPS).tolist()))
 
 
 def _shifted(sigma: np.ndarray | np.float64, shift: float) -> np.ndarray:

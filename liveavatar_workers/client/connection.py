@@ -36,7 +36,7 @@ Poll = Callable[[], None]
 """Called while waiting; may raise to interrupt."""
 
 
-class Link:
+class Connection:
     """A connection that is ready for runs, one at a time; a new run puts an end to the one before."""
 
     def __init__(self, client: Client) -> None:

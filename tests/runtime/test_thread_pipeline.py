@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from liveavatar_runtime.media import threads as module
-from liveavatar_runtime.media.threads import Pipeline
+from liveavatar_runtime.media.threads import ThreadPipeline
 
 
 class Recorder:
@@ -41,7 +41,7 @@ def stage_threads() -> list[str]:
 
 def test_all_items_pass_in_order_and_with_gradients_off():
     work = Recorder()
-    with Pipeline([work.first, work.second]) as pipeline:
+    with ThreadPipeline([work.first, work.second]) as pipeline:
         for item in range(200):
             pipeline.put(item)
     assert work.first_done == list(range(200)) and work.second_done == [10 * n for n in range(200)]
@@ -51,7 +51,7 @@ def test_all_items_pass_in_order_and_with_gradients_off():
 def test_no_more_items_than_there_is_room_for():
     """One in each function and one before each of them."""
     work, lead = Recorder(seconds=0.01), 0
-    with Pipeline([work.first, work.second]) as pipeline:
+    with ThreadPipeline([work.first, work.second]) as pipeline:
         for item in range(20):
             pipeline.put(item)
             lead = max(lead, item + 1 - len(work.second_done))
@@ -63,7 +63,7 @@ def test_an_error_of_the_first_function_finishes_what_it_made(at):
     work = Recorder(fail_first=at)
     started = time.monotonic()
     with pytest.raises(ZeroDivisionError, match=f"first {at}"):
-        with Pipeline([work.first, work.second]) as pipeline:
+        with ThreadPipeline([work.first, work.second]) as pipeline:
             for item in range(20):
                 pipeline.put(item)
     assert time.monotonic() - started < 2
@@ -73,7 +73,7 @@ def test_an_error_of_the_first_function_finishes_what_it_made(at):
 def test_an_error_of_the_last_function_stops_the_first():
     work = Recorder(fail_second=3)
     with pytest.raises(KeyError, match="second 30"):
-        with Pipeline([work.first, work.second]) as pipeline:
+        with ThreadPipeline([work.first, work.second]) as pipeline:
             for item in range(1000):
                 pipeline.put(item)
     assert len(work.first_done) < 10 and work.second_done == [0, 10, 20] and not stage_threads()
@@ -82,7 +82,7 @@ def test_an_error_of_the_last_function_stops_the_first():
 def test_check_tells_of_an_error_between_two_puts():
     work = Recorder(fail_first=0)
     with pytest.raises(ZeroDivisionError):
-        with Pipeline([work.first, work.second]) as pipeline:
+        with ThreadPipeline([work.first, work.second]) as pipeline:
             pipeline.put(0)
             while True:
                 time.sleep(0.01)
@@ -92,7 +92,7 @@ def test_check_tells_of_an_error_between_two_puts():
 def test_an_error_of_the_caller_finishes_accepted_items():
     work = Recorder(seconds=0.02)
     with pytest.raises(KeyboardInterrupt):
-        with Pipeline([work.first, work.second]) as pipeline:
+        with ThreadPipeline([work.first, work.second]) as pipeline:
             for item in range(10):
                 if item == 5:
                     raise KeyboardInterrupt
@@ -110,7 +110,7 @@ def test_the_caller_can_stop_while_it_waits_for_the_end():
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        with Pipeline([work.first, work.second], meanwhile=meanwhile) as pipeline:
+        with ThreadPipeline([work.first, work.second], meanwhile=meanwhile) as pipeline:
             pipeline.put(1)
     assert work.second_done == [10] and not stage_threads()
 
@@ -120,7 +120,7 @@ def test_no_more_grace_than_allowed(monkeypatch):
     work = Recorder(seconds=0.4)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        with Pipeline([work.first, work.second], depth=8) as pipeline:
+        with ThreadPipeline([work.first, work.second], depth=8) as pipeline:
             for item in range(8):
                 pipeline.put(item)
             raise KeyboardInterrupt

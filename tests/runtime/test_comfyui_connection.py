@@ -1,4 +1,4 @@
-"""Rank 0's desk and the ComfyUIs that come and go there; also those that say what nobody should."""
+"""Rank 0's side of connections, and the ComfyUIs that come and go there; also those that say what nobody should."""
 
 import contextlib
 import queue
@@ -33,8 +33,8 @@ from liveavatar_workers.messages import (
     Voice,
     WantVoice,
 )
-from liveavatar_workers.rank import desk as desks
-from liveavatar_workers.rank.desk import Desk, RunCancelled
+from liveavatar_workers.rank import comfyui as desks
+from liveavatar_workers.rank.comfyui_connection import ComfyUIConnection, RunCancelled
 from liveavatar_workers.wire.client import Client
 from liveavatar_workers.wire.server import Server
 
@@ -43,15 +43,15 @@ READY = Ready(executor="fsdp", config=CONFIG, dtype="float32", key="k", ranks=[]
 
 
 class Opened:
-    """A desk, and ComfyUIs that know the keys."""
+    """Rank 0's side, and ComfyUIs that know the keys."""
 
     def __init__(self, decode: Callable[[ToDecoder], bool] | None = None) -> None:
         self._pair, self._client = KeyPair.new(), KeyPair.new()
         self.server = Server((LOOPBACK, 0), self._pair, {self._client.public}, ToWorkers)
-        self.desk = Desk(self.server)
+        self.comfyui = ComfyUIConnection(self.server)
         if decode is not None:
-            self.desk.pass_on_decoding(decode)
-        self.desk.open()
+            self.comfyui.pass_on_decoding(decode)
+        self.comfyui.open()
 
     def connect(self) -> Connected:
         return Connected(Client((LOOPBACK, self.server.port), self._client, self._pair.public, ToComfyUI))
@@ -91,7 +91,7 @@ def test_a_comfyui_that_goes_ends_its_own_decoding_only() -> None:
         assert passed_on.get(timeout=SECONDS) == (OpenDecoder, 2)
         # Frames of the first one are nobody's any more.
         for number in (1, 2):
-            there.desk.bring_back(Frames(number=number, block=0, pixels=torch.zeros(3, 1, 8, 8)))
+            there.comfyui.bring_back(Frames(number=number, block=0, pixels=torch.zeros(3, 1, 8, 8)))
         assert second.next().number == 2
         third = there.connect()
         assert passed_on.get(timeout=SECONDS) == (CloseDecoder, 2)
@@ -105,26 +105,26 @@ def test_what_a_run_says_reaches_the_comfyui_that_has_begun_it_only() -> None:
     with opened() as there:
         first = there.connect()
         first.client.send(a_run(number=1))
-        assert there.desk.next_request().number == 1
-        there.desk.send(Ring(number=1, name="a", tensor=LATENTS))
+        assert there.comfyui.next_request().number == 1
+        there.comfyui.send(Ring(number=1, name="a", tensor=LATENTS))
         assert first.next().number == 1
         second = there.connect()
         second.client.send(a_run(number=2))
-        assert there.desk.next_request().number == 2
+        assert there.comfyui.next_request().number == 2
         for number in (1, 2):
-            there.desk.send(Ring(number=number, name="a", tensor=LATENTS))
+            there.comfyui.send(Ring(number=number, name="a", tensor=LATENTS))
         assert second.next().number == 2
-        assert there.desk.is_cancelled(1) and not there.desk.is_cancelled(2)
+        assert there.comfyui.is_cancelled(1) and not there.comfyui.is_cancelled(2)
         assert "another ComfyUI" in first.why_lost() and first.came.empty()
         second.close()
-        wait_for(lambda: there.desk.is_cancelled(2))
+        wait_for(lambda: there.comfyui.is_cancelled(2))
         first.close()
 
 
 def test_one_that_comes_later_is_told_what_is_ready() -> None:
     with opened() as there:
         first = there.connect()
-        there.desk.ready(READY)
+        there.comfyui.ready(READY)
         second = there.connect()
         for one in (first, second):
             assert one.next().config == CONFIG
@@ -151,7 +151,7 @@ def test_malformed_messages_are_answered_and_the_session_goes_on(header: dict[st
         answer = raw.answer()
         assert isinstance(answer, Malformed) and told in answer.reason
         raw.say(Release(number=5))
-        assert there.desk.next_request().number == 5
+        assert there.comfyui.next_request().number == 5
         raw.close()
 
 
@@ -167,7 +167,7 @@ def test_frames_that_are_no_message_are_answered_and_the_session_goes_on() -> No
             assert b"number of a session" in rest[1]
         # Larger than any header: ZeroMQ ends the connection, before the memory is taken.
         raw.say(Release(number=5))
-        assert there.desk.next_request().number == 5
+        assert there.comfyui.next_request().number == 5
         raw.close()
 
 
@@ -178,7 +178,7 @@ def test_a_frame_that_is_too_large_ends_the_connection_only() -> None:
         wait_for(lambda: there.server._session is None)
         again = there.connect()
         again.client.send(Release(number=5))
-        assert there.desk.next_request().number == 5
+        assert there.comfyui.next_request().number == 5
         again.close()
         raw.close()
 
@@ -198,8 +198,8 @@ def test_messages_out_of_turn_change_nothing() -> None:
         refused = mine.next()
         assert isinstance(refused, DecoderRefused) and "start them with --vae" in refused.reason
         mine.client.send(a_run(number=1))
-        assert there.desk.next_request().number == 1
-        waiting = threading.Thread(target=there.desk.wait_until_wanted, args=(1, 0))
+        assert there.comfyui.next_request().number == 1
+        waiting = threading.Thread(target=there.comfyui.wait_until_wanted, args=(1, 0))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive(), "a credit from before the run counted"
@@ -214,26 +214,26 @@ def test_a_state_that_is_shorter_than_announced_is_told() -> None:
         mine.client.send(a_run(number=1, rings=2))
         mine.client.send(Ring(number=1, name="a", tensor=LATENTS))
         mine.client.send(a_run(number=2))
-        assert there.desk.next_request().number == 1
-        assert there.desk.next_ring(1).name == "a"
+        assert there.comfyui.next_request().number == 1
+        assert there.comfyui.next_ring(1).name == "a"
         with pytest.raises(InputError, match="fewer tensors than were announced"):
-            there.desk.next_ring(1)
-        assert there.desk.next_request().number == 2
+            there.comfyui.next_ring(1)
+        assert there.comfyui.next_request().number == 2
         mine.close()
 
 
 def test_voices_answer_those_who_asked() -> None:
     with opened() as there:
-        there.desk.ready(READY)
+        there.comfyui.ready(READY)
         mine = there.connect()
         assert isinstance(mine.next(), Ready)
         mine.client.send(a_run(number=1))
-        there.desk.next_request()
+        there.comfyui.next_request()
         got: queue.Queue[Any] = queue.Queue()
 
         def ask() -> None:
             try:
-                got.put(there.desk.voice(1, 0, 12))
+                got.put(there.comfyui.voice(1, 0, 12))
             except (InputError, RunCancelled) as error:
                 got.put(error)
 
@@ -262,7 +262,7 @@ def test_a_flood_of_requests_ends_the_session_not_the_desk(monkeypatch: pytest.M
         assert isinstance(answer, SessionEnded) and "more than 20 messages wait" in answer.reason
         mine = there.connect()
         mine.client.send(Release(number=99))
-        assert there.desk.next_request().number == 99
+        assert there.comfyui.next_request().number == 99
         mine.close()
         raw.close()
 

@@ -23,7 +23,7 @@ from ..messages import (
     Ready,
     Release,
     Ring,
-    Run,
+    RunRequest,
     ToDecoder,
     Voice,
     WantRings,
@@ -31,7 +31,7 @@ from ..messages import (
 )
 from ..wire.endpoint import ConnectionLost
 from ..wire.server import Events, Server, Session
-from .parent import end_process
+from .lifetime import end_process
 from .ranks import NOTICE_SECONDS
 
 REQUESTS_WAITING = 20_000
@@ -42,8 +42,8 @@ class RunCancelled(Exception):
     """ComfyUI does not want the rest of the run, or is gone."""
 
 
-class Desk:
-    """One ComfyUI at a time. When it goes, its runs count as cancelled, and the desk waits for the next one."""
+class ComfyUIConnection:
+    """One ComfyUI at a time. When it goes, its runs count as cancelled, and the next one is waited for."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -141,9 +141,9 @@ class Desk:
         self.send(WantVoice(number=number, first=first, count=count))
         voice = self._wait_for_run(number, lambda: self._voices[key].pop() if self._voices[key] else None)
         with self._changed:
-            for held in (self._asked, self._voices):
-                if not held[key]:
-                    held.pop(key, None)
+            for table in (self._asked, self._voices):
+                if not table[key]:
+                    table.pop(key, None)
         if self._ready is not None:
             refuse_misfits(partial(voice.check_for, self._ready.config, count, self._known.get(number)))
         return voice
@@ -174,8 +174,8 @@ class Desk:
     def _closed(self) -> None:
         with self._changed:
             video, self._video, self._session = self._video, None, None
-            for held in (self._requests, self._voices, self._asked, self._known, self._allowed):
-                held.clear()
+            for table in (self._requests, self._voices, self._asked, self._known, self._allowed):
+                table.clear()
             self._changed.notify_all()
         if video is not None and self._decode is not None:
             self._decode(CloseDecoder(number=video))
@@ -211,11 +211,11 @@ class Desk:
             self._asked[key] -= 1
             self._voices[key].append(voice)
 
-    def _request(self, message: Run | Ring | WantRings | Release) -> None:
+    def _request(self, message: RunRequest | Ring | WantRings | Release) -> None:
         if len(self._requests) >= REQUESTS_WAITING:
             self._server.end_session(f"more than {REQUESTS_WAITING:,} messages wait to be worked on")
             return
-        if isinstance(message, Run):
+        if isinstance(message, RunRequest):
             self._known[message.number] = message.actors
             self._allowed[message.number] = -1
         self._requests.append(message)
