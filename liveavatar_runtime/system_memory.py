@@ -64,8 +64,8 @@ def available_memory() -> int:
 def stay_on_disk(path: Path, size: int) -> str:
     """A sentence for weights of `size` bytes that memory has no room for."""
     return (
-        f"{path.name}: the weights take {size_text(size)}, and {size_text(available_memory())} of memory are available. "
-        f"They stay on the disk and are read whenever they are used, which is slow. {SMALLER_FILES}"
+        f"{path.name}: the weights take {size_text(size)}, and {size_text(available_memory())} of memory are "
+        f"available. They stay on the disk and are read whenever they are used, which is slow. {SMALLER_FILES}"
     )
 
 
