@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar_runtime import latent_space
 from liveavatar_runtime.checkpoint.detect import expected_shapes
 from liveavatar_runtime.config import AvatarConfig
-from liveavatar_runtime.vae import LATENT_CHANNELS, LATENT_MEAN, LATENT_STD, VaeConfig, WanVAE
+from liveavatar_runtime.vae import VaeConfig, WanVAE
 
 Shape = tuple[int, ...]
 DTYPE = torch.bfloat16
@@ -91,9 +92,9 @@ def vae_weights(config: VaeConfig, seed: int) -> dict[str, Tensor]:
             weights.layer(name, shape, AFTER_SILU * HALF)
         else:
             weights.layer(name, shape, AFTER_SILU if ".head.2." in name else 1.0)
-    mean, std = torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD)
+    mean, std = torch.tensor(latent_space.MEAN), torch.tensor(latent_space.STD)
     encode = torch.zeros(shapes["conv1.weight"])
-    encode[:LATENT_CHANNELS, :LATENT_CHANNELS, 0, 0, 0] = torch.diag(std)
+    encode[: latent_space.CHANNELS, : latent_space.CHANNELS, 0, 0, 0] = torch.diag(std)
     decode = torch.diag(1 / std)[:, :, None, None, None]
     weights.tensors["conv1.weight"] = encode.to(DTYPE)
     weights.tensors["conv1.bias"] = torch.cat([mean, torch.zeros_like(mean)]).to(DTYPE)

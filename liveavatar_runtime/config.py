@@ -6,6 +6,7 @@ from typing import Any
 
 from .duration import FRAMES_PER_LATENT
 from .errors import InputError
+from .latent_space import CHANNELS, PATCH
 
 FRAME_PACK_BUCKETS = (1, 2, 16)
 """Latent frames a packed token covers at full, half and quarter resolution; they fix the packer's three kernels."""
@@ -48,14 +49,14 @@ class AvatarConfig:
     audio_dim: int = 1024
     audio_layers: int = 25
     num_audio_token: int = 4
-    cond_dim: int = 16
-    in_dim: int = 16
-    out_dim: int = 16
+    cond_dim: int = CHANNELS
+    in_dim: int = CHANNELS
+    out_dim: int = CHANNELS
     text_dim: int = 4096
     text_len: int = 512
     freq_dim: int = 256
     eps: float = 1e-6
-    patch_size: tuple[int, int, int] = (1, 2, 2)
+    patch_size: tuple[int, int, int] = PATCH
     motion_frames: tuple[int, int] = (73, 19)
 
     def __post_init__(self) -> None:

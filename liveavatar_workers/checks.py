@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
-from liveavatar_runtime.sampling.plan import LATENT_CHANNELS
+from liveavatar_runtime.latent_space import CHANNELS
 
 
 def check_tensor(name: str, tensor: Tensor, *sides: int | None) -> None:
@@ -29,7 +29,7 @@ def check_tensor(name: str, tensor: Tensor, *sides: int | None) -> None:
 
 def check_block_latents(name: str, latents: Tensor) -> None:
     """float32 [16, 3, h, w]; what a model makes of the numbers is not judged."""
-    sides = [LATENT_CHANNELS, LATENT_FRAMES_PER_BLOCK]
+    sides = [CHANNELS, LATENT_FRAMES_PER_BLOCK]
     if latents.ndim != 4 or list(latents.shape[:2]) != sides or latents.dtype != torch.float32:
         raise ValueError(f"{name} is {_given(latents)}; it must be float32 [{sides[0]}, {sides[1]}, height, width]")
 

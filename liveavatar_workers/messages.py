@@ -15,9 +15,10 @@ from torch import Tensor
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.latent_space import CHANNELS
 from liveavatar_runtime.pipeline.transport import MessageKind
 from liveavatar_runtime.sampling.conditions import Conditions, FrameFeatures
-from liveavatar_runtime.sampling.plan import LATENT_CHANNELS, ClipPlan
+from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import RunStart
 from liveavatar_runtime.vae.online_decoder import VideoStart
 
@@ -89,14 +90,14 @@ class RunRequest(Message, tag="run"):
         check_finite("plan", self.plan)
         height, width = self.plan.latent_size
         check_tensor("text", self.text, None, None)
-        check_tensor("reference", self.reference, LATENT_CHANNELS, 1, height, width)
-        check_tensor("motion", self.motion, LATENT_CHANNELS, None, height, width)
+        check_tensor("reference", self.reference, CHANNELS, 1, height, width)
+        check_tensor("motion", self.motion, CHANNELS, None, height, width)
         if self.actor_masks is not None:
             check_tensor("actor_masks", self.actor_masks, None, None, *self.plan.grid)
             if self.actor_masks.shape[1] < LATENT_FRAMES_PER_BLOCK:
                 raise ValueError(f"actor_masks has {self.actor_masks.shape[1]} frames; a block uses three")
         for block, frame in self.first_frames.items():
-            check_tensor(f"first_frames[{block}]", frame, LATENT_CHANNELS, 1, height, width)
+            check_tensor(f"first_frames[{block}]", frame, CHANNELS, 1, height, width)
 
     @property
     def actors(self) -> int | None:
@@ -106,7 +107,7 @@ class RunRequest(Message, tag="run"):
     def check_for(self, config: AvatarConfig) -> None:
         """Raises ValueError for conditions of another model."""
         check_tensor("text", self.text, None, config.text_dim)
-        check_tensor("motion", self.motion, LATENT_CHANNELS, config.motion_frames[1], None, None)
+        check_tensor("motion", self.motion, CHANNELS, config.motion_frames[1], None, None)
 
     def conditions(self, audio: FrameFeatures) -> Conditions:
         return Conditions(

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from liveavatar_runtime import duration as time
+from liveavatar_runtime.latent_space import TOKEN_SIDE
 from liveavatar_runtime.planning.advice import advice
 from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, preset_note
 from liveavatar_runtime.sampling.plan import (
@@ -55,12 +56,12 @@ class ClipScheduler(io.ComfyNode):
                     default=688,
                     min=SIDE_MULTIPLE,
                     max=MAX_SIDE,
-                    step=16,
+                    step=TOKEN_SIDE,
                     tooltip="Width in pixels; width x height is the area that the picture's aspect is fitted into. "
                     "A larger area takes more memory and time.",
                 ),
                 io.Int.Input(
-                    "height", default=368, min=SIDE_MULTIPLE, max=MAX_SIDE, step=16, tooltip="Height in pixels."
+                    "height", default=368, min=SIDE_MULTIPLE, max=MAX_SIDE, step=TOKEN_SIDE, tooltip="Height in pixels."
                 ),
                 io.Int.Input(
                     "seed",

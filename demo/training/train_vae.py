@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.architecture import VAE
+from liveavatar_runtime import latent_space
 from liveavatar_runtime.duration import FEATURE_RATE
-from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, WanVAE, from_model_space, to_model_space
+from liveavatar_runtime.vae import WanVAE, from_model_space, to_model_space
 
 from .checkpoints import load_state, save_state
 from .clip_vae import (
@@ -195,8 +196,8 @@ def fold_statistics(vae: WanVAE, clips: Tensor) -> None:
     """Give the raw latents of `clips` [B, 3, 4 n, H, W] the mean and spread of the published VAE's, channel by channel,
     without changing pixels."""
     z = encode_clips(vae, clips).transpose(0, 1).flatten(1)
-    scale = torch.tensor(LATENT_STD) / z.std(dim=1)
-    shift = torch.tensor(LATENT_MEAN) - z.mean(dim=1) * scale
+    scale = torch.tensor(latent_space.STD) / z.std(dim=1)
+    shift = torch.tensor(latent_space.MEAN) - z.mean(dim=1) * scale
     channels = vae.config.z_dim
     vae.conv2.bias -= (vae.conv2.weight[:, :, 0, 0, 0] * (shift / scale)).sum(dim=1)
     vae.conv2.weight /= scale[None, :, None, None, None]

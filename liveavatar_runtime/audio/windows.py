@@ -109,6 +109,6 @@ def _encoded(encode: Encode, samples: Tensor, windows: list[Window]) -> Iterator
         if states.ndim != 3 or states.shape[1] != frames:
             raise InputError(
                 f"the audio encoder gave hidden states of shape {tuple(states.shape)} for {frames} frames of sound; "
-                "it must give [layers, frames, width] at 50 frames a second. Use a wav2vec2 audio encoder."
+                f"it must give [layers, frames, width] at {FEATURE_RATE} frames a second. Use a wav2vec2 audio encoder."
             )
         yield window, states

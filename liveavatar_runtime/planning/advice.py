@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..duration import LATENT_FRAMES_PER_BLOCK, format_duration
 from ..errors import InputError
+from ..latent_space import CHANNELS
 from ..texts import clips_text, rough_size
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from ..sampling.plan_request import PlanRequest
 
 ONLINE_ONLY_CLIPS, DRIFT_CLIPS, WARNING_CLIPS = 100, 500, 800
-LATENT_VALUE_BYTES, LATENT_CHANNELS = 4, 16
+LATENT_VALUE_BYTES = 4
 PIXEL_BYTES = 3 * 4
 
 
@@ -19,7 +20,7 @@ def spool_bytes(plan: "ClipPlan") -> int:
     """Size of all clips' latents on the disk."""
     height, width = plan.latent_size
     frames = plan.num_blocks * LATENT_FRAMES_PER_BLOCK
-    return LATENT_VALUE_BYTES * LATENT_CHANNELS * frames * height * width
+    return LATENT_VALUE_BYTES * CHANNELS * frames * height * width
 
 
 def frames_bytes(plan: "ClipPlan") -> int:

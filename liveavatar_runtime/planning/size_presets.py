@@ -3,21 +3,20 @@
 import math
 
 from ..config import WAN_S2V_14B, AvatarConfig
+from ..latent_space import TOKEN_SIDE
 from ..sampling.plan import ClipPlan
 
 CUSTOM = "custom"
 """No preset: width, height and keep_aspect decide."""
 LANDSCAPE = ((384, 256), (672, 352), (688, 368), (704, 384), (720, 400))
 """(width, height) of the sizes that Live Avatar's own documentation names."""
-MULTIPLE = 16
-"""Of the sides: a token is a square of 16 pixels."""
 SMALLEST_14B = 384 * 256
 """Pixels of the smallest size that the 14B model's own documentation names."""
 
 
 def _square(width: int, height: int) -> tuple[int, int]:
     """The largest square that costs no more."""
-    side = math.isqrt(width * height) // MULTIPLE * MULTIPLE
+    side = math.isqrt(width * height) // TOKEN_SIDE * TOKEN_SIDE
     return side, side
 
 

@@ -2,12 +2,11 @@
 
 import math
 
+from ..latent_space import TOKEN_SIDE
 from ..media.images import fit_size
 from ..sampling.plan import MAX_SIDE, SIDE_MULTIPLE, ClipPlan
 
 SQUARE_AREA = SIDE_MULTIPLE**2
-EXACT_MULTIPLE = 16
-"""Of the sides without keep_aspect."""
 MUCH_CROPPED = 0.05
 """From this part of the picture on the user is warned: less is lost to rounding the sides."""
 
@@ -58,7 +57,7 @@ def next_size(height: int, width: int, video_height: int, video_width: int) -> t
 
 def _much_cropped(asked: ClipPlan, final: ClipPlan, crop: str, picture: tuple[int, int]) -> str:
     """`crop` says what is lost of a picture of that (height, width)."""
-    rows, columns = fit_size(*picture, asked.width * asked.height, multiple=EXACT_MULTIPLE)
+    rows, columns = fit_size(*picture, asked.width * asked.height, multiple=TOKEN_SIDE)
     text = f"{crop}: with keep_aspect both sides are multiples of 64, here {final.width}x{final.height}"
     part, less = (cropped(*picture, *size)[1] for size in ((final.height, final.width), (rows, columns)))
     usable = min(rows, columns) >= SIDE_MULTIPLE and max(rows, columns) <= MAX_SIDE and less < part / 2

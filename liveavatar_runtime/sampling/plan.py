@@ -18,9 +18,8 @@ from ..duration import (
     video_frames,
 )
 from ..errors import InputError
+from ..latent_space import CHANNELS, STRIDE, TOKEN_SIDE
 
-LATENT_CHANNELS = 16
-VAE_STRIDE = 8
 SIDE_MULTIPLE = 64
 MAX_SIDE = 4096
 MIN_DISTANCE, MAX_DISTANCE = 4, 30
@@ -123,8 +122,8 @@ class ClipPlan:
         for name, side in (("width", self.width), ("height", self.height)):
             if not SIDE_MULTIPLE <= side <= MAX_SIDE:
                 raise InputError(f"{name} is {side}; allowed are {SIDE_MULTIPLE} to {MAX_SIDE} pixels")
-            if not self.keep_aspect and side % 16:
-                raise InputError(f"{name} is {side}; without keep_aspect it must be a multiple of 16")
+            if not self.keep_aspect and side % TOKEN_SIDE:
+                raise InputError(f"{name} is {side}; without keep_aspect it must be a multiple of {TOKEN_SIDE}")
 
     def fitted_to(self, picture_height: int, picture_width: int) -> "ClipPlan":
         """The plan with the final sides for a picture: its aspect within the area, multiples of 64."""
@@ -170,7 +169,7 @@ class ClipPlan:
     @property
     def latent_size(self) -> tuple[int, int]:
         """(height, width) of the latents."""
-        return self.height // VAE_STRIDE, self.width // VAE_STRIDE
+        return self.height // STRIDE, self.width // STRIDE
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -197,7 +196,7 @@ class ClipPlan:
     def clip_noise(self, clip: int) -> Tensor:
         """Start noise of a clip, float32 [16, infer_frames / 4, h, w], from a CPU generator seeded seed + clip."""
         generator = torch.Generator("cpu").manual_seed((self.seed + clip) % 2**64)
-        shape = (LATENT_CHANNELS, self.infer_frames // FRAMES_PER_LATENT, *self.latent_size)
+        shape = (CHANNELS, self.infer_frames // FRAMES_PER_LATENT, *self.latent_size)
         return torch.randn(shape, generator=generator)
 
     def block_noise(self, block: int) -> Tensor:

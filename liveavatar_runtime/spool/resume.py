@@ -6,7 +6,8 @@ from typing import Literal
 from torch import Tensor
 
 from ..duration import LATENT_FRAMES_PER_BLOCK
-from ..sampling.plan import LATENT_CHANNELS, ClipPlan
+from ..latent_space import CHANNELS
+from ..sampling.plan import ClipPlan
 from ..sampling.run import RunStart
 from ..spool.states import StateSizes
 from ..texts import fine_size
@@ -32,7 +33,7 @@ class Resumption:
 
 def clip_shape(plan: ClipPlan) -> tuple[int, int, int, int]:
     """Latents of one clip."""
-    return LATENT_CHANNELS, plan.blocks_per_clip * LATENT_FRAMES_PER_BLOCK, *plan.latent_size
+    return CHANNELS, plan.blocks_per_clip * LATENT_FRAMES_PER_BLOCK, *plan.latent_size
 
 
 def resumption(plan: ClipPlan, spool: Spool, clip: int) -> Resumption:

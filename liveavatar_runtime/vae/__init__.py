@@ -2,9 +2,6 @@
 
 from .checkpoint import load_wan_vae
 from .config import (
-    LATENT_CHANNELS,
-    LATENT_MEAN,
-    LATENT_STD,
     WAN_2_1,
     VaeConfig,
     from_model_space,
@@ -16,9 +13,6 @@ from .state import DecodeState, EncodeState
 from .still import encode_still, settled_latent, still_chunks
 
 __all__ = [
-    "LATENT_CHANNELS",
-    "LATENT_MEAN",
-    "LATENT_STD",
     "WAN_2_1",
     "DecodeState",
     "EncodeState",

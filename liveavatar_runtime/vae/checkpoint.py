@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..latent_space import CHANNELS
 from . import operations as vae_operations
-from .config import LATENT_CHANNELS, infer_config
+from .config import infer_config
 from .model import WanVAE
 
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -89,8 +90,8 @@ def _guess(weights: dict[str, Tensor]) -> str:
         if name in weights:
             return f"; they look like {what}"
     last = weights.get("conv2.weight")
-    if last is not None and last.ndim and last.shape[0] != LATENT_CHANNELS:
-        return f"; they are a VAE with {last.shape[0]} latent channels instead of {LATENT_CHANNELS}"
+    if last is not None and last.ndim and last.shape[0] != CHANNELS:
+        return f"; they are a VAE with {last.shape[0]} latent channels instead of {CHANNELS}"
     return ""
 
 

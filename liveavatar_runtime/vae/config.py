@@ -6,15 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LATENT_CHANNELS = 16
-LATENT_MEAN = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-)  # fmt: skip
-LATENT_STD = (
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-)  # fmt: skip
+from ..latent_space import CHANNELS, MEAN, STD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +18,7 @@ class VaeConfig:
     """
 
     dim: int = 96
-    z_dim: int = LATENT_CHANNELS
+    z_dim: int = CHANNELS
     dim_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     temporal_downsample: tuple[bool, ...] = (False, True, True)
@@ -116,9 +108,9 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> VaeConfig:
 
 
 def _statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (LATENT_CHANNELS, 1, 1, 1)
-    mean = torch.tensor(LATENT_MEAN, device=latents.device, dtype=torch.float32).view(shape)
-    std = torch.tensor(LATENT_STD, device=latents.device, dtype=torch.float32).view(shape)
+    shape = (CHANNELS, 1, 1, 1)
+    mean = torch.tensor(MEAN, device=latents.device, dtype=torch.float32).view(shape)
+    std = torch.tensor(STD, device=latents.device, dtype=torch.float32).view(shape)
     return mean, std
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.latent_space import STRIDE
 from liveavatar_runtime.vae.online_decoder import VideoStart
 
 from ..messages import CloseDecoder, Decode, DecoderRefused, Message, OpenDecoder
@@ -15,8 +16,6 @@ from ..wire.endpoint import ConnectionLost
 from .connection import Poll
 from .executor import NUMBER_BITS, never
 from .groups import Workers, loss_explained
-
-PIXELS_PER_LATENT = 8
 
 
 class RemoteDecoder:
@@ -33,7 +32,7 @@ class RemoteDecoder:
         self._workers, self._connection = workers, workers.connection(poll)
         self._number = secrets.randbits(NUMBER_BITS)
         self._asked = self._taken = 0
-        self._size = [PIXELS_PER_LATENT * side for side in priming.shape[-2:]]
+        self._size = [STRIDE * side for side in priming.shape[-2:]]
         self._connection.begin_decoding(self._number)
         self._send(OpenDecoder(number=self._number, start=start, dtype=dtype_name(dtype), priming=priming.float()))
 

@@ -15,6 +15,7 @@ from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
 from liveavatar_runtime.checkpoint.weights_key import vae_keys
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.errors import InputError, handled
+from liveavatar_runtime.latent_space import CHANNELS
 from liveavatar_runtime.reading import readable
 from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae
 from liveavatar_runtime.vae.checkpoint import COMPUTE_DTYPES
@@ -42,7 +43,6 @@ from .ranks import POLL_SECONDS, OtherRankLost, Rank
 
 WAITING = 8
 """Requests that the rank holds before it stops reading. ComfyUI has at most three blocks under way."""
-CHANNELS = 16
 
 
 def serve_decoder(rank: Rank, path: Path, pair: KeyPair, mapped: bool = True) -> NoReturn:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from liveavatar_runtime import latent_space
 from liveavatar_runtime.vae import (
-    LATENT_MEAN,
-    LATENT_STD,
     DecodeState,
     EncodeState,
     WanVAE,
@@ -44,10 +43,10 @@ def test_sizes_and_scale_are_those_of_the_original(golden, vae, io):
     assert list(vae.config.dim_mult) == given["dim_mult"]
     assert vae.config.num_res_blocks == given["num_res_blocks"]
     assert list(vae.config.temporal_downsample) == given["temperal_downsample"]
-    assert list(LATENT_MEAN) == golden.manifest["vae_mean"]
-    assert list(LATENT_STD) == golden.manifest["vae_std"]
-    assert torch.equal(io["scale_mean"], torch.tensor(LATENT_MEAN))
-    assert torch.equal(io["scale_std"], torch.tensor(LATENT_STD))
+    assert list(latent_space.MEAN) == golden.manifest["vae_mean"]
+    assert list(latent_space.STD) == golden.manifest["vae_std"]
+    assert torch.equal(io["scale_mean"], torch.tensor(latent_space.MEAN))
+    assert torch.equal(io["scale_std"], torch.tensor(latent_space.STD))
 
 
 def test_encode(vae, io):

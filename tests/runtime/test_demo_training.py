@@ -22,6 +22,7 @@ from demo.training.parallel_forward import RELATIVE_DISTANCE, Sequences, velocit
 from demo.training.portraits import MOUTH_BOX, WALLS, Pose, draw, draw_person, in_front_of
 from demo.training.train_vae import fold_statistics, train
 from demo.training.voices import RATE, motion_of
+from liveavatar_runtime import latent_space
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
@@ -30,7 +31,7 @@ from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
-from liveavatar_runtime.vae import LATENT_MEAN, LATENT_STD, DecodeState, EncodeState, VaeConfig, WanVAE
+from liveavatar_runtime.vae import DecodeState, EncodeState, VaeConfig, WanVAE
 from liveavatar_runtime.vae.layers import ResidualBlock, Upsample
 
 BLOCKS = 6
@@ -127,9 +128,9 @@ def test_folding_changes_the_latents_statistics_only(vae):
     fold_statistics(vae, pixels)
     latents = encode_clips(vae, pixels)
     torch.testing.assert_close(decode_clips(vae, latents), before, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(latents.mean(dim=(0, 2, 3, 4)), torch.tensor(LATENT_MEAN), atol=1e-2, rtol=0)
+    torch.testing.assert_close(latents.mean(dim=(0, 2, 3, 4)), torch.tensor(latent_space.MEAN), atol=1e-2, rtol=0)
     torch.testing.assert_close(
-        latents.transpose(0, 1).flatten(1).std(dim=1), torch.tensor(LATENT_STD), atol=1e-2, rtol=0
+        latents.transpose(0, 1).flatten(1).std(dim=1), torch.tensor(latent_space.STD), atol=1e-2, rtol=0
     )
 
 
