@@ -22,7 +22,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._letters: dict[tuple[Any, ...], dict[str, Tensor]] = {}
+        self._messages: dict[tuple[Any, ...], dict[str, Tensor]] = {}
         self._stopped: dict[int, str] = {}
         self.run = 0
 
@@ -30,7 +30,7 @@ class Mailbox:
         """A letter of an earlier run is thrown away, one of a later run waits."""
         with self._changed:
             if run >= self.run:
-                self._letters[(run, *key)] = tensors
+                self._messages[(run, *key)] = tensors
             self._changed.notify_all()
 
     def stop(self, run: int, why: str = "") -> None:
@@ -42,7 +42,7 @@ class Mailbox:
         """Forget the runs before."""
         with self._changed:
             self.run = run
-            self._letters = {key: tensors for key, tensors in self._letters.items() if key[0] >= run}
+            self._messages = {key: tensors for key, tensors in self._messages.items() if key[0] >= run}
             self._stopped = {number: why for number, why in self._stopped.items() if number >= run}
 
     def wake(self) -> None:
@@ -57,7 +57,7 @@ class Mailbox:
 
     def take(self, key: tuple[Any, ...], check: Callable[[], None]) -> dict[str, Tensor]:
         """Wait for a letter of the present run; `check` is called meanwhile and raises to end the wait."""
-        return self.wait(lambda: self._letters.pop((self.run, *key), None), check)
+        return self.wait(lambda: self._messages.pop((self.run, *key), None), check)
 
     def wait(self, take: Callable[[], Taken | None], check: Callable[[], None]) -> Taken:
         """What `take` gives once it gives something; it is tried again whenever something has arrived."""

@@ -38,7 +38,7 @@ Receive = Callable[[int, Any], None]
 
 
 class RankMessenger:
-    """All ranks open theirs together. `receive` gets every letter; letters of one rank come in their order."""
+    """All ranks open theirs together. `receive` gets every message; those of one rank come in their order."""
 
     def __init__(self, rank: Rank, receive: Receive) -> None:
         self._rank, self._receive = rank, receive
@@ -51,7 +51,7 @@ class RankMessenger:
                 threading.Thread(target=self._guarded, args=(work, number), daemon=True, name=work.__name__).start()
 
     def send(self, to: int, message: Message) -> None:
-        """Returns before the letter has arrived; its tensors must not be written any more."""
+        """Returns before the message has arrived; its tensors must not be written any more."""
         if to == self._rank.number:
             self._receive(to, message)
             return
@@ -84,7 +84,7 @@ class RankMessenger:
                     stream.wait_event(letter.ready)
                 sent = encode(letter.message)
             length = len(sent.header)
-            assert length <= HEADER_BYTES - LENGTH_BYTES, f"a letter's header has {length} bytes"
+            assert length <= HEADER_BYTES - LENGTH_BYTES, f"a message's header has {length} bytes"
             buffer = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
             content = length.to_bytes(LENGTH_BYTES, "big") + sent.header
             buffer[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)

@@ -33,7 +33,7 @@ from liveavatar_workers.messages import (
     Voice,
     WantVoice,
 )
-from liveavatar_workers.rank import comfyui as desks
+from liveavatar_workers.rank import comfyui_connection
 from liveavatar_workers.rank.comfyui_connection import ComfyUIConnection, RunCancelled
 from liveavatar_workers.wire.client import Client
 from liveavatar_workers.wire.server import Server
@@ -253,7 +253,7 @@ def test_voices_answer_those_who_asked() -> None:
 
 
 def test_a_flood_of_requests_ends_the_session_not_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desks, "REQUESTS_WAITING", 20)
+    monkeypatch.setattr(comfyui_connection, "REQUESTS_WAITING", 20)
     with opened() as there:
         raw = there.raw()
         for number in range(21):
