@@ -27,7 +27,7 @@ class Mailbox:
         self.run = 0
 
     def put(self, run: int, key: tuple[Any, ...], tensors: dict[str, Tensor]) -> None:
-        """A letter of an earlier run is thrown away, one of a later run waits."""
+        """A message of an earlier run is thrown away, one of a later run waits."""
         with self._changed:
             if run >= self.run:
                 self._messages[(run, *key)] = tensors
@@ -56,7 +56,7 @@ class Mailbox:
         return self._stopped.get(self.run)
 
     def take(self, key: tuple[Any, ...], check: Callable[[], None]) -> dict[str, Tensor]:
-        """Wait for a letter of the present run; `check` is called meanwhile and raises to end the wait."""
+        """Wait for a message of the present run; `check` is called meanwhile and raises to end the wait."""
         return self.wait(lambda: self._messages.pop((self.run, *key), None), check)
 
     def wait(self, take: Callable[[], Taken | None], check: Callable[[], None]) -> Taken:
@@ -103,7 +103,7 @@ class DistributedTransport:
 
 
 def file_message(mailbox: Mailbox, source: int, message: StageInput | RankVoice | Stop) -> None:
-    """A letter for the mailbox: what a stage waits for, or a stop."""
+    """A message for the mailbox: what a stage waits for, or a stop."""
     if isinstance(message, StageInput):
         mailbox.put(message.run, (source, message.kind, message.block, message.step), message.tensors)
     elif isinstance(message, RankVoice):

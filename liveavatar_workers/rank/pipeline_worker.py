@@ -149,7 +149,7 @@ class PipelineWorker:
         self._messenger.check()
 
     def _receive(self, source: int, message: Any) -> None:
-        """A letter of another rank, or a result of this one."""
+        """A message of another rank, or a result of this one."""
         if isinstance(message, RankWantsVoice):
             self._answer(source, message)
         elif isinstance(message, (RankStep, RankRings, RankBlock)):
