@@ -78,11 +78,11 @@ class RankMessenger:
         cuda = self._rank.device.type == "cuda"
         stream = torch.cuda.Stream(self._rank.device) if cuda else None
         while True:
-            message = self._outgoing[to].get()
+            queued = self._outgoing[to].get()
             with torch.cuda.stream(stream):
-                if stream is not None and message.ready is not None:
-                    stream.wait_event(message.ready)
-                sent = encode(message.message)
+                if stream is not None and queued.ready is not None:
+                    stream.wait_event(queued.ready)
+                sent = encode(queued.message)
             length = len(sent.header)
             assert length <= HEADER_BYTES - LENGTH_BYTES, f"a message's header has {length} bytes"
             buffer = torch.zeros(HEADER_BYTES, dtype=torch.uint8)
