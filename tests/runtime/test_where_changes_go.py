@@ -67,8 +67,8 @@ def test_another_feature_rate() -> None:
 
 def test_the_latent_space_is_told_in_one_file() -> None:
     number = str(latent_space.MEAN[0])
-    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if number in path.read_text("utf-8")]
-    assert [path.name for path in files] == ["latent_space.py"]
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert [path.name for path in files if number in path.read_text("utf-8")] == ["latent_space.py"]
 
 
 def test_a_codec(tmp_path: Path, monkeypatch) -> None:
