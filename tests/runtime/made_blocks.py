@@ -8,7 +8,7 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import KeepRings, LatentBlock, RunStart
 
 
-class MadeRun:
+class MadeRun(Iterator[LatentBlock]):
     """`make(block number)` gives the latents [16, 3, h, w]; it may raise. There is no state to continue from."""
 
     def __init__(self, make: Callable[[int], Tensor], plan: ClipPlan, start: RunStart) -> None:

@@ -92,7 +92,7 @@ def test_values_that_are_no_numbers_are_told_and_never_kept(folder, whole, broke
     assert torch.equal(latents_of(stream_of(Sampling(), folder)), whole)
 
 
-class BrokenRun:
+class BrokenRun(Iterator[LatentBlock]):
     """A real run, of which one block overflows."""
 
     def __init__(self, run: BlockRun, broken: int) -> None:
@@ -131,7 +131,7 @@ def test_a_warm_up_that_reaches_the_start_is_exact(folder, whole):
     with pytest.raises(InterruptedError):
         latents_of(stream_of(sampling, folder, states=NO_STATES))
     assert torch.equal(latents_of(stream_of(sampling, folder, states=NO_STATES)), whole)
-    assert Spool(folder).beginnings() == []
+    assert Spool(folder).inexact_starts() == []
 
 
 @pytest.mark.parametrize("clip", [0, 3, 7])

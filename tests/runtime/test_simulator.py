@@ -103,8 +103,8 @@ def test_the_floating_point_operations_are_those_of_the_model():
     voice = counted(3) - counted(2) - predicted
     assert 0 <= voice < 0.5 * predicted
     with FlopCounterMode(display=False) as counter:
-        voice = model.embed_audio(conditions.audio.frames(0, 12), torch.float32, device)
-        model.block_context(BlockPlace(0, 3, plan.grid), voice, model.layers)
+        tokens = model.embed_audio(conditions.audio.frames(0, 12), torch.float32, device)
+        model.block_context(BlockPlace(0, 3, plan.grid), tokens, model.layers)
     assert voice == pytest.approx(plan.blocks_per_clip * counter.get_total_flops(), rel=1e-6)
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,7 +186,7 @@ def test_a_clip_that_is_good_again_may_be_damaged_again(folder, whole):
         assert torch.equal(latents_of(stream), whole) and torch.equal(latents_of(stream), whole)
 
 
-class BrokenRun:
+class BrokenRun(Iterator[LatentBlock]):
     """A real run, of which the rings or the latents are no numbers from one block on."""
 
     def __init__(self, run: BlockRun, from_block: int, bad: float) -> None:

@@ -130,7 +130,7 @@ def test_a_hang_is_told_from_slow_work() -> None:
         assert not progress.stalled
     measured = StallDetector()
     first = measured.limit
-    with measured.expected(True):
+    with measured.working():
         time.sleep(0.02)
         measured.mark()
         measured.settle()
