@@ -1,6 +1,8 @@
 """Prepares what is missing and runs every check: lint, format, types, tests; arguments go to pytest, which runs alone.
 
 python scripts/run_tests.py [tests/golden -k rope]
+
+--fast, alone: only the tests without the mark `slow`, in two processes, for an answer in a minute.
 """
 
 import os
@@ -9,14 +11,18 @@ import sys
 
 from prepare import ROOT, prepare_tests, say, told
 
+FAST = ["--fast"]
+
 
 def main(arguments: list[str]) -> int:
     prepared, browser = prepare_tests()
     # All tests run in as many processes as there are cores, up to four, a file in one of them; each has a ComfyUI of
     # its own. More threads than cores make the small tensors of the tests slower, not faster.
     cores = os.cpu_count() or 2
+    if arguments == FAST:
+        arguments = ["-m", "not slow", "--numprocesses", "2", "--dist", "loadfile"]
     processes = min(cores, 4)
-    threads = processes if arguments else min(cores // processes, 4)
+    threads = processes if arguments and "--numprocesses" not in arguments else min(cores // processes, 4)
     environment = {**os.environ, "CHROMIUM_PATH": browser, "COMFYUI_PATH": str(prepared.comfyui)}
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     checks = [["ruff", "check"], ["ruff", "format", "--check"], ["pyright"]]

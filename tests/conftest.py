@@ -11,6 +11,53 @@ from comfy_server import ComfyServer, make_base
 ROOT = Path(__file__).parents[1]
 ARTIFACTS = ROOT / "tests" / "artifacts"
 ODD_NODES = ROOT / "tests" / "server" / "odd_nodes"
+SLOW_FOLDERS = ("server", "browser", "comfy_parity")
+SLOW_OF_RUNTIME = [
+    "aligned",
+    "attention_backends",
+    "audio_encoder",
+    "big_models",
+    "block_run",
+    "call_depth",
+    "card",
+    "cause_of_nan",
+    "compile",
+    "decoder_rank",
+    "demo_bundle",
+    "demo_talking",
+    "demo_training",
+    "faults",
+    "files_in_use",
+    "join",
+    "killed",
+    "latent_stream",
+    "lost_output",
+    "measured",
+    "media_codecs",
+    "media_video",
+    "online_video",
+    "out_of_memory",
+    "packages",
+    "pipeline",
+    "pipelines",
+    "portable",
+    "scripts",
+    "segment_frames",
+    "several_machines",
+    "spool_budget",
+    "spool_damage",
+    "staged_cache",
+    "torchrun",
+    "vae_preview",
+    "vae_streaming",
+    "weights_key",
+    "wire",
+    "worker_failures",
+    "workers",
+]
+"""Files of `tests/runtime` that start processes, encode videos or compute for long."""
+FAST = "not slow"
+"""The choice of `scripts/test.sh --fast`."""
 
 
 class PlainRoot:
@@ -23,6 +70,23 @@ class PlainRoot:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(PlainRoot())
+
+
+def is_slow(path: Path) -> bool:
+    """Whether all tests of a file or a folder have the mark `slow`."""
+    folder, *_ = path.relative_to(ROOT / "tests").parts or ("",)
+    return folder in SLOW_FOLDERS or (folder == "runtime" and path.stem.removeprefix("test_") in SLOW_OF_RUNTIME)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_slow(item.path):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What would be left out anyway is not imported, which takes longer than many tests."""
+    return True if config.option.markexpr == FAST and is_slow(collection_path) else None
 
 
 @pytest.fixture(scope="session")

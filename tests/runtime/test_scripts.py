@@ -79,3 +79,10 @@ def test_what_is_installed_is_ours_and_theirs(tmp_path: Path) -> None:
     lines = prepare.wanted_packages(tmp_path, Path(sys.executable)).splitlines()
     assert lines[:2] == ["torch", "aiohttp>=3"] and "opencv-python-headless>=4.8,<5" in lines
     assert any(line.startswith("pytest") for line in lines) and not any("workflow-templates" in line for line in lines)
+
+
+def test_the_fast_choice_is_large():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not slow"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert sum("::" in line for line in listed.splitlines()) >= 1000
+    assert not any(line.startswith(("tests/server", "tests/browser")) for line in listed.splitlines())
