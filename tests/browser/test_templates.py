@@ -67,3 +67,14 @@ def test_titles_and_the_note_are_in_the_users_language(open_page, renderer):
     assert {"图片", "语音", "提示词", "最后一帧", "1. 模型文件", "4. 视频"} <= set(titles)
     note = page.page.evaluate("() => app.graph.nodes.find(n => n.type === 'MarkdownNote').widgets[0].value")
     assert "用 14B 模型生成" in note
+
+
+@pytest.mark.parametrize("renderer", ["classic"], indirect=True)
+def test_the_pack_has_its_chinese_name_in_the_template_browser(open_page):
+    """The front end translates names of packs there, but shows a template by the name of its file."""
+    page = open_page(locale="zh", node_type=SAMPLER)
+    page.page.get_by_role("button", name="模板").first.click()
+    page.page.get_by_text("LiveAvatar 数字人", exact=True).first.wait_for()
+    page.page.get_by_test_id(f"template-workflow-{NAME}").wait_for()
+    page.screenshot("templates-zh")
+    assert not page.errors

@@ -19,7 +19,7 @@ NAMES = {
 }
 CORE_NAMES = {"加载CLIP", "加载VAE", "加载音频编码器"}
 """ComfyUI's own nodes, as its Chinese page shows them."""
-WORDS_OF_THE_PAGE = {"模板", "运行", "中文", "ComfyUI-LiveAvatar"}
+WORDS_OF_THE_PAGE = {"模板", "运行", "中文", "LiveAvatar 数字人"}
 
 
 def rows(heading: str) -> list[list[str]]:
