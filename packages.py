@@ -4,11 +4,12 @@ ComfyUI imports a pack under the path of its folder. A package below that name w
 `liveavatar_runtime` that other programs import, with error classes and plans of its own.
 """
 
-import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
-RUNTIME, WORKERS = "liveavatar_runtime", "liveavatar_workers"
 ROOT = Path(__file__).parent
 
 
@@ -18,33 +19,30 @@ def provide_packages() -> None:
     The one for workers lies there in a checkout; else it may be installed by pip, or be missing. Raises ImportError
     when another copy is imported already: of two installed packs the second one is not loaded.
     """
-    _provide(RUNTIME)
-    if (ROOT / WORKERS / "__init__.py").is_file():
-        _provide(WORKERS)
+    with _beside_this_file():
+        import liveavatar_runtime
+    _refuse_other_copy(liveavatar_runtime)
+    if (ROOT / "liveavatar_workers" / "__init__.py").is_file():
+        with _beside_this_file():
+            import liveavatar_workers
+        _refuse_other_copy(liveavatar_workers)
 
 
-def _provide(name: str) -> None:
-    there = sys.modules.get(name)
-    if there is not None:
-        _refuse_other_copy(name, Path(str(there.__file__)).parent)
-        return
-    folder = ROOT / name
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+@contextmanager
+def _beside_this_file() -> Iterator[None]:
+    """Python looks here first inside, and not at all afterwards: a package remembers where its modules are."""
+    before = list(sys.path)
+    sys.path.insert(0, str(ROOT))
     try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+        yield
+    finally:
+        sys.path[:] = before
 
 
-def _refuse_other_copy(name: str, folder: Path) -> None:
-    if folder.resolve() != (ROOT / name).resolve():
+def _refuse_other_copy(package: ModuleType) -> None:
+    folder = Path(str(package.__file__)).parent
+    if folder.resolve() != (ROOT / package.__name__).resolve():
         raise ImportError(
-            f"ComfyUI-LiveAvatar is installed twice: {name} is in use from {folder.resolve()}, and this pack has its "
-            f"own in {(ROOT / name).resolve()}. Remove one of the two and start ComfyUI again."
+            f"ComfyUI-LiveAvatar is installed twice: {package.__name__} is in use from {folder.resolve()}, and this "
+            f"pack has its own in {(ROOT / package.__name__).resolve()}. Remove one of the two and start ComfyUI again."
         )

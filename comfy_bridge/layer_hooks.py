@@ -7,7 +7,7 @@ attention, and the patches of what self-attention (`attn1_patch`) and attention 
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from inspect import signature
+from inspect import Parameter, signature
 from typing import cast
 
 import torch
@@ -24,6 +24,8 @@ from .comfy_types import Hook, Patcher, TransformerOptions
 OVERRIDE = "optimized_attention_override"
 WanPatch = Callable[[dict[str, object]], Tensor]
 SELF_PATCH, TEXT_PATCH = "attn1_patch", "attn2_patch"
+ANY_NUMBER = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
 
 
 def honoured_hooks(patcher: Patcher) -> Iterator[tuple[str, Hook]]:
@@ -38,13 +40,16 @@ def honoured_hooks(patcher: Patcher) -> Iterator[tuple[str, Hook]]:
 def is_for_wan(patch: Hook) -> bool:
     """Whether a patch takes what core's Wan models hand over, one dict; those of other models take several tensors."""
     try:
-        signature(patch).bind({})
+        parameters = list(signature(patch).parameters.values())
     except TypeError:
         return False
     except ValueError:
         # Of a function of another language nothing is known.
         return True
-    return True
+    takes_one = any(parameter.kind in POSITIONAL for parameter in parameters[:1])
+    return takes_one and all(
+        parameter.default is not parameter.empty or parameter.kind in ANY_NUMBER for parameter in parameters[1:]
+    )
 
 
 def _patches(options: TransformerOptions, name: str) -> list[WanPatch]:

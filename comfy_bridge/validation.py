@@ -6,10 +6,10 @@ or several together, is read from the prompt itself and raised; ComfyUI shows th
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from comfy_api.latest import io
@@ -201,5 +201,5 @@ def _is_lazy(node: PromptNode, name: str) -> bool:
 
 
 def _node_classes() -> Mapping[str, Any]:
-    """All nodes of this ComfyUI by their ids. Its module has the name of our package."""
-    return import_module("nodes").NODE_CLASS_MAPPINGS
+    """All nodes of this ComfyUI by their ids. Its module, which imports packs, has the name of our package."""
+    return sys.modules["nodes"].NODE_CLASS_MAPPINGS

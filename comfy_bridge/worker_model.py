@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 GROUPS_FILE, KEY_FILE = "liveavatar-workers.ini", "liveavatar-comfyui.key"
 """In ComfyUI's user folder: addresses of workers by name, and the secret key of this ComfyUI. Workflows, which are
 shared, have neither."""
-SOURCE = "git+https://github.com/liveavatar/ComfyUI-LiveAvatar#subdirectory=liveavatar_workers"
+REPOSITORY = "https://github.com/liveavatar/ComfyUI-LiveAvatar"
+SOURCE = f"git+{REPOSITORY}#subdirectory=liveavatar_workers"
 IN_CHECKOUT = Path(__file__).parents[1] / "liveavatar_workers"
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def _in_the_way(error: BaseException) -> str:
     return ""
 
 
-def told(what: str, path: Path) -> AbstractContextManager[None]:
-    """Raises MachineError in place of the system's error: "`what` `path`: why. What to do"."""
-    return replaced(OSError, lambda error: MachineError(f"{what} {path}: {reason_of(error)}. {what_to_do(error)}"))
+def told(what: str, path: Path | None) -> AbstractContextManager[None]:
+    """Raises MachineError in place of the system's error: "`what` `path`: why. What to do".
+
+    None stands for the system's folder for temporary files, which Python has looked for by then.
+    """
+
+    def instead(error: BaseException) -> MachineError:
+        return MachineError(f"{what} {path or tempfile.tempdir}: {reason_of(error)}. {what_to_do(error)}")
+
+    return replaced(OSError, instead)

@@ -22,13 +22,15 @@ def read_archive(path: Path, mapped: bool) -> dict[str, Tensor]:
 
     Raises CheckpointError for what else an archive may hold, and for any of them where PyTorch is too old to be safe.
     """
+    from accelerate.utils import load
+
     refuse_unsafe_torch(path, torch.__version__)
     with readable(path):
         zipped = zipfile.is_zipfile(path)
         if zipped:
             _check_records(path)
-        # weights_only never runs code of the file; only the zip format can be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
+        # accelerate's loader is torch's, kept to arrays; only the zip format can be mapped.
+        content = load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
         if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
             content = content["state_dict"]
         if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):

@@ -6,9 +6,7 @@ the dtype in use; what is not met is told with its reason, and no kernel does an
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,10 +71,10 @@ def _name(dtype: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class Backend:
-    """A kernel from a package: how it is made from the imported package, and what it needs."""
+    """A kernel from a package: what imports it, and what it needs."""
 
     package: str
-    kernel: Callable[[Any], AttentionKernel]
+    kernel: Callable[[], AttentionKernel]
     requirements: tuple[Requirement, ...]
 
     def unmet(self, use: Use) -> list[str]:
@@ -85,14 +83,18 @@ class Backend:
         return [f"it needs {needs}, and {reason}" for needs, reason in found if reason is not None]
 
 
-def _sage(package: Any) -> AttentionKernel:
-    return lambda q, k, v: package.sageattn(q, k, v, tensor_layout="HND", is_causal=False)
+def _sage() -> AttentionKernel:
+    from sageattention import sageattn  # pyright: ignore[reportMissingImports]
+
+    return lambda q, k, v: sageattn(q, k, v, tensor_layout="HND", is_causal=False)
 
 
-def _flash(package: Any) -> AttentionKernel:
+def _flash() -> AttentionKernel:
+    from flash_attn import flash_attn_func  # pyright: ignore[reportMissingImports]
+
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # It wants tokens before heads.
-        return package.flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+        return flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
     return kernel
 
@@ -132,19 +134,19 @@ def resolve_attention(name: str, uses: Iterable[Use]) -> Resolved:
     reasons = [reason for use in uses for reason in backend.unmet(use)]
     if reasons:
         return Resolved(sdpa, SDPA, tuple(dict.fromkeys(reasons)))
-    return Resolved(backend.kernel(_imported(name, backend.package)), name)
+    return Resolved(_imported(name, backend), name)
 
 
-def _imported(name: str, package: str) -> Any:
+def _imported(name: str, backend: Backend) -> AttentionKernel:
     # Such packages are built for one PyTorch and one CUDA; with another they fail in many ways.
     with replaced(
         Exception,
         lambda error: MachineError(
-            f"attention backend {name!r}: the package {package} is installed but does not work here "
+            f"attention backend {name!r}: the package {backend.package} is installed but does not work here "
             f"({type(error).__name__}: {error}). Install it for your PyTorch {torch.__version__}, or choose {SDPA}."
         ),
     ):
-        return import_module(package)
+        return backend.kernel()
 
 
 def not_used(name: str, reasons: Sequence[str]) -> str | None:

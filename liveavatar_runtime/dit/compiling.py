@@ -39,7 +39,7 @@ def missing_for(device: torch.device) -> str | None:
 
 
 def _cxx() -> str | None:
-    name = os.environ.get("CXX") or DEFAULT_CXX.get(sys.platform, "g++")
+    name = _named("CXX") or DEFAULT_CXX.get(sys.platform, "g++")
     if _is_program(name):
         return None
     how = HOW_TO_GET.get(sys.platform, "install it (Debian, Ubuntu: apt-get install g++)")
@@ -55,7 +55,8 @@ def _triton() -> str | None:
 
 def _cc() -> str | None:
     """Triton for Windows brings a compiler of its own."""
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+    named = _named("CC")
+    names = [named] if named else ["gcc", "clang"]
     if sys.platform == "win32" or any(map(_is_program, names)):
         return None
     return (
@@ -72,6 +73,12 @@ def _headers() -> str | None:
         f"The headers of Python are missing: there is no Python.h in {folder}. Debian, Ubuntu: apt-get install "
         "python3-dev; the portable build: copy the folders include and libs of a Python of the same version there."
     )
+
+
+def _named(variable: str) -> str:
+    """What a variable of the environment names, or ""."""
+    value = os.path.expandvars(f"${{{variable}}}")
+    return "" if value.startswith("$") else value
 
 
 def _is_program(command: str) -> bool:

@@ -147,8 +147,6 @@ class VideoWriter:
         return self.format.pixels.bits
 
     def _add_picture(self, chosen: VideoFormat, keyframe_interval: int) -> Any:
-        # SVT-AV1 describes itself on the console; only its errors are news.
-        os.environ.setdefault("SVT_LOG", "1")
         stream: Any = self._container.add_stream(chosen.codec.encoder, rate=self.fps)
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, chosen.pixels.name
         stream.options = chosen.encoder_options

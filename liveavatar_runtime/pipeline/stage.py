@@ -99,7 +99,7 @@ class Stage:
         else:
             embedded = Embedded.from_tensors(self.transport.receive(self.number - 1, key))
         if not self.ends:
-            self.transport.send(self.number + 1, key, embedded.tensors())
+            self.transport.deliver(self.number + 1, key, embedded.tensors())
         self.evaluator.condition(embedded)
 
     def _fill_sink(self, block: int) -> None:
@@ -110,7 +110,7 @@ class Stage:
             tokens = self.transport.receive(self.number - 1, key)["tokens"]
         tokens = self.evaluator.fill_sink(block, tokens)
         if not self.ends:
-            self.transport.send(self.number + 1, key, {"tokens": tokens})
+            self.transport.deliver(self.number + 1, key, {"tokens": tokens})
 
     def _reference(self, source: int | None) -> Tensor:
         known = self.evaluator.reference(source)
@@ -144,7 +144,7 @@ class Stage:
             self._advance(block, step, self._noisy(block, step) if latents is None else latents, velocity)
         else:
             heard = {} if voice is None else {"voice_global": voice.glob, "voice_local": voice.local}
-            self.transport.send(self.number + 1, MessageKey("hidden", block, step), {"hidden": hidden, **heard})
+            self.transport.deliver(self.number + 1, MessageKey("hidden", block, step), {"hidden": hidden, **heard})
         if step == self.part.steps[-1]:
             evaluator.leave(block)
 
@@ -169,11 +169,11 @@ class Stage:
         if self.number in path:
             self.latents[block] = latents
         if path[0] != self.number:
-            self.transport.send(path[0], MessageKey("latents", block, step + 1), {"latents": latents})
+            self.transport.deliver(path[0], MessageKey("latents", block, step + 1), {"latents": latents})
 
     def _finish(self, block: int, latents: Tensor) -> None:
         frame = self.evaluator.finish(block, latents)
         if frame is not None:
             for stage in {self.schedule.path(step)[0] for step in range(self.plan.steps)} - {self.number}:
-                self.transport.send(stage, MessageKey("first_frame", block), {"frame": frame})
+                self.transport.deliver(stage, MessageKey("first_frame", block), {"frame": frame})
         self.output.put(FinishedBlock(block, latents))

@@ -105,7 +105,7 @@ class StagePort(Transport):
         self._ahead: deque[torch.cuda.Event] = deque()
         self._copies: torch.cuda.Stream | None = None
 
-    def send(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
+    def deliver(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
         self.links.put(self.number, stage, key, Parcel(tensors, self._now()))
 
     def receive(self, stage: int, key: MessageKey) -> dict[str, Tensor]:

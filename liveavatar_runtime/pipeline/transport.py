@@ -37,7 +37,7 @@ class StageStopped(Exception):
 class Transport(Protocol):
     """One stage's end of all its links. Every method raises StageStopped once the run has been stopped."""
 
-    def send(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
+    def deliver(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
         """Hand tensors to another stage; may return before they are there; waits while the link is full.
 
         The caller does not write into the tensors afterwards.

@@ -12,12 +12,12 @@
 import os
 import re
 import shutil
+import tempfile
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import torch
@@ -81,10 +81,10 @@ class Spool:
     @classmethod
     def temporary(cls, parent: Path | None = None) -> "Spool":
         """A spool that is deleted with this object; in the system's folder for temporary files unless told."""
-        with told("finished clips cannot be kept in the folder for temporary files,", parent or Path(gettempdir())):
+        with told("finished clips cannot be kept in the folder for temporary files,", parent):
             if parent is not None:
                 parent.mkdir(parents=True, exist_ok=True)
-            outer = mkdtemp(prefix="liveavatar-spool-", dir=parent)
+            outer = tempfile.mkdtemp(prefix="liveavatar-spool-", dir=parent)
         spool = cls(Path(outer) / "spool")
         weakref.finalize(spool, shutil.rmtree, outer, True)
         return spool

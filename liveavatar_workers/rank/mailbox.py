@@ -76,7 +76,7 @@ class DistributedTransport:
     def __init__(self, rank: Rank, messenger: RankMessenger, mailbox: Mailbox, cancelled: Callable[[], bool]) -> None:
         self._rank, self._messenger, self._mailbox, self._cancelled = rank, messenger, mailbox, cancelled
 
-    def send(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
+    def deliver(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
         self.check()
         run = self._mailbox.run
         self._messenger.send(
