@@ -1,13 +1,16 @@
 """The archive's pack in a real ComfyUI, without the package of workers and with it installed by pip."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import psutil
 import pytest
+from build_archive import build_archive
 from comfy_server import ROOT, ComfyServer, make_base
 from test_executors import last_frame, run, running_workers
 
@@ -19,18 +22,15 @@ FSDP = {"executor": "fsdp", "devices": "cpu,cpu"}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """With what the registry's archive has as the only pack."""
+    """With the registry's archive as the only pack."""
     base = make_base(tmp_path_factory.mktemp("base"))
     (installed,) = (base / "custom_nodes").iterdir()
     installed.unlink()
-    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    left_out = {line.rstrip("/") for line in lines if line and not line.startswith("#")} | {".git", "__pycache__"}
-    assert "liveavatar_workers" in left_out
-
-    def ignore(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in left_out} if Path(folder) == ROOT else {"__pycache__"} & set(names)
-
-    shutil.copytree(ROOT, base / "custom_nodes" / PACK, ignore=ignore)
+    archive = base / "pack.zip"
+    build_archive(archive)
+    with zipfile.ZipFile(archive) as content:
+        assert not [name for name in content.namelist() if name.startswith("liveavatar_workers")]
+        content.extractall(base / "custom_nodes" / PACK)
     return base
 
 
@@ -48,6 +48,7 @@ def site(tmp_path_factory) -> Path:
 
 def test_without_the_package_workers_say_what_to_install_and_all_else_works(base, short_clip):
     with ComfyServer(COMFYUI, base) as comfy:
+        check_what_the_page_gets(comfy, base / "custom_nodes" / PACK)
         last_frame(comfy, run(comfy, short_clip, "local", executor="local")[1])
         for choice, what in ((FSDP, "executor fsdp"), ({"workers": "studio"}, "workers")):
             told = told_by(comfy, short_clip, choice)
@@ -95,6 +96,19 @@ def test_another_version_is_refused_by_name(base, site, tmp_path):
         cwd=tmp_path,
     )
     assert "liveavatar_workers is version 9.9.9 and ComfyUI-LiveAvatar is version 0.1.0; install the" in done.stderr
+
+
+def check_what_the_page_gets(comfy: ComfyServer, pack: Path) -> None:
+    """Every node with its page of help, every module of the front end, and every template come from the archive."""
+    nodes = set(json.loads((pack / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")))
+    assert nodes == {name for name in comfy.client.object_info() if name.startswith("LiveAvatar_")}
+    assert nodes <= set(comfy.client.get("/i18n")["zh"]["nodeDefs"])
+    served = set(comfy.client.get("/extensions"))
+    assert {f"/extensions/{PACK}/{module.name}" for module in (pack / "web").glob("*.js")} <= served
+    for node in nodes:
+        assert comfy.client.request(f"/extensions/{PACK}/docs/{node}.md")
+    templates = {graph.stem for graph in (ROOT / "workflows").glob("*.json")}
+    assert set(comfy.client.get("/workflow_templates")[PACK]) == templates
 
 
 def told_by(comfy, short_clip, choice) -> str:
