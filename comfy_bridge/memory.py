@@ -65,8 +65,10 @@ def free_ram() -> int:
 
 def make_room_for_others(devices: Sequence[torch.device]) -> None:
     """Take ComfyUI's models off GPUs that other processes are going to use; they come back when they are needed."""
-    for device in {device for device in devices if device.type == "cuda"}:
-        comfy.model_management.free_memory(device_memory(device), device)
+    cards = {device for device in devices if device.type == "cuda"}
+    for card in cards:
+        comfy.model_management.free_memory(device_memory(card), card)
+    if cards:
         comfy.model_management.soft_empty_cache()
 
 

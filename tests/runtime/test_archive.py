@@ -13,7 +13,7 @@ from project_toml import PYPROJECT
 
 ROOT = Path(__file__).parents[2]
 TOP = {
-    *("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md"),
+    *("CHANGELOG.md", "LICENSE", "README.md", "README.zh.md", "SECURITY.md"),
     *("__init__.py", "packages.py", "pyproject.toml", "requirements.txt"),
     *("comfy_bridge", "liveavatar_runtime", "nodes"),
     *("demo", "docs", "locales", "subgraphs", "web", "workflows"),
