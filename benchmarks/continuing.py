@@ -1,13 +1,12 @@
 """How far a video departs after a break from what it would have been, on the demo model.
 
-    python benchmarks/continuing.py
+    python -m benchmarks.continuing
 
 The same video is sampled without a break, and with breaks after which it goes on from an exact state, from one in fp8,
 and after a warm-up. Prints, and writes to benchmarks/results/continuing.md, the root mean square difference of the
 latents in per mille of their standard deviation: in the first clip after the break, and in the third one.
 """
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,19 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import quality  # noqa: E402
-from benchmarks.soak import CPU, RESULTS, prepared  # noqa: E402
-from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import Prepared  # noqa: E402
-from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import LatentStream, Storage  # noqa: E402
-from liveavatar_runtime.spool.spool import Spool  # noqa: E402
-from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
+from benchmarks import ROOT, quality
+from benchmarks.soak import CPU, RESULTS, prepared
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Prepared
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings
 
 PLAN = ClipPlan(num_clip=12, infer_frames=48, fps=Fraction(25), width=64, height=64, seed=7)
 BREAKS = (20, 21, 22, 23, 28, 32)
@@ -110,7 +106,7 @@ def main() -> None:
     assert rounded is not None
     lines = [
         "Difference of the demo model's latents (float32) to a run without a break, in per mille of their standard",
-        f"deviation; mean of {len(BREAKS)} breaks. By `python benchmarks/continuing.py`.",
+        f"deviation; mean of {len(BREAKS)} breaks. By `python -m benchmarks.continuing`.",
         "",
         "| after the break from | first clip | third clip |",
         "| --- | --- | --- |",

@@ -1,38 +1,33 @@
 """Worker processes under stress, on the processor: every way to fail several times, and many prompts in a row.
 
-`python benchmarks/failures.py` prints, for each way, the longest time from the last sign of life until the run had
+`python -m benchmarks.failures` prints, for each way, the longest time from the last sign of life until the run had
 ended with its reason and until no process was left; then what processes, descriptors and memory grew by over the
 prompts. Each run after a failure is compared with the same run in one process, bit for bit.
 """
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import failing_worker
 import psutil
 import torch
+from tiny_avatar import PLAN, random_conditions, random_model
+from worker_group import FAILING, gone, local_workers, open_descriptors, processes_below, save_model
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
-
-import failing_worker  # noqa: E402
-from tiny_avatar import PLAN, random_conditions, random_model  # noqa: E402
-from worker_group import FAILING, gone, local_workers, open_descriptors, processes_below, save_model  # noqa: E402
-
-from liveavatar_runtime.errors import MachineError  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.run import (  # noqa: E402
+from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.sampling.run import (
     Evaluation,
     LatentBlock,
     RunStart,
-    SamplingRequest,  # noqa: E402
+    SamplingRequest,
 )
-from liveavatar_workers.client.executor import RemoteExecutor  # noqa: E402
-from liveavatar_workers.client.groups import LocalWorkers  # noqa: E402
+from liveavatar_workers.client.executor import RemoteExecutor
+from liveavatar_workers.client.groups import LocalWorkers
 
 WAYS = {
     "rank 1 raises": failing_worker.RAISES,

@@ -1,4 +1,4 @@
-"""Measures how fast weight files are hashed: `python benchmarks/hashing.py` writes `benchmarks/results/hashing.md`.
+"""Measures how fast weight files are hashed: `python -m benchmarks.hashing` writes `benchmarks/results/hashing.md`.
 
 A file of random bf16 weights is read and hashed as Load Avatar Model does it, by one core and by all, from the disk and
 from the system's file cache, beside the hashes that would have been the alternatives.
@@ -8,7 +8,6 @@ import argparse
 import hashlib
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,13 +18,11 @@ import psutil
 import torch
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from liveavatar_runtime.checkpoint import content  # noqa: E402
-from liveavatar_runtime.checkpoint.known_hashes import KnownHashes  # noqa: E402
-from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint  # noqa: E402
-from liveavatar_runtime.checkpoint.weights_key import file_digest  # noqa: E402
+from benchmarks import ROOT
+from liveavatar_runtime.checkpoint import content
+from liveavatar_runtime.checkpoint.known_hashes import KnownHashes
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
+from liveavatar_runtime.checkpoint.weights_key import file_digest
 
 RESULT = ROOT / "benchmarks" / "results" / "hashing.md"
 TENSOR = 2**26
@@ -117,7 +114,7 @@ def report(file: Path, found: list[Row]) -> str:
     lines = [
         "# Hashing weight files",
         "",
-        f"By `python benchmarks/hashing.py` on {platform.system()}, {os.cpu_count()} cores, load "
+        f"By `python -m benchmarks.hashing` on {platform.system()}, {os.cpu_count()} cores, load "
         f"{psutil.getloadavg()[0]:.0f}: a file of {size / 2**30:.1f} GiB of random bf16 weights.",
         "",
         "Seconds of processors do not count what else the machine does. Looking for NaN is part of the hashing.",

@@ -1,4 +1,4 @@
-"""Measures memory and time of loading a model: `python benchmarks/loading.py` writes `benchmarks/results/loading.md`.
+"""Measures memory and time of loading a model: `python -m benchmarks.loading` writes `benchmarks/results/loading.md`.
 
 A synthetic Wan2.2-S2V of half a gigabyte with random weights is written in each format, and each way of loading it runs
 in a process of its own. The peak is the operating system's own (VmHWM of Linux): all memory of the process, pages of
@@ -24,12 +24,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from liveavatar_runtime.checkpoint.detect import expected_shapes  # noqa: E402
-from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.config import DEMO, AvatarConfig  # noqa: E402
+from benchmarks import ROOT
+from liveavatar_runtime.checkpoint.detect import expected_shapes
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.config import DEMO, AvatarConfig
 
 FP8 = torch.float8_e4m3fn
 ALLOWED = 1.15
@@ -191,8 +189,8 @@ def kept_bytes(model: torch.nn.Module) -> int:
 
 def measure_apart(way: str, folder: Path) -> dict[str, float]:
     """`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    command = [sys.executable, "-m", "benchmarks.loading", "--way", way, "--folder", str(folder)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
     return json.loads(output.splitlines()[-1])
 
 
@@ -200,7 +198,7 @@ def report(rows: dict[str, dict[str, float]]) -> str:
     table = [
         "# Memory and time of loading",
         "",
-        "By `python benchmarks/loading.py` on a CPU (Linux): a synthetic Wan2.2-S2V with random weights. The peak is",
+        "By `python -m benchmarks.loading` on a CPU (Linux): a synthetic Wan2.2-S2V with random weights. The peak is",
         "all memory of the process above what it had before, mapped pages included, during the whole loading.",
         f"Allowed is {ALLOWED:g} times the weights that are kept.",
         "",

@@ -1,6 +1,6 @@
 """Sampling, decoding and encoding at the same time against one after the other, on the demo model.
 
-`python benchmarks/pipelined_decode.py` runs both ways in turn: on one core, on two, and with a sampler that works
+`python -m benchmarks.pipelined_decode` runs both ways in turn: on one core, on two, and with a sampler that works
 elsewhere for half a second a block, as on a device of its own. It prints the ratio of their times and of the processor
 time they took: the median of the pairs, and that of the best runs, which other work on the machine disturbs least.
 """
@@ -18,22 +18,20 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
-from liveavatar_runtime.checkpoint.bundle import find_bundle  # noqa: E402
-from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file  # noqa: E402
-from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter  # noqa: E402
-from liveavatar_runtime.online_video import OnlineVideo, Output, WriteOptions, write_online  # noqa: E402
-from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare  # noqa: E402
-from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import LatentStream  # noqa: E402
-from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae  # noqa: E402
-from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
+from benchmarks import ROOT
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.checkpoint.bundle import find_bundle
+from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
+from liveavatar_runtime.online_video import OnlineVideo, Output, WriteOptions, write_online
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
+from liveavatar_runtime.spool.latent_stream import LatentStream
+from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CPU = torch.device("cpu")
 RATE = 16_000
@@ -123,7 +121,9 @@ def main() -> None:
         print(measure(options.cores, options), flush=True)
         return
     for case in (["--cores", "1"], ["--cores", "2"], ["--cores", "1", "--elsewhere", "0.5"]):
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], *case], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.pipelined_decode", *sys.argv[1:], *case], cwd=ROOT, check=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Speed of the pipelines against one stage: `python benchmarks/pipelines.py`.
+"""Speed of the pipelines against one stage: `python -m benchmarks.pipelines`.
 
 A random transformer that is busy with arithmetic runs on the CPU, each stage with one thread, so that two stages can be
 twice as fast as one on two free cores. All executors take turns, and what the simulator predicts from the times of the
@@ -7,31 +7,26 @@ single stage is printed beside what was measured.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from liveavatar_runtime.config import AvatarConfig  # noqa: E402
-from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor  # noqa: E402
-from liveavatar_runtime.pipeline.schedule import LayerSchedule, PipelineSchedule, Span, TimestepSchedule, split_steps  # noqa: E402
-from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers  # noqa: E402
-from liveavatar_runtime.planning.partition import split_evenly  # noqa: E402
-from liveavatar_runtime.planning.simulator import Costs, simulate, steady_pace  # noqa: E402
-from liveavatar_runtime.planning.workload import Workload  # noqa: E402
-from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
-from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.run import (  # noqa: E402
-    Executor,  # noqa: E402
+from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
+from liveavatar_runtime.pipeline.schedule import LayerSchedule, PipelineSchedule, Span, TimestepSchedule, split_steps
+from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
+from liveavatar_runtime.planning.partition import split_evenly
+from liveavatar_runtime.planning.simulator import Costs, simulate, steady_pace
+from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import (
+    Executor,
     SamplingRequest,
 )
 

@@ -1,7 +1,7 @@
 """Each way to keep the caches, with random weights: time, memory and bytes moved against the memory plan.
 
-    python benchmarks/placements.py                       the 14B model's shapes in bf16 on the first GPU
-    python benchmarks/placements.py --size demo           the demo model's on the processor
+    python -m benchmarks.placements                       the 14B model's shapes in bf16 on the first GPU
+    python -m benchmarks.placements --size demo           the demo model's on the processor
 
 For a GPU it needs room for the weights (14B: 30.4 GiB) and a block's work; what does not fit is noted as such. Peaks
 are those of PyTorch's allocator, so there are none on a processor.
@@ -9,29 +9,24 @@ are those of PyTorch's allocator, so there are none on a processor.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.card.running import Caches  # noqa: E402
-from liveavatar_runtime.config import DEMO, WAN_S2V_14B, AvatarConfig  # noqa: E402
-from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
-from liveavatar_runtime.dit.placement import Placement  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.planning.memory import cache_traffic, working_bytes  # noqa: E402
-from liveavatar_runtime.planning.workload import Workload  # noqa: E402
-from liveavatar_runtime.sampling.conditions import Conditions  # noqa: E402
-from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
+from benchmarks.card.running import Caches
+from liveavatar_runtime.config import DEMO, WAN_S2V_14B, AvatarConfig
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.dit.placement import Placement
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.planning.memory import cache_traffic, working_bytes
+from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import SamplingRequest
 
 GIB = 2**30
 PLANS = {

@@ -1,10 +1,9 @@
-"""Measures the demo model in its pictures: `python benchmarks/quality.py` prints and writes `benchmarks/RESULTS.md`.
+"""Measures the demo model in its pictures: `python -m benchmarks.quality` prints and writes `benchmarks/RESULTS.md`.
 
 People, voices, sentences and prompts are none that it was trained on; videos come from the real runtime.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,26 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import measures  # noqa: E402
-from demo.training.dataset import shown_motion  # noqa: E402
-from demo.training.portraits import Person, Pose, draw, draw_person  # noqa: E402
-from demo.training.text import TextEncoder, random_prompt  # noqa: E402
-from demo.training.train_vae import PEOPLE  # noqa: E402
-from demo.training.voices import RATE, voice_of  # noqa: E402
-from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
-from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2  # noqa: E402
-from liveavatar_runtime.checkpoint.bundle import Bundle, find_bundle  # noqa: E402
-from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_weight_file  # noqa: E402
-from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare  # noqa: E402
-from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
-from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae  # noqa: E402
-from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
+from benchmarks import ROOT, measures
+from demo.training.dataset import shown_motion
+from demo.training.portraits import Person, Pose, draw, draw_person
+from demo.training.text import TextEncoder, random_prompt
+from demo.training.train_vae import PEOPLE
+from demo.training.voices import RATE, voice_of
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder, load_wav2vec2
+from liveavatar_runtime.checkpoint.bundle import Bundle, find_bundle
+from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_weight_file
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
+from liveavatar_runtime.sampling.run import SamplingRequest
+from liveavatar_runtime.vae import PlacedVAE, WanVAE, load_wan_vae
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CPU = torch.device("cpu")
 FPS = Fraction(25)
@@ -247,7 +243,7 @@ def main() -> None:
         [
             "# Measured quality of the demo model",
             "",
-            f"By `python benchmarks/quality.py` in {minutes:.1f} minutes on a CPU: 64 x 64 pixels, 25 frames a second,",
+            f"By `python -m benchmarks.quality` in {minutes:.1f} minutes on a CPU: 64 x 64 pixels, 25 frames a second,",
             "people, voices, sentences and prompts that were not trained on, decoded frames of the real runtime. "
             "The first",
             "and the last clips of the long stream speak the same, so that only drift makes them differ.",

@@ -1,4 +1,4 @@
-"""Measures the host memory of a real ComfyUI over many queue runs: `python benchmarks/queue_memory.py`.
+"""Measures the host memory of a real ComfyUI over many queue runs: `python -m benchmarks.queue_memory`.
 
 Writes `benchmarks/results/queue_memory.md`. Runs of the short clip workflow follow each other on one server, switching
 between two synthetic models (one in bf16, one in scaled fp8); then `/free` is asked for.
@@ -7,7 +7,6 @@ between two synthetic models (one in bf16, one in scaled fp8); then `/free` is a
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "server")]
+from comfy_server import ComfyServer, make_base
+from prompt_builder import PromptBuilder
 
-from comfy_server import ComfyServer, make_base  # noqa: E402
-from prompt_builder import PromptBuilder  # noqa: E402
-
-from benchmarks.loading import write_files  # noqa: E402
+from benchmarks import ROOT
+from benchmarks.loading import write_files
 
 MODELS = ("bf16.safetensors", "fp8.safetensors")
 # Weights of this width are beyond what the C library keeps for itself when they are freed, as those of the 14B are.
@@ -115,7 +112,7 @@ def report(figures: Figures, size: int) -> str:
     head = [
         "# Host memory over many queue runs",
         "",
-        f"By `python benchmarks/queue_memory.py`: {len(figures.runs)} runs on one ComfyUI (`--cpu`), switching between",
+        f"By `python -m benchmarks.queue_memory`: {len(figures.runs)} runs on one ComfyUI (`--cpu`), switching between",
         "two models at every run. Figures are the resident memory of the server's process; before the first run",
         "most of what it needs is not imported yet. The C library was told to give back what is freed",
         "(MALLOC_MMAP_THRESHOLD_); otherwise it keeps some of that for itself.",

@@ -9,7 +9,6 @@ time of a clip is also given in units of that, because the speed of a machine th
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -21,32 +20,28 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
+from video_facts import probe
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "runtime")]
-
-from video_facts import probe  # noqa: E402
-
-from benchmarks import measures, quality  # noqa: E402
-from demo.training.portraits import Pose, draw  # noqa: E402
-from demo.training.voices import RATE  # noqa: E402
-from liveavatar_runtime.audio.features import AvatarAudio  # noqa: E402
-from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.duration import duration  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.media.images import to_uint8_frames  # noqa: E402
-from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter  # noqa: E402
-from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online  # noqa: E402
-from liveavatar_runtime.planning.memory import ring_bytes  # noqa: E402
-from liveavatar_runtime.planning.workload import Workload  # noqa: E402
-from liveavatar_runtime.sampling.plan import ClipPlan  # noqa: E402
-from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare  # noqa: E402
-from liveavatar_runtime.sampling.run import SamplingRequest  # noqa: E402
-from liveavatar_runtime.spool.latent_stream import LatentStream, Storage  # noqa: E402
-from liveavatar_runtime.spool.spool import Spool  # noqa: E402
-from liveavatar_runtime.spool.states import StateSettings  # noqa: E402
-from liveavatar_runtime.vae import PlacedVAE  # noqa: E402
-from liveavatar_runtime.vae.online_decoder import OnlineDecoder  # noqa: E402
+from benchmarks import ROOT, measures, quality
+from demo.training.portraits import Pose, draw
+from demo.training.voices import RATE
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.duration import duration
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.media.images import to_uint8_frames
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
+from liveavatar_runtime.planning.memory import ring_bytes
+from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
+from liveavatar_runtime.sampling.run import SamplingRequest
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage
+from liveavatar_runtime.spool.spool import Spool
+from liveavatar_runtime.spool.states import StateSettings
+from liveavatar_runtime.vae import PlacedVAE
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CPU = torch.device("cpu")
 RESULTS = ROOT / "benchmarks" / "results"

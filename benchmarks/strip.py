@@ -1,11 +1,10 @@
-"""Draws portraits and frames of their videos with the voice's waveform under them: `python benchmarks/strip.py`.
+"""Draws portraits and frames of their videos with the voice's waveform under them: `python -m benchmarks.strip`.
 
 The first row is the picture, voice and prompt of the example workflow, at 25 frames a second. People, voices and
 prompts are none that the demo model was trained on.
 """
 
 import argparse
-import sys
 import wave
 from pathlib import Path
 
@@ -13,12 +12,10 @@ import cv2
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.quality import CLIP, FPS, RATE, Demo, Scene, generate, prepared, scene  # noqa: E402
-from demo.draw_portrait import PERSON  # noqa: E402
-from demo.training.portraits import Pose, draw, draw_person  # noqa: E402
+from benchmarks import ROOT
+from benchmarks.quality import CLIP, FPS, RATE, Demo, Scene, generate, prepared, scene
+from demo.draw_portrait import PERSON
+from demo.training.portraits import Pose, draw, draw_person
 
 SCALE = 2
 WAVE_HEIGHT = 64

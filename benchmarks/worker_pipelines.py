@@ -1,4 +1,4 @@
-"""Speed of the executors in worker processes against one process: `python benchmarks/worker_pipelines.py`.
+"""Speed of the executors in worker processes against one process: `python -m benchmarks.worker_pipelines`.
 
 The model and the plan are those of `benchmarks/pipelines.py`, and so is what it prints. Each rank has one thread. On
 one machine FSDP computes everything on every rank: it saves memory, not time.
@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,15 +16,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.pipelines import CONFIG, CPU, PLAN, Timed, predict, random_conditions, random_model, time_run  # noqa: E402
-from liveavatar_runtime.executors.local import LocalExecutor  # noqa: E402
-from liveavatar_runtime.pipeline.schedule import LayerSchedule, TimestepSchedule, split_steps  # noqa: E402
-from liveavatar_runtime.planning.partition import split_evenly  # noqa: E402
-from liveavatar_workers.client.executor import RemoteExecutor  # noqa: E402
-from liveavatar_workers.client.groups import LocalWorkers  # noqa: E402
+from benchmarks.pipelines import CONFIG, CPU, PLAN, Timed, predict, random_conditions, random_model, time_run
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.pipeline.schedule import LayerSchedule, TimestepSchedule, split_steps
+from liveavatar_runtime.planning.partition import split_evenly
+from liveavatar_workers.client.executor import RemoteExecutor
+from liveavatar_workers.client.groups import LocalWorkers
 
 
 def save_model(folder: str) -> None:

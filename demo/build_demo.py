@@ -1,11 +1,10 @@
-"""Builds the demo model: `python demo/build_demo.py` writes `demo/liveavatar-demo`, the same bytes each time.
+"""Builds the demo model: `python -m demo.build_demo` writes `demo/liveavatar-demo`, the same bytes each time.
 
 The folder has the layout of the official Wan2.2-S2V-14B one, at a thousandth of its size. Needs sentencepiece.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from demo import architecture, weights
+from demo.tokenizer import train_tokenizer
+from liveavatar_runtime.checkpoint.bundle import VIDEO_SIZE
+from liveavatar_runtime.config import AvatarConfig
 
-from demo import architecture, weights  # noqa: E402
-from demo.tokenizer import train_tokenizer  # noqa: E402
-from liveavatar_runtime.checkpoint.bundle import VIDEO_SIZE  # noqa: E402
-from liveavatar_runtime.config import AvatarConfig  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 OUTPUT = ROOT / "demo" / "liveavatar-demo"
 SEED = 20240

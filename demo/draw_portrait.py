@@ -1,6 +1,6 @@
 """Draws the demo's picture: a person of the kind the demo model knows, but none that it was trained on.
 
-python demo/draw_portrait.py [file.png]
+python -m demo.draw_portrait [file.png]
 """
 
 import sys
@@ -9,10 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from demo.training.portraits import Pose, draw_person  # noqa: E402
-from demo.training.portraits import draw as draw_frame  # noqa: E402
+from demo.training.portraits import Pose, draw_person
+from demo.training.portraits import draw as draw_frame
 
 OUTPUT = Path(__file__).with_name("portrait.png")
 SIZE = 512

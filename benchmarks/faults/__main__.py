@@ -27,10 +27,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.faults.report import Report
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "runtime")]
 
-from benchmarks.faults.shim import FAIL, POWER, TORN, NoCompiler, Shim, build_shim  # noqa: E402
+from benchmarks import ROOT
+from benchmarks.faults.shim import FAIL, POWER, TORN, NoCompiler, Shim, build_shim
 
 CHUNK = 25
 """Faults after which a job writes what it has found."""

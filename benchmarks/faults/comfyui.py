@@ -11,7 +11,8 @@ from typing import Any
 
 from pack_modules import folder_of
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks import ROOT
+
 PACK = "liveavatar_pack"
 
 

@@ -20,17 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), *(str(ROOT / folder) for folder in ("scripts", "tests/runtime", "tests/server"))]
+from comfy_client import ComfyError
+from comfy_server import ComfyServer, make_base
+from prompt_builder import PromptBuilder
 
-from comfy_client import ComfyError  # noqa: E402
-from comfy_server import ComfyServer, make_base  # noqa: E402
-from prompt_builder import PromptBuilder  # noqa: E402
-
-from benchmarks.faults.campaign import Fault  # noqa: E402
-from benchmarks.faults.choice import faults_at  # noqa: E402
-from benchmarks.faults.outcome import OPTIONAL, Told, shown  # noqa: E402
-from benchmarks.faults.shim import COUNT, FAIL, FULL, KILL, TORN, Call, Site, build_shim, file_kind  # noqa: E402
+from benchmarks import ROOT
+from benchmarks.faults.campaign import Fault
+from benchmarks.faults.choice import faults_at
+from benchmarks.faults.outcome import OPTIONAL, Told, shown
+from benchmarks.faults.shim import COUNT, FAIL, FULL, KILL, TORN, Call, Site, build_shim, file_kind
 
 OURS = ("liveavatar", "LiveAvatar")
 NAMES = ("InputError", "CheckpointError", "MachineError", "OutputLostError", "NoRoom")

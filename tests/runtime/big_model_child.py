@@ -7,18 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import core_latents
 import torch
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "comfy_parity")]
-
-import core_latents  # noqa: E402
-
-from liveavatar_runtime.checkpoint.offload import is_on_disk  # noqa: E402
-from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint  # noqa: E402
-from liveavatar_runtime.checkpoint.transformer import load_transformer  # noqa: E402
-from liveavatar_runtime.dit.model import CausalWanS2V  # noqa: E402
+from liveavatar_runtime.checkpoint.offload import is_on_disk
+from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.dit.model import CausalWanS2V
 
 
 def limit_address_space(room: int) -> None:

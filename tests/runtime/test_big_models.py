@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from liveavatar_runtime.system_memory import available_memory, is_shortage
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 CHILD = Path(__file__).with_name("big_model_child.py")
+CHILD_PATHS = (CHILD.parents[2], CHILD.parents[1] / "comfy_parity")
 BUNDLE = find_bundle(Path(__file__).parents[2] / "demo" / "liveavatar-demo")
 MODEL = BUNDLE.folder / "diffusion_pytorch_model.safetensors"
 
@@ -36,7 +38,8 @@ def test_a_model_larger_than_memory_is_computed_from_the_disk(tmp_path, monkeypa
     write_files(tmp_path, layers=5, names=["bf16.safetensors"], ffn_dim=8192)
     file = tmp_path / "bf16.safetensors"
     room, output = str(file.stat().st_size * 2 // 3), tmp_path / "limited.safetensors"
-    subprocess.run([sys.executable, str(CHILD), str(file), room, str(output)], check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, CHILD_PATHS))}
+    subprocess.run([sys.executable, str(CHILD), str(file), room, str(output)], check=True, env=environment)
     monkeypatch.setattr(core_latents, "PLAN", core_latents.PLAN)
     free = sampled(load_transformer(file))
     assert torch.equal(load_file(output)["latents"], free)
