@@ -69,6 +69,7 @@ def adopt(folder: Path) -> list[str]:
     if calibrations:
         done.append(
             "The planner's table has changed: put what python -m liveavatar_runtime.executors.advisor prints into "
-            "docs/EXECUTORS.md, and the first row of each machine into README.md."
+            "docs/EXECUTORS.md, the first row of each machine into docs/MEMORY.md, and what "
+            "python -m benchmarks.card_table prints into README.md."
         )
     return done

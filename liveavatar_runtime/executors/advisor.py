@@ -80,7 +80,7 @@ def table(work: Workload, machines: Machines) -> list[str]:
 
 
 def documented() -> Iterator[str]:
-    """The lines of the table in docs/EXECUTORS.md; of each machine's rows the README has the first."""
+    """The lines of the table in docs/EXECUTORS.md; of each machine's rows docs/MEMORY.md has the first."""
     work = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
     yield from HEADER
     for machines in PRESETS:

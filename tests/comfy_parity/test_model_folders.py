@@ -1,4 +1,4 @@
-"""Models outside of ComfyUI's folder, by the key of extra_model_paths.yaml that the README names."""
+"""Models outside of ComfyUI's folder, by the key of extra_model_paths.yaml that docs/MODELS.md names."""
 
 import importlib
 from pathlib import Path
@@ -18,8 +18,8 @@ def test_bundles_are_found_where_extra_model_paths_says(pack, monkeypatch, tmp_p
     elsewhere = tmp_path / "my models" / "avatars"
     elsewhere.mkdir(parents=True)
     (elsewhere / "of-elsewhere").symlink_to(ROOT / "demo" / "liveavatar-demo", target_is_directory=True)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (shown,) = (part.split("```")[0] for part in readme.split("```yaml\n")[1:])
+    page = (ROOT / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    (shown,) = (part.split("```")[0] for part in page.split("```yaml\n")[1:])
     given = shown.replace("D:/my models", (tmp_path / "my models").as_posix())
     (tmp_path / "extra_model_paths.yaml").write_text(given, encoding="utf-8")
     known = dict(folder_paths.folder_names_and_paths)

@@ -1,6 +1,7 @@
 """What the README, the changelog and docs/ claim, where a program can tell whether it is true."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import card_table
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.images import fit_size
@@ -25,16 +27,20 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.vae.config import VaeConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
+USING, MEMORY, TROUBLESHOOTING = (
+    (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("USING", "MEMORY", "TROUBLESHOOTING")
+)
 GIB = 2**30
 ANY = "…"
 """Stands for names and numbers in quoted messages."""
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Cells of the table rows under a heading, without header and rule."""
-    section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+def rows(heading: str, page: str = README) -> list[list[str]]:
+    """Cells of the table rows under a heading of a page, without header and rule."""
+    section = page.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -56,16 +62,63 @@ def messages() -> list[str]:
     return found
 
 
+def headings(page: Path) -> set[str]:
+    """As links name them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_inside_the_repository_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
-        if not re.match(r"[a-z]+:", target):
-            assert (page.parent / target).exists(), target
+    """To files, and to the headings in them that are named."""
+    for target in re.findall(r"\]\(([^)]+)", page.read_text(encoding="utf-8")):
+        file, _, heading = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        found = page.parent / file if file else page
+        assert found.exists(), target
+        assert not heading or heading in headings(found), target
+
+
+def test_every_page_for_users_is_linked_from_the_readme():
+    for_developers = {"ARCHITECTURE.md", "DEVELOPMENT.md"}
+    linked = set(re.findall(r"\]\(docs/([^)#]+)", README))
+    assert {page.name for page in DOCS.glob("*.md")} - for_developers <= linked
+
+
+def test_the_readme_is_read_in_a_minute_up_to_the_card():
+    """What stands before the table of cards is found without searching, and the whole page stays short."""
+    assert len(README.split()) < 2000
+    assert "docs/images/sample.gif" in README[:1000] and "docs/images/graph.png" in README[:1200]
+
+
+def test_the_files_of_the_templates_are_linked_with_their_sizes():
+    """Addresses and sizes are those of the template."""
+    template = json.loads((ROOT / "workflows" / "avatar_14b.json").read_text(encoding="utf-8"))
+    models = [model for node in template["nodes"] for model in node.get("properties", {}).get("models", [])]
+    (note,) = (node["widgets_values"][0] for node in template["nodes"] if node["type"] == "MarkdownNote")
+    sizes = dict(re.findall(r"\| (\S+) \| \S+ \| ([\d.]+ GB) \|", note))
+    expected = {
+        (f"[`{model['name']}`]({model['url']})", f"`{model['directory']}`", sizes[Path(model["name"]).stem])
+        for model in models
+    }
+    assert len(expected) == 5
+    assert expected == {tuple(row) for row in rows("The 14B model") if row[0].startswith("[")}
+
+
+def test_the_table_of_cards_is_the_planners():
+    """A measured speed is one of the page of that card."""
+    assert "\n".join(card_table.lines()) in README
+    measured = (ROOT / "benchmarks" / "results" / "card-h100.md").read_text(encoding="utf-8")
+    end_to_end = measured.split("## End to end", 1)[1].split("\n## ", 1)[0]
+    for (card, _, size), told in card_table.MEASURED.items():
+        rates = re.findall(rf"\| {size} \| ([\d.]+) \|", end_to_end)
+        assert card == "H100" and told.removesuffix(", measured") in {f"{float(rate):.1f}" for rate in rates}
 
 
 def test_quoted_messages_are_the_codes_own():
     texts = messages()
-    quoted = [re.match("`([^`]+)`(.*)", row[0]) for row in rows("Troubleshooting")[1:]]
+    quoted = [re.match("`([^`]+)`(.*)", row[0]) for row in rows("Troubleshooting", TROUBLESHOOTING)[1:]]
     ours = [match[1] for match in quoted if match and "from CLIP Text Encode" not in match[2]]
     assert len(ours) > 10
     for quote in ours:
@@ -74,7 +127,7 @@ def test_quoted_messages_are_the_codes_own():
 
 
 def test_sizes_and_their_memory():
-    table = [row for row in rows("Settings that matter") if re.match(r"\d+x\d+$", row[0])]
+    table = [row for row in rows("Settings that matter", USING) if re.match(r"\d+x\d+$", row[0])]
     assert len(table) >= 5
     for size, tokens, caches in table:
         width, height = map(int, size.split("x"))
@@ -88,7 +141,7 @@ def test_what_is_planned_for_which_card():
     """688x368, 4 steps, bf16 caches; the reserve of a card stays free, and it decodes beside."""
     plan = ClipPlan(width=688, height=368, keep_aspect=False)
     vae = VaeConfig()
-    table = [row for row in rows("Memory") if row[0].endswith(" GiB")]
+    table = [row for row in rows("Memory", MEMORY) if row[0].endswith(" GiB")]
     assert len(table) >= 8
     for card, weights, planned, ram, moved in table:
         stored = int({"fp8": 15.6, "bf16": 30.4}[weights] * GIB)
@@ -106,7 +159,7 @@ def test_what_is_planned_for_which_card():
 
 def test_sizes_for_aspects():
     sentence = re.search(
-        r"With (\d+)x(\d+) as area a 16:9 .* becomes (\d+x\d+), .* (\d+x\d+), a 9:16 one (\d+x\d+)", README
+        r"With (\d+)x(\d+) as area a 16:9 .* becomes (\d+x\d+), .* (\d+x\d+), a 9:16 one (\d+x\d+)", USING
     )
     assert sentence
     width, height, *claimed = sentence.groups()
@@ -118,7 +171,8 @@ def test_every_option_of_the_demo_is_explained():
     command = [sys.executable, ROOT / "scripts/run_workflow.py", "--help"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     options = set(re.findall(r"^  (--[a-z-]+)", usage, re.MULTILINE))
-    assert options == {row[0].strip("`").split()[0] for row in rows("First video") if row[0].startswith("`--")}
+    table = rows("The demo from a command line", USING)
+    assert options == {row[0].strip("`").split()[0] for row in table if row[0].startswith("`--")}
 
 
 def test_every_node_is_in_the_table():
@@ -128,7 +182,7 @@ def test_every_node_is_in_the_table():
 
 
 def test_codecs_and_what_they_take():
-    table = {row[0].strip("`"): row[1:] for row in rows("Long videos") if row[0].strip("`") in CODECS}
+    table = {row[0].strip("`"): row[1:] for row in rows("Long videos", USING) if row[0].strip("`") in CODECS}
     assert list(table) == list(CODECS)
     for name, (kind, sound, crf, pixels) in table.items():
         settings = CODECS[name]
@@ -139,5 +193,5 @@ def test_codecs_and_what_they_take():
 
 
 def test_every_template_for_long_videos_is_there():
-    templates = [row[0].strip("*") for row in rows("Long videos") if row[0].startswith("**")]
+    templates = [row[0].strip("*") for row in rows("Long videos", USING) if row[0].startswith("**")]
     assert templates and all((ROOT / "workflows" / f"{name}.json").is_file() for name in templates)
