@@ -7,15 +7,15 @@ import os
 import subprocess
 import sys
 
+from demo_workflow import parse_arguments
 from prepare import ROOT, WORK, prepare_demo, told
-from run_workflow import parse_arguments
 
 
 def main(arguments: list[str]) -> int:
     # A wrong path or option is told before minutes of downloading.
     parse_arguments(arguments)
     prepared = prepare_demo()
-    script = str(ROOT / "scripts" / "run_workflow.py")
+    script = str(ROOT / "scripts" / "demo_workflow.py")
     command = [prepared.python, script, "--comfyui", str(prepared.comfyui), "--base", str(WORK / "base"), *arguments]
     if os.name == "posix":
         os.execv(prepared.python, command)

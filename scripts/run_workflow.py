@@ -1,245 +1,171 @@
-"""Runs the short-clip workflow in a ComfyUI of its own and says where the video is. scripts/run_demo.py calls it."""
+"""Runs workflows on ComfyUI servers without a browser: one with changed inputs, or a batch; docs/HEADLESS.md.
+
+    python scripts/run_workflow.py --workflow short_clip --set "Clip Scheduler.seed=7" --set Voice.audio=voice.wav
+    python scripts/run_workflow.py --workflow avatar_14b --batch jobs.csv --server http://a:8188 --server http://b:8188
+
+Needs Python 3.10 and aiohttp. Without a checkout, copy the five files that it consists of into one folder:
+run_workflow.py, workflow_jobs.py, job_runner.py, comfy_client.py, comfy_workflow.py.
+"""
 
 import argparse
 import json
-import re
-import shutil
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from comfy_client import ComfyError, Event, Prompt, RunResult, node_title
-from comfy_server import ROOT, ComfyServer, make_base, port_is_free
-from comfy_workflow import WorkflowError, nodes_of, set_input, to_prompt
+from comfy_client import ComfyClient, ComfyError, Event, Prompt, node_title
+from comfy_workflow import WorkflowError
+from job_runner import Board, Record, Server, run_jobs, stop
+from workflow_jobs import (
+    SAFE_ID,
+    Batch,
+    Job,
+    JobError,
+    apply_settings,
+    find_workflow,
+    listed,
+    parse_setting,
+)
 
-DEFAULT_WORKFLOW = ROOT / "workflows" / "short_clip.json"
-DEFAULT_PORT = 8188
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
-# The command's options and the inputs that they set: (option, node class, input name).
-FILE_OPTIONS = [("image", "LoadImage", "image"), ("audio", "LoadAudio", "audio")]
-VALUE_OPTIONS = [
-    ("prompt", "CLIPTextEncode", "text"),
-    ("num_clip", "LiveAvatar_ClipScheduler", "num_clip"),
-]
-LOADER = "LiveAvatar_LoadAvatarModel"
-# Loaders of single files -> the output of Load Avatar Model that a whole model folder gives instead.
-PARTS = {"CLIPLoader": 1, "VAELoader": 2, "AudioEncoderLoader": 3}
-BUNDLE_MARK = "/"
-
-
-class Problem(Exception):
-    """Something the user can put right; its text is all that is shown."""
-
-
-def existing_file(text: str) -> Path:
-    """An argument that names a readable file, as an absolute path."""
-    path = Path(text).expanduser()
-    if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise argparse.ArgumentTypeError(f"{path.absolute()} {kind}")
-    if path.stat().st_size == 0:
-        raise argparse.ArgumentTypeError(f"{path.absolute()} is empty")
-    return path.resolve()
+DEFAULT_SERVER = "http://127.0.0.1:8188"
+DEFAULT_WORKFLOW = "short_clip"
+DONE, SOME_FAILED, WRONG_USE, NO_SERVER, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+EXIT_CODES = """exit codes:
+  0    all jobs are done, now or by an earlier run
+  1    at least one job failed; the others are done
+  2    the command or the batch file is wrong; nothing was run
+  3    no server answered; run it again to go on
+  130  stopped with Ctrl+C (143: by SIGTERM); run it again to go on"""
 
 
-def output_folder(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a file, not a folder")
-    return path
-
-
-def clip_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips: give 1 or more")
-    return int(text)
-
-
-def video_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give WIDTHxHEIGHT, such as 688x368")
-    return int(match[1]), int(match[2])
-
-
-def port_number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
-    return int(text)
+class Terminated(BaseException):
+    """SIGTERM."""
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="bash scripts/demo.sh",
-        description="Makes a talking-avatar video with the demo model in a ComfyUI of its own.",
+        prog="run_workflow.py",
+        description="Runs a workflow on ComfyUI servers, with inputs by name, once or for each row of a batch.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--image", type=existing_file, metavar="FILE", help="the picture (default: the demo portrait)")
-    parser.add_argument("--audio", type=existing_file, metavar="FILE", help="the voice (default: the demo voice)")
-    parser.add_argument("--prompt", metavar="TEXT", help="what the picture shows and does")
-    parser.add_argument("--num-clip", type=clip_count, metavar="N", help="clips to make (default: the workflow's)")
-    parser.add_argument("--model", metavar="NAME", help="another model: a file, or a folder (NAME/) with all parts")
-    parser.add_argument("--size", type=video_size, metavar="WxH", help="width and height of the video")
-    parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder for the video")
-    parser.add_argument("--workflow", type=existing_file, metavar="FILE", help="another workflow than short_clip.json")
-    parser.add_argument("--serve", action="store_true", help="keep ComfyUI running afterwards and print its address")
-    parser.add_argument("--port", type=port_number, metavar="N", help=f"its port (with --serve: {DEFAULT_PORT})")
-    # Given by run_demo.py.
-    parser.add_argument("--comfyui", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    options.port = options.port or (DEFAULT_PORT if options.serve else None)
-    if options.port and not port_is_free(options.port):
-        parser.error(f"port {options.port} is in use: choose another with --port, or stop what listens there")
-    return options
+    parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, metavar="NAME", help="a template, or a file")
+    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="change an input")
+    parser.add_argument("--batch", type=Path, metavar="FILE", help="CSV or JSON, a row a job")
+    parser.add_argument("--server", action="append", metavar="URL", help=f"repeat for several ({DEFAULT_SERVER})")
+    parser.add_argument("--output", type=Path, default=Path("videos"), metavar="DIR", help="for results (videos)")
+    parser.add_argument("--id", default="job", metavar="NAME", help="the folder of the result without --batch (job)")
+    parser.add_argument("--wait", type=float, default=60.0, metavar="S", help="seconds to wait for a server (60)")
+    parser.add_argument("--quiet", action="store_true", help="say only what begins, ends and fails")
+    parser.add_argument("--list", action="store_true", help="print the inputs that can be set, and end")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the API form with the settings, and end")
+    return parser.parse_args(arguments)
 
 
-def has_accelerator() -> bool:
-    """Whether PyTorch sees a device other than the processor, asked in another process to keep its memory free."""
-    kinds = ("torch.cuda.is_available()", "torch.backends.mps.is_available()", "torch.xpu.is_available()")
-    code = f"import sys, torch; sys.exit(not ({' or '.join(kinds)}))"
-    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """Raises JobError."""
+    settings = tuple(map(parse_setting, options.set))
+    if options.batch:
+        if not options.batch.is_file():
+            raise JobError(f"{options.batch} is not a file")
+        return Batch(options.batch, options.workflow, settings).jobs()
+    if not SAFE_ID.fullmatch(options.id):
+        raise JobError(f"--id {options.id!r} is to be a folder's name: letters, digits, '.', '_', '-'")
+    return [Job(options.id, find_workflow(options.workflow, Path()), settings)]
 
 
-def apply_options(prompt: Prompt, options: argparse.Namespace, input_folder: Path) -> None:
-    """Puts the command's options into the prompt and the files it names into the input folder."""
-    for option, class_type, name in FILE_OPTIONS:
-        file: Path | None = getattr(options, option)
-        if file:
-            shutil.copyfile(file, input_folder / file.name)
-            set_input(prompt, class_type, name, file.name)
-    for option, class_type, name in VALUE_OPTIONS:
-        if getattr(options, option) is not None:
-            for node_id in nodes_of(prompt, class_type):
-                prompt[node_id]["inputs"][name] = getattr(options, option)
-    if options.model:
-        use_model(prompt, options.model)
-    if options.size:
-        width, height = options.size
-        for node_id in nodes_of(prompt, "LiveAvatar_ClipScheduler"):
-            prompt[node_id]["inputs"] |= {"size": "custom", "width": width, "height": height, "keep_aspect": False}
+class Teller:
+    """Prints lines from several threads; each begins with the time and the job."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.start = time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, text: str) -> None:
+        with self._lock:
+            print(f"{time.monotonic() - self.start:8.1f} s  {name}: {text}", flush=True)
+
+    def progress(self, job: Job, prompt: Prompt) -> Callable[[Event], None]:
+        """Tells a job's progress: a node's share done in steps of 10 %, and what nodes of this pack tell."""
+        shown: dict[str, int] = {}
+
+        def tell(event: Event) -> None:
+            if self.quiet:
+                return
+            if event.kind == "progress_state":
+                for state in event.data["nodes"].values():
+                    node, tenth = state["display_node_id"], int(10 * state["value"] / max(state["max"], 1e-9))
+                    if shown.get(node) != tenth:
+                        shown[node] = tenth
+                        self(job.id, f"{node_title(prompt, node)} {10 * tenth} %")
+            elif event.kind == "executed":
+                for note in (event.data.get("output") or {}).get("liveavatar_notes", []):
+                    self(job.id, f"{node_title(prompt, str(event.node))}: {note}")
+
+        return tell
 
 
-def use_model(prompt: Prompt, name: str) -> None:
-    """Loads another model; a whole folder also takes the place of the loaders of single files.
-
-    Raises WorkflowError when there is not exactly one Load Avatar Model.
-    """
-    set_input(prompt, LOADER, "model", name)
-    if not name.endswith(BUNDLE_MARK):
-        return
-    set_input(prompt, LOADER, "lora", "auto")
-    (loader,) = nodes_of(prompt, LOADER)
-    replaced = {node_id: PARTS[node["class_type"]] for node_id, node in prompt.items() if node["class_type"] in PARTS}
-    for node_id in replaced:
-        del prompt[node_id]
-    for node in prompt.values():
-        for input_name, value in node["inputs"].items():
-            if isinstance(value, list) and value[0] in replaced:
-                node["inputs"][input_name] = [loader, replaced[value[0]]]
+def describe(job: Job, client: ComfyClient, export: Path | None) -> None:
+    """Prints the inputs of a job's workflow, or writes its API form. Raises JobError, WorkflowError, ComfyError."""
+    info = client.object_info()
+    prompt, _ = job.prompt(info)
+    apply_settings(prompt, job, client, info)
+    if export:
+        export.write_text(json.dumps(prompt, indent=1, ensure_ascii=False), encoding="utf-8")
+    else:
+        print(*listed(prompt, info), sep="\n")
 
 
-class Progress:
-    """Prints what the server does: the node's name and its share done, live on a terminal, else in steps of 10 %."""
-
-    def __init__(self, prompt: Prompt):
-        self.prompt = prompt
-        self.live = sys.stdout.isatty()
-        self.shown: dict[str, int] = {}
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "progress_state":
-            for state in event.data["nodes"].values():
-                self.show(event.seconds, state["display_node_id"], 100 * state["value"] / max(state["max"], 1e-9))
-        elif event.kind == "executed":
-            for note in (event.data.get("output") or {}).get("liveavatar_notes", []):
-                self.line(event.seconds, str(event.node), note, "\n")
-        elif event.kind == "text" and event.data.strip():
-            self.line(event.seconds, str(event.node), event.data.strip().splitlines()[-1], "\n")
-
-    def show(self, seconds: float, node_id: str, percent: float) -> None:
-        step = int(percent) if self.live else int(percent) // 10 * 10
-        # Less than before is news too: a node that handed over a lazy stream works again when it is read.
-        if self.shown.get(node_id) == step:
-            return
-        self.shown[node_id] = step
-        self.line(seconds, node_id, f"{step:3d} %", "\n" if step >= 100 or not self.live else "")
-
-    def line(self, seconds: float, node_id: str, text: str, end: str) -> None:
-        start = "\r\x1b[K" if self.live else ""
-        print(f"{start}  {seconds:6.1f} s  {node_title(self.prompt, node_id)}: {text}", end=end, flush=True)
+def run(options: argparse.Namespace, jobs: list[Job]) -> int:
+    """The exit code of running all jobs."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    tell, record = Teller(options.quiet), Record(options.output.resolve())
+    board = Board([job for job in jobs if not record.has(job)])
+    if board.left < len(jobs):
+        print(f"{len(jobs) - board.left} of {len(jobs)} jobs are done already", flush=True)
+    clients = map(ComfyClient, dict.fromkeys(options.server or [DEFAULT_SERVER]))
+    servers = [Server(client, board, record, tell, tell.progress) for client in clients]
+    try:
+        answered = run_jobs(servers, board, options.wait)
+    except (KeyboardInterrupt, Terminated) as reason:
+        left = board.left
+        stop(board)
+        print(f"Stopped; {left} jobs are left. Run it again to go on.", file=sys.stderr)
+        return INTERRUPTED if isinstance(reason, KeyboardInterrupt) else TERMINATED
+    if not answered:
+        print(f"error: no server has answered for {options.wait:g} s; {board.left} jobs are left", file=sys.stderr)
+        return NO_SERVER
+    if board.failed:
+        print(f"error: {len(board.failed)} of {len(jobs)} jobs failed: {', '.join(board.failed)}", file=sys.stderr)
+    return SOME_FAILED if board.failed else DONE
 
 
-def video_files(result: RunResult, server: ComfyServer) -> Iterator[Path]:
-    """Absolute paths of the videos among a run's outputs."""
-    seen: set[Path] = set()
-    for shown in result.outputs.values():
-        for entries in shown.values():
-            for entry in entries if isinstance(entries, list) else []:
-                if not (isinstance(entry, dict) and str(entry.get("filename")).endswith(VIDEO_SUFFIXES)):
-                    continue
-                folder = server.output if entry.get("type", "output") == "output" else server.base / entry["type"]
-                path = (folder / entry.get("subfolder", "") / entry["filename"]).resolve()
-                if path not in seen:
-                    seen.add(path)
-                    yield path
-
-
-def describe_video(path: Path) -> str:
-    """Size, length, frames and format of a video file."""
-    import av
-
-    with av.open(str(path)) as container:
-        video = container.streams.video[0]
-        frames = video.frames or sum(1 for _ in container.decode(video))
-        fps = float(video.average_rate or 0)
-        sound = "with sound" if container.streams.audio else "no sound"
-        length = f"{frames / fps:.2f} s, {frames} frames at {fps:g} fps" if fps else f"{frames} frames"
-        return f"{path.stat().st_size / 1e6:.2f} MB, {length}, {video.width}x{video.height}, {sound}"
-
-
-def run_in(server: ComfyServer, options: argparse.Namespace) -> None:
-    """Runs the workflow on a started server and prints the result. Raises Problem."""
-    workflow: dict[str, Any] = json.loads((options.workflow or DEFAULT_WORKFLOW).read_text(encoding="utf-8"))
-    prompt = to_prompt(workflow, server.client.object_info())
-    apply_options(prompt, options, server.input)
-    print("Running the workflow:", flush=True)
-    result = server.client.run(prompt, workflow=workflow, on_event=Progress(prompt), timeout=7 * 24 * 3600)
-    result.raise_for_error()
-    files = list(video_files(result, server))
-    if not files:
-        raise Problem("The run ended without a video.")
-    for path in files:
-        print(f"\n{path}\n  {describe_video(path)}; made in {result.seconds:.1f} s", flush=True)
+def terminate(*_: object) -> None:
+    raise Terminated
 
 
 def main(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # An exit stops the server, a plain end would not.
-    output = options.output or options.base.absolute() / "output"
-    output.mkdir(parents=True, exist_ok=True)
-    cpu = not has_accelerator()
-    print(f"Starting ComfyUI{' on the processor: no GPU was found' if cpu else ''} ...", flush=True)
-    start = time.monotonic()
-    base = make_base(options.base.absolute())
     try:
-        with ComfyServer(options.comfyui.resolve(), base, port=options.port, cpu=cpu, output=output) as server:
-            print(f"  {time.monotonic() - start:6.1f} s  ready at {server.url}", flush=True)
-            run_in(server, options)
-            if options.serve:
-                print(f"\nComfyUI keeps running at {server.url} (Ctrl+C stops it). Log: {server.log}", flush=True)
-                server.wait()
-    except (ComfyError, WorkflowError, Problem) as error:
-        print(f"\nerror: {error}\n(ComfyUI's log: {base / 'server.log'})", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
-    return 0
+        jobs = jobs_of(options)
+        if options.list or options.export:
+            first = replace(jobs[0], settings=() if options.list else jobs[0].settings)
+            describe(first, ComfyClient((options.server or [DEFAULT_SERVER])[0]), options.export)
+            return DONE
+        return run(options, jobs)
+    except (JobError, WorkflowError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USE
+    except ComfyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NO_SERVER
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(main(sys.argv[1:]))

@@ -26,6 +26,7 @@ SLOW_OF_RUNTIME = [
     "demo_bundle",
     "demo_talking",
     "demo_training",
+    "docker",
     "faults",
     "files_in_use",
     "join",

@@ -168,7 +168,7 @@ def test_sizes_for_aspects():
 
 
 def test_every_option_of_the_demo_is_explained():
-    command = [sys.executable, ROOT / "scripts/run_workflow.py", "--help"]
+    command = [sys.executable, ROOT / "scripts/demo_workflow.py", "--help"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     options = set(re.findall(r"^  (--[a-z-]+)", usage, re.MULTILINE))
     table = rows("The demo from a command line", USING)

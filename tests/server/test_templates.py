@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import build_workflows
+import demo_workflow
 import pytest
-import run_workflow
 from comfy_workflow import nodes_of, to_prompt
 from video_facts import probe
 
@@ -100,11 +100,11 @@ def test_the_templates_of_the_14b_model_run_with_the_demo_in_its_place(server, o
     prompt = to_prompt(read(path), object_info)
     options = dict.fromkeys(("image", "audio", "prompt"), None)
     small = {"model": "liveavatar-demo/", "size": (64, 64), "num_clip": 3 if "segments" in path.stem else 1}
-    run_workflow.apply_options(prompt, argparse.Namespace(**options, **small), tmp_path)
+    demo_workflow.apply_options(prompt, argparse.Namespace(**options, **small), tmp_path)
     for node_id in nodes_of(prompt, "LiveAvatar_ClipScheduler"):
         prompt[node_id]["inputs"]["infer_frames"] = 12
     result = server.client.run(prompt)
     result.raise_for_error()
-    files = list(run_workflow.video_files(result, server))
+    files = list(demo_workflow.video_files(result, server))
     lengths = sorted(probe(file).frames for file in files)
     assert lengths == ([12, 12, 12, 36] if "segments" in path.stem else [12])
