@@ -22,7 +22,7 @@ GRAPH = ROOT / "docs" / "images" / "graph.png"
 TEMPLATE, LAST = "short_clip", "LiveAvatar_OnlineVAEDecode"
 LEFT_OUT = ["MarkdownNote", "PreviewImage"]
 """Node types that would make the picture wide."""
-WIDTH, HEIGHT = 1500, 1300
+WIDTH, HEIGHT = 2400, 2080
 MARGIN, COLOURS = 12, 256
 FOCUS = "() => app.extensionManager.command.execute('Workspace.ToggleFocusMode')"
 REMOVE = "(types) => app.graph.nodes.filter(n => types.includes(n.type)).forEach(n => app.graph.remove(n))"
