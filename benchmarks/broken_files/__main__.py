@@ -20,11 +20,12 @@ from types import ModuleType
 
 from pack_modules import folder_of
 
+from benchmarks import ROOT
+
 from .loaders import RUNTIME, Loader, bundle_loaders
 from .mutations import steps
 from .trial import LOADED, NAMELESS, RAW, REFUSED, Outcome, Trial
 
-ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "broken_files.md"
 SECONDS, MEMORY = 1.0, 200e6
 SHOWN = 5

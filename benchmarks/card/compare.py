@@ -7,12 +7,12 @@ import statistics
 from datetime import date
 from pathlib import Path
 
+from benchmarks import ROOT
 from liveavatar_runtime.planning.calibration import FOLDER, Calibration, short_name
 
 from .records import Record, facts, of_kind, rates
 from .table import factor
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 

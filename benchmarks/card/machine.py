@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import psutil
 import torch
+
+from benchmarks import ROOT
 
 from .bench import GIB, Bench
 from .budget import Step
@@ -17,7 +18,6 @@ from .host_memory import available, locked_limit
 from .predicted import card_name
 
 PACKAGES = ("triton", "transformers", "safetensors", "accelerate", "av", "numpy", "torchaudio", "comfy-kitchen")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def tell(bench: Bench) -> None:

@@ -18,7 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks import ROOT
+
 MIB = 2**20
 LIMIT_MIB = 64
 COMFYUI_PARTS = ("comfy", "utils", "node_helpers.py", "comfyui_version.py", "LICENSE")

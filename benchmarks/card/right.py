@@ -20,10 +20,11 @@ from liveavatar_runtime.config import DEMO
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor, cache_maker
+from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
 from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.evaluator import cache_maker
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Executor
 from liveavatar_runtime.vae import PlacedVAE, WanVAE, from_model_space

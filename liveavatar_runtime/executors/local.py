@@ -11,7 +11,6 @@ from ..config import AvatarConfig
 from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
 from ..dit.placement import ON_DEVICE, Placement
-from ..dit.staged_cache import StagedCache
 from ..planning.forecast import Forecast, Load, Option
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
@@ -19,7 +18,7 @@ from ..planning.out_of_memory import sampling_told
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from ..sampling.block_run import BlockRun
-from ..sampling.evaluator import Evaluator, MakeCache, PlacedModel
+from ..sampling.evaluator import Evaluator, MakeCache, PlacedModel, cache_maker
 from ..sampling.run import SamplingRequest
 from .kind import ExecutorKind, HereInProcess
 
@@ -44,8 +43,7 @@ class LocalExecutor:
         cls, model: CausalWanS2V, device: torch.device, dtype: torch.dtype, placement: Placement
     ) -> "LocalExecutor":
         """With the caches where the memory plan wants them."""
-        make_cache = ResidentCache if placement.resident else partial(StagedCache, placement=placement)
-        return cls(model, device, dtype, make_cache, placement.batched, placement)
+        return cls(model, device, dtype, cache_maker(placement), placement.batched, placement)
 
     def run(self, request: SamplingRequest) -> BlockRun:
         def evaluator() -> Evaluator:

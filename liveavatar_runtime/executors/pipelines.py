@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -10,7 +9,6 @@ from ..aligned import align_weights
 from ..config import AvatarConfig
 from ..dit.kv_cache import ResidentCache
 from ..dit.placement import ON_DEVICE, Placement
-from ..dit.staged_cache import StagedCache
 from ..errors import InputError
 from ..pipeline.schedule import LayerSchedule, PipelineSchedule, TimestepSchedule, check_layers, split_steps
 from ..pipeline.stage import Output, Stage, StageTask
@@ -23,7 +21,7 @@ from ..planning.memory import CacheChoice, choose_placement
 from ..planning.out_of_memory import sampling_told
 from ..planning.stages import StagePlan, plan_layers
 from ..planning.workload import Workload
-from ..sampling.evaluator import MakeCache, PlacedModel
+from ..sampling.evaluator import MakeCache, PlacedModel, cache_maker
 from ..sampling.run import SamplingRequest
 from .kind import ExecutorKind, HereInProcess, too_many_for_layers
 
@@ -60,13 +58,6 @@ class TimestepPipelineExecutor:
         steps = split_steps(request.plan.steps, len(self.places))
         schedule = TimestepSchedule(self.places[0].model.config.num_layers, steps)
         return run_stages(self.places[: len(steps)], task_of(self, request, schedule))
-
-
-def cache_maker(placement: Placement) -> MakeCache:
-    """Caches of the stages where the memory plan wants them."""
-    if placement.resident:
-        return ResidentCache
-    return partial(StagedCache, placement=placement)
 
 
 def task_of(

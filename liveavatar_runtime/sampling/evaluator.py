@@ -6,6 +6,7 @@ Here is all that sampling does with the model, once. What runs it decides in whi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,6 +16,8 @@ from ..dit.audio import AudioTokens
 from ..dit.embeddings import TimeModulation
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
 from ..dit.model import BlockContext, BlockPlace, CausalWanS2V, Row, VideoContext
+from ..dit.placement import Placement
+from ..dit.staged_cache import StagedCache
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..errors import InputError
 from .noise_schedule import flow_matching_schedule
@@ -23,6 +26,11 @@ from .run import RunStart, SamplingRequest
 
 MakeCache = Callable[[CacheShape, range, torch.dtype, torch.device, range], KVCache]
 """(sizes, layers, dtype, device, steps) -> the cache of these layers and steps."""
+
+
+def cache_maker(placement: Placement) -> MakeCache:
+    """Caches where the memory plan wants them."""
+    return ResidentCache if placement.resident else partial(StagedCache, placement=placement)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from liveavatar_runtime.errors import MachineError, handled
 from liveavatar_runtime.sampling.conditions import FrameFeatures
@@ -32,6 +32,7 @@ POLL_SECONDS = 0.2
 MESSAGES_WAITING = 100_000
 """Of a run, or of a video. What is not asked for is not sent, so more are none of ours."""
 
+M = TypeVar("M")
 Poll = Callable[[], None]
 """Called while waiting; may raise to interrupt."""
 
@@ -90,13 +91,7 @@ class Connection:
                 raise MachineError("another run uses these workers now; start this one again when that is finished")
             if self._audio_error is not None:
                 raise self._audio_error
-            message = None
-            with contextlib.suppress(queue.Empty):
-                message = self._received.get(timeout=POLL_SECONDS)
-            if message is None and self.lost is not None:
-                raise ConnectionLost(self.lost)
-            if isinstance(message, MessageError):
-                raise MessageError(*message.args)
+            message = self._next_of(self._received)
             if message is not None and message.number == number:
                 return message
 
@@ -116,15 +111,21 @@ class Connection:
                 raise MachineError(
                     "this video is not decoded by the workers any longer, or another one is; start it again"
                 )
-            message = None
-            with contextlib.suppress(queue.Empty):
-                message = self._frames.get(timeout=POLL_SECONDS)
-            if message is None and self.lost is not None:
-                raise ConnectionLost(self.lost)
-            if isinstance(message, MessageError):
-                raise MessageError(*message.args)
+            message = self._next_of(self._frames)
             if message is not None and message.number == number:
                 return message
+
+    def _next_of(self, messages: "queue.Queue[M | MessageError]") -> "M | None":
+        """What comes next, or None after a while. Raises ConnectionLost when no more can come, and what could not be
+        read."""
+        message = None
+        with contextlib.suppress(queue.Empty):
+            message = messages.get(timeout=POLL_SECONDS)
+        if message is None and self.lost is not None:
+            raise ConnectionLost(self.lost)
+        if isinstance(message, MessageError):
+            raise MessageError(*message.args)
+        return message
 
     def close(self) -> None:
         self._client.close()

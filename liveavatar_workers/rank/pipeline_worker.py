@@ -13,11 +13,11 @@ from torch import Tensor
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError, handled
-from liveavatar_runtime.executors.pipelines import cache_maker, run_told
+from liveavatar_runtime.executors.pipelines import run_told
 from liveavatar_runtime.pipeline.schedule import PipelineSchedule
 from liveavatar_runtime.pipeline.stage import Result, RingPart, StageTask
 from liveavatar_runtime.pipeline.transport import StageStopped
-from liveavatar_runtime.sampling.evaluator import PlacedModel
+from liveavatar_runtime.sampling.evaluator import PlacedModel, cache_maker
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, RunStart, SamplingRequest
 
