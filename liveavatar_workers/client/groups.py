@@ -30,8 +30,9 @@ PACK_ROOT = Path(liveavatar_runtime.__file__).parents[1]
 LAUNCHER = "liveavatar_workers.rank.launch"
 WORKER = ("-m", "liveavatar_workers.rank.worker")
 DECODER_OPTION = "--vae"
-REASON_SECONDS = 6.0
-"""How long to wait, after the workers fell silent, for the launcher to say why."""
+REASON_SECONDS = 30.0
+"""How long to wait, after the workers fell silent, for the launcher to say why. It says so as soon as all ranks have
+ended, which takes a second, and many times that on a machine that is busy."""
 RANK_0_GONE = f"rank 0 ended without a word, as when it is killed, or is out of reach: {CLOSED}"
 """Under torchrun: it stays until it has told what it knows."""
 START_SECONDS, LOAD_SECONDS, CONNECT_SECONDS = 120.0, 1800.0, 60.0
