@@ -11,12 +11,13 @@ import torch
 from benchmarks.card.host_memory import rounded_bytes
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.executors.advisor import Advisor
-from liveavatar_runtime.planning.device import GIB, Device
+from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Setting
 from liveavatar_runtime.planning.machines import HOST_PCIE_5, ON_PCIE_4, PRESETS, RTX_4090, Machines
 from liveavatar_runtime.planning.memory import CacheChoice, KVTypeChoice, choose_placement, decode_bytes
 from liveavatar_runtime.planning.workload import DECODER_PARAMETERS, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.texts import GIB
 from liveavatar_runtime.vae.config import VaeConfig
 
 WEIGHTS = {"fp8": 15.6 * GIB, "bf16": 30.4 * GIB}

@@ -10,7 +10,7 @@ from functools import cache
 
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.executors.advisor import Advisor
-from liveavatar_runtime.planning.device import GIB, Device
+from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Option
 from liveavatar_runtime.planning.machines import (
     A100,
@@ -26,6 +26,7 @@ from liveavatar_runtime.planning.machines import (
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.spool.latent_stream import clip_file_bytes
+from liveavatar_runtime.texts import GIB
 
 PLAN = ClipPlan(width=688, height=368, keep_aspect=False, num_clip=10)
 """Half a minute: 10 clips of 48 frames at 16 frames a second."""

@@ -49,10 +49,12 @@ def _in_the_way(error: BaseException) -> str:
 def told(what: str, path: Path | None) -> AbstractContextManager[None]:
     """Raises MachineError in place of the system's error: "`what` `path`: why. What to do".
 
-    None stands for the system's folder for temporary files, which Python has looked for by then.
+    None stands for the system's folder for temporary files, which Python has looked for by then;
+    it may have found none.
     """
 
     def instead(error: BaseException) -> MachineError:
-        return MachineError(f"{what} {path or tempfile.tempdir}: {reason_of(error)}. {what_to_do(error)}")
+        where = path or tempfile.tempdir or "the system's temporary folder"
+        return MachineError(f"{what} {where}: {reason_of(error)}. {what_to_do(error)}")
 
     return replaced(OSError, instead)

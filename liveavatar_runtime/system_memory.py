@@ -8,7 +8,6 @@ import psutil
 
 from .texts import size_text
 
-GIB = 2**30
 WINDOWS_SHORTAGES = (8, 14, 1455)
 """Not enough memory (two codes), and "the paging file is too small"."""
 # What libraries write that do not pass the system's error on as such: safetensors, PyTorch, NumPy.

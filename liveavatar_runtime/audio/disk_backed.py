@@ -32,7 +32,7 @@ def zeros(
         return torch.zeros(shape, dtype=dtype)
 
     def no_room(error: OSError | MemoryError) -> MachineError:
-        where = folder or tempfile.tempdir
+        where = folder or tempfile.tempdir or "the system's temporary folder"
         return MachineError(
             f"the features of this voice need {gib(size)} in {where}: {reason_of(error)}. Make room there, or make the "
             "video in parts with a shorter voice each."

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 import torch
 
 from ..config import WAN_S2V_14B
-from ..dit.placement import ON_DEVICE, Placement
+from ..dit.placement import IN_RAM, ON_DEVICE
 from ..errors import MachineError
-from ..planning.device import GIB
 from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import PRESETS, Machines
 from ..planning.memory import decode_bytes
 from ..planning.workload import DECODER_PARAMETERS, Workload
 from ..sampling.plan import ClipPlan
+from ..texts import gib
 from ..vae.config import VaeConfig
 from .table import TABLE
-
-IN_RAM = Placement("ram")
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,14 @@ class Advisor:
         if not first.fits:
             raise MachineError(
                 f"no executor fits on {self.machines.name}: {first.executor} comes nearest with "
-                f"{max(first.memory) / GIB:.1f} GiB on a card. Use a smaller size, fewer steps, or more cards."
+                f"{gib(max(first.memory))} on a card. Use a smaller size, fewer steps, or more cards."
             )
         return first
 
     def options_of(self, setting: Setting) -> Iterator[Option]:
         """Of each executor with a setting."""
         size = DECODER_PARAMETERS * 2 + decode_bytes(VaeConfig(), self.work.plan, torch.bfloat16)
-        machines = self.machines.decoding_at(setting.decoder_beside, size)
+        machines = self.machines.decoding_at(None if setting.vae_alone else 0, size)
         forecast = Forecast(self.work, machines, size, setting)
         if forecast.cards > 0:
             for kind in TABLE.values():
@@ -74,7 +72,7 @@ def table(work: Workload, machines: Machines) -> list[str]:
     for option in best.values():
         cards = f"{option.stages} + 1 for the VAE" if option.setting.vae_alone else f"{option.stages}"
         speed = f"{option.fps:.1f} | {option.first_block:.1f} s" if option.fits else "does not fit | -"
-        memory = f"{option.from_ram or '-'} | {max(option.memory) / GIB:.1f} GiB"
+        memory = f"{option.from_ram or '-'} | {gib(max(option.memory))}"
         rows.append(f"| {machines.name} | `{option.executor}` | {cards} | {memory} | {speed} |")
     return rows
 

@@ -54,7 +54,7 @@ def _options(
     """The best setting of each executor: one that fits, then the fastest."""
     found: dict[str, Option] = {}
     for placement in placements:
-        forecast = Forecast(work, machines, decoder_bytes, Setting(placement, decoder=machines.decoder))
+        forecast = Forecast(work, machines, decoder_bytes, Setting(placement))
         for option in (option for kind in FOR_AUTO for option in kind.forecast(forecast)):
             best = found.get(option.executor)
             if best is None or (option.fits, option.fps) > (best.fits, best.fps):

@@ -74,11 +74,10 @@ def _build(stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype)
 
 def _forecast(forecast: Forecast) -> Iterator[Option]:
     """The first device alone; weights that do not fit are streamed, all steps of a block in one batch."""
-    if not forecast.setting.vae_alone and forecast.setting.decoder:
-        # Another one decodes, beside nothing.
-        forecast = replace(forecast, setting=replace(forecast.setting, decoder=None))
     first, *others = forecast.machines.devices
-    machines = replace(forecast.machines, devices=(first.alone, *others))
+    # Another one decodes beside nothing.
+    decoder = 0 if forecast.machines.decoder == 0 else None
+    machines = replace(forecast.machines, devices=(first.alone, *others), decoder=decoder)
     work, placement = forecast.work, forecast.setting.placement
     weights, working = work.weights(work.layers), working_bytes(work, placement)
     streams = weights + working > first.alone.room

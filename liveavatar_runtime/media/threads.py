@@ -102,13 +102,25 @@ class ThreadPipeline:
     def _run(self, number: int, function: Callable[[Any], Any]) -> None:
         # The mode belongs to the thread; without it every function would record gradients.
         with torch.inference_mode():
-            while (item := self._next(number)) is not _END:
-                made = _END
-                with handled(BaseException, partial(self._fail, number)):
-                    made = function(item)
-                if made is _END or not self._hand_on(number, made):
-                    break
+            while self._pass_on(number, function):
+                pass
         self._hand_on(number, _END)
+
+    # In frames of their own: while a thread waits for an item it has none, and while it waits for room only what it
+    # made. One more would be one more block of video in memory.
+
+    def _pass_on(self, number: int, function: Callable[[Any], Any]) -> bool:
+        """Take the next item through a function; False when nothing follows."""
+        made = self._made(number, function)
+        return made is not _END and self._hand_on(number, made)
+
+    def _made(self, number: int, function: Callable[[Any], Any]) -> Any:
+        """What a function makes of the next item; _END when there is none, and when it fails."""
+        item = self._next(number)
+        if item is not _END:
+            with handled(BaseException, partial(self._fail, number)):
+                return function(item)
+        return _END
 
     def _next(self, number: int) -> Any:
         while number >= self._broken:

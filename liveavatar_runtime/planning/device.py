@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..texts import GIB
 from .calibration import Calibration
 
-GIB = 2**30
 RESERVED_SHARE = 0.08
 """Of a device's memory, or of the system's where that is the same: what no plan may fill, for every executor alike.
 

@@ -22,17 +22,11 @@ BLOCKS, CLIP_FRAMES = 40, 48
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the caches are, and who decodes: with `vae_alone` one more device that does nothing else, otherwise the
-    device number `decoder` beside its own work, or with None one that is none of these, which costs nothing here."""
+    """Where the caches are, and who decodes: with `vae_alone` one more device that does nothing else, otherwise
+    `Machines.decoder` beside its own work, or with None there one that is none of these, which costs nothing here."""
 
     placement: Placement = ON_DEVICE
     vae_alone: bool = False
-    decoder: int | None = 0
-
-    @property
-    def decoder_beside(self) -> int | None:
-        """The device that decodes beside its own work."""
-        return None if self.vae_alone else self.decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +83,7 @@ class Forecast:
             self.work,
             self.machines.devices[: self.cards],
             [self.setting.placement],
-            self.setting.decoder_beside == 0,
+            self.machines.decoder == 0,
         )
 
     def pipeline(self, executor: str, schedule: PipelineSchedule) -> Option:
@@ -137,14 +131,12 @@ class Forecast:
         return len(layers) * self.work.sink_layer_flops() / self.machines.devices[card].speed
 
     def _decode_seconds(self, stages: int) -> float:
-        if self.setting.decoder is None:
-            return 0.0
-        card = self.machines.devices[stages if self.setting.vae_alone else self.setting.decoder]
-        return self.work.decode_flops() / card.decoding
+        number = stages if self.setting.vae_alone else self.machines.decoder
+        return 0.0 if number is None else self.work.decode_flops() / self.machines.devices[number].decoding
 
     def _decoder_at(self, stages: int) -> int | None:
         """The stage that decodes too; None when a device without a stage does."""
-        beside = self.setting.decoder_beside
+        beside = self.machines.decoder
         return beside if beside is not None and beside < stages else None
 
     def _option(self, executor: str, schedule: PipelineSchedule, costs: Costs, load: Load) -> Option:

@@ -232,7 +232,7 @@ def _there_is(work: Workload, device: Device) -> str:
             f"device and system share {gib(device.usable_pool)}, of which the weights and the VAE's work take "
             f"{gib(held)}, and {gib(device.ram)} are free"
         )
-    there = "is unknown memory" if device.memory is None else f"are {gib(device.usable / device.shared_by)}"
+    there = "is unknown memory" if device.memory is None else f"are {gib(device.room)}"
     return f"there {there} on the device and {gib(device.ram)} of free RAM"
 
 

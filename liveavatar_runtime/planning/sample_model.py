@@ -54,9 +54,13 @@ def measure_parts(work: Workload, device: torch.device) -> PartCosts:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
-    steps = work.plan.steps
-    voice = max(0.0, seconds["voiced"] - seconds["plain"]) + seconds["injection"] / steps
-    return PartCosts(seconds["plain"], voice, seconds["embed"] + seconds["begin"] / steps, seconds["head"])
+    return costs_of(seconds, work.plan.steps)
+
+
+def costs_of(found: Mapping[str, float], steps: int) -> PartCosts:
+    """From what each of the sample's parts takes; what is done once a block is shared out over its steps."""
+    voice = max(0.0, found["voiced"] - found["plain"]) + found["injection"] / steps
+    return PartCosts(found["plain"], voice, found["embed"] + found["begin"] / steps, found["head"])
 
 
 def typical_seconds(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Layers and caches for the devices of a layer pipeline, from their memory and speed."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..dit.placement import Placement
@@ -34,12 +35,14 @@ def plan_layers(
     MachineError when nothing fits.
     """
     decode_flops = work.decode_flops() / work.plan.steps if decodes_first else 0.0
+
+    def split(placement: Placement) -> tuple[tuple[range, ...], Placement]:
+        return split_layers(_costs(work, placement, decode_flops), devices), placement
+
     for placement in placements[:-1]:
-        try:
-            return split_layers(_costs(work, placement, decode_flops), devices), placement
-        except MachineError:
-            continue
-    return split_layers(_costs(work, placements[-1], decode_flops), devices), placements[-1]
+        with suppress(MachineError):
+            return split(placement)
+    return split(placements[-1])
 
 
 def split_by_time(

@@ -151,7 +151,7 @@ class Workload:
 
     @property
     def _bytes_each(self) -> float:
-        return self.weight_bytes if self.stored_bytes is None else self.stored_bytes / self._parameters(self.layers)
+        return self.weight_bytes if self.stored_bytes is None else self.stored_bytes / _parameters_of(self.config)
 
     def _parameters(self, layers: range) -> int:
         return sum(p.numel() for p in share_of(self._skeleton, layers).parameters())
@@ -172,3 +172,8 @@ class Workload:
 @lru_cache(maxsize=4)
 def _skeleton_of(config: AvatarConfig) -> CausalWanS2V:
     return CausalWanS2V(config, device="meta")
+
+
+@lru_cache(maxsize=4)
+def _parameters_of(config: AvatarConfig) -> int:
+    return sum(p.numel() for p in _skeleton_of(config).parameters())

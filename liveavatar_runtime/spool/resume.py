@@ -9,10 +9,9 @@ from ..duration import LATENT_FRAMES_PER_BLOCK
 from ..latent_space import CHANNELS
 from ..sampling.plan import ClipPlan
 from ..sampling.run import RunStart
-from ..spool.states import StateSizes
 from ..texts import fine_size
 from .spool import InexactStart, Spool, same
-from .states import StateSettings, StateType
+from .states import StateSettings, StateSizes, StateType
 
 How = Literal["exact", "fp8", "warm-up"]
 

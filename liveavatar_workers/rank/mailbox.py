@@ -1,4 +1,4 @@
-"""The links between stages that are processes (`transport.Transport`), over a post messenger."""
+"""The links between stages that are processes (`transport.Transport`), over a rank messenger."""
 
 import threading
 from collections.abc import Callable

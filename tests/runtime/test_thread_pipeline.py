@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -46,6 +47,29 @@ def test_all_items_pass_in_order_and_with_gradients_off():
             pipeline.put(item)
     assert work.first_done == list(range(200)) and work.second_done == [10 * n for n in range(200)]
     assert work.modes == {True} and not stage_threads()
+
+
+def test_a_thread_that_waits_holds_no_item():
+    """A block of video in a local variable would be one more than the planner counts."""
+    done, seen = [], []
+
+    class Block:
+        pass
+
+    def second(block: Block) -> None:
+        seen.append(weakref.ref(block))
+        done.append(True)
+
+    with ThreadPipeline([lambda block: Block(), second]) as pipeline:
+        for _ in range(3):
+            block = Block()
+            seen.append(weakref.ref(block))
+            pipeline.put(block)
+            del block
+        deadline = time.monotonic() + 60
+        while (len(done) < 3 or any(ref() for ref in seen)) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(done) == 3 and not any(ref() for ref in seen)
 
 
 def test_no_more_items_than_there_is_room_for():
