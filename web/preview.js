@@ -3,7 +3,7 @@
 // The classic renderer makes a widget for it, which the page then sends as an input `video-preview`. The node's inputs
 // differ from those of the run before, so an unchanged graph would be decoded again and written to a second file.
 
-import { app } from "../../scripts/app.js";
+import { app } from "./comfy.js";
 
 const WIDGET = "video-preview";
 
