@@ -13,8 +13,9 @@ from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Setting
-from liveavatar_runtime.planning.machines import HOST_PCIE_5, ON_PCIE_4, PRESETS, RTX_4090, Machines
+from liveavatar_runtime.planning.machines import HOST_PCIE_5, ON_PCIE_4, Machines
 from liveavatar_runtime.planning.memory import CacheChoice, KVTypeChoice, choose_placement, decode_bytes
+from liveavatar_runtime.planning.presets import PRESETS, RTX_4090
 from liveavatar_runtime.planning.workload import DECODER_PARAMETERS, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.texts import GIB

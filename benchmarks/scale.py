@@ -12,17 +12,8 @@ from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Option
-from liveavatar_runtime.planning.machines import (
-    A100,
-    H800,
-    ON_NVLINK_A100,
-    ON_NVLINK_H800,
-    ON_PCIE_4,
-    PRESETS,
-    RTX_4090,
-    Interconnect,
-    Machines,
-)
+from liveavatar_runtime.planning.machines import ON_NVLINK_A100, ON_NVLINK_H800, ON_PCIE_4, Interconnect, Machines
+from liveavatar_runtime.planning.presets import A100, H800, PRESETS, RTX_4090
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.spool.latent_stream import clip_file_bytes

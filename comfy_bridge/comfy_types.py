@@ -1,7 +1,6 @@
 """ComfyUI's objects as far as this pack uses them: what comes over its sockets has no types of its own."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
 from io import BytesIO
 from typing import Protocol, TypedDict, TypeVar
 
@@ -161,14 +160,6 @@ class Video(Protocol):
     def get_stream_source(self) -> str | BytesIO: ...
 
     def save_to(self, path: str) -> object: ...
-
-
-class Trimmed(Protocol):
-    """A VIDEO of which a part may be meant."""
-
-    def get_active_trim_window(self) -> Sequence[float | Fraction]:
-        """Seconds of its beginning and of its length; zeros for the whole of it."""
-        ...
 
 
 class NodeInputs(TypedDict):

@@ -20,12 +20,12 @@ from torch import Tensor
 from liveavatar_runtime.checkpoint.safetensors_io import QUANTISATION_HEADER, open_checkpoint
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import CheckpointError
+from liveavatar_runtime.progress import Progress
 
 from .avatar import AvatarModel
 from .comfy_types import Patcher, S2VTree
 from .core_weights import CoreWeights, Tell, empty_weights, fill_weights
 from .folders import maps_files
-from .progress import Advance
 
 if TYPE_CHECKING:
     from liveavatar_runtime.checkpoint.lora import FittedLora
@@ -51,7 +51,7 @@ def load_with_core(
     path: Path,
     loras: Sequence[tuple[Path, float]],
     precision: torch.dtype | str | None,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Patcher:
     """A ModelPatcher of the transformer in a file or folder, with LoRAs of (path, strength).
@@ -68,7 +68,7 @@ def _load(
     path: Path,
     precision: torch.dtype | str | None,
     disable_dynamic: bool = False,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Patcher:
     from liveavatar_runtime.checkpoint.detect import config_beside, detect_config, expected_shapes

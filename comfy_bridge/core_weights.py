@@ -28,10 +28,9 @@ from liveavatar_runtime.checkpoint.quantised import (
 from liveavatar_runtime.checkpoint.safetensors_io import Checkpoint
 from liveavatar_runtime.checkpoint.weights import PlainWeights, Shape
 from liveavatar_runtime.errors import CheckpointError, MemoryShortage
+from liveavatar_runtime.progress import Progress
 from liveavatar_runtime.system_memory import available_memory, stay_on_disk, too_little
 from liveavatar_runtime.texts import size_text
-
-from .progress import Advance
 
 EMBEDDINGS = ("trainable_cond_mask",)
 """Layers with two axes that are no products; core looks up rows of them in fewer formats."""
@@ -152,7 +151,7 @@ def empty_weights() -> Iterator[None]:
 
 
 def fill_weights(
-    tree: torch.nn.Module, weights: PlainWeights, may_retry: bool, progress: Advance | None, tell: Tell | None
+    tree: torch.nn.Module, weights: PlainWeights, may_retry: bool, progress: Progress | None, tell: Tell | None
 ) -> bool:
     """Put the weights into core's modules one by one: never more than one of them is in memory twice. `progress` is
     called with tensors done and tensors in all.

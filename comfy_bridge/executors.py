@@ -8,7 +8,6 @@ import torch
 from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.sampling.run import Executor
 
-from .hardware import work_of
 from .memory import load_on_device
 from .sampling_job import SamplingJob
 from .stage_models import patcher_on, transformer_of
@@ -60,8 +59,7 @@ def _loaded(job: SamplingJob, stages: "StagePlan", devices: Sequence[torch.devic
         layers_on[device].update(layers)
     patchers = {device: patcher_on(job.model, device, layers) for device, layers in layers_on.items()}
     # Of the device with the most layers, for all steps.
-    work = work_of(job)
-    most = work.of_stage(range(max(map(len, layers_on.values()))), work.steps)
+    most = job.work.of_stage(range(max(map(len, layers_on.values()))), job.work.steps)
     first, *others = patchers.values()
     with sampling_told(most, stages.placement, devices[0]):
         needed = working_bytes(most, stages.placement) + job.decoding_bytes

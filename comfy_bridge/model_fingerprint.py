@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.checkpoint.content import InMemory, contents
+from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.fingerprint import Fingerprint
 from liveavatar_runtime.sampling.video_key import Numerics
 
@@ -43,25 +44,21 @@ def numerics_of(
     model: AvatarModel, attention: "ChosenAttention", placement: "Placement", patches: tuple[str, ...]
 ) -> Numerics:
     """How a model computes, the same for a model in this process and in workers if both do the same."""
-    return Numerics(weight_formats(model), name_of(model.dtype), attention.kind, placement.kv_dtype, patches)
+    return Numerics(weight_formats(model), dtype_name(model.dtype), attention.kind, placement.kv_dtype, patches)
 
 
 def weight_formats(model: AvatarModel) -> str:
     """The formats of the layers' weights. Workers hold them in what they compute in."""
     if model.loaded is None:
-        return name_of(model.dtype)
+        return dtype_name(model.dtype)
     layers = model.patcher.get_model_object("diffusion_model").get_submodule("blocks")
     return ", ".join(sorted({_format(weight) for weight in layers.parameters() if weight.ndim == MATRIX}))
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _format(weight: Tensor) -> str:
     """The dtype, or the class of a quantised weight."""
     stored = weight.data
-    return name_of(stored.dtype) if type(stored) is Tensor else type(stored).__name__
+    return dtype_name(stored.dtype) if type(stored) is Tensor else type(stored).__name__
 
 
 def patcher_key(patcher: "Patcher", progress: "Progress | None" = None) -> str:

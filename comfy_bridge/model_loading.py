@@ -10,6 +10,7 @@ import torch
 
 from liveavatar_runtime.devices import all_devices
 from liveavatar_runtime.executors.table import runs_here
+from liveavatar_runtime.progress import Progress
 from liveavatar_runtime.texts import size_text
 
 from .avatar import AvatarModel
@@ -21,7 +22,7 @@ from .lora_notes import changed_weights, ignored_loras, loras_for_workers, tell_
 from .memory import own_device
 from .model_patches import without_effect
 from .notes import Notes
-from .progress import Advance, NodeProgress, log, show_text, stop_if_interrupted
+from .progress import NodeProgress, log, show_text, stop_if_interrupted
 from .worker_model import (
     describe_workers,
     idle_devices,
@@ -64,7 +65,7 @@ LoraFiles = Sequence[tuple[Path, float]]
 
 @dataclass(frozen=True)
 class LoraChoice:
-    """A LoRA by its name in the list, `AUTO` for the bundle's own, and its strength."""
+    """A LoRA by its name in the list, and its strength; `AUTO`, which the first may be, is the bundle's own."""
 
     name: str
     strength: float
@@ -102,8 +103,10 @@ class ModelChoice:
 
     def lora_files(self, bundle: "Bundle | None") -> LoraFiles:
         """Those that are to be applied. Raises CheckpointError for a file that is not there any more."""
+        first, *others = self.loras
         own = bundle and bundle.lora
-        paths = [(own if lora.name == AUTO else named_lora(lora.name), lora.strength) for lora in self.loras]
+        paths = [(own if first.name == AUTO else named_lora(first.name), first.strength)]
+        paths += [(named_lora(lora.name), lora.strength) for lora in others]
         return [(path, strength) for path, strength in paths if path is not None]
 
 
@@ -169,10 +172,10 @@ class LoadingProgress:
     """The progress bar of loading several files: each takes an equal part of it."""
 
     def __init__(self, node_id: str, count: int) -> None:
-        self._bar, self._count, self._done = NodeProgress(node_id, count * TICKS), count, 0
+        self._bar, self._done = NodeProgress(node_id, count * TICKS), 0
         self._node_id = node_id
 
-    def part(self, path: Path | None, load: Callable[[Advance], Loaded]) -> Loaded:
+    def part(self, path: Path | None, load: Callable[[Progress], Loaded]) -> Loaded:
         """The result of `load`, which may call back with what it has done and what there is to do."""
         start = time.perf_counter()
         result = load(lambda done, total: self._bar.advance_to(TICKS * self._done + TICKS * done // total))
@@ -186,7 +189,7 @@ class LoadingProgress:
         """The key of a file's weights (`weights_key`), which may have to be read for it."""
         from liveavatar_runtime.checkpoint.weights_key import weights_key
 
-        def compute(advance: Advance) -> str:
+        def compute(advance: Progress) -> str:
             tick = -1
 
             def on_bytes(done: int, total: int) -> None:

@@ -12,13 +12,11 @@ from comfy_execution.progress import get_progress_state
 from PIL.Image import Image
 from torch import Tensor
 
+from liveavatar_runtime.progress import Progress
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation
 
 log = logging.getLogger("LiveAvatar")
-
-Advance = Callable[[int, int], None]
-"""Called with what is done and what there is to do."""
 
 
 def stop_if_interrupted() -> None:
@@ -55,7 +53,7 @@ class NodeProgress:
             get_progress_state().finish_progress(self._node_id)
 
 
-def preparation(node_id: str, text: str = "") -> Advance:
+def preparation(node_id: str, text: str = "") -> Progress:
     """A bar on the node as soon as it is known how long it is, with a text; stops if interrupted."""
     bars: list[NodeProgress] = []
 

@@ -1,11 +1,17 @@
 """What there is to sample: a plan, with a model, while a VAE decodes the blocks that are finished."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .avatar import AvatarModel
+from .memory import on_disk_bytes
 from .vae import ManagedVAE
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.planning.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,6 +21,17 @@ class SamplingJob:
     model: AvatarModel
     plan: ClipPlan
     vae: ManagedVAE
+
+    @cached_property
+    def work(self) -> "Workload":
+        """Of one evaluation of the plan, with the weights as they are kept; workers keep theirs in their dtype."""
+        from liveavatar_runtime.planning.workload import Workload
+
+        model = self.model
+        if model.loaded is None:
+            return Workload(model.config, self.plan, model.dtype)
+        stored, on_disk = model.patcher.model_size(), on_disk_bytes(model.patcher)
+        return Workload(model.config, self.plan, model.dtype, stored_bytes=stored, on_disk_bytes=on_disk)
 
     @property
     def decoder_bytes(self) -> int:

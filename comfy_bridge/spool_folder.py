@@ -12,7 +12,6 @@ from liveavatar_runtime.dit.backends import SAGE
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.memory import ring_bytes
-from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared
 from liveavatar_runtime.sampling.video_key import EXACT, Numerics, video_key
@@ -67,8 +66,7 @@ def state_settings(job: SamplingJob, placement: Placement, choice: SpoolChoice, 
     """How states of this job are kept. Notes say how the video will go on; first of all where segments do not bit for
     bit."""
     plan, asked = job.plan, choice.state_dtype
-    work = Workload(job.model.config, plan, job.model.dtype)
-    sizes = StateSizes(*(ring_bytes(work, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))))
+    sizes = StateSizes(*(ring_bytes(job.work, kept) for kept in (placement, replace(placement, kv_dtype="fp8"))))
     budget = int(min(choice.state_budget * GIB, choice.left_for_states(plan)))
     limit = "state_budget" if budget == int(choice.state_budget * GIB) else "spool_budget"
     settings = StateSettings.choose(sizes, budget, asked)

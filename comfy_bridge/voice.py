@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.progress import Progress
 
 from .audio_input import read_audio
 from .bundle_parts import BundleAudioEncoder
 from .comfy_types import AudioEncoder, Hidden
 from .folders import temporary_root
 from .notes import Notes
-from .progress import Advance, preparation
+from .progress import preparation
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
@@ -56,7 +57,7 @@ def voice_told(encoder: AudioEncoder, sound: "Sound") -> AbstractContextManager[
     return full_device_told("encoding the voice", device, lambda: [*lowvram, *others], lambda: [*plain, *others])
 
 
-def hidden_states(encoder: AudioEncoder, sound: "Sound", progress: Advance) -> Tensor:
+def hidden_states(encoder: AudioEncoder, sound: "Sound", progress: Progress) -> Tensor:
     """All of them, [layers + 1, frames, width] float32 on the CPU; long tracks in windows."""
     from liveavatar_runtime.audio.windows import LongTrack, encode_in_windows
 

@@ -148,12 +148,11 @@ def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
     """
     from liveavatar_runtime.planning.device import Device
     from liveavatar_runtime.planning.memory import choose_placement
-    from liveavatar_runtime.planning.workload import Workload
 
     model = job.model
     if not model.devices:
         return caches.as_said()
-    ranks, work = len(model.devices), Workload(model.config, job.plan, model.dtype)
+    ranks, work = len(model.devices), job.work
     part = replace(work, stored_bytes=work.weights(work.layers) // ranks)
     memory, kind = min(map(device_memory, model.devices)), model.devices[0].type
     # All ranks share the memory of the host, and on the processor that is the device as well.

@@ -129,8 +129,7 @@ class LoadAvatarModel(io.ComfyNode):
         lora_3: str = NONE,
         lora_3_strength: float = 1.0,
     ) -> io.NodeOutput:
-        strengths = {"lora_2_strength": lora_2_strength, "lora_3_strength": lora_3_strength}
-        check_number(cls, lora_strength=lora_strength, **strengths)
+        check_number(cls, lora_strength=lora_strength, lora_2_strength=lora_2_strength, lora_3_strength=lora_3_strength)
         named = (lora, lora_strength), (lora_2, lora_2_strength), (lora_3, lora_3_strength)
         loras = [LoraChoice(*one) for one in named]
         notes = Notes()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from liveavatar_runtime.planning.calibration import short_name
 from liveavatar_runtime.planning.device import Device
-from liveavatar_runtime.planning.machines import A100, H800, PREDICTED, RTX_4090
+from liveavatar_runtime.planning.presets import A100, H800, PREDICTED, RTX_4090
 
 from .bench import Bench
 

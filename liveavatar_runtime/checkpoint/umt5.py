@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..dtypes import dtype_name
 from ..errors import CheckpointError
 
 TOP = {
@@ -129,6 +130,6 @@ def _matrix(weights: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     if weight is None:
         raise CheckpointError(f"the text encoder's weights are missing {name!r}, so they are no umT5. {RIGHT_FILE}")
     if weight.ndim != 2 or not weight.numel() or not weight.is_floating_point():
-        kind = str(weight.dtype).removeprefix("torch.")
+        kind = dtype_name(weight.dtype)
         raise CheckpointError(f"the text encoder's {name!r} is {list(weight.shape)} of {kind}, no matrix. {RIGHT_FILE}")
     return weight.shape[0], weight.shape[1]

@@ -14,8 +14,9 @@ from ..config import WAN_S2V_14B
 from ..dit.placement import IN_RAM, ON_DEVICE
 from ..errors import MachineError
 from ..planning.forecast import Forecast, Option, Setting
-from ..planning.machines import PRESETS, Machines
+from ..planning.machines import Machines
 from ..planning.memory import decode_bytes
+from ..planning.presets import PRESETS
 from ..planning.workload import DECODER_PARAMETERS, Workload
 from ..sampling.plan import ClipPlan
 from ..texts import gib

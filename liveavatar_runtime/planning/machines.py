@@ -1,10 +1,9 @@
-"""Devices together and the links between them: measured where there is a calibration, else predicted."""
+"""Devices together and the links between them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .calibration import Calibration, load_calibrations
-from .device import GIB, Device
+from .device import Device
 from .simulator import Link
 
 
@@ -75,37 +74,3 @@ ETHERNET_10G = Link(1.1e9, 60e-6)
 ON_PCIE_4 = Interconnect(cards=PCIE_4, machines=ETHERNET_10G, host=HOST_PCIE_4)
 ON_NVLINK_H800 = Interconnect(cards=NVLINK_H800, machines=ETHERNET_10G, host=HOST_PCIE_5)
 ON_NVLINK_A100 = Interconnect(cards=NVLINK_A100, machines=ETHERNET_10G, host=HOST_PCIE_4)
-
-PREDICTED = (
-    Device(name="RTX 4090", memory=24 * GIB, flops=85e12),
-    Device(name="H800", memory=80 * GIB, flops=450e12),
-    Device(name="A100", memory=80 * GIB, flops=160e12),
-)
-"""As they are assumed where nothing was measured."""
-CALIBRATIONS = load_calibrations()
-RTX_4090, H800, A100 = (card.calibrated(CALIBRATIONS) for card in PREDICTED)
-
-
-def measured_machines(calibrations: Iterable[Calibration]) -> tuple[Machines, ...]:
-    """One machine with one card for each measured card that is none of the above, with its measured link to RAM."""
-    known = {card.name for card in PREDICTED}
-    return tuple(_one_card(found) for found in calibrations if found.name not in known)
-
-
-def _one_card(found: Calibration) -> Machines:
-    card = Device(
-        name=found.name, memory=found.memory, flops=found.flops, decode_flops=found.decode_flops, source="measured"
-    )
-    host = HOST_PCIE_5 if found.host_bandwidth is None else Link(found.host_bandwidth, HOST_PCIE_5.latency)
-    return Machines.of(f"1x {found.name}", card, (1,), replace(ON_PCIE_4, host=host))
-
-
-PRESETS = (
-    Machines.of("1x RTX 4090", RTX_4090, (1,), ON_PCIE_4),
-    Machines.of("2x RTX 4090", RTX_4090, (2,), ON_PCIE_4),
-    Machines.of("4x RTX 4090", RTX_4090, (4,), ON_PCIE_4),
-    Machines.of("2 machines with 4x RTX 4090", RTX_4090, (4, 4), ON_PCIE_4),
-    Machines.of("5x H800", H800, (5,), ON_NVLINK_H800),
-    Machines.of("8x A100 80 GB", A100, (8,), ON_NVLINK_A100),
-    *measured_machines(CALIBRATIONS.values()),
-)

@@ -77,8 +77,8 @@ def kind_of(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Timed:
-    """A workload with the parts' costs as they were measured, and each stage's share of them: `speeds`, relative to
-    `rate`, the operations a second of the slowest kind of device (None: not measured, the speeds are equal)."""
+    """A workload with the parts' costs as they were measured, and how fast each stage's device is by itself: `speeds`,
+    relative to `rate`, the operations a second of the slowest kind (None: not measured, the speeds are equal)."""
 
     work: Workload
     speeds: tuple[float, ...]
@@ -88,11 +88,8 @@ class Timed:
 def measured_on(
     work: Workload, devices: Sequence[torch.device], known: Measurements, make_room: MakeRoom | None = None
 ) -> Timed:
-    """For a stage on each device; stages on one device share its speed. Not measured where a device has no room."""
-    found = [known.of(work, device, make_room) for device in devices]
-    timed = with_measured(work, found)
-    speeds = zip(timed.speeds, stages_beside(devices), strict=True)
-    return replace(timed, speeds=tuple(speed / stages for speed, stages in speeds))
+    """For a stage on each device. Not measured where a device has no room."""
+    return with_measured(work, [known.of(work, device, make_room) for device in devices])
 
 
 def decides_split(work: Workload, stages: int) -> bool:
@@ -101,9 +98,14 @@ def decides_split(work: Workload, stages: int) -> bool:
 
 
 def stages_beside(devices: Sequence[torch.device]) -> list[int]:
-    """For each stage, how many stages share its device; the processor is one device."""
-    places = [(device.type, 0 if device.type == "cpu" else device.index) for device in devices]
+    """For each stage, how many stages share its device."""
+    places = [place_of(device) for device in devices]
     return [places.count(place) for place in places]
+
+
+def place_of(device: torch.device) -> tuple[str, int | None]:
+    """Equal for devices that are the same one: the processor is, whatever its number."""
+    return device.type, 0 if device.type == "cpu" else device.index
 
 
 def with_measured(work: Workload, seconds: Sequence[PartCosts | None]) -> Timed:

@@ -1,6 +1,7 @@
 """What a device cannot do is told by the nodes before anything is loaded."""
 
 import importlib
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -89,8 +90,8 @@ def test_a_processors_memory_is_counted_once(node, core_model) -> None:
     avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
     job = node("sampling_job").SamplingJob(avatar, PLAN, streaming)
     hardware = node("hardware")
-    (device,), work = hardware.machines_of(job).devices, hardware.work_of(job)
+    (device,), work = hardware.machines_of(job).devices, job.work
     assert device.pool == device.memory and work.on_disk_bytes == 0 and work.weights(work.layers) > 0
     held = next(iter(avatar.patcher.model.parameters()))
     held.stays_on_disk = True
-    assert hardware.work_of(job).on_disk_bytes == held.nbytes
+    assert replace(job).work.on_disk_bytes == held.nbytes

@@ -124,16 +124,34 @@ def test_devices_are_measured_for_the_first_plan_only(stage_models, avatar, vae,
     assert len(told) == 1 and float(re.findall(r" in ([\d.]+) s", told[0])[0]) < 2
 
 
+def test_what_decides_nothing_is_not_measured(stage_models, pack, avatar, vae, caplog):
+    """One device for all layers, one layer for each device, or steps that are shared out: nothing to split by speed."""
+    caplog.set_level("INFO")
+    choice = importlib.import_module(f"{pack.__name__}.comfy_bridge.executor_choice")
+    # A size that no other test has.
+    plan = replace(PLAN, width=256)
+    layers = avatar.config.num_layers
+    spreads = (("layer_pipeline", 1), ("layer_pipeline", layers), ("timestep_pipeline", 2), ("local", 2))
+    for executor, count in spreads:
+        spread = replace(avatar, executor=executor, devices=(CPU, OTHER, *[CPU] * (layers - 2))[:count])
+        choice.choose_executor(choice.SamplingJob(spread, plan, vae[1]), CacheChoice())
+    assert not [record for record in caplog.records if "Measured on" in record.getMessage()]
+    chosen_for(stage_models, replace(avatar, executor="layer_pipeline", devices=(CPU, OTHER)), vae[1], plan)
+    assert [record for record in caplog.records if "Measured on" in record.getMessage()]
+
+
 def test_auto_is_decided_with_the_plan(pack, avatar, vae):
     choice = importlib.import_module(f"{pack.__name__}.comfy_bridge.executor_choice")
     for devices in ((CPU, OTHER), (CPU, CPU, OTHER)):
         spread = replace(avatar, executor="auto", devices=devices)
-        executor, why = choice.executor_for(choice.SamplingJob(spread, PLAN, vae[1]), CacheChoice())
-        assert executor == "layer_pipeline"
+        chosen = choice.choose_executor(choice.SamplingJob(spread, PLAN, vae[1]), CacheChoice())
+        assert chosen.stages.executor == "layer_pipeline"
+        why, *_ = chosen.told
         assert re.fullmatch(r"auto chose layer_pipeline: the stages share one device, \d+ MiB each at most", why)
     for executor in ("local", "layer_pipeline", "timestep_pipeline"):
         chosen = replace(avatar, executor=executor, devices=(CPU, OTHER))
-        assert choice.executor_for(choice.SamplingJob(chosen, PLAN, vae[1]), CacheChoice()) == (executor, "")
+        found = choice.choose_executor(choice.SamplingJob(chosen, PLAN, vae[1]), CacheChoice())
+        assert found.stages.executor == executor and not any("auto" in text for text in found.told)
 
 
 def test_the_model_itself_runs_where_it_is_whole(stage_models, avatar):

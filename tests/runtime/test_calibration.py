@@ -10,7 +10,7 @@ from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.executors.advisor import Advisor, rates
 from liveavatar_runtime.planning.calibration import Calibration, load_calibrations, short_name
-from liveavatar_runtime.planning.machines import PREDICTED, PRESETS, measured_machines
+from liveavatar_runtime.planning.presets import PREDICTED, PRESETS, measured_machines
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.texts import GIB

@@ -11,7 +11,7 @@ from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.executors.table import FOR_AUTO, IN_GROUPS, NAMES, TABLE, check_devices, check_executor
 from liveavatar_runtime.planning.forecast import Forecast, Setting
-from liveavatar_runtime.planning.machines import PRESETS
+from liveavatar_runtime.planning.presets import PRESETS
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_workers.rank.executors import ON_RANKS

@@ -129,7 +129,7 @@ def test_a_device_without_room_is_tried_once(caplog):
 
     known = Measurements()
     found = [measured_on(TINY, [CPU, CPU], known, no_room) for _ in range(2)]
-    assert found == [Timed(TINY, (0.5, 0.5))] * 2
+    assert found == [Timed(TINY, (1.0, 1.0))] * 2
     assert tries == [CPU] and [r.levelname for r in caplog.records] == ["WARNING"]
 
 
@@ -147,7 +147,7 @@ def test_one_stage_or_a_layer_for_each_decides_nothing():
 
 def test_equal_devices_are_equally_fast():
     timed = measured_on(TINY, [CPU, torch.device("cpu", 0), CPU], Measurements())
-    assert timed.speeds == (1 / 3,) * 3 and timed.work.part_flops.layer == TINY.counted_flops.layer
+    assert timed.speeds == (1.0,) * 3 and timed.work.part_flops.layer == TINY.counted_flops.layer
     assert timed.rate is not None and timed.work.measured_flops is not None
 
 

@@ -15,8 +15,9 @@ from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.executors.advisor import Advisor, documented, table
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.pipeline.schedule import LayerSchedule, Span, TimestepSchedule, split_steps
-from liveavatar_runtime.planning.machines import PRESETS, RTX_4090, Machines
+from liveavatar_runtime.planning.machines import Machines
 from liveavatar_runtime.planning.partition import split_evenly
+from liveavatar_runtime.planning.presets import PRESETS, RTX_4090
 from liveavatar_runtime.planning.simulator import Costs, Link, simulate
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
