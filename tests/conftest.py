@@ -57,6 +57,24 @@ SLOW_OF_RUNTIME = [
     "workers",
 ]
 """Files of `tests/runtime` that start processes, encode videos or compute for long."""
+LONGEST = [
+    "worker_failures",
+    "workers",
+    "faults",
+    "torchrun_workers",
+    "decoder_rank",
+    "torchrun",
+    "workers_package",
+    "compile",
+    "call_depth",
+    "headless",
+    "several_machines",
+    "killed",
+    "card",
+    "executors",
+    "spool",
+]
+"""Files that a run begins with: one of them at its end would keep a single core busy while the others have nothing."""
 FAST = "not slow"
 """The choice of `scripts/test.sh --fast`."""
 
@@ -71,6 +89,8 @@ class PlainRoot:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(PlainRoot())
+    # Of pytest-xdist: the order of files is ours, not that of their numbers of tests.
+    config.option.loadscopereorder = False
 
 
 def is_slow(path: Path) -> bool:
@@ -83,6 +103,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
