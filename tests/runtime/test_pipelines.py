@@ -29,6 +29,8 @@ CPU = torch.device("cpu")
 STAGES = [1, 2, 3, 4]
 TIMES = 5
 """How often failures are repeated."""
+LIMIT = 60.0
+"""Seconds in which a run must end, also where others keep the machine busy."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def no_thread_left():
     before = set(threading.enumerate())
     yield
     gc.collect()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LIMIT
     while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left
@@ -216,7 +218,7 @@ def test_a_stage_that_raises_ends_the_run_and_names_its_device(make, model, loca
         started = time.monotonic()
         with pytest.raises(StageError, match=rf"stage {stage} on cpu failed: ArithmeticError: card on fire") as caught:
             list(executor.run(SamplingRequest(random_conditions(), replace(PLAN, num_clip=2))))
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < LIMIT
         assert isinstance(caught.value.__cause__, ArithmeticError)
     assert_same(list(make(model, 3).run(SamplingRequest(random_conditions(), SHORT))), blocks_of(local, SHORT))
 
@@ -253,7 +255,7 @@ def test_a_reader_that_stops_early_leaves_no_thread(make, model):
         started = time.monotonic()
         run.close()
         run.close()
-        assert time.monotonic() - started < 5 and threading.active_count() == before
+        assert time.monotonic() - started < LIMIT and threading.active_count() == before
         assert list(run) == []
 
 

@@ -22,6 +22,8 @@ from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_workers.client.groups import PACK_ROOT
 
 GUIDE = PACK_ROOT / "docs" / "WORKERS.md"
+LIMIT = 60.0
+"""Seconds in which a failure must be told."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def test_a_rank_that_dies_on_the_other_machine_is_named_and_torchrun_starts_it_a
     worker.kill()
     begin = time.monotonic()
     told = ask(client, "second")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < LIMIT
     assert "rank 1" in told
     assert ask(client, "third") == "done"
     assert_equal_to_local(folder / "third.safetensors")

@@ -24,6 +24,7 @@ from liveavatar_workers.wire.assembly import HEADER
 from liveavatar_workers.wire.client import Client, NobodyListens
 from liveavatar_workers.wire.codec import encode
 from liveavatar_workers.wire.endpoint import ConnectionLost
+from liveavatar_workers.wire.server import SILENCE_SECONDS
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
 """Of ZeroMQ, from a client with CURVE."""
@@ -256,10 +257,9 @@ time.sleep(1000)
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
     assert there.told.get(timeout=120) == OPENED
-    begin = time.monotonic()
     process.kill()
-    assert there.next() == CLOSED
-    assert time.monotonic() - begin < 5
+    # Not by its silence, for which the server would wait longer than this.
+    assert SECONDS < SILENCE_SECONDS and there.next() == CLOSED
     process.wait()
 
 
@@ -269,10 +269,9 @@ def test_a_server_that_ends_is_noticed_at_once_after_its_last_words(there: Liste
     for number in range(5):
         there.server.send(ring(number), there.sessions[0])
     assert [mine.next().number for _ in range(5)] == list(range(5))
-    begin = time.monotonic()
     there.server.close()
+    # After a silence it would say that nothing was heard.
     assert "closed the connection" in mine.why_lost()
-    assert time.monotonic() - begin < 5
     with pytest.raises(ConnectionLost):
         mine.client.send(Cancel(number=1))
 

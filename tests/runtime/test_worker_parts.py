@@ -1,9 +1,9 @@
 """What workers are made of, without processes: devices, reasons, and the notice of a hang."""
 
 import signal
-import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from liveavatar_runtime.executors.table import check_devices, resolve
 from liveavatar_workers.client.create import ModelFiles, dtype_in_workers, local_workers
 from liveavatar_workers.failures import AGAIN, Ended, describe
 from liveavatar_workers.messages import Failure
+from liveavatar_workers.rank import ranks
 from liveavatar_workers.rank.ranks import OtherRankLost, StallDetector, is_about_another_rank
 
 CPU = torch.device("cpu")
@@ -114,24 +115,31 @@ def test_what_another_rank_is_to_blame_for_is_told_by_where_it_was_raised(tmp_pa
     assert not is_about_another_rank(ValueError("Connection reset"))
 
 
-def test_a_hang_is_told_from_slow_work() -> None:
-    progress = StallDetector(limit=0.05)
-    time.sleep(0.1)
+def test_a_hang_is_told_from_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(ranks, "time", SimpleNamespace(monotonic=lambda: now))
+    progress = StallDetector(limit=5)
+    pass_time(10)
     assert not progress.stalled, "nothing was expected"
     with progress.working():
         assert not progress.stalled
-        time.sleep(0.1)
+        pass_time(10)
         assert progress.stalled
         progress.mark()
         assert not progress.stalled
         with progress.waiting():
-            time.sleep(0.1)
+            pass_time(10)
             assert not progress.stalled
         assert not progress.stalled
     measured = StallDetector()
     first = measured.limit
     with measured.working():
-        time.sleep(0.02)
+        pass_time(0.02)
         measured.mark()
         measured.settle()
     assert measured.limit < first

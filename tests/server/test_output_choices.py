@@ -74,7 +74,7 @@ def test_an_interruption_ends_within_seconds_and_keeps_what_was_decoded(server, 
             server.client.interrupt()
 
     result = server.client.run(prompt.nodes, on_event=stop)
-    assert result.interrupted and time.monotonic() - stopped[0] < 15
+    assert result.interrupted and time.monotonic() - stopped[0] < 60
     (written,) = files(server.output) - before
     assert probe(written).frames % 12 == 0
 
