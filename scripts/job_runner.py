@@ -63,8 +63,10 @@ class Record:
 
     def has(self, job: Job) -> bool:
         """Whether the job was finished, as it is now, and its files are still there."""
-        noted = [line for line in self._lines if (line["id"], line["key"]) == (job.id, job.key)]
-        return any(all((self.output / name).is_file() for name in line["files"]) for line in noted)
+        key = job.key  # Read before it runs, whatever becomes of its files meanwhile.
+        # A later run of this id has overwritten the files of an earlier one.
+        last = next((line for line in reversed(self._lines) if line["id"] == job.id), None)
+        return last is not None and last["key"] == key and all((self.output / name).is_file() for name in last["files"])
 
     def add(self, line: dict[str, Any]) -> None:
         with self._lock, self.file.open("a+b") as file:
@@ -150,10 +152,18 @@ def output_files(result: RunResult) -> Iterator[dict[str, str]]:
                         yield {"filename": place[1], "subfolder": place[0], "type": "output"}
 
 
-def fetch(client: ComfyClient, entry: Mapping[str, str], folder: Path) -> Path:
-    """Copies a file of a server into a folder; it has its name when it is whole. Raises ComfyError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / Path(entry["filename"]).name
+def places_of(entries: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Where a job's files go in its folder: side by side, or as on the server where two have the same name."""
+    names = [Path(entry["filename"]).name for entry in entries]
+    # What a server says must not lead out of the folder.
+    folders = [[part for part in Path(entry["subfolder"]).parts if part.strip(".:/\\")] for entry in entries]
+    unique = len({name.lower() for name in names}) == len(names)
+    return [Path(name) if unique else Path(*folder, name) for name, folder in zip(names, folders, strict=True)]
+
+
+def fetch(client: ComfyClient, entry: Mapping[str, str], path: Path) -> Path:
+    """Copies a file of a server; it has its name when it is whole. Raises ComfyError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     address = f"{client.url}/view?{urllib.parse.urlencode(entry)}"
     try:
@@ -236,7 +246,7 @@ class Server:
     def _do(self, job: Job) -> None:
         try:
             result = self._run(job)
-            files = [fetch(self.client, entry, self.record.output / job.id) for entry in output_files(result)]
+            files = self._fetched(job, list(output_files(result)))
         except (PromptRefused, RequestRefused, RunFailed, WorkflowError, JobError) as error:
             self._failed(job, str(error))
         except ComfyError as error:
@@ -252,7 +262,15 @@ class Server:
             line = {"id": job.id, "key": job.key, "files": names, "server": self.client.url}
             self.record.add({**line, "seconds": round(result.seconds, 3)})
             self.board.end(job)
-            self.tell(job.id, f"done in {result.seconds:.1f} s: {', '.join(map(str, files)) or 'no files'}")
+            self.tell(job.id, f"done in {result.seconds:.1f} s: {', '.join(map(str, files))}")
+
+    def _fetched(self, job: Job, entries: Sequence[Mapping[str, str]]) -> list[Path]:
+        if not entries:
+            raise JobError("it ended without a file in the server's output folder; add a node that saves one")
+        folder = self.record.output / job.id
+        return [
+            fetch(self.client, entry, folder / place) for entry, place in zip(entries, places_of(entries), strict=True)
+        ]
 
     def _failed(self, job: Job, reason: str) -> None:
         self.board.end(job, failed=True)
@@ -285,15 +303,16 @@ def stop(board: Board) -> None:
 
 
 def run_jobs(servers: Sequence[Server], board: Board, patience: float) -> bool:
-    """Runs all jobs; False when no server has answered for `patience` seconds and jobs are left."""
-    start = time.monotonic()
+    """Runs all jobs; False when none runs, no server has answered for `patience` seconds and jobs are left."""
+    last = time.monotonic()
     threads = [threading.Thread(target=server.work, daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     while not board.finished:
         time.sleep(0.1)
-        last = max([start, *(server.answered for server in servers)])
-        if not board.running and time.monotonic() - last > patience:
+        # A server that runs a job is asked for nothing else.
+        last = time.monotonic() if board.running else max([last, *(server.answered for server in servers)])
+        if time.monotonic() - last > patience:
             board.stopped = True
             return False
     return True

@@ -61,8 +61,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--id", default="job", metavar="NAME", help="the folder of the result without --batch (job)")
     parser.add_argument("--wait", type=float, default=60.0, metavar="S", help="seconds to wait for a server (60)")
     parser.add_argument("--quiet", action="store_true", help="say only what begins, ends and fails")
-    parser.add_argument("--list", action="store_true", help="print the inputs that can be set, and end")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the API form with the settings, and end")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="print the inputs that can be set, and end")
+    instead.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write the API form with the settings (of a batch's first row), and end",
+    )
     return parser.parse_args(arguments)
 
 

@@ -138,11 +138,20 @@ class Batch:
 
     def _csv(self) -> Iterator[dict[str, Any]]:
         # The mark at the beginning is what spreadsheets write.
-        with self.file.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                if None in row:
-                    raise JobError(f"{self.file}: a row has more cells than the header: {row[None]}")
-                yield {name: value for name, value in row.items() if value}  # An empty cell changes nothing.
+        try:
+            with self.file.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                names = list(reader.fieldnames or ())
+                if twice := sorted({name for name in names if names.count(name) > 1}):
+                    raise JobError(f"{self.file}: the header has {', '.join(map(repr, twice))} twice")
+                rows = list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise JobError(f"{self.file} cannot be read as CSV in UTF-8: {error}") from None
+        for row in rows:
+            if None in row:
+                raise JobError(f"{self.file}: a row has more cells than the header: {row[None]}")
+            if any(row.values()):  # Spreadsheets write rows of commas.
+                yield row
 
     def _json(self) -> Iterator[dict[str, Any]]:
         rows = read_json(self.file)
@@ -155,7 +164,9 @@ class Batch:
         if not SAFE_ID.fullmatch(name):
             raise JobError(f"{self.file}: the id {name!r} is to be a folder's name: letters, digits, '.', '_', '-'")
         folder = self.file.resolve().parent
-        own = [Setting(k, v, folder, text) for k, v in row.items() if k not in (ID, WORKFLOW)]
+        # An empty cell and null change nothing; an empty text of JSON is a text.
+        given = {k: v for k, v in row.items() if v is not None and (v or not text)}
+        own = [Setting(k, v, folder, text) for k, v in given.items() if k not in (ID, WORKFLOW)]
         workflow = find_workflow(row[WORKFLOW], folder) if row.get(WORKFLOW) else find_workflow(self.workflow, Path())
         names = {setting.name for setting in own}
         common = [setting for setting in self.common if setting.name not in names]

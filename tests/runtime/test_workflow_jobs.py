@@ -4,12 +4,16 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import job_runner
 import pytest
 import run_workflow
-from job_runner import LOSSES_OF_A_JOB, Board, Record
+from comfy_client import ComfyClient
+from job_runner import LOSSES_OF_A_JOB, Board, Record, Server, places_of, run_jobs
 from workflow_jobs import Batch, Job, JobError, Setting, find_workflow, parse_setting, targets, typed
 
 from benchmarks import scale
@@ -26,7 +30,7 @@ NODES: dict[str, Any] = {
 
 
 def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return path
 
 
@@ -76,6 +80,9 @@ def test_csv_and_json_are_the_same_batch(tmp_path: Path) -> None:
     ]
     others = Batch(listed, "short_clip").jobs()
     assert [job.id for job in others] == ["anna", "job-0002"] and others[0].settings[1].value == 1
+    nulls = write(tmp_path / "nulls.json", '[{"id": null, "workflow": null, "A.b": null, "A.c": ""}]')
+    (job,) = Batch(nulls, "short_clip").jobs()
+    assert job.id == "job-0001" and [(s.name, s.value) for s in job.settings] == [("A.c", "")]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +92,9 @@ def test_csv_and_json_are_the_same_batch(tmp_path: Path) -> None:
         ("jobs.csv", "id,A.b\nx,1\nX,2\n", "the id 'X' is there twice"),
         ("jobs.csv", "id,A.b\n../x,1\n", "is to be a folder's name"),
         ("jobs.csv", "id,A.b\nx,1,2\n", "more cells than the header"),
+        ("jobs.csv", "id,A.b,A.b\nx,1,2\n", "the header has 'A.b' twice"),
+        ("jobs.csv", "id,A.b\n,\n", "has no jobs in it"),
+        ("jobs.csv", "id,A.b\nx,\udce9\n", "cannot be read as CSV in UTF-8"),
         ("jobs.csv", "id,workflow\nx,nowhere\n", "no workflow 'nowhere': give a file, or a template"),
         ("jobs.json", "{}", "is not a list of objects"),
         ("jobs.json", "[", "cannot be read as JSON"),
@@ -117,8 +127,62 @@ def test_a_job_is_done_while_it_and_its_files_are_as_they_were(tmp_path: Path) -
     assert [line["id"] for line in Record(tmp_path)._lines] == ["anna", "ben"] and Record(tmp_path).has(job)
     write(tmp_path / "a.png", "other picture")
     assert not Record(tmp_path).has(Job("anna", job.workflow, settings))
+    # A later run with other settings has written the same files.
+    Record(tmp_path).add({"id": "anna", "key": "another", "files": ["anna.mp4"]})
+    assert not Record(tmp_path).has(job)
+    Record(tmp_path).add({"id": "anna", "key": job.key, "files": ["anna.mp4"]})
+    assert Record(tmp_path).has(job)
     (tmp_path / "anna.mp4").unlink()
     assert not Record(tmp_path).has(job)
+
+
+def test_a_job_is_what_it_was_when_it_began(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", "picture")
+    job = Job("anna", find_workflow("short_clip", tmp_path), (Setting("Picture.image", "a.png", tmp_path),))
+    assert not Record(tmp_path).has(job)
+    write(tmp_path / "a.png", "changed while it runs")
+    assert job.key != Job("anna", job.workflow, job.settings).key
+
+
+def test_files_of_one_name_stay_apart() -> None:
+    def entry(folder: str, name: str) -> dict[str, str]:
+        return {"subfolder": folder, "filename": name, "type": "output"}
+
+    assert places_of([entry("a", "1.mp4"), entry("b", "2.mp4")]) == [Path("1.mp4"), Path("2.mp4")]
+    assert places_of([entry("a", "1.mp4"), entry("b/c", "1.mp4")]) == [Path("a/1.mp4"), Path("b/c/1.mp4")]
+    assert places_of([entry("../..", "1.mp4"), entry("/x", "1.MP4")]) == [Path("1.mp4"), Path("x/1.MP4")]
+
+
+def test_a_server_that_runs_a_job_counts_as_answering(monkeypatch) -> None:
+    """However long a job takes, the next one begins. The clock counts how often the jobs are looked at."""
+
+    class Watched(Board):
+        looks = 0
+
+        @property
+        def finished(self) -> bool:
+            self.looks += 1
+            return super().finished
+
+        def wait(self, looks: int) -> None:
+            end = self.looks + looks
+            while self.looks < end:
+                time.sleep(0.001)
+
+    class Slow:
+        answered = 0.0
+
+        def work(self) -> None:
+            while (job := board.take()) is not None:
+                board.running[job.id] = ComfyClient("http://127.0.0.1:9"), job.id
+                board.wait(100)
+                board.end(job)
+                board.wait(2)
+
+    board = Watched([Job(name, Path()) for name in "ab"])
+    clock = SimpleNamespace(monotonic=lambda: float(board.looks), sleep=lambda _: time.sleep(0.001))
+    monkeypatch.setattr(job_runner, "time", clock)
+    assert run_jobs([cast(Server, Slow())], board, patience=50) and board.finished
 
 
 def test_a_job_that_loses_servers_comes_first_and_then_fails() -> None:
