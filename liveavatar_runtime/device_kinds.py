@@ -10,6 +10,9 @@ import psutil
 import torch
 
 CPU, CUDA, MPS, XPU, DIRECTML = "cpu", "cuda", "mps", "xpu", "privateuseone"
+FUSED_FORMS = (CUDA, "meta")
+"""Kinds where operations are taken that join what others do in several, with one rounding less. A processor keeps its
+bits, the rest what is known to run there. On "meta" nothing is computed; what is counted there is a card's."""
 NO_FP8 = (MPS, DIRECTML)
 """Kinds that cannot hold 8-bit floating-point numbers: PyTorch refuses to convert to them there."""
 

@@ -105,16 +105,10 @@ def rotary(bench: Bench) -> None:
     compare(bench, "rotary positions of the queries", _rotary_forms(shapes, factors))
 
 
-def complex_rope(x: Tensor, turns: Tensor) -> Tensor:
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
-
-
 def _rotary_forms(shapes: Shapes, factors: RopeFactors) -> Iterator[Form]:
     x = shapes.random(1, shapes.tokens, shapes.heads, shapes.head_dim)
-    turns = torch.complex(factors.cos, factors.sin)
     yield Form("as it is", lambda: apply_rope(x, factors))
-    yield Form("complex", lambda: complex_rope(x, turns))
+    yield Form("of real numbers", lambda: apply_rope(x, RopeFactors(factors.cos, factors.sin)))
     if shapes.bench.on_card:
         compiled = _compiled(apply_rope)
         yield Form("compiled", lambda: compiled(x, factors))

@@ -2,8 +2,8 @@
 
 Every denoising step has its own ring, because its keys come from inputs of its own noise level. The sink (reference
 picture and packed motion) stands in front of the ring, so that attention reads one contiguous slice and nothing is
-concatenated. Cached keys are rotated, except those of the reference in the `Sink`: the reference moves along with the
-video, so its keys are turned anew from the unrotated ones whenever its position changes.
+concatenated. Cached keys are rotated. The reference moves along with the video, so whenever its position changes its
+keys are turned anew: only their temporal channels, and from the unrotated ones, which the `Sink` holds.
 
 Blocks can be under way at several steps at once, so a new sink comes into force step by step: `begin` puts it in place
 when the first block that uses it reaches the step.
@@ -20,7 +20,7 @@ from ..config import AvatarConfig
 from ..errors import InputError
 from .attention import KeysValues
 from .frame_packer import packed_token_count
-from .rope import RopeFactors, apply_rope
+from .rope import RopeFactors, temporal_channels, turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,23 +87,35 @@ class CacheShape:
         """Numbers that the keys and values of so many tokens are, in one layer."""
         return 2 * tokens * self.heads * self.head_dim
 
+    @property
+    def temporal_channels(self) -> int:
+        """Of a head."""
+        return temporal_channels(self.head_dim)
 
-@dataclass(frozen=True, eq=False)
+    def sink_keys(self, unrotated: Tensor, rotated: Tensor) -> Tensor:
+        """Both [1, sink tokens, heads, head_dim] -> keys of a `Sink`, a copy."""
+        keys, reference, channels = rotated[0].clone(), slice(self.reference_tokens), slice(self.temporal_channels)
+        keys[reference, :, channels] = unrotated[0, reference, :, channels]
+        return keys
+
+
+@dataclass(eq=False)
 class Sink:
     """Keys and values of the sink in the layers of one cache, for all its steps.
 
-    `reference_keys[layer]` [reference tokens, heads, head_dim], not rotated; `motion_keys[layer]` [motion tokens, ...],
-    rotated; `values[layer]` [sink tokens, ...]. A cache that holds a copy for every step empties the last two then.
+    `keys[layer]`, `values[layer]` [sink tokens, heads, head_dim]; the keys are rotated, but for the temporal channels
+    of the reference's. A cache that holds a copy for every step empties both then, and keeps in `reference_keys`
+    [layers, reference tokens, heads, temporal channels] what it turns again and again.
     """
 
-    reference_keys: dict[int, Tensor] = field(default_factory=dict)
-    motion_keys: dict[int, Tensor] = field(default_factory=dict)
+    keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
+    reference_keys: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class ReferencePosition:
-    """RoPE frame of the reference picture and the factors that turn its keys there."""
+    """RoPE frame of the reference picture and the factors that turn its keys' temporal channels there."""
 
     frame: int
     factors: RopeFactors
@@ -182,6 +194,10 @@ def check_ring(name: str, tensors: Mapping[str, Tensor], shape: CacheShape, bloc
     return tensor
 
 
+TURNED_AT_ONCE = 16
+"""Layers whose reference keys are turned together: as much memory as an evaluation needs later."""
+
+
 class ResidentCache:
     """KVCache on the device of the model and in its dtype: attention reads the cache itself.
 
@@ -209,38 +225,44 @@ class ResidentCache:
         return sum(tensor.nbytes for own in (self.keys, self.values) for tensor in own.values())
 
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
-        reference = self.shape.reference_tokens
-        sink.reference_keys[layer] = unrotated.k[0, :reference].clone()
-        sink.motion_keys[layer] = rotated_keys[0, reference:].clone()
+        keys = sink.keys[layer] = self.shape.sink_keys(unrotated.k, rotated_keys)
         sink.values[layer] = unrotated.v[0].clone()
+        turned = keys[: self.shape.reference_tokens, :, : self.shape.temporal_channels]
+        if sink.reference_keys is None:
+            sink.reference_keys = turned.new_empty(len(self.layers), *turned.shape)
+        sink.reference_keys[self.layers.index(layer)] = turned
 
     def begin(self, uses: Sequence[CacheUse]) -> None:
         for use in uses:
             sink, frame = self._placed.get(use.step, (None, None))
             if sink is not use.sink:
-                self._place_motion_and_values(use)
+                self._place(use)
             if sink is not use.sink or frame != use.reference.frame:
                 self._place_reference(use)
             self._placed[use.step] = (use.sink, use.reference.frame)
             if sink is not use.sink:
                 self._forget_copied(use.sink)
 
-    def _place_motion_and_values(self, use: CacheUse) -> None:
-        row, shape = self.steps.index(use.step), self.shape
+    def _place(self, use: CacheUse) -> None:
+        row, tokens = self.steps.index(use.step), self.shape.sink_tokens
         for layer in self.layers:
-            self.keys[layer][row, shape.reference_tokens : shape.sink_tokens] = use.sink.motion_keys[layer]
-            self.values[layer][row, : shape.sink_tokens] = use.sink.values[layer]
+            self.keys[layer][row, :tokens] = use.sink.keys[layer]
+            self.values[layer][row, :tokens] = use.sink.values[layer]
 
     def _place_reference(self, use: CacheUse) -> None:
-        row, tokens = self.steps.index(use.step), self.shape.reference_tokens
-        for layer in self.layers:
-            self.keys[layer][row, :tokens] = apply_rope(use.sink.reference_keys[layer], use.reference.factors)
+        row, tokens, channels = self.steps.index(use.step), self.shape.reference_tokens, self.shape.temporal_channels
+        assert use.sink.reference_keys is not None
+        for start in range(0, len(self.layers), TURNED_AT_ONCE):
+            together = slice(start, start + TURNED_AT_ONCE)
+            turned = turn(use.sink.reference_keys[together], use.reference.factors)
+            for layer, keys in zip(self.layers[together], turned, strict=True):
+                self.keys[layer][row, :tokens, :, :channels] = keys
 
     def _forget_copied(self, sink: Sink) -> None:
         """Once every step has its copy only the reference keys are needed: they are turned again and again."""
         placed = self._placed
         if all(step in placed and placed[step][0] is sink for step in self.steps):
-            sink.motion_keys.clear()
+            sink.keys.clear()
             sink.values.clear()
 
     def attend(self, layer: int, use: CacheUse, own: KeysValues) -> KeysValues:

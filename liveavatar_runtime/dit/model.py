@@ -46,7 +46,7 @@ from .kv_cache import CacheShape, CacheUse, KVCache, ReferencePosition, Sink
 from .rope import (
     REFERENCE_FRAME,
     RopeFactors,
-    block_rope,
+    RopeTables,
     join_factors,
     motion_rope,
     reference_frame,
@@ -101,9 +101,13 @@ class BlockPlace:
 
 @dataclass(frozen=True)
 class BlockContext:
-    """Made once a block: its place in the video, positions of its tokens, its voice for each injection layer."""
+    """Made once a block: its place in the video, positions of its tokens, its voice for each injection layer.
+
+    `tables`: positions of the whole video, of which `rope` are the block's.
+    """
 
     place: BlockPlace
+    tables: RopeTables
     rope: RopeFactors
     injections: dict[int, Injection]
     actor_masks: Tensor | None
@@ -226,15 +230,28 @@ class CausalWanS2V(nn.Module):
         moved = audio.to(device=device, dtype=dtype)
         return encode_block_audio(self.casual_audio_encoder, moved, self.config.num_audio_token)
 
+    def rope_tables(self, grid: tuple[int, int], device: torch.device) -> RopeTables:
+        """Positions of all tokens of a video."""
+        return RopeTables(self.config.head_dim, grid, device)
+
     def block_context(
-        self, place: BlockPlace, voice: AudioTokens, layers: range, actor_masks: Tensor | None = None
+        self,
+        place: BlockPlace,
+        voice: AudioTokens,
+        layers: range,
+        actor_masks: Tensor | None = None,
+        tables: RopeTables | None = None,
     ) -> BlockContext:
-        """Positions of a block's tokens and its encoded voice; actor_masks [actors, frames, rows, columns] like it."""
-        head_dim = self.config.head_dim
+        """Positions of a block's tokens and its encoded voice; actor_masks [actors, frames, rows, columns] like it.
+
+        `tables`: those of the video, where more than one block is evaluated.
+        """
+        head_dim, tables = self.config.head_dim, tables or self.rope_tables(place.grid, voice.glob.device)
         numbers = {n: i for i, n in enumerate(self.config.audio_inject_layers) if n in layers}
         return BlockContext(
             place=place,
-            rope=block_rope(head_dim, place.grid, place.start_frame, place.frames).to(voice.glob.device),
+            tables=tables,
+            rope=tables.block(place.start_frame, place.frames),
             injections={n: prepare_injection(self.audio_injector, i, voice, head_dim) for n, i in numbers.items()},
             actor_masks=None if actor_masks is None else actor_masks.flatten(2).unsqueeze(-1),
         )
@@ -263,7 +280,7 @@ class CausalWanS2V(nn.Module):
         Rows are of different steps. All of them go through a layer together, so its weights are read once.
         """
         head_dim, kernel = self.config.head_dim, self.attention
-        uses = [self._cache_use(row, hidden.device) for row in rows]
+        uses = [_cache_use(row) for row in rows]
         cache.begin(uses)
         rope = stack_factors([row.block.rope for row in rows])
         modulation = _together([video.steps[row.step].layers for row in rows])
@@ -273,12 +290,6 @@ class CausalWanS2V(nn.Module):
             hidden = self._layer(number)(hidden, modulation, video.text[number], attention)
             hidden = self._inject(number, hidden, [row.block for row in rows])
         return hidden
-
-    def _cache_use(self, row: Row, device: torch.device) -> CacheUse:
-        place = row.block.place
-        frame = reference_frame(place.start_frame, row.distance)
-        factors = reference_rope(self.config.head_dim, place.grid, frame).to(device)
-        return CacheUse(row.step, place.block, row.sink, ReferencePosition(frame, factors))
 
     def _inject(self, number: int, hidden: Tensor, blocks: Sequence[BlockContext]) -> Tensor:
         """The voice after layer `number`, if it is one of the injection layers."""
@@ -325,6 +336,12 @@ class CausalWanS2V(nn.Module):
         tokens = run_head(self.head, hidden, _together([video.steps[row.step].head for row in rows]))
         place = rows[0].block.place
         return unpatchify(tokens, place.frames, place.grid, self.config.patch_size)
+
+
+def _cache_use(row: Row) -> CacheUse:
+    place = row.block.place
+    frame = reference_frame(place.start_frame, row.distance)
+    return CacheUse(row.step, place.block, row.sink, ReferencePosition(frame, row.block.tables.frame(frame)))
 
 
 def _together(tensors: Sequence[Tensor]) -> Tensor:

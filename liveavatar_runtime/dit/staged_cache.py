@@ -18,7 +18,7 @@ from .attention import KeysValues
 from .fp8 import from_fp8, to_fp8
 from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
 from .placement import IN_RAM, Placement, StoredType
-from .rope import apply_rope
+from .rope import apply_rope_into
 
 
 class Store(Protocol):
@@ -183,9 +183,7 @@ class StagedCache:
             self.traffic.written += written
 
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
-        reference = self.shape.reference_tokens
-        sink.reference_keys[layer] = self._brought_home(layer, unrotated.k[0, :reference])
-        sink.motion_keys[layer] = self._brought_home(layer, rotated_keys[0, reference:])
+        sink.keys[layer] = self._brought_home(layer, self.shape.sink_keys(unrotated.k, rotated_keys))
         sink.values[layer] = self._brought_home(layer, unrotated.v[0])
 
     def _brought_home(self, layer: int, tensor: Tensor) -> Tensor:
@@ -203,8 +201,9 @@ class StagedCache:
         self._copies.wait(self._fetched)
         self._turn += 1
         self._fetch()
-        reference, slot = self.shape.reference_tokens, self.shape.slot(use.block)
-        keys[:, :reference] = apply_rope(keys[:, :reference], use.reference.factors)
+        turned = keys[:, : self.shape.reference_tokens, :, : self.shape.temporal_channels]
+        apply_rope_into(turned, turned, use.reference.factors)
+        slot = self.shape.slot(use.block)
         keys[:, slot], values[:, slot] = own.k, own.v
         self._write_back(layer, use, own)
         valid = self.shape.valid_tokens(use.block, self._first_block)
@@ -226,13 +225,8 @@ class StagedCache:
         self._fetched = self._copies.mark()
 
     def _fetch_sink(self, sink: Sink, layer: int, keys: Tensor, values: Tensor) -> None:
-        reference = self.shape.reference_tokens
-        for into, source in (
-            (keys[:reference], sink.reference_keys[layer]),
-            (keys[reference : self.shape.sink_tokens], sink.motion_keys[layer]),
-            (values[: self.shape.sink_tokens], sink.values[layer]),
-        ):
-            into.copy_(source, non_blocking=copies_ahead(into.device, source.device))
+        for into, source in ((keys, sink.keys[layer]), (values, sink.values[layer])):
+            into[: self.shape.sink_tokens].copy_(source, non_blocking=copies_ahead(into.device, source.device))
             self._count(layer, fetched=source.nbytes)
 
     def _spans(self, block: int) -> list[slice]:

@@ -77,8 +77,9 @@ def cache_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
     """Size of the key/value caches of all layers and steps, wherever they are."""
     shape = work.cache_shape
     if placement.resident:
-        # Every step has a sink in front of its ring; the reference's keys are there once more, not rotated.
-        layer = shape.values(shape.steps * shape.tokens) + shape.values(shape.reference_tokens) // 2
+        # Every step has a sink in front of its ring; what is turned of the reference's keys is there once more.
+        turned = shape.reference_tokens * shape.heads * shape.temporal_channels
+        layer = shape.values(shape.steps * shape.tokens) + turned
         return work.config.num_layers * layer * work.dtype.itemsize
     return work.config.num_layers * staged_layer_bytes(work, placement)
 

@@ -101,6 +101,7 @@ class Evaluator:
         # By the first block that uses it: while a new sink comes into force, two are in use.
         self._sinks: dict[int, Sink] = {}
         self._contexts: dict[int, BlockContext] = {}
+        self._tables = self.model.rope_tables(self.plan.grid, self.device)
 
     def begin(self) -> int:
         """Fill the rings from the request's start, or begin a warm-up; returns the first block to evaluate.
@@ -168,7 +169,7 @@ class Evaluator:
         masks = self.request.conditions.actor_masks
         masks = None if masks is None else self._moved(masks[:, :LATENT_FRAMES_PER_BLOCK])
         place = BlockPlace(block, LATENT_FRAMES_PER_BLOCK, self.plan.grid)
-        self._contexts[block] = self.model.block_context(place, voice, self.layers, masks)
+        self._contexts[block] = self.model.block_context(place, voice, self.layers, masks, self._tables)
 
     def embed(self, latents: Sequence[Tensor]) -> Tensor:
         """Noisy latents, float32 [16, 3, h, w] each -> hidden states [B, tokens, dim]."""

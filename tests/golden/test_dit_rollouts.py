@@ -8,6 +8,7 @@ from rollout import BASE, TOLERANCE, conditions_of, plan_of, run, single_velocit
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache, Sink
 from liveavatar_runtime.dit.model import BlockPlace, CausalWanS2V, Row
+from liveavatar_runtime.dit.rope import apply_rope, reference_rope
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.evaluator import Evaluator, PlacedModel
 from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
@@ -103,9 +104,13 @@ def test_kv_caches(golden, base_evaluator):
     for layer in layers:
         assert stored[f"layer{layer}.cond_end"].item() == cache.shape.sink_tokens
         reference = cache.shape.reference_tokens
-        torch.testing.assert_close(
-            sink.reference_keys[layer][None], stored[f"layer{layer}.cond_k"][:, :reference], atol=1e-5, rtol=0
-        )
+        unrotated = stored[f"layer{layer}.cond_k"][:, :reference]
+        expected = apply_rope(unrotated, reference_rope(cache.shape.head_dim, base_evaluator.plan.grid, 30))
+        # Their temporal channels are turned where they are used.
+        turned = slice(cache.shape.temporal_channels)
+        expected[..., turned] = unrotated[..., turned]
+        torch.testing.assert_close(sink.keys[layer][None, :reference], expected, atol=1e-5, rtol=0)
+        assert torch.equal(sink.reference_keys[layer], sink.keys[layer][:reference, :, turned])
         torch.testing.assert_close(sink.values[layer][None], stored[f"layer{layer}.cond_v"], atol=1e-5, rtol=0)
     # Names are after_c{clip}b{block}s{step}.layer{n}.{k|v}; the first step's ring is written once a block.
     moments = {name.split(".")[0] for name in stored if name.startswith("after_")}

@@ -39,7 +39,8 @@ def test_the_predicted_cache_is_the_allocated_one(window_blocks):
     shape = CausalWanS2V(DEMO, device="meta").cache_shape(plan.grid, plan.steps, plan.window_blocks, 3)
     cache = ResidentCache(shape, range(DEMO.num_layers), torch.float32, "cpu")
     tensors = [*cache.keys.values(), *cache.values.values()]
-    reference_keys = shape.reference_tokens * DEMO.dim * DEMO.num_layers * torch.float32.itemsize
+    turned = shape.reference_tokens * DEMO.num_heads * shape.temporal_channels
+    reference_keys = turned * DEMO.num_layers * torch.float32.itemsize
     assert cache_bytes(Workload(DEMO, plan, torch.float32)) == sum(tensor.nbytes for tensor in tensors) + reference_keys
 
 

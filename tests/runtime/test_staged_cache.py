@@ -93,7 +93,7 @@ def test_the_predicted_size_is_the_allocated_one(executor, conditions, stored):
     work = Workload(DEMO, PLAN, torch.float32)
     stores = [*cache._keys.values(), *cache._values.values()]
     rings = sum(part.nbytes for store in stores for row in range(PLAN.steps) for part in store.parts(row).values())
-    kept = [*sink.reference_keys.values(), *sink.motion_keys.values(), *sink.values.values()]
+    kept = [*sink.keys.values(), *sink.values.values()]
     # A new sink is made beside the one that is read.
     assert rings + 2 * sum(t.nbytes for t in kept) == cache_bytes(work, placement)
     buffers = cache._buffer_keys.nbytes + cache._buffer_values.nbytes
