@@ -22,6 +22,7 @@ from .attention import (
     project_queries,
 )
 from .hooks import RowHooks
+from .initial import small_weight
 from .kv_cache import CacheUse, KVCache, Sink
 from .rope import RopeFactors, apply_rope
 
@@ -42,7 +43,7 @@ class TransformerLayer(nn.Module):
             nn.GELU(approximate="tanh"),
             operations.Linear(config.ffn_dim, dim, **factory),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim, **factory) / dim**0.5)
+        self.modulation = nn.Parameter(small_weight(1, 6, dim, **factory))
 
     def forward(
         self,

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .initial import small_weight
+
 TRAIN_STEPS = 1000
 """The time step of pure noise."""
 
@@ -72,7 +74,7 @@ class HeadModules(nn.Module):
         super().__init__()
         self.norm = operations.LayerNorm(dim, elementwise_affine=False, eps=eps, **factory)
         self.head = operations.Linear(dim, out_channels, **factory)
-        self.modulation = nn.Parameter(torch.randn(1, 2, dim, **factory) / dim**0.5)
+        self.modulation = nn.Parameter(small_weight(1, 2, dim, **factory))
 
 
 def run_head(head: Any, hidden: Tensor, time: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from .block import (
 from .embeddings import TRAIN_STEPS, HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
 from .frame_packer import FramePacker, pack_motion
 from .hooks import CLEAN, BeginRow, RowHooks
+from .initial import embedding
 from .kv_cache import CacheShape, CacheUse, KVCache, ReferencePosition, Sink
 from .rope import (
     REFERENCE_FRAME,
@@ -148,7 +149,7 @@ class CausalWanS2V(nn.Module):
         dim, patch = config.dim, config.patch_size
         self.patch_embedding = operations.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch, **factory)
         self.cond_encoder = operations.Conv3d(config.cond_dim, dim, kernel_size=patch, stride=patch, **factory)
-        self.trainable_cond_mask = operations.Embedding(3, dim, **factory)
+        self.trainable_cond_mask = embedding(operations, 3, dim, **factory)
         self.text_embedding = nn.Sequential(
             operations.Linear(config.text_dim, dim, **factory),
             nn.GELU(approximate="tanh"),

@@ -54,10 +54,16 @@ def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counte
     assert torch.equal(latents(made), latents(list(executor.run(SamplingRequest(conditions, plan)))))
 
 
-def test_what_few_need_is_not_imported_at_start():
+def test_what_few_need_is_not_imported_at_start_nor_to_load_a_model():
     """The compiler is slow; the presets read calibrations, of which a damaged one must not stop the pack."""
     unwanted = {"torch._dynamo", "liveavatar_runtime.planning.presets"}
-    program = f"import sys, liveavatar_runtime.executors.table; print({unwanted!r} & set(sys.modules))"
+    program = (
+        "import sys, liveavatar_runtime.executors.table\n"
+        "from pathlib import Path\n"
+        "from liveavatar_runtime.checkpoint.transformer import load_transformer\n"
+        "load_transformer(Path('demo/liveavatar-demo'))\n"
+        f"print({unwanted!r} & set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "set()"
 
