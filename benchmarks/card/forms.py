@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar_runtime.dit.attention import sdpa
-from liveavatar_runtime.dit.block import _modulate
+from liveavatar_runtime.dit.elementwise import add_gated, modulate
 from liveavatar_runtime.dit.rope import RopeFactors, apply_rope, block_rope
 from liveavatar_runtime.planning.workload import cache_shape
 
@@ -136,7 +136,10 @@ def _modulation_forms(shapes: Shapes) -> Iterator[Form]:
     shift, scale = (0.1 * shapes.random(1, count, shapes.dim, dtype=torch.float32)[:, :1] for count in (1, 2))
 
     def now(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        return _modulate(F.layer_norm(x, x.shape[-1:], eps=1e-6), shift, scale).to(x.dtype)
+        return modulate(F.layer_norm(x, x.shape[-1:], eps=1e-6), shift, 1 + scale, x.dtype)
+
+    def in_steps(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return (F.layer_norm(x, x.shape[-1:], eps=1e-6).float() * (1 + scale) + shift).to(x.dtype)
 
     def in_fp32(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale).to(x.dtype)
@@ -144,7 +147,12 @@ def _modulation_forms(shapes: Shapes) -> Iterator[Form]:
     def in_dtype(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return torch.addcmul(shift.to(x.dtype), F.layer_norm(x, x.shape[-1:], eps=1e-6), (1 + scale).to(x.dtype))
 
-    for name, function in (("as it is", now), ("addcmul in fp32", in_fp32), ("addcmul in bf16", in_dtype)):
+    for name, function in (
+        ("as it is", now),
+        ("in steps", in_steps),
+        ("addcmul in fp32, rounded after it", in_fp32),
+        ("addcmul in bf16", in_dtype),
+    ):
         yield Form(name, partial(function, hidden, shift, scale))
     if shapes.bench.on_card:
         yield Form("compiled", partial(_compiled(now), hidden, shift, scale))
@@ -162,7 +170,9 @@ def gates(bench: Bench) -> None:
     gate = shapes.random(1, 1, shapes.dim, dtype=torch.float32)
 
     def forms() -> Iterator[Form]:
-        yield Form("as it is, fp32 kept", lambda: hidden + x * gate)
+        yield Form("as it is, fp32 kept", lambda: add_gated(hidden, x, gate, torch.float32))
+        yield Form("as it is, rounded", lambda: add_gated(hidden, x, gate, BF16))
+        yield Form("in steps, fp32 kept", lambda: hidden + x * gate)
         yield Form("addcmul, fp32 kept", lambda: torch.addcmul(hidden.float(), x.float(), gate))
         yield Form("addcmul in bf16", lambda: torch.addcmul(hidden, x, gate.to(BF16)))
         if bench.on_card:

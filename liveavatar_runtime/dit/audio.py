@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..aligned import aligned
 from ..config import AvatarConfig
 from .attention import AttentionKernel, AttentionModules, KeysValues, cross_attention, project_keys_values
+from .elementwise import add_to, modulate_in_dtype
 
 NORM_EPS = 1e-6
 ADAPTIVE_NORM_EPS = 1e-5
@@ -127,10 +128,10 @@ class AudioInjector(nn.Module):
 
 @dataclass(frozen=True)
 class Injection:
-    """What one injection layer needs of a block's voice: shift, scale [actors * frames, 1, dim]; keys and values."""
+    """What one injection layer needs of a block's voice: shift, 1 + scale [actors * frames, 1, dim]; keys, values."""
 
     shift: Tensor
-    scale: Tensor
+    one_and_scale: Tensor
     context: KeysValues
 
 
@@ -138,7 +139,7 @@ def prepare_injection(injector: Any, index: int, tokens: AudioTokens, head_dim: 
     """Modulation, keys and values of injection `index`: the same for all steps of the block, so made once."""
     glob, local = tokens.glob[:, :, 0].flatten(0, 1), tokens.local.flatten(0, 1)
     shift, scale = injector.injector_adain_layers[index].linear(F.silu(glob)).unsqueeze(1).chunk(2, dim=-1)
-    return Injection(shift, scale, project_keys_values(injector.injector[index], local, head_dim))
+    return Injection(shift, 1 + scale, project_keys_values(injector.injector[index], local, head_dim))
 
 
 def join_injections(injections: Sequence[Injection]) -> Injection:
@@ -147,7 +148,7 @@ def join_injections(injections: Sequence[Injection]) -> Injection:
         return injections[0]
     return Injection(
         torch.cat([i.shift for i in injections]),
-        torch.cat([i.scale for i in injections]),
+        torch.cat([i.one_and_scale for i in injections]),
         KeysValues(torch.cat([i.context.k for i in injections]), torch.cat([i.context.v for i in injections])),
     )
 
@@ -163,7 +164,8 @@ class InjectionLayer:
 
     def __call__(self, hidden: Tensor, injection: Injection) -> Tensor:
         """hidden [actors * frames, tokens, dim] -> what the voice adds to it."""
-        normed = self.injector.injector_adain_layers[self.index].norm(hidden) * (1 + injection.scale) + injection.shift
+        normed = self.injector.injector_adain_layers[self.index].norm(hidden)
+        normed = modulate_in_dtype(normed, injection.shift, injection.one_and_scale)
         modules = self.injector.injector[self.index]
         return cross_attention(modules, normed, injection.context, self.head_dim, self.kernel)
 
@@ -182,4 +184,4 @@ def inject_audio(
         residual = residual * actor_masks
     # One actor needs no sum.
     residual = residual[:, 0] if actors == 1 else residual.sum(dim=1)
-    return hidden + residual.flatten(1, 2)
+    return add_to(hidden, residual.flatten(1, 2))

@@ -21,10 +21,11 @@ from .attention import (
     project_keys_values,
     project_queries,
 )
+from .elementwise import add_gated, add_to, modulate, modulation_parts
 from .hooks import RowHooks
 from .initial import small_weight
 from .kv_cache import CacheUse, KVCache, Sink
-from .rope import RopeFactors, apply_rope
+from .rope import RopeFactors, apply_rope, turn
 
 
 class TransformerLayer(nn.Module):
@@ -59,6 +60,7 @@ class TransformerLayer(nn.Module):
 def attend_rows(call: "SelfAttention", queries: Tensor, own: KeysValues, rotated_keys: Tensor) -> Tensor:
     """Rows have caches of their own; the projections, which read the weights, are computed for all together.
 
+    `rotated_keys` may be float32, not rounded to the dtype of the others.
     Slots and lengths change with the block, so this must stay outside of compiled graphs.
     """
     hooks = call.hooks or (None,) * len(queries)
@@ -74,7 +76,7 @@ def attend_rows(call: "SelfAttention", queries: Tensor, own: KeysValues, rotated
 
 def _hooked_row(call: "SelfAttention", hooks: RowHooks, row: Tensor, context: KeysValues, keys: Tensor) -> Tensor:
     x = attention(row, context, partial(hooks.attend, call.layer, call.kernel))
-    return hooks.after_self_attention(call.layer, x, row, keys)
+    return hooks.after_self_attention(call.layer, x, row, keys.to(row.dtype))
 
 
 def attend_text(call: "SelfAttention", modules: Any, hidden: Tensor, x: Tensor, text: KeysValues) -> Tensor:
@@ -116,7 +118,9 @@ class SelfAttention:
     def __call__(self, modules: Any, x: Tensor) -> Tensor:
         queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
         own = project_keys_values(modules, x, self.head_dim)
-        return modules.o(self.attend(self, queries, own, apply_rope(own.k, self.rope)))
+        # They are rounded where the cache keeps them. A compiled graph writes them anyway, so it writes them rounded.
+        rotate = apply_rope if torch.compiler.is_compiling() else turn
+        return modules.o(self.attend(self, queries, own, rotate(own.k, self.rope)))
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class SinkAttention(SelfAttention):
     sink: Sink
 
     def contexts(self, own: KeysValues, rotated_keys: Tensor) -> Iterator[KeysValues]:
+        rotated_keys = rotated_keys.to(own.k.dtype)
         self.cache.keep_sink(self.sink, self.layer, own, rotated_keys)
         yield KeysValues(rotated_keys, own.v)
 
@@ -146,22 +151,19 @@ def run_layer(
 ) -> Tensor:
     """hidden [B, L, dim]; modulation float32 [B, 6, dim]; text keys/values [1, ...] -> hidden [B, L, dim]."""
     dtype = hidden.dtype
-    own = layer.modulation.to(device=modulation.device, dtype=torch.float32)
-    shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn = (own + modulation).split(1, dim=1)
-    x = _modulate(layer.norm1(hidden), shift_sa, scale_sa).to(dtype)
-    residual = hidden + self_attention(layer.self_attn, x) * gate_sa
+    parts = modulation_parts(layer.modulation, modulation)
+    shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn = parts
+    x = modulate(layer.norm1(hidden), shift_sa, scale_sa, dtype)
+    residual = add_gated(hidden, self_attention(layer.self_attn, x), gate_sa, torch.float32)
     x = layer.norm3(residual.to(dtype))
     if self_attention.hooks is None:
-        residual = residual + cross_attention(layer.cross_attn, x, text, self_attention.head_dim, self_attention.kernel)
+        head_dim, kernel = self_attention.head_dim, self_attention.kernel
+        residual = add_to(residual, cross_attention(layer.cross_attn, x, text, head_dim, kernel))
     else:
         residual = self_attention.attend_text(self_attention, layer.cross_attn, residual, x, text)
-    x = _modulate(layer.norm2(residual), shift_ffn, scale_ffn).to(dtype)
-    return (residual + layer.ffn(x) * gate_ffn).to(dtype)
+    x = modulate(layer.norm2(residual), shift_ffn, scale_ffn, dtype)
+    return add_gated(residual, layer.ffn(x), gate_ffn, dtype)
 
 
 RunLayer = Callable[[Any, Tensor, Tensor, KeysValues, SelfAttention], Tensor]
 """`run_layer`, or a compiled one."""
-
-
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x.float() * (1 + scale) + shift

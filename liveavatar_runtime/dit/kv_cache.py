@@ -159,6 +159,7 @@ class KVCache(Protocol):
     def attend(self, layer: int, use: CacheUse, own: KeysValues) -> KeysValues:
         """Keep a block's rotated keys and values [1, tokens, heads, head_dim]; returns all that it attends to.
 
+        They are rounded to the cache's dtype, which the keys need not be of.
         The returned tensors are valid until the next call.
         """
         ...

@@ -205,7 +205,8 @@ class StagedCache:
         apply_rope_into(turned, turned, use.reference.factors)
         slot = self.shape.slot(use.block)
         keys[:, slot], values[:, slot] = own.k, own.v
-        self._write_back(layer, use, own)
+        # From the buffer, where the keys are rounded; what fetches into it next waits behind this copy.
+        self._write_back(layer, use, KeysValues(keys[:, slot], values[:, slot]))
         valid = self.shape.valid_tokens(use.block, self._first_block)
         return KeysValues(keys[:, :valid], values[:, :valid])
 

@@ -29,7 +29,7 @@ def whole() -> tuple[float, float]:
 
 def test_an_evaluation(whole):
     gigabytes, kernels = whole
-    assert gigabytes <= 123.4 and kernels <= 1460
+    assert gigabytes <= 87.4 and kernels <= 992
 
 
 def test_decoding_a_block():
