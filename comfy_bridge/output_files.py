@@ -151,7 +151,7 @@ def expanded_prefix(prefix: str, prompt: Prompt | None, notes: Notes) -> str:
         known = ", ".join(f"%{name}%" for name in sorted(LATER))
         notes.warn(
             f"filename_prefix: {', '.join(unknown)} stands in the file name as it is, because no node has such a "
-            f"widget. Known are %date:yyyy-MM-dd%, %Node name.widget% and {known}."
+            f"widget. Known are %date%, %date:yyyy-MM-dd%, %Node name.widget% and {known}."
         )
     check_output_prefix(expanded, final=True)
     return expanded

@@ -1,7 +1,7 @@
 """The runtime's streaming VAE with the weights of a ComfyUI VAE."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from .progress import stop_if_interrupted
 
 if TYPE_CHECKING:
     from liveavatar_runtime.vae import PlacedVAE, WanVAE
+    from liveavatar_runtime.vae.config import VaeConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,20 @@ def managed_vae(vae: Vae | None) -> ManagedVAE:
         offload = comfy.model_management.vae_offload_device()
         _BY_VAE[vae] = ManagedVAE(patcher_for(module, vae.device, offload), vae.vae_dtype)
     return _BY_VAE[vae]
+
+
+def vae_place() -> tuple[torch.device, torch.dtype]:
+    """Where ComfyUI will put a Wan VAE that is not loaded yet, and the dtype that it will choose."""
+    device = comfy.model_management.vae_device()
+    return device, comfy.model_management.vae_dtype(device, [torch.bfloat16, torch.float16, torch.float32])
+
+
+@lru_cache(4)
+def vae_parameters(config: "VaeConfig") -> int:
+    """Numbers of all weights of a VAE of these sizes."""
+    from liveavatar_runtime.vae.model import WanVAE
+
+    return sum(weight.numel() for weight in WanVAE(config, operations=torch.nn, device="meta").parameters())
 
 
 def published_colours() -> Tensor:

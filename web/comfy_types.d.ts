@@ -20,6 +20,7 @@ export interface Widget {
 /** A widget of lines (text_box.js). */
 export interface TextWidget extends Widget {
     element: HTMLElement;
+    lines?: string[];
     linesHeight?: number;
 }
 

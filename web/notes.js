@@ -10,6 +10,7 @@ import { findBox, moveBefore, showLines, textBox } from "./text_box.js";
 
 const UI_KEY = "liveavatar_notes";
 const WIDGET = "liveavatar_notes";
+const LIVE_WIDGET = "liveavatar_live";
 const PROGRESS_WIDGET = "$$node-text-preview";
 
 /**
@@ -28,12 +29,15 @@ function removeProgressText(node) {
 function showNotes(node, lines) {
     if (!Array.isArray(lines)) return;
     removeProgressText(node);
-    if (!lines.length && !findBox(node, WIDGET)) return;
+    const live = findBox(node, LIVE_WIDGET)?.lines ?? [];
+    // What stands there already is not told twice.
+    const others = lines.filter((line) => !live.includes(line));
+    if (!others.length && !findBox(node, WIDGET)) return;
     const widget = textBox(node, WIDGET);
     if (!widget) return;
     // Above the video, which ComfyUI appends later or has appended already.
     moveBefore(node, widget, (name) => /preview/.test(name));
-    showLines(node, widget, lines);
+    showLines(node, widget, others);
 }
 
 app.registerExtension({

@@ -114,9 +114,10 @@ export function textBox(node, name) {
  * @param {string[]} lines
  */
 export function showLines(node, widget, lines) {
+    widget.lines = lines;
     widget.element.replaceChildren(...lines.map(lineElement));
     widget.linesHeight = neededHeight(node, lines);
-    // No higher than needed: a node that has room, as those of the templates have, must not grow over what stands below.
+    // No higher than needed: a node that has room, as those of the templates have, must not grow over others.
     node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1])]);
     node.setDirtyCanvas?.(true, true);
 }

@@ -34,8 +34,8 @@ async function load() {
 }
 
 /**
- * A function that gives the text of a key, with `{name}` replaced by the value of that name. The page is loaded anew when
- * its language is changed, so the files are read once.
+ * A function that gives the text of a key, with `{name}` replaced by the value of that name. The page is loaded anew
+ * when its language is changed, so the files are read once.
  * @returns {Promise<Texts>}
  */
 export function loadTexts() {

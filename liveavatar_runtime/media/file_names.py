@@ -24,6 +24,8 @@ NUMBER_AND_ENDING = len("_00001_.webm")
 
 PATTERN = re.compile(r"%(date:[^%]+|[^%./\\]+\.[^%./\\]+|\w+)%")
 DATE_PARTS = re.compile("yyyy|yy|MM?|dd?|hh?|mm?|ss?")
+DATE = "date:yyyy-MM-dd"
+"""What %date% alone means."""
 LATER = frozenset(("width", "height", "year", "month", "day", "hour", "minute", "second"))
 """What ComfyUI replaces itself when it makes the file's name."""
 
@@ -31,13 +33,13 @@ LATER = frozenset(("width", "height", "year", "month", "day", "hour", "minute", 
 def expand(prefix: str, now: datetime, widgets: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
     r"""The prefix with its patterns replaced and "/" between folders; and the patterns that nobody knows.
 
-    `%date:yyyy-MM-dd%` (parts yyyy, yy, M, MM, d, dd, h, hh, m, mm, s, ss), and "%name.widget%" of `widgets`, given as
-    {"name.widget": value}. A "\", which Windows takes between folders, means the same on every system.
+    `%date%`, `%date:yyyy-MM-dd%` (parts yyyy, yy, M, MM, d, dd, h, hh, m, mm, s, ss), and "%name.widget%" of
+    `widgets`, given as {"name.widget": value}. A "\", which Windows takes between folders, means the same on every system.
     """
     unknown: list[str] = []
 
     def value(match: re.Match[str]) -> str:
-        name = match[1]
+        name = DATE if match[1] == "date" else match[1]
         if name.startswith("date:"):
             return date_text(name.removeprefix("date:"), now)
         if widgets is not None and name in widgets:

@@ -14,6 +14,7 @@ NOW = datetime(2026, 3, 7, 9, 5, 2)
     ("prefix", "expected"),
     [
         ("%date:yyyy-MM-dd%/a", "2026-03-07/a"),
+        ("%date%/a", "2026-03-07/a"),
         ("%date:yy_M_d_h_m_s%", "26_3_7_9_5_2"),
         ("%date:hhmmss%", "090502"),
         ("a\\b", "a/b"),

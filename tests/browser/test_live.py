@@ -1,0 +1,177 @@
+"""What nodes tell before a run: length, clips and frames while widgets change, and what sizes take."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_page import ComfyPage
+from playwright.sync_api import TimeoutError as NotThere
+
+ENCODE, SCHEDULER, CALC = "LiveAvatar_AudioEncode", "LiveAvatar_ClipScheduler", "LiveAvatar_DurationCalc"
+SAMPLER, DECODE = "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+BOX = """
+    const nodes = [...app.rootGraph.nodes, ...app.rootGraph.nodes.flatMap(n => n.subgraph?.nodes ?? [])];
+    const widget = nodes.find(n => String(n.id) === id)?.widgets?.find(w => w.name === 'liveavatar_live');
+    const lines = [...(widget?.element?.children ?? [])].map(c => c.textContent);
+"""
+"""Lines of the node `id`, also of one in a subgraph."""
+INTO_SUBGRAPH = """([kinds]) => {
+    const inside = app.graph.nodes.filter(n => kinds.includes(n.type));
+    return String(app.graph.convertToSubgraph(new Set(inside)).node.id);
+}"""
+
+
+def workflow(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def wait_for(page: ComfyPage, node: str, *texts: str) -> None:
+    """Waits until the lines of a node have all of these texts."""
+    script = f"([id, texts]) => {{ {BOX} return texts.every(text => lines.some(line => line.includes(text))); }}"
+    try:
+        page.page.wait_for_function(script, arg=[node, list(texts)], timeout=20_000)
+    except NotThere as error:
+        told = page.page.evaluate(f"(id) => {{ {BOX} return lines; }}", node)
+        raise AssertionError(f"{texts} are not told, but {told}") from error
+
+
+def label(page: ComfyPage, scheduler: str, size: str) -> str:
+    """What stands in the list of sizes."""
+    script = """([id, size]) => {
+        const options = app.graph.getNodeById(id).widgets.find(w => w.name === 'size').options;
+        return options.getOptionLabel?.(size) ?? size;
+    }"""
+    return page.page.evaluate(script, [int(scheduler), size])
+
+
+def open_sizes(page: ComfyPage, scheduler: str) -> None:
+    """Opens the list of sizes as a click does."""
+    page.show_node(scheduler)
+    if page.renderer == "nodes2":
+        page.element(scheduler).get_by_role("combobox").last.click()
+    else:
+        where = """(id) => {
+            const node = app.graph.getNodeById(id);
+            const widget = node.widgets.find(w => w.name === 'size');
+            const at = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 8];
+            const box = app.canvas.canvas.getBoundingClientRect();
+            const [x, y] = app.canvas.ds.convertOffsetToCanvas(at);
+            return [box.x + x, box.y + y];
+        }"""
+        page.page.mouse.click(*page.page.evaluate(where, int(scheduler)))
+    page.settle(0.6)
+
+
+def test_lengths_follow_widgets_and_links(open_page):
+    page = open_page(node_type=SAMPLER)
+    page.load_workflow(workflow("short_clip"))
+    scheduler, encode, sampler = (page.node_id(kind) for kind in (SCHEDULER, ENCODE, SAMPLER))
+    wait_for(page, encode, "Voice: 6.94 s; 3 clips of 48 frames at 16 fps cover it")
+    wait_for(page, scheduler, "3 x 48 frames / 16 fps = 9 s (144 frames)", "6.94 s: 2.06 s of silence", "64x64: 23 MiB")
+    page.set_widget(scheduler, "fps", 29.97)
+    wait_for(page, scheduler, "5 x 48 frames / 29.97 fps = 8.01 s (240 frames)")
+    page.set_widget(scheduler, "end", "voice")
+    wait_for(page, scheduler, "ends with the voice: 6.94 s (208 frames)")
+    page.set_widget(scheduler, "num_clip", 40)
+    wait_for(page, scheduler, "⚠ num_clip 40 becomes 5: the voice lasts 6.94 s")
+    page.set_widget(scheduler, "num_clip", 2)
+    wait_for(page, scheduler, "⚠ The voice lasts 6.94 s: the last 3.73 s are left out; num_clip 5 covers it")
+    for name, value in (("segment_clips", 3), ("num_clip", 5), ("fps", 16), ("end", "clip"), ("segment_index", 0)):
+        page.set_widget(scheduler, name, value)
+    wait_for(page, scheduler, "⚠ num_clip 5 becomes 3", "This run: segment 1 of 1, clips 1 to 3, 9 s (144 frames)")
+    page.set_widget(scheduler, "segment_index", 1)
+    wait_for(page, scheduler, "⚠ segment_index 1: allowed are 0 to 0")
+    page.show_node(scheduler)
+    page.screenshot("live-scheduler")
+
+    for name, value in (("segment_clips", 0), ("segment_index", 0)):
+        page.set_widget(scheduler, name, value)
+    number, reroute = page.add_node("PrimitiveInt", 0, 1200), page.add_node("Reroute", 300, 1200)
+    calc = page.add_node(CALC, 600, 1200)
+    page.set_widget(number, "value", 2)
+    page.connect(number, "INT", reroute, "")
+    page.connect(reroute, "", scheduler, "num_clip")
+    wait_for(page, scheduler, "2 x 48 frames / 16 fps = 6 s (96 frames)")
+    wait_for(page, calc, "10 x 48 frames / 16 fps = 30 s (480 frames)")
+    page.set_widget(calc, "solve_for", "num_clip")
+    page.set_widget(calc, "duration", 3.001)
+    wait_for(page, calc, "2 x 48 frames / 16 fps = 6 s (96 frames)")
+    page.set_widget(calc, "duration", 2.9)
+    page.connect(calc, "num_clip", scheduler, "num_clip")
+    wait_for(page, scheduler, "1 x 48 frames / 16 fps = 3 s (48 frames)")
+    page.connect(encode, "num_clip", scheduler, "num_clip")
+    wait_for(page, scheduler, "3 x 48 frames / 16 fps = 9 s (144 frames)")
+
+    trim = page.add_node("TrimAudioDuration", 900, 1200)
+    page.connect(page.node_id("LoadAudio"), "AUDIO", trim, "audio")
+    page.connect(trim, "AUDIO", encode, "audio")
+    wait_for(page, encode, "Length of the voice: known when it is encoded")
+    wait_for(page, scheduler, "num_clip: known when Audio Encode has run")
+    page.page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('num_clip')", int(scheduler))
+    page.set_widget(scheduler, "num_clip", 0)
+    wait_for(
+        page, scheduler, "As many clips as the voice needs; a clip is 48 frames / 16 fps = 3 s", "known when it is"
+    )
+    page.page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('avatar_audio')", int(sampler))
+    wait_for(page, scheduler, "No voice is connected")
+
+    decode, seed = page.node_id(DECODE), page.widgets(scheduler)["seed"]
+    page.set_widget(decode, "filename_prefix", f"%date%/%date:yy%/%{SCHEDULER}.seed%_%width%")
+    sent, saved = page.export_prompt(), page.export_workflow()
+    prefix = f"{time.strftime('%Y-%m-%d')}/{time.strftime('%y')}/{seed}_%width%"
+    assert sent[decode]["inputs"]["filename_prefix"] == prefix, "the server knows the width"
+    assert "liveavatar_live" not in json.dumps([sent, saved])
+    lengths = {node["type"]: len(node["widgets_values"]) for node in workflow("short_clip")["nodes"]}
+    kept = {node["type"]: len(node["widgets_values"]) for node in saved["nodes"] if node["type"] in (SCHEDULER, ENCODE)}
+    assert all(count == lengths[kind] for kind, count in kept.items())
+    assert not page.errors
+
+
+def test_lengths_in_a_subgraph(open_page):
+    page = open_page(node_type=SAMPLER)
+    page.load_workflow(workflow("short_clip"))
+    scheduler = page.node_id(SCHEDULER)
+    number = page.add_node("PrimitiveInt", 0, 1200)
+    page.set_widget(number, "value", 2)
+    page.connect(number, "INT", scheduler, "num_clip")
+    page.page.evaluate(INTO_SUBGRAPH, [[SCHEDULER, ENCODE, SAMPLER]])
+    inside = page.page.evaluate(
+        "(kind) => String(app.graph.nodes.flatMap(n => n.subgraph?.nodes ?? []).find(n => n.type === kind).id)",
+        SCHEDULER,
+    )
+    wait_for(page, inside, "2 x 48 frames / 16 fps = 6 s (96 frames)", "the last 0.94 s are left out")
+    page.set_widget(number, "value", 3)
+    wait_for(page, inside, "3 x 48 frames / 16 fps = 9 s (144 frames)", "64x64: 23 MiB")
+    assert not page.errors
+
+
+def test_sizes_tell_memory_and_cost_in_chinese(open_page):
+    """With the 14B model, whose file is not here: assumed in bf16, on a processor without the memory for it."""
+    page = open_page(locale="zh", node_type=SAMPLER)
+    page.load_workflow(workflow("avatar_14b"))
+    scheduler = page.node_id(SCHEDULER)
+    wait_for(page, scheduler, "2 × 48 帧 ÷ 16 fps = 6 秒（96 帧）", "放不下 688x368", "按 14B 模型 bf16 估算")
+    assert re.fullmatch(r"384x256 · \d+\.\d GiB · 放不下", label(page, scheduler, "384x256"))
+    assert label(page, scheduler, "custom") == "custom"
+    open_sizes(page, scheduler)
+    page.screenshot("live-sizes-zh")
+    assert page.page.get_by_text("384x256 · ").count()
+    assert not page.errors
+
+
+@pytest.mark.parametrize("renderer", ["nodes2"], indirect=True)
+def test_nothing_breaks_without_the_routes(open_page):
+    page = open_page(node_type=SAMPLER)
+    page.page.route("**/liveavatar/*", lambda route: route.fulfill(status=404))
+    page.load_workflow(workflow("short_clip"))
+    scheduler = page.node_id(SCHEDULER)
+    wait_for(page, page.node_id(ENCODE), "Length of the voice: known when it is encoded")
+    wait_for(page, scheduler, "As many clips as the voice needs")
+    assert label(page, scheduler, "384x256") == "384x256"
+    page.settle(1.0)
+    assert len(page.errors) == 2, "the browser's own line about each route, once"
+    assert all("404" in error for error in page.errors)

@@ -1,0 +1,93 @@
+"""One table of time arithmetic, which the runtime and the page's module compute alike."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_modules import evaluate
+
+from liveavatar_runtime import duration as time
+from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.sampling.plan_request import PlanRequest
+
+CASES: dict[str, list[tuple[list[Any], Any]]] = json.loads(
+    (Path(__file__).parent / "time_cases.json").read_text(encoding="utf-8")
+)
+"""Function -> (what it gets, what it gives) of every case; fractions are texts, None is refused or not known."""
+
+IN_JAVASCRIPT = """
+    const text = (a) => a && m.fractionText(a);
+    const calls = {
+        parse_fps: (value) => text(m.parseFps(value)),
+        parse_seconds: (value) => text(m.parseSeconds(value)),
+        duration: (clips, frames, fps) => text(m.secondsOf(clips * frames, m.exact(fps))),
+        clips_for_duration: (seconds, frames, fps) => m.clipsForDuration(m.exact(seconds), frames, m.exact(fps)),
+        clips_for_frames: m.clipsForFrames,
+        frames_for_samples: (samples, fps, rate) => m.framesForSamples(samples, m.exact(fps), rate),
+        format_duration: (seconds) => m.formatDuration(m.exact(seconds)),
+        plan: (numClip, inferFrames, rate, end, segmentClips, segmentIndex, voice) => {
+            const request = { numClip, inferFrames, fps: m.exact(rate), end, segmentClips, segmentIndex };
+            const plan = m.planFor(request, voice && { samples: voice[0], sampleRate: voice[1] });
+            return plan && {
+                clips: plan.clips,
+                frames: plan.frames,
+                seconds: text(m.secondsOf(plan.frames, request.fps)),
+                segment: plan.segment && [plan.segment.first, plan.segment.last, plan.segment.frames],
+            };
+        },
+    };
+    return given.map(([name, values]) => calls[name](...values));
+"""
+
+
+def plan(*values: Any) -> dict[str, Any] | None:
+    """As the table has it."""
+    num_clip, infer_frames, fps, end, length, index, voice = values
+    if num_clip == 0 and voice is None:
+        return None
+    request = PlanRequest.of(num_clip, end, infer_frames=infer_frames, fps=Fraction(fps))
+    frames = voice and time.frames_for_samples(voice[0], Fraction(fps), voice[1])
+    made = request.plan if frames is None else request.for_voice(frames)
+    shown = {"clips": made.num_clip, "frames": made.frames, "seconds": str(made.duration)}
+    try:
+        part = replace(made, segment_clips=length, segment_index=index).segment
+    except InputError:
+        return {**shown, "segment": None}
+    return {**shown, "segment": [part.clips.start + 1, part.clips.stop, part.frames]}
+
+
+IN_PYTHON: dict[str, Callable[..., object]] = {
+    "parse_fps": time.parse_fps,
+    "parse_seconds": time.parse_seconds,
+    "duration": lambda clips, frames, fps: time.duration(clips, frames, Fraction(fps)),
+    "clips_for_duration": lambda seconds, frames, fps: time.clips_for_duration(
+        Fraction(seconds), frames, Fraction(fps)
+    ),
+    "clips_for_frames": time.clips_for_frames,
+    "frames_for_samples": lambda samples, fps, rate: time.frames_for_samples(samples, Fraction(fps), rate),
+    "format_duration": lambda seconds: time.format_duration(Fraction(seconds)),
+    "plan": plan,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_runtime_computes_the_table(name: str):
+    for given, expected in CASES[name]:
+        try:
+            result = IN_PYTHON[name](*given)
+        except InputError:
+            result = None
+        assert (str(result) if isinstance(result, Fraction) else result) == expected, f"{name}{tuple(given)}"
+
+
+def test_the_page_computes_the_table():
+    given = [(name, values) for name, cases in CASES.items() for values, _ in cases]
+    expected = [result for cases in CASES.values() for _, result in cases]
+    found = evaluate("time.js", IN_JAVASCRIPT, given)
+    assert isinstance(found, list)
+    for (name, values), one, other in zip(given, found, expected, strict=True):
+        assert one == other, f"{name}{tuple(values)}"

@@ -1,0 +1,159 @@
+// What the inputs of our nodes mean for the length of the video, before a run.
+
+import { inputValue, sourceOf, targetsOf } from "./graph_values.js";
+import { voiceOf } from "./server_answers.js";
+import * as time from "./time.js";
+
+/**
+ * @typedef {import("./comfy_types").GraphNode} GraphNode
+ * @typedef {import("./graph_values.js").Output} Output
+ * @typedef {import("./graph_values.js").Value} Value
+ * @typedef {import("./time.js").Voice} Voice
+ */
+
+export const AUDIO_ENCODE = "LiveAvatar_AudioEncode";
+export const CLIP_SCHEDULER = "LiveAvatar_ClipScheduler";
+export const DURATION_CALC = "LiveAvatar_DurationCalc";
+export const DIT_SAMPLER = "LiveAvatar_DiTSampler";
+const LOAD_AUDIO = "LoadAudio";
+
+/** An input that cannot be used: it is known with the run of a node, or it is not allowed. */
+export class NotNow extends Error {
+    /**
+     * @param {"later" | "notAllowed"} why
+     * @param {string} input
+     * @param {string} detail title of the node, or the value
+     */
+    constructor(why, input, detail) {
+        super(`${input}: ${why}`);
+        this.why = why;
+        this.input = input;
+        this.detail = detail;
+    }
+}
+
+/**
+ * What outputs of our own nodes give, where the page can know it.
+ * @param {Output} output
+ * @returns {Promise<Value | null>}
+ */
+async function computed({ node, slot }) {
+    if (node.type === DURATION_CALC) {
+        const { clips, seconds, frames } = await durationOf(node);
+        return { known: true, value: [clips, time.toNumber(seconds), frames][slot] };
+    }
+    if (node.type !== AUDIO_ENCODE) return null;
+    const heard = await heardBy(node);
+    if (!heard.voice) return null;
+    if (slot === 1) return { known: true, value: time.toNumber(time.voiceSeconds(heard.voice)) };
+    const { inferFrames, fps } = await clipLength(node);
+    const frames = time.framesForSamples(heard.voice.samples, fps, heard.voice.sampleRate);
+    return slot === 2 ? { known: true, value: time.clipsForFrames(frames, inferFrames) } : null;
+}
+
+/**
+ * The value of an input. Throws NotNow where only a run can tell.
+ * @param {GraphNode} node
+ * @param {string} name
+ */
+async function value(node, name) {
+    const found = await inputValue(node, name, computed);
+    if (!found.known) throw new NotNow("later", name, found.from);
+    return found.value;
+}
+
+/**
+ * A whole number of at least `least`.
+ * @param {GraphNode} node
+ * @param {string} name
+ * @param {number} least
+ */
+async function count(node, name, least) {
+    const found = await value(node, name);
+    if (typeof found === "number" && Number.isSafeInteger(found) && found >= least) return found;
+    throw new NotNow("notAllowed", name, String(found));
+}
+
+/** @param {GraphNode} node */
+export async function clipLength(node) {
+    const [inferFrames, rate] = await Promise.all([value(node, "infer_frames"), value(node, "fps")]);
+    const fps = time.parseFps(rate);
+    if (!time.isClipLength(inferFrames)) throw new NotNow("notAllowed", "infer_frames", String(inferFrames));
+    if (!fps) throw new NotNow("notAllowed", "fps", String(rate));
+    return { inferFrames, fps };
+}
+
+/**
+ * What Duration Calc gives.
+ * @param {GraphNode} node
+ */
+export async function durationOf(node) {
+    const { inferFrames, fps } = await clipLength(node);
+    let clips;
+    if ((await value(node, "solve_for")) === "num_clip") {
+        const asked = await value(node, "duration");
+        const seconds = time.parseSeconds(asked);
+        if (!seconds) throw new NotNow("notAllowed", "duration", String(asked));
+        clips = time.clipsForDuration(seconds, inferFrames, fps);
+    } else {
+        clips = await count(node, "num_clip", 1);
+    }
+    const frames = clips * inferFrames;
+    return { clips, inferFrames, fps, frames, seconds: time.secondsOf(frames, fps) };
+}
+
+/**
+ * What an Audio Encode node hears: whether anything is connected, and the voice where its length is known.
+ * @param {GraphNode} node
+ * @returns {Promise<{ isConnected: boolean, voice: Voice | null }>}
+ */
+export async function heardBy(node) {
+    const source = sourceOf(node, "audio");
+    const isConnected = (node.inputs?.find((input) => input.name === "audio")?.link ?? null) !== null;
+    if (source?.node.type !== LOAD_AUDIO) return { isConnected, voice: null };
+    const name = await inputValue(source.node, "audio");
+    const voice = name.known && typeof name.value === "string" && name.value ? await voiceOf(name.value) : null;
+    return { isConnected, voice };
+}
+
+/**
+ * The DiT Samplers that get a plan.
+ * @param {GraphNode} scheduler
+ */
+export function samplersOf(scheduler) {
+    const found = targetsOf(scheduler, 0).map((target) => target.node);
+    return [...new Set(found.filter((node) => node.type === DIT_SAMPLER))];
+}
+
+/**
+ * The voice that decides a plan: that of the samplers which get it, if they have the same.
+ * @param {GraphNode} scheduler
+ * @returns {Promise<{ hasSampler: boolean, isConnected: boolean, voice: Voice | null }>}
+ */
+export async function voiceFor(scheduler) {
+    const samplers = samplersOf(scheduler);
+    const encoders = samplers.map((sampler) => sourceOf(sampler, "avatar_audio")?.node);
+    const hasSampler = samplers.length > 0;
+    const [first, ...others] = encoders;
+    if (!first || first.type !== AUDIO_ENCODE || others.some((other) => other !== first)) {
+        return { hasSampler, isConnected: encoders.some(Boolean), voice: null };
+    }
+    return { hasSampler, ...(await heardBy(first)) };
+}
+
+/**
+ * What Clip Scheduler's inputs ask for.
+ * @param {GraphNode} node
+ * @returns {Promise<import("./time.js").Request & { steps: number }>}
+ */
+export async function requestOf(node) {
+    const { inferFrames, fps } = await clipLength(node);
+    const [numClip, segmentClips, segmentIndex, steps] = await Promise.all([
+        count(node, "num_clip", 0),
+        count(node, "segment_clips", 0),
+        count(node, "segment_index", 0),
+        count(node, "steps", 1),
+    ]);
+    const end = String(await value(node, "end"));
+    return { numClip, inferFrames, fps, end, segmentClips, segmentIndex, steps };
+}
