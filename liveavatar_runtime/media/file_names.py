@@ -34,7 +34,8 @@ def expand(prefix: str, now: datetime, widgets: Mapping[str, str] | None = None)
     r"""The prefix with its patterns replaced and "/" between folders; and the patterns that nobody knows.
 
     `%date%`, `%date:yyyy-MM-dd%` (parts yyyy, yy, M, MM, d, dd, h, hh, m, mm, s, ss), and "%name.widget%" of
-    `widgets`, given as {"name.widget": value}. A "\", which Windows takes between folders, means the same on every system.
+    `widgets`, given as {"name.widget": value}. A "\", which Windows takes between folders, means the same on every
+    system.
     """
     unknown: list[str] = []
 
