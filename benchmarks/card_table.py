@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks.card.host_memory import rounded_bytes
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Setting
 from liveavatar_runtime.planning.machines import HOST_PCIE_5, ON_PCIE_4, Machines
-from liveavatar_runtime.planning.memory import CacheChoice, KVTypeChoice, choose_placement, decode_bytes
+from liveavatar_runtime.planning.memory import CacheChoice, KVTypeChoice, choose_placement, decode_bytes, ram_bytes
 from liveavatar_runtime.planning.presets import PRESETS, RTX_4090
 from liveavatar_runtime.planning.workload import DECODER_PARAMETERS, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -56,7 +55,7 @@ class Row:
         work, choice = self.work, CacheChoice(kv_dtype=self.kv_dtype)
         occupied = DECODER_PARAMETERS * 2 + decode_bytes(VaeConfig(), work.plan, torch.bfloat16)
         placement = choose_placement(work, replace(self.card, occupied=occupied), choice)
-        caches = rounded_bytes(work.config, work.plan, work.dtype, placement)
+        caches = ram_bytes(work, placement)
         options = Advisor(work, self.machines).options_of(Setting(placement))
         (local,) = (option for option in options if option.executor == "local")
         speed = MEASURED.get((self.card.name, self.weights, self.size), f"{local.fps:.1f}, predicted")

@@ -25,6 +25,7 @@ from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.memory import cache_traffic, working_bytes
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest
 
@@ -123,7 +124,7 @@ def main(arguments: list[str] | None = None, write: Callable[[str], None] = prin
     write("| --- | --- | --- | --- | --- | --- |")
     for batched, place, stored in product((False, True), ("device", "ram"), ("model", "fp8")):
         placement = Placement(place, stored, batched)
-        executor = LocalExecutor.placed(model, device, dtype, placement)
+        executor = LocalExecutor.placed(PlacedModel(model, device), dtype, placement)
         try:
             found = measure(executor, conditions, plan, options.blocks)
         except torch.cuda.OutOfMemoryError:

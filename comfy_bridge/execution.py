@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from liveavatar_runtime.planning.memory import CacheChoice
+from liveavatar_runtime.planning.memory import CacheChoice, ram_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
 from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
@@ -18,6 +18,7 @@ from .cause_of_nan import cause_of_nan
 from .device_checks import check_compile, check_fp8, unknown_memory
 from .executor_choice import ChosenExecutor, choose_executor
 from .executors import executor_of
+from .memory import pinning_warning
 from .model_fingerprint import numerics_of, weights_of
 from .notes import Notes
 from .progress import SamplingProgress, preparation, show_text, stop_if_interrupted
@@ -115,6 +116,8 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae))
     executor = choose_executor(job, settings.caches)
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
+    if executor.stages is not None and job.model.home.type == "cuda":
+        notes.warn(pinning_warning(ram_bytes(job.work, executor.placement)))
     notes.tell(*executor.told, *attention.facts)
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)

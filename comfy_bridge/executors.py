@@ -8,7 +8,7 @@ import torch
 from liveavatar_runtime.dit.attention import AttentionKernel
 from liveavatar_runtime.sampling.run import Executor
 
-from .memory import load_on_device
+from .memory import CorePinning, load_on_device
 from .sampling_job import SamplingJob
 from .stage_models import patcher_on, transformer_of
 from .worker_model import worker_executor
@@ -46,7 +46,7 @@ def executor_here(
         for transformer in transformers.values():
             transformer.compile_layers()
     places = [PlacedModel(transformers[device], device) for device in devices]
-    return here(stages.executor).build(stages, places, model.dtype)
+    return here(stages.executor).build(stages, places, model.dtype, CorePinning())
 
 
 def _loaded(job: SamplingJob, stages: "StagePlan", devices: Sequence[torch.device]) -> "dict[torch.device, Patcher]":

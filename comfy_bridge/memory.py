@@ -10,10 +10,43 @@ import comfy.utils
 import torch
 
 from liveavatar_runtime.aligned import STAYS_ON_DISK
+from liveavatar_runtime.texts import gib
 
 from .comfy_types import Managed, Patcher
 
 Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+class CorePinning:
+    """`Pinning` by ComfyUI: within its budget for all pinned memory, or not at all with --disable-pinned-memory."""
+
+    def pin(self, memory: torch.Tensor) -> bool:
+        core = comfy.model_management
+        if self.room() < memory.nbytes and hasattr(core, "ensure_pin_registerable"):
+            # Since ComfyUI 0.28: it unpins weights of models that are not in use.
+            core.ensure_pin_registerable(memory.nbytes)
+        return self.room() >= memory.nbytes and bool(core.pin_memory(memory))
+
+    def unpin(self, memory: torch.Tensor) -> None:
+        comfy.model_management.unpin_memory(memory)
+
+    def room(self) -> int:
+        """Bytes that may still be pinned."""
+        core = comfy.model_management
+        return max(0, int(core.MAX_PINNED_MEMORY - core.TOTAL_PINNED_MEMORY))
+
+
+def pinning_warning(in_ram: int) -> str:
+    """For a job with so many bytes of caches in RAM on CUDA; empty where ComfyUI lets all of them be pinned."""
+    room = CorePinning().room()
+    if in_ram <= room:
+        return ""
+    rest = (
+        f"{gib(in_ram - room)} of {gib(in_ram)} of KV caches in RAM cannot be pinned, and copies from there are slower"
+    )
+    if comfy.model_management.MAX_PINNED_MEMORY <= 0:
+        return f"{rest}. Start ComfyUI without --disable-pinned-memory, if it was given."
+    return f"{rest}: ComfyUI pins {gib(room)} more at most. kv_dtype fp8 halves the caches."
 
 
 def patcher_for(module: Module, load_device: torch.device, offload_device: torch.device) -> Managed[Module]:

@@ -18,6 +18,7 @@ from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 
 from . import models, rates
 from .bench import Bench, OutOfMemory
@@ -102,7 +103,7 @@ def _ours_over(bench: Bench, tree: Any, quantised: bool, batched: bool) -> None:
     model = CausalWanS2V.adopt(tree, config)
     work = Workload(config, plan, BF16, 1.0 if quantised else BF16.itemsize)
     placement = chosen_placement(bench, work, batched)
-    executor = LocalExecutor.placed(model, bench.device, BF16, placement)
+    executor = LocalExecutor.placed(PlacedModel(model, bench.device), BF16, placement)
     run = partial(
         steady, bench, executor, models.random_conditions(config, plan), plan, blocks_for(bench, plan.steps, batched)
     )

@@ -24,6 +24,7 @@ from liveavatar_runtime.planning.forecast import Setting
 from liveavatar_runtime.planning.machines import ON_NVLINK_H800, Machines
 from liveavatar_runtime.planning.memory import decode_bytes
 from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import PRIMING_LATENTS
 from liveavatar_runtime.sampling.run import LatentBlock, SamplingRequest
@@ -133,7 +134,7 @@ def end_to_end(bench: Bench) -> None:
     occupied = decoder + decode_bytes(models.vae_config(bench), plan, BF16)
     work = Workload(config, plan, BF16, BF16.itemsize)
     placement = chosen_placement(bench, work, batched=False, occupied=occupied)
-    executor = LocalExecutor.placed(model, bench.device, BF16, placement)
+    executor = LocalExecutor.placed(PlacedModel(model, bench.device), BF16, placement)
     runs = {"first": False, "second": False}
     if bench.comfyui is not None:
         make_packages_importable(bench.comfyui)

@@ -16,6 +16,7 @@ from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.memory import cache_traffic, ram_bytes, working_bytes
 from liveavatar_runtime.planning.sample_model import measure_parts
 from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 
 from . import decoding, host_memory, models, rates
 from .bench import GIB, Bench, OutOfMemory, dtype_name
@@ -61,7 +62,7 @@ def evaluation(
     work = Workload(config, plan, dtype, dtype.itemsize)
     kept = work if weights == "plain" else replace(work, weight_bytes=1.0)
     placement = chosen_placement(bench, kept, batched)
-    executor = LocalExecutor.placed(model_of(bench, weights, dtype), bench.device, dtype, placement)
+    executor = LocalExecutor.placed(PlacedModel(model_of(bench, weights, dtype), bench.device), dtype, placement)
     blocks = blocks_for(bench, plan.steps, batched)
 
     def run() -> Steady:
@@ -154,11 +155,11 @@ def parts(bench: Bench) -> None:
 def caches(bench: Bench, placement: Placement) -> None:
     """A block's time with the caches there, and the bytes that it moves."""
     config, plan = models.large_config(bench), models.plan_of(bench, models.main_size(bench))
-    pinned = host_memory.rounded_bytes(config, plan, BF16, placement)
+    pinned = ram_bytes(Workload(config, plan, BF16), placement)
     if pinned > 0.8 * host_memory.available():
         bench.record.skip(f"pins {pinned / GIB:.0f} GiB of {host_memory.available() / GIB:.0f} GiB of free RAM")
         return
-    executor = LocalExecutor.placed(model_of(bench, "plain", BF16), bench.device, BF16, placement)
+    executor = LocalExecutor.placed(PlacedModel(model_of(bench, "plain", BF16), bench.device), BF16, placement)
     blocks = 2 if bench.tiny else 4
     conditions = models.random_conditions(config, plan)
     found = bench.attempt(lambda: steady(bench, executor, conditions, plan, blocks))

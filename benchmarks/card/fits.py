@@ -13,6 +13,7 @@ from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
 from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 
 from . import host_memory, models
 from .bench import GIB, Bench, OutOfMemory, Peak
@@ -89,7 +90,7 @@ def measure(bench: Bench, case: Case) -> Peak | OutOfMemory:
     conditions = models.random_conditions(config, plan)
 
     def run() -> Peak:
-        executor = LocalExecutor.placed(model, bench.device, BF16, case.placement)
+        executor = LocalExecutor.placed(PlacedModel(model, bench.device), BF16, case.placement)
         with bench.watched() as peak:
             # A batch holds as many blocks as there are steps.
             blocks = BLOCKS + (plan.steps if case.placement.batched else 0)
@@ -137,7 +138,7 @@ def _ran_all_the_same(bench: Bench, case: Case, used: int, room: float) -> None:
 def _lacking_ram(bench: Bench, case: Case) -> str:
     """Why the caches in RAM cannot be tried: pinned memory must never exhaust the machine."""
     config, plan = models.large_config(bench), models.plan_of(bench, case.size)
-    needed = host_memory.rounded_bytes(config, plan, BF16, case.placement)
+    needed = ram_bytes(Workload(config, plan, BF16), case.placement)
     there = host_memory.available()
     if needed <= 0.8 * there:
         return ""

@@ -1,5 +1,4 @@
-"""How much of the system's memory pinned caches really take: PyTorch's host allocator rounds every block up to a power
-of two and keeps what is freed."""
+"""How much of the system's memory pinned caches really take, and whether it is given back."""
 
 import gc
 import time
@@ -16,7 +15,6 @@ from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.dit.staged_cache import StagedCache
 from liveavatar_runtime.planning.memory import ram_bytes, staged_layer_bytes
 from liveavatar_runtime.planning.workload import Workload, cache_shape
-from liveavatar_runtime.sampling.plan import ClipPlan
 
 from . import models
 from .bench import GIB, Bench
@@ -35,18 +33,16 @@ class Held:
     and what the system has free."""
 
     allocator: int | None
-    in_use: int | None
     process: dict[str, int]
     free: int
 
     @classmethod
     def now(cls, bench: Bench) -> "Held":
-        allocator = in_use = None
+        allocator = None
         statistics: Callable[[], Any] | None = getattr(torch.cuda, "host_memory_stats", None)
         if bench.on_card and statistics is not None:
-            found = statistics()
-            allocator, in_use = found.get("allocated_bytes.current"), found.get("active_bytes.current")
-        return cls(allocator, in_use, process_memory(), available())
+            allocator = statistics().get("allocated_bytes.current")
+        return cls(allocator, process_memory(), available())
 
 
 def available() -> int:
@@ -60,26 +56,6 @@ def process_memory() -> dict[str, int]:
         return {"VmRSS": psutil.Process().memory_info().rss}
     lines = (line.split() for line in status.read_text(encoding="ascii", errors="replace").splitlines())
     return {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if line and line[0].rstrip(":") in STATUS}
-
-
-def power_of_two(size: int) -> int:
-    """The smallest one that is not below `size`."""
-    return 1 << max(0, size - 1).bit_length()
-
-
-def rounded_bytes(config: AvatarConfig, plan: ClipPlan, dtype: torch.dtype, placement: Placement) -> int:
-    """What the caches in RAM pin when every store and every part of a sink is rounded up to a power of two."""
-    if placement.kv_cache == "device":
-        return 0
-    shape = cache_shape(config, plan)
-    numbers = shape.steps * shape.values(shape.ring_tokens) // 2
-    if placement.kv_dtype == "fp8":
-        stores = power_of_two(numbers) + power_of_two(numbers // shape.head_dim * 4)
-    else:
-        stores = power_of_two(numbers * dtype.itemsize)
-    sink = power_of_two(shape.values(shape.sink_tokens) // 2 * dtype.itemsize)
-    # Keys and values of the ring; of the sink, reference keys, motion keys and values, and while it is renewed again.
-    return (config.num_layers - placement.device_layers) * (2 * stores + 2 * 2 * sink)
 
 
 def measure(bench: Bench) -> None:
@@ -98,15 +74,17 @@ def measure(bench: Bench) -> None:
         cache = StagedCache(cache_shape(config, plan), range(layers), BF16, bench.device)
         seconds = time.perf_counter() - start
         held = Held.now(bench)
+        ram = cache._ram
         stores = cache.nbytes - 2 * cache._buffer_keys.nbytes
-        _row(bench, f"{size[0]}x{size[1]}, run {number}", layers, stores, before, held, seconds)
-        del cache
+        _row(bench, f"{size[0]}x{size[1]}, run {number}", (layers, stores, ram.pinned_bytes), before, held, seconds)
+        name = f"host memory of the caches of {layers} layers in RAM, {size[0]}x{size[1]}, run {number}"
+        bench.record.compare(name, stores / GIB, ram.nbytes / GIB, "GiB")
+        if bench.on_card:
+            bench.record.check(f"all of it is pinned: {name}", ram.pinned_bytes == ram.nbytes, "")
+        del cache, ram
         gc.collect()
         freed = Held.now(bench)
-        _row(bench, f"after run {number}, all freed", layers, 0, before, freed, None)
-        if held.allocator is not None and before.allocator is not None:
-            name = f"host memory of the caches of {layers} layers in RAM, {size[0]}x{size[1]}, run {number}"
-            bench.record.compare(name, stores / GIB, (held.allocator - before.allocator) / GIB, "GiB")
+        _row(bench, f"after run {number}, all freed", (layers, 0, 0), before, freed, None)
     _whole_model(bench, config)
     give_back(bench)
 
@@ -120,19 +98,22 @@ def _whole_model(bench: Bench, config: AvatarConfig) -> None:
                 size=f"{size[0]}x{size[1]}",
                 caches=str(placement),
                 **{"planned, GiB": ram_bytes(Workload(config, plan, BF16), placement) / GIB},
-                **{"rounded to powers of two, GiB": rounded_bytes(config, plan, BF16, placement) / GIB},
             )
 
 
-def _row(bench: Bench, what: str, layers: int, asked: int, before: Held, held: Held, seconds: float | None) -> None:
+def _row(
+    bench: Bench, what: str, caches: tuple[int, int, int], before: Held, held: Held, seconds: float | None
+) -> None:
+    """`caches`: their layers, bytes, and how many of these are pinned."""
+    layers, asked, pinned = caches
     grown = {name: (held.process[name] - before.process.get(name, 0)) / GIB for name in held.process}
     bench.record.row(
         TABLE,
         what=what,
         layers=layers,
         **{"asked for, GiB": asked / GIB},
-        **{"allocator holds, GiB": None if held.allocator is None else held.allocator / GIB},
-        **{"of it in use, GiB": None if held.in_use is None else held.in_use / GIB},
+        **{"pinned, GiB": pinned / GIB},
+        **{"PyTorch's host allocator holds, GiB": None if held.allocator is None else held.allocator / GIB},
         **{f"{name}, more, GiB": size for name, size in grown.items()},
         **{"free RAM, less, GiB": (before.free - held.free) / GIB, "seconds": seconds},
     )

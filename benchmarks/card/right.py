@@ -24,7 +24,7 @@ from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, Timest
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
 from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.conditions import Conditions
-from liveavatar_runtime.sampling.evaluator import cache_maker
+from liveavatar_runtime.sampling.evaluator import PlacedModel, cache_maker
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Executor
 from liveavatar_runtime.vae import PlacedVAE, WanVAE, from_model_space
@@ -124,7 +124,7 @@ def ways(model: CausalWanS2V, device: torch.device, dtype: torch.dtype) -> Itera
     places += (Placement("device", "fp8"), Placement("ram", "fp8"), Placement("ram", "fp8", device_layers=layers // 2))
     for batched, place in product((False, True), places):
         placement = Placement(place.kv_cache, place.kv_dtype, batched, place.device_layers)
-        executor = LocalExecutor.placed(model, device, dtype, placement)
+        executor = LocalExecutor.placed(PlacedModel(model, device), dtype, placement)
         yield Way(str(placement), executor, place.kv_dtype == "model")
     split, devices = split_evenly(layers, 2), [device, device]
     for place in (Placement(), Placement("ram")):
@@ -161,7 +161,9 @@ def _fp8_against_processor(bench: Bench, found: Tensor, plain: Tensor, dtype: to
     ready, reference = demo(bench), demo_reference(bench)
 
     def on_processor() -> float:
-        executor = LocalExecutor.placed(models.demo_model(CPU, FULL), CPU, FULL, Placement("device", "fp8"))
+        executor = LocalExecutor.placed(
+            PlacedModel(models.demo_model(CPU, FULL), CPU), FULL, Placement("device", "fp8")
+        )
         return difference(latents_of(executor, ready.conditions, ready.plan), reference.exact)
 
     allowed = TWICE * bench.shared("fp8 on the processor", on_processor) + reference.tolerance(dtype)

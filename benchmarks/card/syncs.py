@@ -120,7 +120,7 @@ def count_syncs(bench: Bench) -> None:
     config = models.wide_config(bench)
     model = models.random_model(config, torch.bfloat16, bench.device)
     for placement in PLACES:
-        run = marked_run(LocalExecutor.placed(model, bench.device, torch.bfloat16, placement), bench)
+        run = marked_run(LocalExecutor.placed(PlacedModel(model, bench.device), torch.bfloat16, placement), bench)
         for _ in range(1 if bench.tiny else 6):
             next(run)
         _count(bench, placement, run, config.num_layers)

@@ -7,6 +7,7 @@ import torch
 
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.vae import DecodeState
 
@@ -27,7 +28,7 @@ def sampling(bench: Bench, batched: bool = False) -> None:
     config, size = models.large_config(bench), models.main_size(bench)
     plan = models.plan_of(bench, size)
     placement = chosen_placement(bench, Workload(config, plan, BF16, BF16.itemsize), batched)
-    executor = LocalExecutor.placed(model_of(bench, "plain", BF16), bench.device, BF16, placement)
+    executor = LocalExecutor.placed(PlacedModel(model_of(bench, "plain", BF16), bench.device), BF16, placement)
     conditions = models.random_conditions(config, plan)
 
     def run() -> list[Event]:

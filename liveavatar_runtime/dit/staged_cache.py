@@ -5,20 +5,27 @@ the device in fp8, and only what the next attention reads is brought into one of
 CUDA a stream of its own fills one buffer while attention reads the other; only the slot that a block wrote goes back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..device_kinds import copies_ahead
+from ..pinned_memory import BY_DRIVER, HostMemory, Pinning
 from .attention import KeysValues
 from .fp8 import from_fp8, to_fp8
 from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
 from .placement import IN_RAM, Placement, StoredType
 from .rope import apply_rope_into
+
+MakeTensor = Callable[[tuple[int, ...], torch.dtype], Tensor]
+"""(shape, dtype) -> a tensor where a store is kept; its values are written before they are read."""
 
 
 class Store(Protocol):
@@ -40,8 +47,8 @@ class Store(Protocol):
 class PlainStore:
     """In the model's dtype."""
 
-    def __init__(self, size: tuple[int, ...], dtype: torch.dtype, device: torch.device, pinned: bool) -> None:
-        self._kept = torch.zeros(size, dtype=dtype, device=device, pin_memory=pinned)
+    def __init__(self, size: tuple[int, ...], dtype: torch.dtype, make: MakeTensor) -> None:
+        self._kept = make(size, dtype)
 
     def parts(self, row: int) -> dict[str, Tensor]:
         return {"": self._kept[row]}
@@ -59,9 +66,9 @@ class PlainStore:
 class Fp8Store:
     """In fp8, with a scale for each token and head."""
 
-    def __init__(self, size: tuple[int, ...], device: torch.device, pinned: bool) -> None:
-        self._kept = torch.zeros(size, dtype=torch.uint8, device=device, pin_memory=pinned)
-        self._scales = torch.zeros((*size[:-1], 1), dtype=torch.float32, device=device, pin_memory=pinned)
+    def __init__(self, size: tuple[int, ...], make: MakeTensor) -> None:
+        self._kept = make(size, torch.uint8)
+        self._scales = make((*size[:-1], 1), torch.float32)
 
     def parts(self, row: int) -> dict[str, Tensor]:
         return {"": self._kept[row], ".scale": self._scales[row]}
@@ -124,6 +131,43 @@ def spread(layers: range, count: int) -> list[int]:
     return [layer for n, layer in enumerate(layers) if (n + 1) * count // len(layers) > n * count // len(layers)]
 
 
+class SinkMemory:
+    """System memory for the sinks of layers in RAM. A sink's is used again when nobody has the sink any more."""
+
+    def __init__(
+        self, shape: CacheShape, layers: int, dtype: torch.dtype, device: torch.device, pinning: Pinning
+    ) -> None:
+        self._shape, self._dtype = (shape.sink_tokens, shape.heads, shape.head_dim), dtype
+        self._make = partial(HostMemory, 2 * layers * [math.prod(self._shape) * dtype.itemsize], device, pinning)
+        self._of: weakref.WeakKeyDictionary[Sink, HostMemory] = weakref.WeakKeyDictionary()
+        self._free: list[HostMemory] = []
+
+    def of(self, sink: Sink, copies: CopyStream) -> list[Tensor]:
+        """The next layer's tensors for a sink: keys and values."""
+        memory = self._of.get(sink)
+        if memory is None:
+            memory = self._of[sink] = self._again(copies) if self._free else self._make()
+            weakref.finalize(sink, self._free.append, memory)
+        return [memory.take(self._shape, self._dtype) for _ in range(2)]
+
+    def _again(self, copies: CopyStream) -> HostMemory:
+        # The last copies from it may not be done.
+        copies.finish()
+        memory = self._free.pop()
+        memory.rewind()
+        return memory
+
+
+def _stored_sizes(size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> list[int]:
+    """Bytes of the tensors of one store, in the order in which it makes them."""
+    values = math.prod(size)
+    return [values, 4 * values // size[-1]] if stored == "fp8" else [values * dtype.itemsize]
+
+
+def _zeros(device: torch.device, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.zeros(size, dtype=dtype, device=device)
+
+
 class StagedCache:
     """KVCache in RAM or on the device, in the model's dtype or fp8, staged through two buffers.
 
@@ -140,6 +184,7 @@ class StagedCache:
         device: torch.device | str,
         steps: range | None = None,
         placement: Placement = IN_RAM,
+        pinning: Pinning = BY_DRIVER,
     ) -> None:
         self.shape, self.layers = shape, layers
         self.steps = range(shape.steps) if steps is None else steps
@@ -149,6 +194,9 @@ class StagedCache:
         on_device = spread(layers, placement.device_layers) if placement.kv_cache == "ram" else layers
         self._in_ram = set(layers) - set(on_device)
         ring = (len(self.steps), shape.ring_tokens, shape.heads, shape.head_dim)
+        sizes = _stored_sizes(ring, dtype, placement.kv_dtype)
+        self._ram = HostMemory(2 * len(self._in_ram) * sizes, device, pinning)
+        self._sinks = SinkMemory(shape, len(self._in_ram), dtype, device, pinning)
         self._keys = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in layers}
         self._values = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in layers}
         buffer = (2, 1, shape.tokens, shape.heads, shape.head_dim)
@@ -168,14 +216,8 @@ class StagedCache:
         return sum(tensor.nbytes for tensor in (*kept, self._buffer_keys, self._buffer_values))
 
     def _store(self, layer: int, size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> Store:
-        home, pinned = self._home(layer)
-        return Fp8Store(size, home, pinned) if stored == "fp8" else PlainStore(size, dtype, home, pinned)
-
-    def _home(self, layer: int) -> tuple[torch.device, bool]:
-        """Device of a layer's store, and whether it is pinned memory."""
-        if layer not in self._in_ram:
-            return self._device, False
-        return torch.device("cpu"), self._device.type == "cuda"
+        make = self._ram.take if layer in self._in_ram else partial(_zeros, self._device)
+        return Fp8Store(size, make) if stored == "fp8" else PlainStore(size, dtype, make)
 
     def _count(self, layer: int, fetched: int = 0, written: int = 0) -> None:
         if layer in self._in_ram:
@@ -183,12 +225,12 @@ class StagedCache:
             self.traffic.written += written
 
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
-        sink.keys[layer] = self._brought_home(layer, self.shape.sink_keys(unrotated.k, rotated_keys))
-        sink.values[layer] = self._brought_home(layer, unrotated.v[0])
-
-    def _brought_home(self, layer: int, tensor: Tensor) -> Tensor:
-        home, pinned = self._home(layer)
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device=home, pin_memory=pinned).copy_(tensor)
+        parts = self.shape.sink_keys(unrotated.k, rotated_keys), unrotated.v[0]
+        if layer in self._in_ram:
+            kept = [home.copy_(part) for home, part in zip(self._sinks.of(sink, self._copies), parts, strict=True)]
+        else:
+            kept = [part.clone() for part in parts]
+        sink.keys[layer], sink.values[layer] = kept
 
     def begin(self, uses: Sequence[CacheUse]) -> None:
         self._order = [(layer, use) for layer in self.layers for use in uses]

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from ..config import AvatarConfig
+from ..pinned_memory import Pinning
 from ..planning.forecast import Forecast, Option
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice
@@ -25,11 +26,12 @@ class HereInProcess:
     """How an executor runs in the process that asks.
 
     `plan`: what each device holds; raises MachineError, with what would help, when nothing fits. `build`: the executor
-    of that plan in a dtype, from a model for each stage, which has at least its layers.
+    of that plan in a dtype, from a model for each stage, which has at least its layers; caches in RAM are pinned by the
+    last argument.
     """
 
     plan: Callable[[Workload, Machines, CacheChoice], StagePlan]
-    build: Callable[[StagePlan, Sequence[PlacedModel], torch.dtype], Executor]
+    build: Callable[[StagePlan, Sequence[PlacedModel], torch.dtype, Pinning], Executor]
 
 
 @dataclass(frozen=True, kw_only=True)

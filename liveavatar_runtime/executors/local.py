@@ -11,6 +11,7 @@ from ..config import AvatarConfig
 from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
 from ..dit.placement import ON_DEVICE, Placement
+from ..pinned_memory import BY_DRIVER, Pinning
 from ..planning.forecast import Forecast, Load, Option
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
@@ -40,10 +41,11 @@ class LocalExecutor:
 
     @classmethod
     def placed(
-        cls, model: CausalWanS2V, device: torch.device, dtype: torch.dtype, placement: Placement
+        cls, place: PlacedModel, dtype: torch.dtype, placement: Placement, pinning: Pinning = BY_DRIVER
     ) -> "LocalExecutor":
         """With the caches where the memory plan wants them."""
-        return cls(model, device, dtype, cache_maker(placement), placement.batched, placement)
+        made = cache_maker(placement, pinning)
+        return cls(place.model, place.device, dtype, made, placement.batched, placement)
 
     def run(self, request: SamplingRequest) -> BlockRun:
         def evaluator() -> Evaluator:
@@ -67,9 +69,9 @@ def _plan(work: Workload, machines: Machines, choice: CacheChoice) -> StagePlan:
     return StagePlan(LOCAL.name, (work.layers,), (work.steps,), placement)
 
 
-def _build(stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype) -> LocalExecutor:
+def _build(stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype, pinning: Pinning) -> LocalExecutor:
     (place,) = places
-    return LocalExecutor.placed(place.model, place.device, dtype, stages.placement)
+    return LocalExecutor.placed(place, dtype, stages.placement, pinning)
 
 
 def _forecast(forecast: Forecast) -> Iterator[Option]:

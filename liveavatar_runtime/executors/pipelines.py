@@ -10,6 +10,7 @@ from ..config import AvatarConfig
 from ..dit.kv_cache import ResidentCache
 from ..dit.placement import ON_DEVICE, Placement
 from ..errors import InputError
+from ..pinned_memory import Pinning
 from ..pipeline.schedule import LayerSchedule, PipelineSchedule, TimestepSchedule, check_layers, split_steps
 from ..pipeline.stage import Output, Stage, StageTask
 from ..pipeline.stage_model import share_of
@@ -107,12 +108,15 @@ def _plan_layers(work: Workload, machines: Machines, choice: CacheChoice) -> Sta
     return StagePlan(LAYER_PIPELINE.name, layers, (work.steps,) * len(layers), placement)
 
 
-def _build_layers(stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype) -> LayerPipelineExecutor:
+def _build_layers(
+    stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype, pinning: Pinning
+) -> LayerPipelineExecutor:
     parts = [
         PlacedModel(share_of(place.model, layers), place.device)
         for place, layers in zip(places, stages.layers, strict=True)
     ]
-    return LayerPipelineExecutor(parts, stages.layers, dtype, cache_maker(stages.placement), stages.placement)
+    caches = cache_maker(stages.placement, pinning)
+    return LayerPipelineExecutor(parts, stages.layers, dtype, caches, stages.placement)
 
 
 def _forecast_layers(forecast: Forecast) -> Iterator[Option]:
@@ -131,8 +135,10 @@ def _plan_steps(work: Workload, machines: Machines, choice: CacheChoice) -> Stag
     return StagePlan(TIMESTEP_PIPELINE.name, (work.layers,) * len(steps), steps, placement)
 
 
-def _build_steps(stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype) -> TimestepPipelineExecutor:
-    return TimestepPipelineExecutor(places, dtype, cache_maker(stages.placement), stages.placement)
+def _build_steps(
+    stages: StagePlan, places: Sequence[PlacedModel], dtype: torch.dtype, pinning: Pinning
+) -> TimestepPipelineExecutor:
+    return TimestepPipelineExecutor(places, dtype, cache_maker(stages.placement, pinning), stages.placement)
 
 
 def _forecast_steps(forecast: Forecast) -> Iterator[Option]:

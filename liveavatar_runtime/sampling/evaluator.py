@@ -20,6 +20,7 @@ from ..dit.placement import Placement
 from ..dit.staged_cache import StagedCache
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..errors import InputError
+from ..pinned_memory import BY_DRIVER, Pinning
 from .noise_schedule import flow_matching_schedule
 from .plan import ClipPlan
 from .run import RunStart, SamplingRequest
@@ -28,9 +29,9 @@ MakeCache = Callable[[CacheShape, range, torch.dtype, torch.device, range], KVCa
 """(sizes, layers, dtype, device, steps) -> the cache of these layers and steps."""
 
 
-def cache_maker(placement: Placement) -> MakeCache:
-    """Caches where the memory plan wants them."""
-    return ResidentCache if placement.resident else partial(StagedCache, placement=placement)
+def cache_maker(placement: Placement, pinning: Pinning = BY_DRIVER) -> MakeCache:
+    """Caches where the memory plan wants them; those in RAM pinned as `pinning` does."""
+    return ResidentCache if placement.resident else partial(StagedCache, placement=placement, pinning=pinning)
 
 
 @dataclass(frozen=True)

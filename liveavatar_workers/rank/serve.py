@@ -11,6 +11,7 @@ from torch import Tensor
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.errors import InputError, handled
 from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.sampling.evaluator import PlacedModel
 from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest, SamplingRun
 
 from ..messages import Cancelled, End, Go, Release, Ring, Rings, RunRefused, RunRequest, WantRings
@@ -99,7 +100,9 @@ class RankRun:
                 pipeline.run(request, start)
                 return None, last
             if isinstance(executor, LocalExecutor):
-                executor = LocalExecutor.placed(executor.model, executor.device, executor.dtype, request.placement)
+                executor = LocalExecutor.placed(
+                    PlacedModel(executor.model, executor.device), executor.dtype, request.placement
+                )
                 executor = replace(executor, make_cache=measured(self.rank, executor.make_cache))
             kept = frozenset(request.kept_rings)
             conditions = request.conditions(self)

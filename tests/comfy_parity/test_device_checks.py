@@ -95,3 +95,27 @@ def test_a_processors_memory_is_counted_once(node, core_model) -> None:
     held = next(iter(avatar.patcher.model.parameters()))
     held.stays_on_disk = True
     assert replace(job).work.on_disk_bytes == held.nbytes
+
+
+def test_pinned_memory_stays_in_comfyuis_budget(node, monkeypatch) -> None:
+    """The budget is core's; that it pins is the card's part."""
+    import comfy.model_management as core
+
+    memory, buffer = node("memory"), torch.empty(1000, dtype=torch.uint8)
+    pinned = list[int]()
+
+    def pin(tensor: torch.Tensor) -> bool:
+        pinned.append(tensor.nbytes)
+        return True
+
+    monkeypatch.setattr(core, "pin_memory", pin)
+    for limit, taken, possible in ((-1, 0, False), (1000, 1, False), (1000, 0, True)):
+        monkeypatch.setattr(core, "MAX_PINNED_MEMORY", limit)
+        monkeypatch.setattr(core, "TOTAL_PINNED_MEMORY", taken)
+        assert memory.CorePinning().pin(buffer) is possible
+    assert pinned == [1000]
+    assert memory.pinning_warning(1000) == ""
+    assert memory.pinning_warning(3 << 30).startswith("3.0 GiB of 3.0 GiB of KV caches in RAM cannot be pinned")
+    assert "pins 0.0 GiB more at most. kv_dtype fp8" in memory.pinning_warning(3 << 30)
+    monkeypatch.setattr(core, "MAX_PINNED_MEMORY", -1)
+    assert "without --disable-pinned-memory" in memory.pinning_warning(1)

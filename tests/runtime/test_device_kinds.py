@@ -62,9 +62,11 @@ class Copies(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    "store", [PlainStore((1, 8, 2, 4), torch.float32, CPU, False), Fp8Store((1, 8, 2, 4), CPU, False)]
-)
+def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize("store", [PlainStore((1, 8, 2, 4), torch.float32, zeros), Fp8Store((1, 8, 2, 4), zeros)])
 def test_caches_elsewhere_than_on_cuda_wait_for_their_copies(store: Any) -> None:
     """What is read of them next (a state) must not be what was there before."""
     values = torch.randn(8, 2, 4)
