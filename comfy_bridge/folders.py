@@ -95,7 +95,7 @@ def known_hashes() -> KnownHashes:
 def temporary_folder() -> Iterator[Path]:
     """A folder for files that nobody needs afterwards, in ComfyUI's folder for them."""
     root = Path(folder_paths.get_temp_directory())
-    with told("there can be no temporary files in", root):
+    with told("there can be no temporary files in {place}", root):
         root.mkdir(parents=True, exist_ok=True)
         name = tempfile.mkdtemp(dir=root, prefix="liveavatar-")
     with ExitStack() as stack:

@@ -109,7 +109,7 @@ def file_of(video: Video, name: str, folder: Path) -> Path:
     if isinstance(source, str) and window is not None and not any(window()):
         return Path(source)
     path = folder / f"{name}.mp4"
-    with told("a part that is no file of its own cannot be saved to", path):
+    with told("a part that is no file of its own cannot be saved to {place}", path):
         if window is not None and not any(window()) and not isinstance(source, str):
             path.write_bytes(source.getvalue())
         else:

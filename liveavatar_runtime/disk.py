@@ -47,7 +47,7 @@ def _in_the_way(error: BaseException) -> str:
 
 
 def told(what: str, path: Path | None) -> AbstractContextManager[None]:
-    """Raises MachineError in place of the system's error: "`what` `path`: why. What to do".
+    """Raises MachineError in place of the system's error: "`what`: why. What to do", with the path at `{place}`.
 
     None stands for the system's folder for temporary files, which Python has looked for by then;
     it may have found none.
@@ -55,6 +55,6 @@ def told(what: str, path: Path | None) -> AbstractContextManager[None]:
 
     def instead(error: BaseException) -> MachineError:
         where = path or tempfile.tempdir or "the system's temporary folder"
-        return MachineError(f"{what} {where}: {reason_of(error)}. {what_to_do(error)}")
+        return MachineError(f"{what.format(place=where)}: {reason_of(error)}. {what_to_do(error)}")
 
     return replaced(OSError, instead)

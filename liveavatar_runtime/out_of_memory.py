@@ -60,7 +60,8 @@ def full_device_told(
 def pictures_told(
     work: str, size: tuple[int, int], device: torch.device, value_bytes: float = 0, beside_caches: bool = False
 ) -> AbstractContextManager[None]:
-    """`full_device_told` for the VAE's work, which depends on the size of the pictures (width, height) only.
+    """`full_device_told` for the VAE's work, which depends on the size of the pictures (width, height) only; `work` has
+    `{size}` where it is said.
 
     value_bytes: what it needs for each pixel. beside_caches: whether those of the sampler may be on the device too.
     """
@@ -77,7 +78,9 @@ def pictures_told(
     elsewhere = [] if shares_ram(device) else ["starting ComfyUI with --cpu-vae, which needs nothing of the device"]
     if beside_caches and not shares_ram(device):
         elsewhere.insert(0, "kv_cache ram in DiT Sampler, where the caches are the largest part")
-    return full_device_told(f"{work} {width}x{height}", device, lambda: [*elsewhere, *smaller, _others(device)])
+    return full_device_told(
+        work.format(size=f"{width}x{height}"), device, lambda: [*elsewhere, *smaller, _others(device)]
+    )
 
 
 def ram_told(work: str, *ways: str) -> AbstractContextManager[None]:

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 GIB, MIB = 2**30, 2**20
 
+MISSING, UNEXPECTED = "{count} missing: {names}", "{count} unexpected: {names}"
+OF_ANOTHER_SHAPE = "{count} of another shape: {names}"
+WITHOUT_VALUES = "{count} without any values: {names}"
+"""What is wrong with tensors of a file, for `listing`."""
+
 
 def gib(size: float) -> str:
     """ "0.0 GiB", whatever the size."""
@@ -39,3 +44,9 @@ def first_names(names: Sequence[str], count: int = 5) -> str:
 def clips_text(clips: range) -> str:
     """Clips for people, who count them from 1."""
     return f"clip {clips.start + 1}" if len(clips) == 1 else f"clips {clips.start + 1} to {clips.stop}"
+
+
+def listing(kind: str, names: Sequence[str], shown: int = 5) -> str:
+    """ "7 missing: a, b, c, d, e, ..."; `kind` is one of those above."""
+    more = ", ..." if len(names) > shown else ""
+    return kind.format(count=len(names), names=", ".join(names[:shown]) + more)

@@ -142,8 +142,9 @@ class ClipScheduler(io.ComfyNode):
                     max=MAX_CLIPS,
                     optional=True,
                     advanced=True,
-                    tooltip="Which segment to make, counted from 0. It continues the one before: exactly if "
-                    "state_budget of DiT Sampler holds its state.",
+                    tooltip="Which segment to make, counted from 0. It continues the one before: bit for "
+                    "bit from a state that was kept exactly, if schedule is not batched; else almost. DiT Sampler "
+                    "says which.",
                 ),
                 io.Int.Input(
                     "reanchor_clips",

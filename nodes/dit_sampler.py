@@ -74,9 +74,9 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="sequential: one step after the other; batched: one step of each of four blocks "
-                    "together, so that weights without room on the GPU are moved once a block. auto "
-                    "chooses.",
+                    tooltip="sequential: one step after the other; batched: as many blocks as there are "
+                    "steps, each at another step, in one batch, so that weights without room on the GPU are moved "
+                    "once a block. auto chooses.",
                 ),
                 io.Combo.Input(
                     "attention",

@@ -54,8 +54,8 @@ def output_folder(text: str) -> Path:
 
 
 def clip_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips: give 1 or more")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips: give 1 or more, or 0 to follow the voice")
     return int(text)
 
 
@@ -80,7 +80,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--image", type=existing_file, metavar="FILE", help="the picture (default: the demo portrait)")
     parser.add_argument("--audio", type=existing_file, metavar="FILE", help="the voice (default: the demo voice)")
     parser.add_argument("--prompt", metavar="TEXT", help="what the picture shows and does")
-    parser.add_argument("--num-clip", type=clip_count, metavar="N", help="clips to make (default: the workflow's)")
+    parser.add_argument(
+        "--num-clip",
+        type=clip_count,
+        metavar="N",
+        help="clips to make; 0: as many as the voice needs (default: the workflow's)",
+    )
     parser.add_argument("--model", metavar="NAME", help="another model: a file, or a folder (NAME/) with all parts")
     parser.add_argument("--size", type=video_size, metavar="WxH", help="width and height of the video")
     parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder for the video")

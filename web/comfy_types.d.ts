@@ -83,6 +83,7 @@ export interface Graph {
 
 export interface Extension {
     name: string;
+    init?(): unknown;
     setup?(): unknown;
     nodeCreated?(node: GraphNode): unknown;
     loadedGraphNode?(node: GraphNode): unknown;
@@ -94,9 +95,17 @@ export interface App {
     graph: Graph;
     rootGraph?: Graph;
     extensionManager?: { setting?: { get(name: string): unknown } };
+    ui?: { settings?: EventTarget };
     registerExtension(extension: Extension): void;
+}
+
+/** What the server says of nodes that it does not run. */
+export interface Refusals {
+    node_errors?: Record<string, { class_type: string; errors?: { details?: string }[] }>;
 }
 
 export interface Api {
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
+    addEventListener(kind: string, listener: (event: CustomEvent) => void, options?: AddEventListenerOptions): void;
+    queuePrompt(...request: unknown[]): Promise<Refusals & Record<string, unknown>>;
 }

@@ -4,6 +4,7 @@
 // only in the history. The widget is not saved with the workflow.
 
 import { app } from "./comfy.js";
+import { translated } from "./messages.js";
 import { findBox, moveBefore, showLines, textBox } from "./text_box.js";
 
 /** @typedef {import("./comfy_types").GraphNode} GraphNode */
@@ -11,6 +12,7 @@ import { findBox, moveBefore, showLines, textBox } from "./text_box.js";
 const UI_KEY = "liveavatar_notes";
 const WIDGET = "liveavatar_notes";
 const LIVE_WIDGET = "liveavatar_live";
+const WARNING_MARK = "⚠ ";
 const PROGRESS_WIDGET = "$$node-text-preview";
 
 /**
@@ -23,6 +25,15 @@ function removeProgressText(node) {
 }
 
 /**
+ * A line in the page's language, with its mark.
+ * @param {string} line
+ */
+function inPageLanguage(line) {
+    const mark = line.startsWith(WARNING_MARK) ? WARNING_MARK : "";
+    return mark + translated(line.slice(mark.length));
+}
+
+/**
  * @param {GraphNode} node
  * @param {unknown} lines
  */
@@ -31,7 +42,7 @@ function showNotes(node, lines) {
     removeProgressText(node);
     const live = findBox(node, LIVE_WIDGET)?.lines ?? [];
     // What stands there already is not told twice.
-    const others = lines.filter((line) => !live.includes(line));
+    const others = lines.map(inPageLanguage).filter((line) => !live.includes(line));
     if (!others.length && !findBox(node, WIDGET)) return;
     const widget = textBox(node, WIDGET);
     if (!widget) return;

@@ -12,6 +12,7 @@ import torch
 from ..config import WAN_S2V_14B, AvatarConfig
 from ..errors import CheckpointError, InputError, replaced
 from ..reading import parse_json, read_json, readable
+from ..texts import MISSING, OF_ANOTHER_SHAPE, UNEXPECTED, WITHOUT_VALUES, listing
 from .quantised import is_quantisation_entry, weight_shapes
 from .safetensors_io import INDEX_ENDING, Checkpoint
 from .weights import is_folded
@@ -95,7 +96,7 @@ def _detected(checkpoint: Checkpoint, declared: dict[str, Any] | None) -> Avatar
     _refuse_shard(checkpoint.path, shapes)
     absent = [name for name in S2V_NAMES if name not in shapes]
     if 0 < len(absent) < len(S2V_NAMES) and absent != list(S2V_NAMES[1:]):
-        raise CheckpointError(f"{checkpoint.path} is incomplete: {_listing('missing', absent)}. {RIGHT_FILE}")
+        raise CheckpointError(f"{checkpoint.path} is incomplete: {listing(MISSING, absent)}. {RIGHT_FILE}")
     if absent:
         raise CheckpointError(
             f"{checkpoint.path} is not a Live Avatar model: it looks like {describe_contents(shapes)}. {RIGHT_FILE}"
@@ -200,8 +201,8 @@ def check_names(path: Path, shapes: Shapes, expected: Shapes) -> None:
         if name in shapes and not is_folded(shapes[name], expected[name])
     ]
     problems = [
-        _listing(kind, names)
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+        listing(kind, names)
+        for kind, names in ((MISSING, missing), (UNEXPECTED, unexpected), (OF_ANOTHER_SHAPE, misshaped))
         if names
     ]
     if problems:
@@ -226,11 +227,11 @@ def _measure(path: Path, shapes: Shapes) -> dict[str, Any]:
     """
     missing = [name for name in MEASURED.values() if name not in shapes]
     if missing:
-        raise CheckpointError(f"{path} is incomplete: {_listing('missing', missing)}. {RIGHT_FILE}")
+        raise CheckpointError(f"{path} is incomplete: {listing(MISSING, missing)}. {RIGHT_FILE}")
     size = {key: math.prod(shapes[name]) for key, name in MEASURED.items()}
     empty = [MEASURED[key] for key, count in size.items() if not count]
     if empty:
-        raise CheckpointError(f"{path} is incomplete: {_listing('without any values', empty)}. {RIGHT_FILE}")
+        raise CheckpointError(f"{path} is incomplete: {listing(WITHOUT_VALUES, empty)}. {RIGHT_FILE}")
     dim, local = size["patch bias"], size["local bias"]
     stored, kernel = shapes[MEASURED["patch"]], shapes[MEASURED["local"]]
     patch_size = stored[2:] if len(stored) == 5 else WAN_S2V_14B.patch_size
@@ -283,10 +284,6 @@ def _count(shapes: Shapes, prefix: str) -> int:
         int(name[len(prefix) :].split(".", 1)[0]) for name in shapes if re.match(rf"{prefix}[0-9]{{1,9}}\.", name)
     }
     return min(max(numbers, default=-1) + 1, 2 * len(numbers))
-
-
-def _listing(kind: str, names: list[str]) -> str:
-    return f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
 def _plain(value: Any) -> Any:

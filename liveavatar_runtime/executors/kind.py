@@ -56,9 +56,12 @@ class ExecutorKind:
 
     def describe(self, stages: StagePlan, devices: Sequence[torch.device]) -> str:
         """What each device does, a line for each; empty where they share nothing out."""
-        parts = {"layers": stages.layers, "steps": stages.steps}.get(self.shares, ())
+        parts, line = {
+            "layers": (stages.layers, "{device}: layers {first} to {last}"),
+            "steps": (stages.steps, "{device}: steps {first} to {last}"),
+        }.get(self.shares, ((), ""))
         # There may be more devices than stages.
-        lines = (f"{device}: {self.shares} {p[0]} to {p[-1]}" for device, p in zip(devices, parts, strict=False))
+        lines = (line.format(device=d, first=p[0], last=p[-1]) for d, p in zip(devices, parts, strict=False))
         return "\n".join(lines)
 
 

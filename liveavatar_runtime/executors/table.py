@@ -26,6 +26,8 @@ FOR_AUTO = tuple(
 )
 """What `auto` chooses among, of equally fast ones the first."""
 
+WORKERS_PAGE = "https://github.com/liveavatar/ComfyUI-LiveAvatar/blob/main/docs/WORKERS.md"
+"""Of the repository, as the registry's archive leaves it out."""
 GROUPS_NEED = "linux"
 """The system (`sys.platform`) on which groups of worker processes run."""
 NO_GROUPS = {
@@ -83,7 +85,7 @@ def check_groups(name: str, platform: str | None = None, version: str = torch.__
     *others, last = sorted((kind for kind in FOR_AUTO if kind.here), key=lambda kind: kind.shares != "")
     names = f"{', '.join(kind.name for kind in others)} and {last.name}"
     instead = (
-        f"What works here: executor {names} in ComfyUI itself, or workers that run on a Linux machine (docs/WORKERS.md)"
+        f"What works here: executor {names} in ComfyUI itself, or workers that run on a Linux machine ({WORKERS_PAGE})"
     )
     if platform != GROUPS_NEED:
         why = NO_GROUPS.get(platform, "they were never run there")

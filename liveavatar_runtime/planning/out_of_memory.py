@@ -48,7 +48,7 @@ def sampling_ways(work: Workload, placement: Placement, device: torch.device) ->
     if not shares_ram(device):
         placements.append(("kv_cache ram", in_ram))
     ways += [(needed(plan, placed), f"{name} in DiT Sampler") for name, placed in placements]
-    return [*_ranked(now, ways, "beside the weights instead of"), _others(device)]
+    return [*_ranked(now, ways, "{name} ({then} beside the weights instead of {now})"), _others(device)]
 
 
 def ram_ways(work: Workload, placement: Placement) -> list[str]:
@@ -64,10 +64,14 @@ def ram_ways(work: Workload, placement: Placement) -> list[str]:
         ("kv_dtype fp8", replace(placement, kv_dtype="fp8", device_layers=0)),
     ]
     ways += [(needed(plan, placed), f"{name} in DiT Sampler") for name, placed in placements]
-    return [*_ranked(needed(plan, placement), ways, "of RAM instead of"), "state_budget 0 in DiT Sampler", _others(CPU)]
+    return [
+        *_ranked(needed(plan, placement), ways, "{name} ({then} of RAM instead of {now})"),
+        "state_budget 0 in DiT Sampler",
+        _others(CPU),
+    ]
 
 
 def _ranked(now: int, ways: list[tuple[int, str]], words: str) -> list[str]:
-    """Those that free memory, with what would be needed then; those that free the most first."""
+    """Those that free memory, in `words` with what would be needed then; those that free the most first."""
     freeing = sorted((then, name) for then, name in ways if now - then > NEAR * now)
-    return [f"{name} ({gib(then)} {words} {gib(now)})" for then, name in freeing]
+    return [words.format(name=name, then=gib(then), now=gib(now)) for then, name in freeing]

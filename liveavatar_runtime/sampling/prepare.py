@@ -137,7 +137,7 @@ def encode_picture(
     reference_part, history_part = (1, 1), (motion_latents, HISTORY_START)
     chunks = sum(still_chunks(vae.config, *part) for part in (reference_part, history_part))
     on_layer = counted(progress, chunks * vae.encoder.layers) if progress else go_on
-    with pictures_told("encoding the picture at", (plan.width, plan.height), device), torch.inference_mode():
+    with pictures_told("encoding the picture at {size}", (plan.width, plan.height), device), torch.inference_mode():
         fitted = aligned(fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype))
         align_weights(vae, device)
         reference, history = (

@@ -248,8 +248,9 @@ class LatentStream:
             )
         first = self.segment.clips.start
         if clip < first:
-            missing, verb = clips_text(range(clip, first)), "is" if first - clip == 1 else "are"
-            self._tell(f"{missing.capitalize()}, before this segment, {verb} missing and {verb} made first")
+            missing, one = clips_text(range(clip, first)), first - clip == 1
+            made = "is missing and is made first" if one else "are missing and are made first"
+            self._tell(f"{missing.capitalize()}, before this segment, {made}")
         elif clip or found.parts:
             self._tell(resume_note(plan, clip, found), expected=found.exact)
 

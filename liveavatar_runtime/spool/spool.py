@@ -81,7 +81,7 @@ class Spool:
     @classmethod
     def temporary(cls, parent: Path | None = None) -> "Spool":
         """A spool that is deleted with this object; in the system's folder for temporary files unless told."""
-        with told("finished clips cannot be kept in the folder for temporary files,", parent):
+        with told("finished clips cannot be kept in the folder for temporary files, {place}", parent):
             if parent is not None:
                 parent.mkdir(parents=True, exist_ok=True)
             outer = tempfile.mkdtemp(prefix="liveavatar-spool-", dir=parent)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..latent_space import CHANNELS
+from ..texts import MISSING, OF_ANOTHER_SHAPE, UNEXPECTED, listing
 from . import operations as vae_operations
 from .config import infer_config
 from .model import WanVAE
 
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-SHOWN = 5
 FIRST_WEIGHT = "encoder.conv1.weight"
 WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """Parts of names that modules around a module add."""
@@ -78,8 +78,8 @@ def _check_weights(weights: dict[str, Tensor], expected: dict[str, torch.Size]) 
     ]
     if not (missing or unexpected or misshaped):
         return
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
-    details = "; ".join(_listed(kind, names) for kind, names in kinds if names)
+    kinds = ((MISSING, missing), (UNEXPECTED, unexpected), (OF_ANOTHER_SHAPE, misshaped))
+    details = "; ".join(listing(kind, names) for kind, names in kinds if names)
     raise CheckpointError(
         f"these weights are not a complete Wan 2.1 VAE{_guess(weights)}. {details}. Please {RIGHT_FILE}."
     )
@@ -93,8 +93,3 @@ def _guess(weights: dict[str, Tensor]) -> str:
     if last is not None and last.ndim and last.shape[0] != CHANNELS:
         return f"; they are a VAE with {last.shape[0]} latent channels instead of {CHANNELS}"
     return ""
-
-
-def _listed(kind: str, names: list[str]) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{more}"

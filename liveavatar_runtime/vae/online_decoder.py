@@ -55,7 +55,7 @@ class OnlineDecoder:
     def _decode(self, latents: Tensor) -> Tensor:
         height, width = (size * self._vae.config.spatial_stride for size in latents.shape[-2:])
         each = decode_bytes_per_pixel(self._vae.config, self._dtype)
-        told = pictures_told("decoding a block of", (width, height), self.device, each, beside_caches=True)
+        told = pictures_told("decoding a block of {size}", (width, height), self.device, each, beside_caches=True)
         with told, torch.inference_mode():
             raw = from_model_space(latents.float())[None].to(device=self.device, dtype=self._dtype)
             return self._vae.decode_stream(raw, self._state)[0].float().clamp(-1, 1).cpu()

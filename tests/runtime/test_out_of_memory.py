@@ -75,7 +75,7 @@ def test_the_vaes_work_is_told_with_sizes():
     with pytest.raises(
         MachineError, match="cpu ran out of memory while decoding a block of 688x368: .*672x352 in Clip"
     ):
-        with pictures_told("decoding a block of", (688, 368), CPU):
+        with pictures_told("decoding a block of {size}", (688, 368), CPU):
             ask_for_too_much()
 
 
@@ -154,9 +154,9 @@ def test_an_encoder_without_memory_does_not_blame_the_disk(tmp_path):
 
 def test_the_card_for_the_vae_is_told_with_the_way_that_frees_all():
     with pytest.raises(MachineError, match=r"helps: kv_cache ram in DiT Sampler.*; starting ComfyUI with --cpu-vae"):
-        with pictures_told("decoding a block of", (688, 368), CARD, 4800, beside_caches=True):
+        with pictures_told("decoding a block of {size}", (688, 368), CARD, 4800, beside_caches=True):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
     # Nothing is sampled yet when the picture is encoded.
     with pytest.raises(MachineError, match=r"helps: starting ComfyUI with --cpu-vae"):
-        with pictures_told("encoding the picture at", (688, 368), CARD):
+        with pictures_told("encoding the picture at {size}", (688, 368), CARD):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")

@@ -101,6 +101,11 @@ def test_the_table_of_cards_is_that_of_the_english_page():
     assert told and told == [row for row in english.rows("Your card") if "GiB" in row[0]]
 
 
+def test_the_pages_are_those_of_the_english_page():
+    linked = [set(re.findall(r"\]\(([\w./]+\.md)", str(table))) for table in (rows("更多"), english.rows("More"))]
+    assert linked[0] == linked[1] and len(linked[0]) > 8
+
+
 def test_the_files_are_those_of_the_english_page():
     files = [row for row in rows("第一个视频") if row[0].startswith("[")]
     assert files and files == [row for row in english.rows("The 14B model") if row[0].startswith("[")]

@@ -29,7 +29,7 @@ def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     [
         ("demo.sh", "run_demo.py", ["--help"]),
         ("demo.sh", "run_demo.py", ["--image", "/nowhere/face.png"]),
-        ("demo.sh", "run_demo.py", ["--num-clip", "0"]),
+        ("demo.sh", "run_demo.py", ["--num-clip", "two"]),
     ],
 )
 def test_bash_and_python_are_one_command(shell: str, script: str, arguments: list[str]) -> None:

@@ -7,9 +7,15 @@ from typing import Any
 
 from comfy_client import PromptRefused
 from comfy_server import ComfyServer
+from page_translator import left_in_english
 from prompt_builder import PromptBuilder
 
 SMALL = {"num_clip": 1, "infer_frames": 12, "width": 64, "height": 64}
+
+OF_COMFYUI = re.compile(
+    r"^(Custom validation failed for node|Exception when validating( inner)? node): (\w+ - )?", re.MULTILINE
+)
+"""What ComfyUI puts in front of a text of ours."""
 
 Build = Callable[[PromptBuilder], None]
 
@@ -21,6 +27,7 @@ class Told:
     A run that goes on must tell it in the first line of the notes of `node` (a class, or a node that `build`
     added), again when the node is cached.
     One that is `refused` must say it in the error on that node, and leave no file in the output folder.
+    A Chinese page must show all of it in Chinese.
     """
 
     kind: str
@@ -43,7 +50,10 @@ def check_told(case: Told, server: ComfyServer, prompt: PromptBuilder) -> None:
     case.build(prompt)
     before = files(server)
     if case.refused:
-        assert re.search(case.reads, refusal(server, prompt, case.node)), refusal(server, prompt, case.node)
+        text = refusal(server, prompt, case.node)
+        assert re.search(case.reads, text), text
+        english = left_in_english([OF_COMFYUI.sub("", text)])
+        assert not english, english
         assert files(server) == before, "the refused run left a file"
         return
     for time in ("first", "cached"):
@@ -51,6 +61,8 @@ def check_told(case: Told, server: ComfyServer, prompt: PromptBuilder) -> None:
         result.raise_for_error()
         notes = result.notes(prompt.id(case.node))
         assert notes and re.search(case.reads, notes[0]), (time, notes)
+    english = left_in_english(notes)
+    assert not english, english
 
 
 def refusal(server: ComfyServer, prompt: PromptBuilder, node: str) -> str:
