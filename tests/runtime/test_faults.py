@@ -15,7 +15,7 @@ from benchmarks.faults.shim import CHANGES, Call, NoCompiler, Site, build_shim
 
 ROOT = Path(__file__).parents[2]
 PART = os.environ.get("LIVEAVATAR_FAULTS_PART", "0")
-FAULTS = os.environ.get("LIVEAVATAR_FAULTS", "40")
+FAULTS = os.environ.get("LIVEAVATAR_FAULTS", "15")
 
 
 @pytest.fixture(scope="module", autouse=True)

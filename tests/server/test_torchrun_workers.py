@@ -1,6 +1,8 @@
-"""A real ComfyUI with workers of torchrun, the last of which decodes: same video, restarts, another VAE, a kill."""
+"""A real ComfyUI with workers of torchrun, the last of which decodes: same video, going on, another VAE, a kill."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,39 +30,48 @@ LIMIT = 60.0
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base folder with the keys of both sides, and a VAE that is not the demo's."""
-    base = make_base(tmp_path_factory.mktemp("base"))
-    make_files(base / "studio")
-    make_files(base / "comfyui")
-    (base / "comfyui.key").rename(base / "user" / "liveavatar-comfyui.key")
-    (base / "models" / "vae").mkdir()
-    weights = load_file(VAE)
-    save_file({name: 1.01 * tensor for name, tensor in weights.items()}, base / "models" / "vae" / "other.safetensors")
-    return base
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the keys of both sides."""
+    folder = tmp_path_factory.mktemp("keys")
+    make_files(folder / "studio")
+    make_files(folder / "comfyui")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def address(base: Path) -> Iterator[str]:
+def address(keys: Path) -> Iterator[str]:
     """Of two ranks that sample and one that decodes."""
     address = f"127.0.0.1:{free_port()}"
-    key = (base / "studio.pub").read_text().split()[-1]
-    (base / "user" / "liveavatar-workers.ini").write_text(f"[studio]\naddress = {address}\nkey = {key}\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "3"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--max-restarts", "100"]
     command += ["-m", "liveavatar_workers.rank.worker", "--model", str(MODEL), "--executor", "layer_pipeline"]
     command += ["--vae", str(VAE), "--listen", address]
-    command += ["--key", str(base / "studio.key"), "--clients", str(base / "comfyui.pub")]
+    command += ["--key", str(keys / "studio.key"), "--clients", str(keys / "comfyui.pub")]
     own = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))}
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own})
     yield address
     end_processes(process)
 
 
+@contextlib.contextmanager
+def knows(base: Path, keys: Path, address: str) -> Iterator[None]:
+    """In here ComfyUI's user folder says where the workers are and has the key for them."""
+    settings, own = base / "user" / "liveavatar-workers.ini", base / "user" / "liveavatar-comfyui.key"
+    key = (keys / "studio.pub").read_text().split()[-1]
+    settings.write_text(f"[studio]\naddress = {address}\nkey = {key}\n")
+    shutil.copy(keys / "comfyui.key", own)
+    yield
+    settings.unlink()
+    own.unlink()
+
+
 @pytest.fixture(scope="module")
-def begun(base: Path, address: str, short_clip) -> tuple[int, str]:
-    """A video that workers sampled and decoded, before ComfyUI was started again: its blocks, and the node's text."""
-    with ComfyServer(COMFYUI, base) as first:
+def begun(server: ComfyServer, keys: Path, address: str, short_clip, tmp_path_factory) -> tuple[int, str]:
+    """A video that workers sampled and decoded for a ComfyUI that has ended: its blocks, and the node's text."""
+    base, spools = make_base(tmp_path_factory.mktemp("base")), "user/__liveavatar_spools"
+    (server.base / spools).mkdir(exist_ok=True)
+    (base / spools).symlink_to(server.base / spools, target_is_directory=True)
+    with knows(base, keys, address), ComfyServer(COMFYUI, base) as first:
         prompt = prompt_of(short_clip, address, **VIDEO)
         result = first.client.run(prompt.nodes)
         result.raise_for_error()
@@ -68,9 +79,14 @@ def begun(base: Path, address: str, short_clip) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def comfy(base: Path, begun: tuple[int, str]) -> Iterator[ComfyServer]:
-    with ComfyServer(COMFYUI, base) as second:
-        yield second
+def comfy(server: ComfyServer, keys: Path, address: str, begun: tuple[int, str]) -> Iterator[ComfyServer]:
+    """Another one, with the same folder of finished clips and a VAE that is not the demo's."""
+    other = server.base / "models" / "vae" / "other.safetensors"
+    other.parent.mkdir(exist_ok=True)
+    save_file({name: 1.01 * tensor for name, tensor in load_file(VAE).items()}, other)
+    with knows(server.base, keys, address):
+        yield server
+    other.unlink()
 
 
 def prompt_of(short_clip, address: str, decoder: str = "auto", **inputs):
@@ -80,7 +96,7 @@ def prompt_of(short_clip, address: str, decoder: str = "auto", **inputs):
     return prompt
 
 
-def test_a_video_that_workers_began_is_continued_after_comfyui_restarts(comfy, begun, address, short_clip):
+def test_a_video_that_workers_began_is_continued_by_another_comfyui(comfy, begun, address, short_clip):
     blocks, text = begun
     assert blocks == 4 and "Decoded by rank 2 of the workers (cpu on " in text
     prompt = prompt_of(short_clip, address, **{**VIDEO, "num_clip": 3})
@@ -95,7 +111,7 @@ def test_a_video_that_workers_began_is_continued_after_comfyui_restarts(comfy, b
 
 
 def test_the_video_is_that_of_one_process(comfy, address, short_clip):
-    expected = last_frame(comfy, run(comfy, short_clip, "local", executor="local")[1])
+    expected = last_frame(comfy, run(comfy, short_clip, "one_process", executor="local")[1])
     prompt, result = run(comfy, short_clip, "torchrun", workers="studio")
     assert np.array_equal(last_frame(comfy, result), expected)
     assert "Decoded by rank 2" in result.told(prompt.id(DECODE))
