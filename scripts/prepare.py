@@ -236,7 +236,8 @@ def fill_venv(comfyui: Path) -> Path:
         return python
     step(
         "Installing PyTorch, ComfyUI's packages and the tools into .venv (2-4 minutes, 7 GB)",
-        *(python, "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"),
+        # pip would compile one file after another, below two processes do.
+        *(python, "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check", "--no-compile"),
         *("-c", constraints, "-r", listed),
     )
     # With PYTHONDONTWRITEBYTECODE set every start would compile them all again: 17 s instead of 11.
