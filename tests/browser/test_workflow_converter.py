@@ -1,16 +1,26 @@
 """scripts/comfy_workflow.py gives the prompt that the front end itself makes of a workflow."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from comfy_page import ComfyPage
+from comfy_server import ComfyServer
 from comfy_workflow import WorkflowError, normalised, to_prompt
+from playwright.sync_api import Browser
 
 WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
 MUTED, BYPASSED = 2, 4
 
-pytestmark = pytest.mark.parametrize("renderer", ["classic"], indirect=True)
+
+@pytest.fixture(scope="module")
+def comfy_page(browser: Browser, server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyPage]:
+    """One tab for all tests here, which begin with a workflow of their own or with an empty canvas."""
+    page = ComfyPage(browser, server, "classic", tmp_path_factory.mktemp("artifacts"))
+    yield page.open()
+    page.close()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -85,7 +95,7 @@ def test_reroutes_primitives_and_notes(comfy_page, server):
     assert set(theirs) == {source, last} and theirs[source]["inputs"]["width"] == 96
 
 
-def test_unknown_nodes_and_subgraphs_are_refused(comfy_page, server):
+def test_unknown_nodes_and_subgraphs_are_refused(server):
     info = server.client.object_info()
     with pytest.raises(WorkflowError, match="no node Nonsense .node 7."):
         to_prompt({"nodes": [{"id": 7, "type": "Nonsense"}], "links": []}, info)
