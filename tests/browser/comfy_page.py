@@ -214,7 +214,7 @@ class ComfyPage:
         self.page.wait_for_function(mark, arg=int(node))
         return self.page.locator(f'video[data-of-node="{node}"]')
 
-    def play(self, video: Locator, seconds: float = 0.5, timeout: float = 20.0) -> dict[str, float]:
+    def play(self, video: Locator, seconds: float = 0.5, timeout: float = 60.0) -> dict[str, float]:
         """Plays a video element until it has advanced by `seconds`; returns its facts. Raises when it does not play."""
         video.wait_for(state="attached")
         start = video.evaluate("(v) => { v.muted = true; v.play(); return v.currentTime; }")

@@ -36,9 +36,9 @@ def test_words_find_their_nodes(open_page, locale):
     for number, (word, node) in enumerate(WORDS.items()):
         # What is shown for the word before must not pass for this one's.
         box.fill(NOTHING)
-        page.page.get_by_test_id("no-results").wait_for(timeout=20_000)
+        page.page.get_by_test_id("no-results").wait_for(timeout=60_000)
         box.fill(word)
-        results.filter(has_text=names[node]["display_name"]).first.wait_for(timeout=20_000)
+        results.filter(has_text=names[node]["display_name"]).first.wait_for(timeout=60_000)
         if number in (0, 5):
             page.settle()
             page.screenshot(f"search-{locale}-{number}")

@@ -21,7 +21,7 @@ from liveavatar_workers.wire.codec import encode
 from liveavatar_workers.wire.server import Events, Server, Session
 
 LOOPBACK = "127.0.0.1"
-SECONDS = 20.0
+SECONDS = 50.0
 """Generous: the machine may be busy."""
 OPENED, CLOSED = "opened", "closed"
 
