@@ -135,6 +135,7 @@ def test_memory_does_not_grow_with_model_switches_and_free_gives_it_back(server)
     def trim() -> None:
         server.client.run({"trim": {"class_type": "OddTrim", "inputs": {}}}).raise_for_error()
 
-    figures = measure(server, runs=6, trim=trim)
+    # Each model twice after the first run, which also fills what stays.
+    figures = measure(server, runs=5, trim=trim)
     assert figures.growth(1) < 15, figures
     assert figures.runs[-1] - figures.freed > 60 * MIB, figures

@@ -25,7 +25,7 @@ LOADER, SAMPLER, DECODE = "LiveAvatar_LoadAvatarModel", "LiveAvatar_DiTSampler",
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
 MODEL = ROOT / "demo" / "liveavatar-demo"
 VAE = MODEL / "Wan2.1_VAE.safetensors"
-VIDEO: dict[str, Any] = {**SMALL, "num_clip": 2, "seed": 901}
+VIDEO: dict[str, Any] = {**SMALL, "num_clip": 2, "infer_frames": 24, "seed": 901}
 LIMIT = 60.0
 
 
