@@ -152,18 +152,18 @@ from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_workers.client.executor import RemoteExecutor
 # A shell's background jobs, and what they start, ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-workers = local_workers(Path(sys.argv[1]), 2)
+workers = local_workers(Path(sys.argv[1]), int(sys.argv[2]))
 request = SamplingRequest(random_conditions(), replace(PLAN, num_clip=1000))
 for block in RemoteExecutor(workers).run(request):
     print(block.index, flush=True)
 """
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_workers_end_with_the_process_that_started_them(model_folder: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize(("sign", "ranks"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGINT, 1)])
+def test_workers_end_with_the_process_that_started_them(model_folder: Path, sign: signal.Signals, ranks: int) -> None:
     paths = os.pathsep.join([str(PACK_ROOT), str(Path(__file__).parent)])
     host = subprocess.Popen(
-        [sys.executable, "-c", HOST, str(model_folder)],
+        [sys.executable, "-c", HOST, str(model_folder), str(ranks)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -173,7 +173,7 @@ def test_workers_end_with_the_process_that_started_them(model_folder: Path, sign
         assert host.stdout is not None
         assert host.stdout.readline() == "0\n"
         below = processes_below(host.pid)
-        assert len(below) == 3
+        assert len(below) == 1 + ranks
         host.send_signal(sign)
         wait_until(lambda: host.poll() is not None and gone(below), LIMIT)
         host.stdout.close()
