@@ -9,16 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layout import memory_format, with_plain_strides
 from .state import History
 
 PAST_FRAMES = 2
+TINY = 1e-24
+"""Added to a mean square that may be 0."""
 
 
 def per_frame(module: nn.Module, x: Tensor) -> Tensor:
     """Run a 2D module on each frame of [B, C, T, H, W]."""
     batch, frames = x.shape[0], x.shape[2]
-    y = module(x.transpose(1, 2).flatten(0, 1))
-    return y.unflatten(0, (batch, frames)).transpose(1, 2)
+    y = module(_frames_as_batch(x))
+    return with_plain_strides(y.unflatten(0, (batch, frames)).transpose(1, 2))
+
+
+def _frames_as_batch(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B * T, C, H, W]."""
+    return with_plain_strides(x.transpose(1, 2).flatten(0, 1))
 
 
 def _channel_length(x: Tensor) -> Tensor:
@@ -38,9 +46,18 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * trailing_dims, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, ...] -> the same in float32."""
+        """[B, C, ...] -> the same in float32; where the channels lie side by side in one kernel, in x's dtype."""
+        if not torch.is_grad_enabled() and memory_format(x) != torch.contiguous_format:
+            by_pixel = F.rms_norm(x.movedim(1, -1), self.gamma.shape[:1], self.gamma.flatten().to(x.dtype), TINY)
+            return with_plain_strides(by_pixel.movedim(-1, 1))
         length = _channel_length(x).clamp_min(1e-12)
-        return x / length * (self.gamma.to(length) * self.scale)
+        weight = self.gamma.to(length) * self.scale
+        return x / length * weight if torch.is_grad_enabled() else (x / length).mul_(weight)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU of the norm of x, in x's dtype."""
+    return F.silu(norm(x), inplace=not torch.is_grad_enabled()).to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -65,13 +82,12 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, history: History) -> Tensor:
         y = x
         for norm, conv in ((0, 2), (3, 6)):
-            activated = F.silu(self.residual[norm](y)).to(x.dtype)
-            y = history.join(f"{self.name}.residual.{conv}", activated, PAST_FRAMES)
-            del activated  # as large as x, and the convolution is where memory peaks
+            # Nothing keeps what was activated: it is as large as x, and the convolution is where memory peaks.
+            y = history.join(f"{self.name}.residual.{conv}", activated(self.residual[norm], y), PAST_FRAMES)
             y = self.residual[conv](y)
             if conv == 2:
                 history.on_layer()
-        return y + self.shortcut(x)
+        return y + self.shortcut(x) if torch.is_grad_enabled() else y.add_(self.shortcut(x))
 
 
 class AttentionBlock(nn.Module):
@@ -88,11 +104,11 @@ class AttentionBlock(nn.Module):
         qkv = self.to_qkv(self.norm(x).to(x.dtype)).flatten(2).transpose(1, 2).unsqueeze(1)
         q, k, v = qkv.contiguous().chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(q, k, v).squeeze(1)
-        return self.proj(attended.transpose(1, 2).unflatten(2, (height, width)))
+        return self.proj(with_plain_strides(attended.transpose(1, 2).unflatten(2, (height, width))))
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         batch, frames = x.shape[0], x.shape[2]
-        attended = self._attend(x.transpose(1, 2).flatten(0, 1))
+        attended = self._attend(_frames_as_batch(x))
         return x + attended.unflatten(0, (batch, frames)).transpose(1, 2)
 
 
@@ -121,6 +137,14 @@ class Downsample(nn.Module):
         return self.time_conv(history.join(name, x, 1))
 
 
+def _frames_of_pairs(pairs: Tensor) -> Tensor:
+    """[B, 2 * C, T, H, W], where each frame has the channels of two -> [B, C, 2 * T, H, W], which lies the same way."""
+    if memory_format(pairs) == torch.contiguous_format:
+        return pairs.unflatten(1, (2, -1)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
+    frames = pairs.unflatten(1, (2, -1)).permute(0, 3, 1, 4, 5, 2).flatten(1, 2).contiguous()
+    return with_plain_strides(frames.movedim(-1, 1))
+
+
 class Upsample(nn.Module):
     """Doubles the frame rate, if temporal, except for the first frame of a video; then doubles the picture."""
 
@@ -140,5 +164,5 @@ class Upsample(nn.Module):
         # The first frame is not remembered either: to the second one the past is empty, as it was in training.
         if self.temporal and not history.fresh:
             pairs = self.time_conv(history.join(f"{self.name}.time_conv", x, PAST_FRAMES))
-            x = pairs.unflatten(1, (2, -1)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
+            x = _frames_of_pairs(pairs)
         return per_frame(self.resample, x)

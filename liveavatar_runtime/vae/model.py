@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
 from . import operations as vae_operations
 from .config import VaeConfig
-from .layers import PAST_FRAMES, AttentionBlock, Downsample, ResidualBlock, RMSNorm, Upsample
+from .layers import PAST_FRAMES, AttentionBlock, Downsample, ResidualBlock, RMSNorm, Upsample, activated
+from .layout import channels_lie_last, lay_out
 from .state import DecodeState, EncodeState, History
 
 PICTURE_CHANNELS = 3
@@ -42,8 +42,7 @@ class _Coder(nn.Module):
             for layer in stack:
                 x = layer(x, history)
                 history.on_layer()
-        x = F.silu(self.head[0](x)).to(x.dtype)
-        return self.head[2](history.join(f"{self.name}.head.2", x, PAST_FRAMES))
+        return self.head[2](history.join(f"{self.name}.head.2", activated(self.head[0], x), PAST_FRAMES))
 
 
 def _head(channels: int, channels_out: int, operations: Any, **factory: Any) -> nn.Sequential:
@@ -168,7 +167,7 @@ class WanVAE(nn.Module):
 
     def encode_chunk(self, pixels: Tensor, history: History) -> Tensor:
         """One latent frame's worth of pixels, sizes unchecked -> [B, 16, 1, H/8, W/8] in the weights' dtype."""
-        moments = self.conv1(self.encoder(pixels.to(self.weights_device, self.dtype), history))
+        moments = self.conv1(self.encoder(self._brought(pixels), history))
         return moments[:, : self.config.z_dim]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -190,10 +189,19 @@ class WanVAE(nn.Module):
         for index in range(count):
             stop = start + (1 if state.fresh else stride)
             with state.chunk((batch, height, width)):
-                z = self.conv2(latents[:, :, index : index + 1].to(self.weights_device, self.dtype))
+                z = self.conv2(self._brought(latents[:, :, index : index + 1]))
                 pixels[:, :, start:stop] = self.decoder(z, state)
             start = stop
         return pixels
+
+    def _brought(self, chunk: Tensor) -> Tensor:
+        """To the weights, and lying as they do."""
+        device, dtype = self.weights_device, self.dtype
+        chunk = chunk.to(device, dtype)
+        if not channels_lie_last(device, dtype):
+            return chunk
+        lay_out(self)
+        return chunk.contiguous(memory_format=torch.channels_last_3d)
 
     def _check_pixels(self, pixels: Tensor, first: int) -> None:
         side, stride = self.config.spatial_stride, self.config.temporal_stride

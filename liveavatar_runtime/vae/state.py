@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..errors import InputError, MachineError
+from .layout import memory_format
 
 STREAM_KEY = "stream"
 
@@ -53,6 +54,17 @@ class History(Protocol):
         ...
 
 
+def _joined(before: Tensor, x: Tensor) -> Tensor:
+    """Both [B, C, T, H, W] along the time, lying as x does."""
+    if memory_format(x) == torch.contiguous_format:
+        return torch.cat([before.to(x), x], dim=2)
+    frames = before.shape[2]
+    shape = (*x.shape[:2], frames + x.shape[2], *x.shape[3:])
+    joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+    joined[:, :, :frames], joined[:, :, frames:] = before, x
+    return joined
+
+
 class StillHistory:
     """The past of a picture that has always been there: every frame before x is like x's first."""
 
@@ -65,7 +77,7 @@ class StillHistory:
         pass
 
     def join(self, name: str, x: Tensor, frames: int) -> Tensor:
-        return torch.cat([x[:, :, :1].expand(-1, -1, frames, -1, -1), x], dim=2)
+        return _joined(x[:, :, :1].expand(-1, -1, frames, -1, -1), x)
 
 
 @dataclass
@@ -94,9 +106,10 @@ class StreamState:
         return sum(cache.nbytes for cache in self.caches.values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state as tensors (not copies), contiguous and separate as safetensors wants them."""
+        """The whole state as tensors, contiguous and separate as safetensors wants them; not copies on a processor."""
         self._check_whole()
-        return {STREAM_KEY: torch.tensor([self.chunks, *(self.grid or (0, 0, 0))]), **self.caches}
+        caches = {name: cache.contiguous() for name, cache in self.caches.items()}
+        return {STREAM_KEY: torch.tensor([self.chunks, *(self.grid or (0, 0, 0))]), **caches}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -141,13 +154,13 @@ class StreamState:
 
     def remember(self, name: str, x: Tensor, frames: int) -> None:
         # A view would keep the whole chunk alive.
-        self.caches[name] = x[:, :, -frames:].clone(memory_format=torch.contiguous_format)
+        self.caches[name] = x[:, :, -frames:].clone(memory_format=memory_format(x))
 
     def join(self, name: str, x: Tensor, frames: int) -> Tensor:
         before = self.caches.get(name)
         if before is None:
             before = x.new_zeros(x.shape[0], x.shape[1], frames, x.shape[3], x.shape[4])
-        joined = torch.cat([before.to(x), x], dim=2)
+        joined = _joined(before, x)
         self.remember(name, joined, frames)
         return joined
 
