@@ -58,6 +58,7 @@ def test_no_convolution_has_to_convert(vae):
         x = given[0]
         last = torch.channels_last_3d if x.ndim == 5 else torch.channels_last
         expected = torch.empty(x.shape, device="meta", memory_format=last)
+        assert isinstance(module.weight, torch.Tensor)
         kept = module.weight.is_contiguous(memory_format=last)
         seen.append((tuple(x.shape), x.stride(), expected.stride(), kept))
 
