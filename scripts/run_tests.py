@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     # The tests start some two hundred Python processes, each of which would compile the pack anew: 1.7 of 4.9 seconds.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    checks = [["ruff", "check"], ["ruff", "format", "--check"], ["pyright"]]
+    checks = [["ruff", "check"], ["ruff", "format", "--check"], ["pyright"], ["scripts.check_page"]]
     checks.append(["pytest", "--numprocesses", str(processes), "--dist", "loadfile"])
     failed = []
     for check in [["pytest", *arguments]] if arguments else checks:

@@ -34,18 +34,25 @@ async function refresh(node, t) {
     showLines(node, widget, lines);
 }
 
-let isBusy = false;
+/** Nodes that are being looked at. @type {WeakSet<GraphNode>} */
+const busy = new WeakSet();
+
+/** @param {GraphNode} node @param {Texts} t */
+async function refreshOnce(node, t) {
+    if (busy.has(node)) return;
+    busy.add(node);
+    try {
+        await refresh(node, t);
+    } finally {
+        busy.delete(node);
+    }
+}
 
 async function refreshAll() {
-    if (isBusy || document.hidden) return;
-    isBusy = true;
-    try {
-        const t = await loadTexts();
-        const nodes = allGraphs().flatMap((graph) => graph.nodes ?? []);
-        await Promise.all(nodes.filter(isLive).map((node) => refresh(node, t)));
-    } finally {
-        isBusy = false;
-    }
+    if (document.hidden) return;
+    const t = await loadTexts();
+    const nodes = allGraphs().flatMap((graph) => graph.nodes ?? []);
+    await Promise.all(nodes.filter(isLive).map((node) => refreshOnce(node, t)));
 }
 
 app.registerExtension({

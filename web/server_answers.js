@@ -15,6 +15,9 @@ import { api } from "./comfy.js";
 
 /** After this an answer that told an error is asked for again: the file may be there by now. */
 const AGAIN_MS = 10_000;
+/** What takes longer is shown later; the rest of a node's lines does not wait for it. */
+const PATIENCE_MS = 150;
+const MOST_KNOWN = 200;
 /** Files can be replaced, and what is free on this machine changes. */
 const FRESH_MS = 300_000;
 
@@ -41,10 +44,21 @@ async function ask(route, query, options) {
     }
 }
 
+/**
+ * What is known within a moment; undefined while the server still works on it, as it does with a long sound.
+ * @template Answer
+ * @param {Promise<Answer>} answer
+ * @returns {Promise<Answer | undefined>}
+ */
+function soon(answer) {
+    return Promise.race([answer, new Promise((done) => setTimeout(() => done(undefined), PATIENCE_MS))]);
+}
+
 /** @param {string} key @param {() => Promise<any>} asked */
 function remembered(key, asked) {
     const before = known.get(key);
     if (before && before.until > Date.now()) return before.answer;
+    if (known.size >= MOST_KNOWN) known.clear();
     const entry = { answer: asked(), until: Infinity };
     known.set(key, entry);
     void entry.answer.then((answer) => {
@@ -60,17 +74,17 @@ function remembered(key, asked) {
  */
 export async function voiceOf(name) {
     const query = `?name=${encodeURIComponent(name)}`;
-    const answer = await remembered(query, () => ask("/liveavatar/voice", query));
-    return answer && { samples: answer.samples, sampleRate: answer.sample_rate };
+    const answer = await soon(remembered(query, () => ask("/liveavatar/voice", query)));
+    return answer ? { samples: answer.samples, sampleRate: answer.sample_rate } : null;
 }
 
 /**
- * What every size takes.
+ * What every size takes; undefined while the server works on it.
  * @param {object} question as comfy_bridge/page_sizes.py reads it
- * @returns {Promise<SizeAnswer | null>}
+ * @returns {Promise<SizeAnswer | null | undefined>}
  */
 export function sizesFor(question) {
     const body = JSON.stringify(question);
     const headers = { "Content-Type": "application/json" };
-    return remembered(body, () => ask("/liveavatar/sizes", "", { method: "POST", headers, body }));
+    return soon(remembered(body, () => ask("/liveavatar/sizes", "", { method: "POST", headers, body })));
 }

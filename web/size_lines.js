@@ -14,10 +14,12 @@ import { sizesFor } from "./server_answers.js";
 const SIZE = "size";
 const LOAD_AVATAR_MODEL = "LiveAvatar_LoadAvatarModel";
 const LOAD_IMAGE = "LoadImage";
-const OF_PLAN = ["width", "height", "keep_aspect", "steps", "window_blocks", "infer_frames", SIZE];
+const OF_PLAN = ["width", "height", "keep_aspect", "steps", "window_blocks", SIZE];
 const OF_CACHES = ["kv_cache", "kv_dtype", "schedule"];
 const OF_MODEL = ["model", "precision", "executor", "devices", "workers"];
 const [GIB, MIB] = [2 ** 30, 2 ** 20];
+/** The last answer for a node, which is shown until the next one is there. @type {WeakMap<GraphNode, SizeAnswer>} */
+const told = new WeakMap();
 /** Less of a picture is lost to rounding its sides. */
 const CROPPED = 0.005;
 
@@ -159,7 +161,9 @@ function savingLine(t, answer) {
  */
 export async function sizeLines(scheduler, t) {
     const question = await questionOf(scheduler);
-    const answer = question && (await sizesFor(question));
+    const found = question && (await sizesFor(question));
+    const answer = found === undefined ? (told.get(scheduler) ?? null) : found;
+    if (answer) told.set(scheduler, answer);
     labelSizes(scheduler, t, answer);
     if (!answer) return [];
     const lines = [selectedLine(t, answer), ...savingLine(t, answer)];

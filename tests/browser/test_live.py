@@ -3,12 +3,18 @@
 import json
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from card_setups import FP8, setup_of
 from comfy_page import ComfyPage
 from playwright.sync_api import TimeoutError as NotThere
+
+from liveavatar_runtime.executors.size_costs import at_size, size_cost
+from liveavatar_runtime.planning.memory import cache_bytes
+from liveavatar_runtime.planning.size_presets import PRESETS
 
 ENCODE, SCHEDULER, CALC = "LiveAvatar_AudioEncode", "LiveAvatar_ClipScheduler", "LiveAvatar_DurationCalc"
 SAMPLER, DECODE = "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
@@ -64,6 +70,17 @@ def open_sizes(page: ComfyPage, scheduler: str) -> None:
         }"""
         page.page.mouse.click(*page.page.evaluate(where, int(scheduler)))
     page.settle(0.6)
+
+
+def card_answer(selected: str) -> dict[str, Any]:
+    """What comfy_bridge/page_sizes.py answers with a card that is not here, by the same planner."""
+    sizes = {}
+    for name, (width, height) in PRESETS.items():
+        work = at_size(FP8, width, height)
+        cost = size_cost(work, setup_of(work))
+        about = {"width": width, "height": height, "caches": cache_bytes(work), "time": 1 / cost.fps}
+        sizes[name] = {**asdict(cost), **about, "cropped": None, "suits": True}
+    return {"device": "RTX 4090", "rate": "predicted", "model": "a", "selected": sizes[selected], "sizes": sizes}
 
 
 def test_lengths_follow_widgets_and_links(open_page):
@@ -157,6 +174,12 @@ def test_sizes_tell_memory_and_cost_in_chinese(open_page):
     wait_for(page, scheduler, "2 × 48 帧 ÷ 16 fps = 6 秒（96 帧）", "放不下 688x368", "按 14B 模型 bf16 估算")
     assert re.fullmatch(r"384x256 · \d+\.\d GiB · 放不下", label(page, scheduler, "384x256"))
     assert label(page, scheduler, "custom") == "custom"
+    # What a machine with such a card answers.
+    answer = json.dumps(card_answer("688x368"))
+    page.page.route("**/liveavatar/sizes", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    page.set_widget(scheduler, "steps", 3)
+    wait_for(page, scheduler, "688x368：RTX 4090 占用", "内存中的缓存 ", "每秒 2.2 帧（估算）", "改用 672x352 可省")
+    assert re.fullmatch(r"384x256 · \d+\.\d GiB · 6\.\d fps", label(page, scheduler, "384x256"))
     open_sizes(page, scheduler)
     page.screenshot("live-sizes-zh")
     assert page.page.get_by_text("384x256 · ").count()

@@ -3,29 +3,13 @@
 from dataclasses import replace
 
 import pytest
-import torch
+from card_setups import FP8, setup_of
 
-from benchmarks.card_table import RTX_4090, RTX_5090, WEIGHTS, Row
-from liveavatar_runtime.config import WAN_S2V_14B
+from benchmarks.card_table import RTX_4090, RTX_5090, Row
 from liveavatar_runtime.devices import AUTO
-from liveavatar_runtime.executors.size_costs import Setup, at_size, size_cost
-from liveavatar_runtime.planning.machines import Machines
-from liveavatar_runtime.planning.memory import CacheChoice, choose_placement, decode_bytes, ram_bytes
-from liveavatar_runtime.planning.workload import DECODER_PARAMETERS, Workload
-from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.executors.size_costs import at_size, size_cost
+from liveavatar_runtime.planning.memory import CacheChoice, choose_placement, ram_bytes
 from liveavatar_runtime.texts import GIB
-from liveavatar_runtime.vae.config import VaeConfig
-
-PLAN = ClipPlan(num_clip=1, width=688, height=368, keep_aspect=False)
-FP8 = Workload(WAN_S2V_14B, PLAN, stored_bytes=int(WEIGHTS["fp8"]))
-
-
-def setup_of(work: Workload, card=RTX_4090, count: int = 1, executor: str = "local", **caches) -> Setup:
-    """Cards with enough RAM, of which the first decodes."""
-    size = DECODER_PARAMETERS * 2 + decode_bytes(VaeConfig(), work.plan, torch.bfloat16)
-    first = replace(card, occupied=size)
-    machines = Machines.here([first, *[card] * (count - 1)], 0)
-    return Setup(machines=machines, decoder_bytes=size, executor=executor, caches=CacheChoice(**caches))
 
 
 @pytest.mark.parametrize("size", ["688x368", "384x256"])
