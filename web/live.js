@@ -15,7 +15,7 @@ const WIDGET = "liveavatar_live";
 const NOTES = "liveavatar_notes";
 /**
  * How often the nodes are looked at. What a node shows may depend on widgets of any other node, on links, on undo and
- * on other packs, and no event tells of all of them; to look costs some tens of microseconds a node.
+ * on other packs, and no event tells of all of them; to look takes a millisecond or two a node.
  */
 const EVERY_MS = 200;
 

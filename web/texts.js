@@ -5,6 +5,8 @@ import { app } from "./comfy.js";
 const ENGLISH = "en";
 const FILE = (/** @type {string} */ locale) => new URL(`./texts/${locale}.json`, import.meta.url);
 const LOCALES = [ENGLISH, "zh"];
+/** A space between two Chinese characters, which a value has brought there. */
+const BETWEEN_CHINESE = /(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])/g;
 
 /** @typedef {(key: string, values?: Record<string, string | number>) => string} Texts */
 
@@ -30,7 +32,9 @@ async function load() {
     const [english, own] = await Promise.all([read(ENGLISH), read(userLocale())]);
     const known = { ...english, ...own };
     return (/** @type {string} */ key, /** @type {Record<string, string | number>} */ values = {}) =>
-        (known[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+        (known[key] ?? key)
+            .replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole))
+            .replace(BETWEEN_CHINESE, "");
 }
 
 /**
