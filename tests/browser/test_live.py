@@ -148,6 +148,7 @@ def test_lengths_follow_widgets_and_links(open_page):
     assert not page.errors
 
 
+@pytest.mark.parametrize("renderer", ["classic"], indirect=True)
 def test_lengths_in_a_subgraph(open_page):
     page = open_page(node_type=SAMPLER)
     page.load_workflow(workflow("short_clip"))
