@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from liveavatar_runtime.devices import AUTO
+from liveavatar_runtime.dit.placement import StoredType
+from liveavatar_runtime.errors import InputError, MachineError, replaced
 from liveavatar_runtime.planning.memory import CacheChoice, ram_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
@@ -24,7 +27,7 @@ from .notes import Notes
 from .progress import SamplingProgress, preparation, show_text, stop_if_interrupted
 from .prompt_input import read_prompt
 from .sampling_job import SamplingJob
-from .spool_folder import KEEP, NamedVideo, SpoolChoice, open_spool, state_settings
+from .spool_folder import KEEP, NamedVideo, SpoolChoice, finished_clips, open_spool, state_settings
 from .vae import managed_vae
 
 if TYPE_CHECKING:
@@ -94,7 +97,14 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     Raises InputError for what was given, MachineError for what does not fit or is not installed.
     """
     work = _prepared_job(inputs, settings, hidden, notes)
-    spool, states = _opened_spool(work, inputs.voice, settings.spool, hidden, notes)
+    video = _named(work, inputs.voice, settings.spool, hidden)
+    work = _as_begun(work, video, settings)
+    executor = work.executor
+    if executor.stages is not None and work.job.model.home.type == "cuda":
+        notes.warn(pinning_warning(ram_bytes(work.job.work, executor.placement)))
+    notes.warn(executor.warning)
+    notes.tell(*executor.told, *work.attention.facts)
+    spool, states = _opened_spool(work, video, settings.spool, notes)
     node_id = hidden.unique_id
     stream = LatentStream(
         work.job.plan,
@@ -116,9 +126,6 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae))
     executor = choose_executor(job, settings.caches)
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
-    if executor.stages is not None and job.model.home.type == "cuda":
-        notes.warn(pinning_warning(ram_bytes(job.work, executor.placement)))
-    notes.tell(*executor.told, *attention.facts)
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)
 
@@ -199,15 +206,47 @@ def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: 
     return prepare(job.plan, job.model.config, given, vae, encoding)
 
 
+def _named(work: PreparedJob, voice: "AvatarAudio", choice: SpoolChoice, hidden: "Hidden") -> NamedVideo:
+    """What makes the video; its weights only where its clips are kept."""
+    reading = preparation(hidden.unique_id, READING)
+    return NamedVideo(weights_of(work.job.model, reading) if choice.spool == KEEP else "", work.prepared, voice)
+
+
+def _as_begun(work: PreparedJob, video: NamedVideo, settings: SamplerSettings) -> PreparedJob:
+    """With the caches' dtype in which more clips of this video are finished already, where `auto` decides it.
+
+    Another machine, or other models beside this one, may have made another choice. Raises MachineError when that one
+    does not fit here, before anything is sampled.
+    """
+    caches = settings.caches
+    if caches.kv_dtype != AUTO or settings.spool.spool != KEEP or work.job.model.workers is not None:
+        return work
+    other: StoredType = "model" if work.numerics.kv_dtype == "fp8" else "fp8"
+    as_begun = replace(work.numerics, kv_dtype=other)
+    finished, here = finished_clips(video, as_begun), finished_clips(video, work.numerics)
+    if finished <= here:
+        return work
+    begun = f"{finished} of {len(work.job.plan.segment.clips)} clips of this video are finished with kv_dtype {other}"
+
+    def does_not_fit(error: BaseException) -> MachineError:
+        return MachineError(
+            f"{begun}, which does not fit here: {error} To go on with them, make room. To sample all clips anew, set "
+            f"kv_dtype to {work.numerics.kv_dtype}."
+        )
+
+    with replaced((InputError, MachineError), does_not_fit):
+        check_fp8(other, work.job.model.devices_here)
+        executor = choose_executor(work.job, replace(caches, kv_dtype=other))
+    told = (f"kv_dtype auto is {other}: {begun}", *executor.told)
+    return replace(work, executor=replace(executor, told=told), numerics=as_begun)
+
+
 def _opened_spool(
-    work: PreparedJob, voice: "AvatarAudio", choice: SpoolChoice, hidden: "Hidden", notes: Notes
+    work: PreparedJob, video: NamedVideo, choice: SpoolChoice, notes: Notes
 ) -> "tuple[Spool, StateSettings]":
     """Where the video's clips are kept, and which states."""
-    job = work.job
-    reading = preparation(hidden.unique_id, READING)
-    weights = weights_of(job.model, reading) if choice.spool == KEEP else ""
-    states = state_settings(job, work.executor.placement, choice, notes)
-    spool, spool_notes = open_spool(NamedVideo(weights, work.prepared, voice), work.numerics, choice, states)
+    states = state_settings(work.job, work.executor.placement, choice, notes)
+    spool, spool_notes = open_spool(video, work.numerics, choice, states)
     notes.warn(*spool_notes.warnings)
     notes.tell(*spool_notes.facts)
     return spool, states

@@ -1,13 +1,18 @@
 """Who samples a plan, and where the caches are: as the user chose, or what `auto` stands for on these devices."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from liveavatar_runtime.device_kinds import has_fp8
 from liveavatar_runtime.devices import AUTO
 from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
-from liveavatar_runtime.planning.memory import CacheChoice
+from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.planning.memory import LADDER, CacheChoice, settled
 
-from .hardware import machines_of, measured_machines
+from .hardware import in_all, machines_of, measured_machines
 from .sampling_job import SamplingJob
 from .worker_model import worker_placement
 
@@ -17,14 +22,22 @@ if TYPE_CHECKING:
     from liveavatar_runtime.planning.workload import Workload
 
 
+LOWER_KV_DTYPE = (
+    "kv_dtype auto keeps the KV caches as fp8, because those in the model's dtype do not fit into this machine's "
+    "memory; this changes the result a little. For caches in the model's dtype choose a smaller size, 3 steps or "
+    "window_blocks 2; with kv_dtype fp8 this choice is yours."
+)
+
+
 @dataclass(frozen=True)
 class ChosenExecutor:
     """Where the caches are, and `stages`: which executor of this process, and what each device holds; None where
-    workers sample. `told`: for the node, what the user has not chosen."""
+    workers sample. `told`: for the node, what the user has not chosen; `warning`: what of it changes the result."""
 
     placement: Placement
     stages: "StagePlan | None" = None
     told: tuple[str, ...] = ()
+    warning: str = ""
 
 
 def choose_executor(job: SamplingJob, caches: CacheChoice) -> ChosenExecutor:
@@ -35,10 +48,24 @@ def choose_executor(job: SamplingJob, caches: CacheChoice) -> ChosenExecutor:
     from liveavatar_runtime.executors.table import TABLE, here
 
     work, machines = _work_and_machines(job)
-    name, why = _name_and_reason(job, caches, work, machines)
-    stages = here(name).plan(work, machines, caches)
-    told = _told(why, stages.placement, TABLE[name].describe(stages, job.model.devices_here))
-    return ChosenExecutor(stages.placement, stages, told)
+
+    def plan(caches: CacheChoice, machines: "Machines") -> "tuple[StagePlan, str]":
+        name, why = _name_and_reason(job, caches, work, machines)
+        return here(name).plan(work, machines, caches), why
+
+    ladder = LADDER if all(map(has_fp8, job.model.devices_here)) else LADDER[:1]
+    kept = settled(caches, partial(_fits, partial(plan, machines=in_all(job, machines))), ladder)
+    stages, why = plan(kept, machines)
+    told = _told(why, stages.placement, TABLE[stages.executor].describe(stages, job.model.devices_here))
+    lowered = caches.kv_dtype == AUTO and kept.kv_dtype != LADDER[0]
+    return ChosenExecutor(stages.placement, stages, told, LOWER_KV_DTYPE if lowered else "")
+
+
+def _fits(plan: "Callable[[CacheChoice], object]", caches: CacheChoice) -> bool:
+    with suppress(MachineError):
+        plan(caches)
+        return True
+    return False
 
 
 def _work_and_machines(job: SamplingJob) -> "tuple[Workload, Machines]":

@@ -1,13 +1,16 @@
 """The devices of this process, as a plan for a job sees them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 
 from liveavatar_runtime.device_kinds import shares_ram
-from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.dit.placement import Placement
+from liveavatar_runtime.planning.device import RESERVED_SHARE, Device
 from liveavatar_runtime.planning.machines import Machines
 from liveavatar_runtime.planning.measured import Measurements, Timed, measured_on, place_of, stages_beside
+from liveavatar_runtime.planning.memory import streamed_bytes
 from liveavatar_runtime.planning.workload import Workload
 
 from .memory import device_memory, free_ram, make_room, tells_memory
@@ -42,6 +45,19 @@ def _machines(job: SamplingJob, timed: Timed) -> Machines:
         )
     ]
     return Machines.here(found, decodes.index(True) if True in decodes else None)
+
+
+def in_all(job: SamplingJob, machines: Machines) -> Machines:
+    """The same devices with all the system's memory that weights leave, whatever is free of it at the moment."""
+    every = device_memory(torch.device("cpu"))
+    room = sum({place_of(device): found.usable - found.occupied for device, found in _paired(job, machines)}.values())
+    weights = streamed_bytes(job.work, room, Placement("ram")) if job.work.on_disk_bytes == 0 else 0
+    ram = max(0, int(every * (1 - RESERVED_SHARE) - weights))
+    return replace(machines, devices=tuple(replace(device, ram=ram) for device in machines.devices))
+
+
+def _paired(job: SamplingJob, machines: Machines) -> Iterable[tuple[torch.device, Device]]:
+    return zip(job.model.devices_here, machines.devices, strict=True)
 
 
 def _assumed_rate() -> float:

@@ -138,6 +138,11 @@ def make_room(spools: SpoolStore, spool: Spool, plan: ClipPlan, budget: int, nee
     return spools.make_room(spool.folder.name, needed, budget)
 
 
+def finished_clips(video: NamedVideo, numerics: Numerics) -> int:
+    """How many of the clips that are wanted are finished when they are computed like this."""
+    return finished_in(store().open(video.key(numerics), {}), range(video.prepared.plan.segment.clips.stop))
+
+
 def finished_in(spool: Spool, clips: range) -> int:
     return sum(map(spool.has_clip, clips))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,7 @@ def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
     Raises MachineError when nothing fits.
     """
     from liveavatar_runtime.planning.device import Device
-    from liveavatar_runtime.planning.memory import choose_placement
+    from liveavatar_runtime.planning.memory import choose_placement, fits, settled
 
     model = job.model
     if not model.devices:
@@ -158,7 +159,8 @@ def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
     # All ranks share the memory of the host, and on the processor that is the device as well.
     own = memory // ranks if kind == "cpu" else None
     device = Device(kind=kind, memory=own or memory, ram=free_ram() // ranks, occupied=job.decoder_bytes, pool=own)
-    return choose_placement(part, device, caches)
+    in_all = replace(device, ram=int(device_memory(torch.device("cpu")) * (1 - device.reserve)) // ranks)
+    return choose_placement(part, device, settled(caches, partial(fits, part, in_all)))
 
 
 def describe_workers(avatar: AvatarModel) -> str:

@@ -65,8 +65,9 @@ class DiTSampler(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="Number format of the caches; fp8 halves them and changes the result a little, so all "
-                    "clips are sampled anew.",
+                    tooltip="Number format of the caches; auto takes fp8 where the model's own does not fit into this "
+                    "machine, and says so. fp8 halves them and changes the result a little, so all clips are sampled "
+                    "anew.",
                 ),
                 io.Combo.Input(
                     "schedule",

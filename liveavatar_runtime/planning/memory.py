@@ -1,6 +1,7 @@
 """Memory that sampling needs beside the weights, predicted, and where the caches are on a device for it."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -34,7 +35,7 @@ ScheduleChoice = Literal["auto", "sequential", "batched"]
 @dataclass(frozen=True)
 class CacheChoice:
     """What a user wants of the caches, and in which order the steps of blocks are evaluated. "auto" of `kv_dtype` is
-    the model's, because fp8 changes the result."""
+    the first of `LADDER` that fits (`settled`), and the model's where nobody knows what fits."""
 
     kv_cache: KVCacheChoice = "auto"
     kv_dtype: KVTypeChoice = "auto"
@@ -63,6 +64,27 @@ class CacheChoice:
 
 
 ANYWHERE = CacheChoice()
+LADDER: tuple[StoredType, ...] = ("model", "fp8")
+"""What "auto" of `kv_dtype` tries, the best result first. A shorter window and fewer steps come next, but those are the
+plan's, and a plan is never changed by itself."""
+
+
+def settled(
+    choice: CacheChoice, fits: Callable[[CacheChoice], bool], ladder: Sequence[StoredType] = LADDER
+) -> CacheChoice:
+    """The choice with a `kv_dtype` instead of "auto": the first that fits, or the last; its plan says what is missing.
+
+    `fits` must not depend on what is free at the moment: the caches' dtype is part of what makes a video.
+    """
+    if choice.kv_dtype != "auto":
+        return choice
+    ways = [replace(choice, kv_dtype=stored) for stored in ladder]
+    return next((way for way in ways if fits(way)), ways[-1])
+
+
+def streamed_bytes(work: Workload, room: float, placement: Placement) -> float:
+    """Bytes of the weights that find no room beside the work, and stay in system memory."""
+    return max(0.0, work.weights(work.layers) + working_bytes(work, placement) - room)
 
 
 def kept_bytes(shape: CacheShape, tokens: int, dtype: torch.dtype, stored: StoredType) -> int:
@@ -179,6 +201,11 @@ def choose_placement(work: Workload, device: Device, choice: CacheChoice = ANYWH
     if not fitting:
         raise MachineError(_what_would_help(work, device, candidates))
     return min(fitting, key=lambda c: moved_bytes(work, device, c))
+
+
+def fits(work: Workload, device: Device, choice: CacheChoice) -> bool:
+    """Whether there is a placement."""
+    return any(_fits(work, device, candidate) for candidate in choice.candidates())
 
 
 def moved_bytes(work: Workload, device: Device, placement: Placement) -> float:

@@ -10,7 +10,10 @@ import torch
 from pack_modules import folder_of
 
 from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.dit.placement import Placement, StoredType
 from liveavatar_runtime.errors import InputError, MachineError
+from liveavatar_runtime.planning.device import RESERVED_SHARE
+from liveavatar_runtime.planning.memory import CacheChoice, working_bytes
 
 CPU, MPS, DIRECTML = torch.device("cpu"), torch.device("mps"), torch.device("privateuseone")
 
@@ -119,3 +122,30 @@ def test_pinned_memory_stays_in_comfyuis_budget(node, monkeypatch) -> None:
     assert "pins 0.0 GiB more at most. kv_dtype fp8" in memory.pinning_warning(3 << 30)
     monkeypatch.setattr(core, "MAX_PINNED_MEMORY", -1)
     assert "without --disable-pinned-memory" in memory.pinning_warning(1)
+
+
+def test_what_auto_keeps_caches_as_depends_on_the_whole_machine(node, core_model, monkeypatch) -> None:
+    """Never on what is free at the moment, which would change the video from one run to the next."""
+    from core_latents import BUNDLE, MODEL_FILE, PLAN
+
+    vae = node("vae").managed_vae(node("bundle_parts").load_bundle_vae(BUNDLE))
+    avatar = core_model.adopt(core_model.load_with_core(MODEL_FILE, [], torch.float32))
+    job = node("sampling_job").SamplingJob(avatar, PLAN, vae)
+    hardware, choose = node("hardware"), node("executor_choice").choose_executor
+    plain = choose(job, CacheChoice())
+    assert plain.placement.kv_dtype == "model" and plain.warning == ""
+
+    def needed(stored: StoredType) -> int:
+        placement = Placement("device", stored)
+        weights = int(job.work.weights(job.work.layers))
+        return weights + working_bytes(job.work, placement) + job.decoder_bytes
+
+    between = int((needed("fp8") + needed("model")) / 2 / (1 - RESERVED_SHARE))
+    monkeypatch.setattr(hardware, "device_memory", lambda device: between)
+    lowered = choose(job, CacheChoice())
+    assert lowered.placement.kv_dtype == "fp8"
+    assert lowered.warning.startswith("kv_dtype auto keeps the KV caches as fp8, because those in the model's dtype")
+    monkeypatch.setattr(hardware, "free_ram", lambda: 0)
+    assert hardware.in_all(job, hardware.machines_of(job)).devices[0].ram > 0
+    with pytest.raises(MachineError, match="needs"):
+        choose(job, CacheChoice(kv_dtype="model"))

@@ -1,6 +1,7 @@
 """Memory of sampling, predicted from the plan."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,11 +13,14 @@ from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.memory import (
+    LADDER,
     CacheChoice,
     cache_bytes,
     choose_placement,
+    fits,
     moved_bytes,
     ram_bytes,
+    settled,
     working_bytes,
 )
 from liveavatar_runtime.planning.workload import Workload
@@ -117,3 +121,23 @@ def test_batching_needs_more_memory_for_activations():
     small = Workload(DEMO, PLAN, torch.float32)
     more = working_bytes(small, batched) - working_bytes(small)
     assert more > 0
+
+
+@pytest.mark.parametrize("gib", [12, 16, 24])
+@pytest.mark.parametrize("work", [IN_FP8, IN_BF16], ids=["fp8", "bf16"])
+def test_auto_keeps_smaller_caches_where_the_model_s_do_not_fit(gib, work):
+    """Below 37 GiB of RAM for caches the default size was refused."""
+    small, large = card(gib, ram=36, decoder=2), card(gib, ram=48, decoder=2)
+    chosen = settled(CacheChoice(), partial(fits, work, small))
+    assert chosen == CacheChoice(kv_dtype="fp8") and choose_placement(work, small, chosen).kv_dtype == "fp8"
+    assert settled(CacheChoice(), partial(fits, work, large)) == CacheChoice(kv_dtype="model")
+
+
+def test_a_dtype_that_was_chosen_stays_and_what_fits_nowhere_is_told():
+    explicit = CacheChoice(kv_dtype="model")
+    assert settled(explicit, partial(fits, IN_BF16, card(12, ram=1))) is explicit
+    last = settled(CacheChoice(), partial(fits, IN_BF16, card(12, ram=1)))
+    assert last.kv_dtype == "fp8"
+    with pytest.raises(MachineError, match=r"384x256: .*window_blocks 2: "):
+        choose_placement(IN_BF16, card(12, ram=1), last)
+    assert settled(CacheChoice(), lambda choice: False, LADDER[:1]).kv_dtype == "model", "of a device without fp8"

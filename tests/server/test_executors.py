@@ -138,6 +138,9 @@ def test_what_one_executor_has_sampled_all_others_replay(server, short_clip):
 def test_a_setting_that_changes_latents_samples_anew_and_says_so(server, short_clip):
     assert sample(server, short_clip, 872, LOCAL, kv_dtype="fp8")[0] == 2
     blocks, told = sample(server, short_clip, 872, LOCAL)
+    # What auto has to choose, it takes from the clips that are there.
+    assert blocks == 0 and "kv_dtype auto is fp8: 1 of 1 clips of this video are finished with kv_dtype fp8" in told
+    blocks, told = sample(server, short_clip, 872, LOCAL, kv_dtype="model")
     assert blocks == 2 and "⚠ 1 of 1 clips are finished with kv_dtype fp8 and are not used: " in told
     assert "Choose kv_dtype fp8 to go on with them." in told
     blocks, told = sample(server, short_clip, 872, LAYERS)
