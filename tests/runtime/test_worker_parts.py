@@ -5,13 +5,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 from test_gguf import demo_file
 from tiny_avatar import CONFIG
-from torch._C._distributed_c10d import FileStore
+from torch._C._distributed_c10d import FileStore, HashStore
 from worker_group import save_at, save_model
 
 from liveavatar_runtime.checkpoint.safetensors_io import open_checkpoint
@@ -22,7 +23,7 @@ from liveavatar_runtime.executors.table import check_devices, resolve
 from liveavatar_workers.client.create import ModelFiles, dtype_in_workers, local_workers
 from liveavatar_workers.failures import AGAIN, Ended, describe
 from liveavatar_workers.messages import Failure
-from liveavatar_workers.rank import ranks
+from liveavatar_workers.rank import launch, ranks
 from liveavatar_workers.rank.ranks import OtherRankLost, StallDetector, is_about_another_rank
 
 CPU = torch.device("cpu")
@@ -113,6 +114,15 @@ def test_what_another_rank_is_to_blame_for_is_told_by_where_it_was_raised(tmp_pa
     assert is_about_another_rank(OtherRankLost("gone"))
     assert not is_about_another_rank(raised(own)) and not is_about_another_rank(raised(full))
     assert not is_about_another_rank(ValueError("Connection reset"))
+
+
+def test_a_rank_that_ended_while_it_reported_keeps_nobody_waiting() -> None:
+    store = HashStore()
+    for _ in range(2):
+        number = store.add("failures", 1)
+    failure = Failure(rank=1, where="cpu", message="out of cheese")
+    store.set(f"failure/{number}", msgspec.json.encode(failure).decode())
+    assert [(told.rank, told.message) for told in launch._reports(store)] == [(1, "out of cheese")]
 
 
 def test_a_hang_is_told_from_slow_work(monkeypatch: pytest.MonkeyPatch) -> None:
