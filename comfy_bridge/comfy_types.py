@@ -1,5 +1,6 @@
 """ComfyUI's objects as far as this pack uses them: what comes over its sockets has no types of its own."""
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Protocol, TypedDict, TypeVar
@@ -183,6 +184,18 @@ class Request(TypedDict, total=False):
 
     prompt: Prompt
     partial_execution_targets: Sequence[str]
+
+
+class Server(Protocol):
+    """ComfyUI's server, as far as a running node talks to pages."""
+
+    client_id: str | None
+    """Of the page that has sent the prompt; None where nobody listens."""
+    loop: AbstractEventLoop
+
+    def send_sync(self, event: str, data: object, sid: str | None = None) -> None:
+        """From any thread."""
+        ...
 
 
 class Hidden(Protocol):

@@ -15,6 +15,7 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from .avatar import AvatarLatents
 from .comfy_types import Hidden, Vae
 from .decoder_choice import choose_decoder, open_decoder
+from .live_stream import Broadcast
 from .memory import free_ram
 from .notes import Notes
 from .output_files import OutputFile, claimed, expanded_prefix, metadata_of, output_file
@@ -111,7 +112,8 @@ def write_blocks(
     plan, skipped = stream.plan, skipped_frames(settings.start, stream.plan)
     total = plan.segment.frames - skipped
     video, progress = OnlineVideo(file.path), NodeProgress(node_id, total)
-    hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps)
+    live = Broadcast(file.path, hidden, (float(total / plan.fps), plan.width, plan.height))
+    hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps, live.news)
     options = WriteOptions(skipped, settings.return_frames, hooks=hooks)
     first = settings.start if plan.segment.starts_video else None
     encoding = settings.codec, settings.pixel_format, settings.crf
@@ -123,6 +125,7 @@ def write_blocks(
             with VideoWriter(file.path, picture, sound, metadata_of(hidden), Unfinished(advice=KEPT)) as writer:
                 write_online(stream, decoder, audio, Output(writer, video), options)
     finally:
+        live.end(file if writer is not None and writer.frames_written and file.path.is_file() else None)
         stream.close()
         # After a failure of the file its own error says what plays.
         if writer is not None and 0 < writer.frames_written < total and file.path.is_file():

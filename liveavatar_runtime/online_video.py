@@ -66,12 +66,14 @@ class Hooks:
 
     on_frames(frames written, frames in all): after blocks were written. check(): about every 0.05 s while the caller
     waits. while_sampling(poll): entered around the work; what samples should call `poll()` between its steps, so
-    that the sampling of a block does not hide an error or the progress of the other threads.
+    that the sampling of a block does not hide an error or the progress of the other threads. Only on_encoded() is
+    called by the thread that writes the file, whenever it has got more.
     """
 
     on_frames: Callable[[int, int], None] = lambda done, total: None
     check: Callable[[], None] = lambda: None
     while_sampling: Callable[[Callable[[], None]], AbstractContextManager[None]] = lambda poll: nullcontext()
+    on_encoded: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -154,6 +156,7 @@ class _Work:
     before: int
     """Frames of the whole video before the first one that is written."""
     total: int
+    on_encoded: Callable[[], None]
 
     def decode(self, block: LatentBlock) -> Tensor:
         return self.decoder.decode(block.latents)
@@ -184,6 +187,7 @@ class _Work:
             video.kept[video.frames : end] = to_float_frames(pixels)
         video.last_frame = to_float_frames(pixels[:, -1:])[0]
         video.frames = end
+        self.on_encoded()
 
 
 @dataclass
@@ -229,7 +233,8 @@ def write_online(
         off = f"return_frames off in Online VAE Decode (frees {gib(total * plan.height * plan.width * 3 * 4)})"
         with ram_told(f"making room for {total} frames of {plan.width}x{plan.height}", off):
             video.kept = torch.empty(total, plan.height, plan.width, 3)
-    work = _Work(decoder, audio, output.writer, video, plan.fps, plan.segment.first_frame + options.skipped, total)
+    before = plan.segment.first_frame + options.skipped
+    work = _Work(decoder, audio, output.writer, video, plan.fps, before, total, options.hooks.on_encoded)
     reporter = _Reporter(video, total, options.hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
     with closing(iter(stream)) as blocks:

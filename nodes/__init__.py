@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..comfy_bridge import demo_inputs, folders, page_routes, validation
+from ..comfy_bridge import demo_inputs, folders, live_routes, page_routes, validation
 from .audio_encode import AudioEncode
 from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
@@ -21,6 +21,7 @@ class LiveAvatarExtension(ComfyExtension):
         demo_inputs.answer_prompts()
         validation.watch_requests()
         page_routes.answer_page()
+        live_routes.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 from ..errors import InputError
 
-# A block of 12 frames is readable when the next one has been written: the frames a fragment waits for and those the
-# encoder holds back (its lookahead, and one) stay below 12.
-FRAGMENT_FRAMES = 4
+# Who watches while the file grows sees every frame as soon as the encoder gives it, which holds back its lookahead and
+# one. Without lookahead x264 makes files of up to three times the size.
+FRAGMENT_FRAMES = 1
 LOOKAHEAD_FRAMES = 4
 
 

@@ -1,0 +1,208 @@
+"""A video while it is made, for those who watch: what they are given, and where it is kept until it is finished.
+
+Everything here belongs to the thread of ComfyUI's server, but for `Broadcast`, which the thread that writes the file
+uses. Memory is bounded: of a long video only the end is kept, and who comes late begins at a keyframe there.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from .comfy_types import Hidden, Server
+from .output_files import OutputFile
+from .progress import log
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.media.live import Piece
+
+EVENT = "liveavatar.live"
+"""Name of the message that tells a page of a stream's beginning and of its end; `web/player.js` listens to it."""
+KEPT_BYTES = 8 * 2**20
+
+
+class ShownFile(TypedDict):
+    """A finished file as the page asks for it, and where it is on the server."""
+
+    filename: str
+    subfolder: str
+    type: str
+    path: str
+
+
+class About(TypedDict):
+    """What a page is told of a stream. node: the id in the prompt; workflow: of the graph that was sent, or "";
+    seconds: how long the video becomes."""
+
+    id: str
+    node: str
+    workflow: str
+    seconds: float
+    width: int
+    height: int
+
+
+class Ended(TypedDict):
+    """What a page is told at the end; file: None when there is none."""
+
+    id: str
+    node: str
+    workflow: str
+    ended: bool
+    file: ShownFile | None
+
+
+@dataclass(eq=False)
+class LiveStream:
+    """The pieces of one video so far. `kept` are the last ones, of which `first` counts those before."""
+
+    about: About
+    client: str
+    mime: str = ""
+    beginning: bytes = b""
+    ended: bool = False
+    first: int = 0
+    kept: "deque[Piece]" = field(default_factory=deque)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, beginning: bytes, mime: str, pieces: "list[Piece]") -> None:
+        self.beginning, self.mime = beginning, mime
+        self.kept.extend(pieces)
+        size = sum(len(piece.data) for piece in self.kept)
+        while size > KEPT_BYTES and len(self.kept) > 1:
+            size -= len(self.kept.popleft().data)
+            self.first += 1
+        self._wake()
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def begun(self) -> bool:
+        """Waits for the first piece; False when the stream ends without one."""
+        while not self.kept and not self.ended:
+            await self._changed.wait()
+        return bool(self.kept)
+
+    def start_after(self, seen: int) -> int:
+        """Number of the piece that comes next for who has `seen` so many: that one, or the first that is kept and
+        begins with a keyframe."""
+        if self.first <= seen <= self.first + len(self.kept) and seen:
+            return seen
+        starts = (number for number, piece in enumerate(self.kept, self.first) if piece.starts)
+        return next(starts, self.first + len(self.kept))
+
+    async def pieces(self, number: int) -> "AsyncIterator[list[Piece]]":
+        """All that there is from a piece on, as it comes, until the end. Who is too slow for what is kept goes on at
+        a keyframe."""
+        while True:
+            if number < self.first:
+                number = self.start_after(0)
+            new = list(self.kept)[number - self.first :]
+            if new:
+                number += len(new)
+                yield new
+            elif self.ended:
+                return
+            else:
+                await self._changed.wait()
+
+
+_STREAMS: dict[str, LiveStream] = {}
+
+
+def stream_of(name: str) -> LiveStream | None:
+    """The stream of this id, while it is made."""
+    return _STREAMS.get(name)
+
+
+def streams_for(client: str) -> list[About]:
+    """Those that a page has begun and that are not finished."""
+    return [stream.about for stream in _STREAMS.values() if stream.client == client]
+
+
+class Broadcast:
+    """Shows a file that grows to the page that has asked for it; nothing happens where no page has.
+
+    shape: seconds, width and height of the video. `news` is for the thread that writes the file, the rest for
+    the one that runs the node.
+    """
+
+    def __init__(self, path: Path, hidden: Hidden, shape: tuple[float, int, int]) -> None:
+        from server import PromptServer
+
+        from liveavatar_runtime.media.live import LiveFile
+
+        self._server: Server | None = getattr(PromptServer, "instance", None)
+        self._client = self._server.client_id if self._server is not None else None
+        self._file, self._is_told = LiveFile(path), True
+        workflow = (hidden.extra_pnginfo or {}).get("workflow")
+        name = str(workflow.get("id") or "") if isinstance(workflow, dict) else ""
+        seconds, width, height = shape
+        about = About(
+            id=secrets.token_urlsafe(16),
+            node=hidden.unique_id,
+            workflow=name,
+            seconds=seconds,
+            width=width,
+            height=height,
+        )
+        self._stream = LiveStream(about, self._client or "")
+        if self._client is not None:
+            self._in_server(self._begin)
+            self._tell(about)
+
+    def news(self) -> None:
+        """After more has been written. A file that cannot be read is only not shown any further."""
+        if self._client is None or not self._is_told:
+            return
+        self._is_told = False
+        with suppress(OSError):
+            pieces = self._file.news()
+            self._is_told = True
+            if pieces:
+                self._in_server(self._stream.add, self._file.beginning, self._file.mime, pieces)
+        if not self._is_told:
+            log.info("%s cannot be read while it is written, so it is not shown before it is finished", self._file.path)
+
+    def end(self, file: OutputFile | None) -> None:
+        """Whoever watches gets the rest and is told of the finished file, None when there is none."""
+        if self._client is None:
+            return
+        about = self._stream.about
+        self._in_server(self._end)
+        ended = Ended(
+            id=about["id"],
+            node=about["node"],
+            workflow=about["workflow"],
+            ended=True,
+            file=shown_file(file) if file is not None else None,
+        )
+        self._tell(ended)
+
+    def _begin(self) -> None:
+        _STREAMS[self._stream.about["id"]] = self._stream
+
+    def _end(self) -> None:
+        self._stream.end()
+        _STREAMS.pop(self._stream.about["id"], None)
+
+    def _in_server(self, function: Callable[..., None], *values: object) -> None:
+        assert self._server is not None
+        self._server.loop.call_soon_threadsafe(function, *values)
+
+    def _tell(self, message: About | Ended) -> None:
+        assert self._server is not None
+        self._server.send_sync(EVENT, message, self._client)
+
+
+def shown_file(file: OutputFile) -> ShownFile:
+    return ShownFile(filename=file.name, subfolder=file.subfolder, type="output", path=str(file.path))
