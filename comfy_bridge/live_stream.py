@@ -36,7 +36,8 @@ class ShownFile(TypedDict):
 
 class About(TypedDict):
     """What a page is told of a stream. node: the id in the prompt; workflow: of the graph that was sent, or "";
-    seconds: how long the video becomes."""
+    seconds: how long the video becomes; pieces: whether this server lets its pages play pieces (MediaSource), which
+    the content security policy of --disable-api-nodes does not."""
 
     id: str
     node: str
@@ -44,6 +45,7 @@ class About(TypedDict):
     seconds: float
     width: int
     height: int
+    pieces: bool
 
 
 class Ended(TypedDict):
@@ -137,6 +139,7 @@ class Broadcast:
     """
 
     def __init__(self, path: Path, hidden: Hidden, shape: tuple[float, int, int]) -> None:
+        from comfy.cli_args import args
         from server import PromptServer
 
         from liveavatar_runtime.media.live import LiveFile
@@ -154,6 +157,7 @@ class Broadcast:
             seconds=seconds,
             width=width,
             height=height,
+            pieces=not args.disable_api_nodes,
         )
         self._stream = LiveStream(about, self._client or "")
         if self._client is not None:

@@ -48,6 +48,17 @@ def lost_files(node_id: str) -> int:
     return _LOST[node_id]
 
 
+class ShownVideo(ui.PreviewVideo):
+    """A video on a node, with its path on this machine, which the page can copy (`web/player.js`)."""
+
+    def __init__(self, values: list[ui.SavedResult], path: Path) -> None:
+        super().__init__(list(values))
+        self._path = path
+
+    def as_dict(self) -> dict[str, object]:
+        return {**super().as_dict(), "liveavatar_paths": [str(self._path)]}
+
+
 class OutputFile(NamedTuple):
     """A file in the output folder: its path, its name and its subfolder there."""
 
@@ -63,7 +74,7 @@ class OutputFile(NamedTuple):
 
     def shown(self) -> ui.PreviewVideo:
         """For the node."""
-        return ui.PreviewVideo([ui.SavedResult(self.name, self.subfolder, io.FolderType.output)])
+        return ShownVideo([ui.SavedResult(self.name, self.subfolder, io.FolderType.output)], self.path)
 
 
 def output_file(prefix: str, width: int, height: int, extension: str) -> OutputFile:

@@ -5,6 +5,7 @@ export interface Widget {
     value: unknown;
     type?: string;
     serialize?: boolean;
+    hidden?: boolean;
     label?: string;
     options?: {
         values?: unknown[];
@@ -55,6 +56,8 @@ export interface GraphNode {
     /** The graph inside of a node that stands for one. */
     subgraph?: Graph;
     isVirtualNode?: boolean;
+    /** Of Nodes 2.0: without the page's own preview of the outputs. */
+    hideOutputImages?: boolean;
     computeSize(): [number, number];
     setSize(size: [number, number]): void;
     setDirtyCanvas?(foreground: boolean, background: boolean): void;
@@ -67,6 +70,8 @@ export interface GraphNode {
 }
 
 export interface Graph {
+    /** Of the workflow. */
+    id?: string;
     nodes: GraphNode[];
     groups?: { title: string }[];
     extra?: Record<string, unknown>;
@@ -105,7 +110,11 @@ export interface Refusals {
 }
 
 export interface Api {
+    /** Of this tab, as the server knows it. */
+    clientId?: string;
+    initialClientId?: string | null;
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
+    apiURL(route: string): string;
     addEventListener(kind: string, listener: (event: CustomEvent) => void, options?: AddEventListenerOptions): void;
     queuePrompt(...request: unknown[]): Promise<Refusals & Record<string, unknown>>;
 }

@@ -19,7 +19,7 @@ const PROGRESS_WIDGET = "$$node-text-preview";
  * Takes away the front end's progress text, which would go on to say what the node was doing last.
  * @param {GraphNode} node
  */
-function removeProgressText(node) {
+export function removeProgressText(node) {
     const place = node.widgets?.findIndex((widget) => widget.name === PROGRESS_WIDGET) ?? -1;
     if (place >= 0) node.widgets?.splice(place, 1)[0].onRemove?.();
 }
@@ -46,8 +46,8 @@ function showNotes(node, lines) {
     if (!others.length && !findBox(node, WIDGET)) return;
     const widget = textBox(node, WIDGET);
     if (!widget) return;
-    // Above the video, which ComfyUI appends later or has appended already.
-    moveBefore(node, widget, (name) => /preview/.test(name));
+    // Above the video, which ComfyUI or the player appends later or has appended already.
+    moveBefore(node, widget, (name) => /preview|player/.test(name));
     showLines(node, widget, others);
 }
 

@@ -43,12 +43,21 @@ class ComfyPage:
     those of the workflow file, as strings.
     """
 
-    def __init__(self, browser: Browser, server: ComfyServer, renderer: str, artifacts: Path, locale: str = "en"):
+    def __init__(
+        self,
+        browser: Browser,
+        server: ComfyServer,
+        renderer: str,
+        artifacts: Path,
+        locale: str = "en",
+        bypass_csp: bool = False,
+    ):
         self.server, self.renderer, self.artifacts = server, renderer, artifacts
         self.errors: list[str] = []
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": RENDERERS[renderer], "Comfy.Locale": locale}
         server.client.post("/api/settings", settings)
-        self.context = browser.new_context(viewport={"width": 1600, "height": 1000}, accept_downloads=True)
+        view = {"width": 1600, "height": 1000}
+        self.context = browser.new_context(viewport=view, accept_downloads=True, bypass_csp=bypass_csp)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.page.on("console", self._on_console)
@@ -125,6 +134,9 @@ class ComfyPage:
     def node_ids(self, node_type: str) -> list[str]:
         return self.page.evaluate("(t) => app.graph.nodes.filter(n => n.type === t).map(n => String(n.id))", node_type)
 
+    def type_of(self, node: str) -> str:
+        return self.page.evaluate("(id) => app.graph.getNodeById(id).type", int(node))
+
     def node_id(self, node_type: str) -> str:
         """The only node of a type."""
         (found,) = self.node_ids(node_type)
@@ -199,8 +211,20 @@ class ComfyPage:
         }"""
         return self.page.evaluate(script, int(node))
 
+    def player(self, node: str) -> Locator:
+        """The pack's own player on a node, once there is one."""
+        mark = """(id) => {
+            const widget = app.graph.getNodeById(id).widgets?.find(w => w.name === 'liveavatar_player');
+            if (widget) widget.element.dataset.ofNode = id;
+            return Boolean(widget);
+        }"""
+        self.page.wait_for_function(mark, arg=int(node))
+        return self.page.locator(f'div[data-of-node="{node}"]')
+
     def video(self, node: str) -> Locator:
         """The video element that shows a node's result."""
+        if self.type_of(node) == "LiveAvatar_OnlineVAEDecode":
+            return self.player(node).locator("video")
         if self.renderer == "nodes2":
             return self.element(node).locator("video")
         # The classic renderer puts the elements of all nodes into one layer; the node's widget knows its own, once

@@ -38,11 +38,14 @@ def renderer(request: pytest.FixtureRequest) -> str:
 def open_page(
     browser: Browser, server: ComfyServer, renderer: str, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., ComfyPage]]:
-    """open_page(locale="en", query="") opens a tab with ComfyUI; all are closed after the test."""
+    """open_page(locale="en", query="") opens a tab with ComfyUI; all are closed after the test. bypass_csp: as if the
+    server had been started without --disable-api-nodes, which sends a content security policy."""
     pages: list[ComfyPage] = []
 
-    def opened(locale: str = "en", node_type: str = "LoadImage", query: str = "") -> ComfyPage:
-        pages.append(ComfyPage(browser, server, renderer, ARTIFACTS, locale))
+    def opened(
+        locale: str = "en", node_type: str = "LoadImage", query: str = "", bypass_csp: bool = False
+    ) -> ComfyPage:
+        pages.append(ComfyPage(browser, server, renderer, ARTIFACTS, locale, bypass_csp))
         return pages[-1].open(node_type, query)
 
     yield opened

@@ -1,0 +1,46 @@
+"""A stream of latents that stops in the middle until a test lets it go on."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+
+
+class Gated:
+    """A `LatentStream` that gives so many blocks, and the others when the file is there."""
+
+    def __init__(self, stream: Any, blocks: int, gate: Path) -> None:
+        self._stream, self._blocks, self._gate = stream, blocks, gate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __iter__(self):
+        for number, block in enumerate(self._stream):
+            while number >= self._blocks and not self._gate.exists():
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                time.sleep(0.02)
+            yield block
+
+
+class OddGate:
+    """Latents whose blocks from `blocks` on wait for the file `gate` in the input folder."""
+
+    FUNCTION, RETURN_TYPES, CATEGORY = "make", ("LIVEAVATAR_LATENTS",), "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"latents": ("LIVEAVATAR_LATENTS",), "blocks": ("INT",), "gate": ("STRING",)}}
+
+    def make(self, latents, blocks: int, gate: str):
+        path = Path(folder_paths.get_input_directory()) / gate
+        return (replace(latents, stream=Gated(latents.stream, blocks, path)),)
+
+
+NODE_CLASS_MAPPINGS = {"OddGate": OddGate}

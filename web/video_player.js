@@ -1,0 +1,300 @@
+// A node's player: a video while it is made, and finished ones, with what is done with them.
+
+import { api } from "./comfy.js";
+import { LiveVideo, playIfAllowed } from "./live_video.js";
+
+/**
+ * A finished file; path: where it is on the server, if that is known.
+ * @typedef {{ filename: string, subfolder: string, type: string, path?: string }} VideoFile
+ *
+ * @typedef {{ id: string, node: string, workflow: string, seconds: number, width: number, height: number,
+ *     pieces: boolean }} Stream
+ * @typedef {import("./texts.js").Texts} Texts
+ */
+
+const MUTED = "LiveAvatar.muted";
+const LOOPED = "LiveAvatar.loop";
+
+/** @param {VideoFile} file */
+function addressOf({ filename, subfolder, type }) {
+    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+}
+
+/**
+ * @param {VideoFile | undefined} one
+ * @param {VideoFile | undefined} other
+ */
+function isSame(one, other) {
+    return one !== undefined && other !== undefined && addressOf(one) === addressOf(other);
+}
+
+/**
+ * @param {string} kind
+ * @param {Partial<CSSStyleDeclaration>} style
+ */
+function element(kind, style) {
+    const made = document.createElement(kind);
+    Object.assign(made.style, style);
+    return made;
+}
+
+export class VideoPlayer {
+    /** @param {Texts} texts */
+    constructor(texts) {
+        this.texts = texts;
+        /** @type {LiveVideo | null} */
+        this.live = null;
+        /** @type {VideoFile[]} */
+        this.files = [];
+        this.chosen = 0;
+        /** How often a file was loaded: who comes late is not shown. */
+        this.loads = 0;
+        this.element = element("div", {
+            display: "flex",
+            flexDirection: "column",
+            gap: "4px",
+            boxSizing: "border-box",
+            width: "100%",
+            height: "100%",
+            minHeight: "200px",
+            overflow: "hidden",
+        });
+        this.element.className = "liveavatar-player";
+        this.screen = element("div", { flex: "1 1 0", minHeight: "0", position: "relative", background: "#000" });
+        this.video = this.newVideo();
+        this.screen.append(this.video);
+        this.status = element("div", {
+            font: "11px/16px sans-serif",
+            color: "var(--input-text, #ddd)",
+            overflowWrap: "anywhere",
+            userSelect: "text",
+            flex: "none",
+        });
+        this.status.className = "liveavatar-player-status";
+        this.bar = element("div", { display: "flex", flexWrap: "wrap", gap: "4px", flex: "none" });
+        this.element.append(this.screen, this.status, this.bar);
+        // The canvas would take the wheel and the drag that move the video's own controls.
+        for (const kind of ["pointerdown", "wheel"])
+            this.element.addEventListener(kind, (event) => event.stopPropagation());
+        this.drawBar();
+    }
+
+    newVideo() {
+        const video = document.createElement("video");
+        Object.assign(video, { controls: true, playsInline: true, preload: "auto" });
+        Object.assign(video.style, { position: "absolute", inset: "0", width: "100%", height: "100%" });
+        video.muted = localStorage.getItem(MUTED) === "true";
+        video.addEventListener("volumechange", () => this.drawBar());
+        return video;
+    }
+
+    /**
+     * Shows a video while it is made.
+     * @param {Stream} stream
+     */
+    watch(stream) {
+        if (this.live?.about.id === stream.id) return;
+        this.stop();
+        this.files = [];
+        this.loads += 1;
+        this.replaceVideo(this.newVideo());
+        this.video.loop = false;
+        this.say("playerWaiting");
+        this.live = new LiveVideo(this.video, stream, {
+            onState: (waiting) => this.say(waiting ? "playerNextBlock" : "playerLive"),
+            onRefused: (reason) => {
+                this.live?.close();
+                this.say(reason === "codec" ? "playerCodec" : "playerLost");
+            },
+        });
+        this.drawBar();
+    }
+
+    /**
+     * The end of a video that was watched, with its finished file if there is one.
+     * @param {VideoFile | null} file
+     */
+    finish(file) {
+        if (!file) {
+            this.stop();
+            this.say("");
+            return;
+        }
+        const { video, live } = this;
+        const goesOn = live !== null && (live.waiting || !video.paused);
+        live?.end();
+        this.show([file], { at: video.currentTime, plays: goesOn });
+    }
+
+    /**
+     * Shows finished files, the first of them at once.
+     * @param {VideoFile[]} files
+     * @param {{ at: number, plays: boolean }} [from]
+     */
+    show(files, from = { at: 0, plays: false }) {
+        const wasShown = !this.live && isSame(this.files[this.chosen], files[0]);
+        const isFinishing = this.live?.ended && isSame(this.files[0], files[0]);
+        this.files = files;
+        this.chosen = 0;
+        if (!wasShown && !isFinishing) this.load(from);
+        else this.drawBar();
+    }
+
+    /**
+     * Loads the chosen file beside what is shown, and shows it when its picture is there.
+     * @param {{ at: number, plays: boolean }} from
+     */
+    load({ at, plays }) {
+        const file = this.files[this.chosen];
+        const number = ++this.loads;
+        const video = this.newVideo();
+        video.muted = this.video.muted;
+        video.loop = localStorage.getItem(LOOPED) === "true";
+        const ready = () => {
+            if (this.loads !== number) return;
+            this.stop();
+            this.replaceVideo(video);
+            if (plays) void playIfAllowed(video);
+        };
+        video.addEventListener(
+            "loadeddata",
+            () => {
+                const now = this.live ? this.video.currentTime : at;
+                if (now <= 0) ready();
+                else {
+                    video.addEventListener("seeked", ready, { once: true });
+                    video.currentTime = Math.min(now, video.duration);
+                }
+            },
+            { once: true },
+        );
+        video.addEventListener(
+            "error",
+            () => {
+                if (this.loads !== number) return;
+                this.stop();
+                this.replaceVideo(video);
+                this.say("playerNotPlayed");
+            },
+            { once: true },
+        );
+        video.src = addressOf(file);
+        this.status.textContent = file.filename;
+        this.drawBar();
+    }
+
+    /** @param {HTMLVideoElement} video */
+    replaceVideo(video) {
+        const before = this.video;
+        before.pause();
+        before.replaceWith(video);
+        before.removeAttribute("src");
+        before.load();
+        this.video = video;
+    }
+
+    /** Lets go of the server and of the video. */
+    stop() {
+        this.live?.close();
+        this.live = null;
+    }
+
+    /** @param {string} key of a text, "" for none */
+    say(key) {
+        this.status.textContent = key && this.texts(key);
+    }
+
+    drawBar() {
+        const file = this.files[this.chosen];
+        const buttons = file
+            ? [
+                  this.button("playerOpen", () => window.open(addressOf(file), "_blank")),
+                  this.button("playerSave", () => this.save(file)),
+                  ...(file.path ? [this.button("playerCopyPath", () => this.copyPath(file.path ?? ""))] : []),
+              ]
+            : [];
+        buttons.push(this.button(this.video.muted ? "playerUnmute" : "playerMute", () => this.mute()));
+        if (file) {
+            const loop = this.button("playerLoop", () => this.loop());
+            loop.setAttribute("aria-pressed", String(this.video.loop));
+            loop.style.opacity = this.video.loop ? "1" : "0.6";
+            buttons.push(loop);
+        }
+        if (this.files.length > 1) buttons.unshift(this.chooser());
+        this.bar.replaceChildren(...buttons);
+    }
+
+    /**
+     * @param {string} key of its text
+     * @param {() => void} act
+     */
+    button(key, act) {
+        const made = element("button", {
+            font: "11px/16px sans-serif",
+            padding: "1px 8px",
+            border: "1px solid var(--border-color, #555)",
+            borderRadius: "4px",
+            background: "var(--comfy-input-bg, #222)",
+            color: "var(--input-text, #ddd)",
+            cursor: "pointer",
+        });
+        made.textContent = this.texts(key);
+        made.dataset.action = key;
+        made.addEventListener("click", act);
+        return made;
+    }
+
+    /** Of a node that has made several videos. */
+    chooser() {
+        const made = /** @type {HTMLSelectElement} */ (
+            element("select", {
+                font: "11px/16px sans-serif",
+                maxWidth: "100%",
+                background: "var(--comfy-input-bg, #222)",
+                color: "var(--input-text, #ddd)",
+            })
+        );
+        this.files.forEach((file, number) => {
+            const option = document.createElement("option");
+            option.value = String(number);
+            option.textContent = `${number + 1}/${this.files.length} ${file.filename}`;
+            made.append(option);
+        });
+        made.value = String(this.chosen);
+        made.addEventListener("change", () => {
+            this.chosen = Number(made.value);
+            this.load({ at: 0, plays: true });
+        });
+        return made;
+    }
+
+    /** @param {VideoFile} file */
+    save(file) {
+        const link = document.createElement("a");
+        link.href = addressOf(file);
+        link.download = file.filename;
+        link.click();
+    }
+
+    /** @param {string} path */
+    async copyPath(path) {
+        try {
+            await navigator.clipboard.writeText(path);
+            this.status.textContent = this.texts("playerCopied", { path });
+        } catch {
+            // Only pages of this machine and of https may write there; the text can be selected.
+            this.status.textContent = path;
+        }
+    }
+
+    mute() {
+        this.video.muted = !this.video.muted;
+        localStorage.setItem(MUTED, String(this.video.muted));
+    }
+
+    loop() {
+        this.video.loop = !this.video.loop;
+        localStorage.setItem(LOOPED, String(this.video.loop));
+        this.drawBar();
+    }
+}
