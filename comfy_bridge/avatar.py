@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from liveavatar_workers.client.groups import Workers
 
     from .comfy_types import Patcher
+    from .sampling_report import SamplingReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +60,14 @@ class AvatarModel:
 
 @dataclass(frozen=True, eq=False)
 class AvatarLatents:
-    """A lazy stream of latent blocks, the sound that belongs to it, and the workers that sample it, if any do."""
+    """A lazy stream of latent blocks, the sound that belongs to it, the workers that sample it, if any do, and what
+    its user is told meanwhile."""
 
     stream: "LatentStream"
     audio: "AvatarAudio"
     workers: "Workers | None" = None
+    report: "SamplingReport | None" = None
+
+    def told(self) -> list[str]:
+        """What is worth knowing of the stream when its blocks were taken."""
+        return [*self.stream.facts, *(self.report.lines() if self.report is not None else [])]

@@ -27,6 +27,7 @@ from .notes import Notes
 from .progress import SamplingProgress, preparation, show_text, stop_if_interrupted
 from .prompt_input import read_prompt
 from .sampling_job import SamplingJob
+from .sampling_report import SamplingReport
 from .spool_folder import KEEP, NamedVideo, SpoolChoice, finished_clips, open_spool, state_settings
 from .vae import managed_vae
 
@@ -84,10 +85,13 @@ class PreparedJob:
     prepared: "Prepared"
     numerics: "Numerics"
 
-    def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, node_id: str) -> SamplingRun:
+    def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, report: SamplingReport) -> SamplingRun:
         """Begin to sample a part of the plan; its steps and previews are shown on the node."""
+        meter = report.meter(part)
         executor = executor_of(replace(self.job, plan=part), self.executor, self.attention.kernel, self.compile_layers)
-        progress = SamplingProgress(node_id, part, self.job.vae.colours)
+        progress = SamplingProgress(
+            report.node_id, part, self.job.vae.colours, lambda evaluation: report.show(meter.after(evaluation))
+        )
         return executor.run(SamplingRequest(self.prepared.conditions, part, first, progress, keep_rings))
 
 
@@ -105,19 +109,21 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     notes.warn(executor.warning)
     notes.tell(*executor.told, *work.attention.facts)
     spool, states = _opened_spool(work, video, settings.spool, notes)
-    node_id = hidden.unique_id
+    model = inputs.model
+    report = SamplingReport(hidden, model.devices_here if model.workers is None else ())
     stream = LatentStream(
         work.job.plan,
         work.prepared.priming,
-        lambda part, first, keep_rings: work.start(part, first, keep_rings, node_id),
+        lambda part, first, keep_rings: work.start(part, first, keep_rings, report),
         Storage(spool, states),
         StreamHooks(
-            say=lambda news: show_text(node_id, news),
+            say=lambda news: show_text(report.node_id, news),
             stop_if_interrupted=stop_if_interrupted,
             cause_of_nan=lambda: cause_of_nan(work.job.model, work.numerics),
         ),
     )
-    return AvatarLatents(stream, inputs.voice, inputs.model.workers)
+    report.follow(stream)
+    return AvatarLatents(stream, inputs.voice, model.workers, report)
 
 
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:

@@ -7,13 +7,14 @@ uses. Memory is bounded: of a long video only the end is kept, and who comes lat
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from .comfy_types import Hidden, Server
+from .comfy_types import Hidden
+from .messages_to_page import PageOfRun, workflow_of
 from .output_files import OutputFile
 from .progress import log
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 EVENT = "liveavatar.live"
 """Name of the message that tells a page of a stream's beginning and of its end; `web/player.js` listens to it."""
 KEPT_BYTES = 8 * 2**20
+GRACE_SECONDS = 10.0
 
 
 class ShownFile(TypedDict):
@@ -122,90 +124,72 @@ _STREAMS: dict[str, LiveStream] = {}
 
 
 def stream_of(name: str) -> LiveStream | None:
-    """The stream of this id, while it is made."""
+    """The stream of this id, while it is made and a little longer."""
     return _STREAMS.get(name)
 
 
 def streams_for(client: str) -> list[About]:
     """Those that a page has begun and that are not finished."""
-    return [stream.about for stream in _STREAMS.values() if stream.client == client]
+    return [stream.about for stream in _STREAMS.values() if stream.client == client and not stream.ended]
 
 
 class Broadcast:
     """Shows a file that grows to the page that has asked for it; nothing happens where no page has.
 
-    shape: seconds, width and height of the video. `news` is for the thread that writes the file, the rest for
-    the one that runs the node.
+    shape: seconds, width and height of the video. `news` is for the thread that writes the file, the rest for the one
+    that runs the node.
     """
 
     def __init__(self, path: Path, hidden: Hidden, shape: tuple[float, int, int]) -> None:
         from comfy.cli_args import args
-        from server import PromptServer
 
         from liveavatar_runtime.media.live import LiveFile
 
-        self._server: Server | None = getattr(PromptServer, "instance", None)
-        self._client = self._server.client_id if self._server is not None else None
-        self._file, self._is_told = LiveFile(path), True
-        workflow = (hidden.extra_pnginfo or {}).get("workflow")
-        name = str(workflow.get("id") or "") if isinstance(workflow, dict) else ""
+        self._page = PageOfRun()
+        self._file, self._is_read = LiveFile(path), bool(self._page.client)
         seconds, width, height = shape
         about = About(
             id=secrets.token_urlsafe(16),
             node=hidden.unique_id,
-            workflow=name,
+            workflow=workflow_of(hidden),
             seconds=seconds,
             width=width,
             height=height,
             pieces=not args.disable_api_nodes,
         )
-        self._stream = LiveStream(about, self._client or "")
-        if self._client is not None:
-            self._in_server(self._begin)
-            self._tell(about)
+        self._stream = LiveStream(about, self._page.client)
+        self._page.in_server(self._begin)
+        self._page.tell(EVENT, about)
 
     def news(self) -> None:
         """After more has been written. A file that cannot be read is only not shown any further."""
-        if self._client is None or not self._is_told:
+        if not self._is_read:
             return
-        self._is_told = False
+        pieces = None
         with suppress(OSError):
             pieces = self._file.news()
-            self._is_told = True
-            if pieces:
-                self._in_server(self._stream.add, self._file.beginning, self._file.mime, pieces)
-        if not self._is_told:
-            log.info("%s cannot be read while it is written, so it is not shown before it is finished", self._file.path)
+        if pieces is None:
+            self._is_read = False
+            log.info("%s cannot be read while it is written, so it is shown when it is finished", self._file.path)
+        elif pieces:
+            self._page.in_server(self._stream.add, self._file.beginning, self._file.mime, pieces)
 
     def end(self, file: OutputFile | None) -> None:
         """Whoever watches gets the rest and is told of the finished file, None when there is none."""
-        if self._client is None:
-            return
         about = self._stream.about
-        self._in_server(self._end)
-        ended = Ended(
-            id=about["id"],
-            node=about["node"],
-            workflow=about["workflow"],
-            ended=True,
-            file=shown_file(file) if file is not None else None,
+        shown = shown_file(file) if file is not None else None
+        self._page.in_server(self._end)
+        self._page.tell(
+            EVENT, Ended(id=about["id"], node=about["node"], workflow=about["workflow"], ended=True, file=shown)
         )
-        self._tell(ended)
 
     def _begin(self) -> None:
         _STREAMS[self._stream.about["id"]] = self._stream
 
     def _end(self) -> None:
         self._stream.end()
-        _STREAMS.pop(self._stream.about["id"], None)
-
-    def _in_server(self, function: Callable[..., None], *values: object) -> None:
-        assert self._server is not None
-        self._server.loop.call_soon_threadsafe(function, *values)
-
-    def _tell(self, message: About | Ended) -> None:
-        assert self._server is not None
-        self._server.send_sync(EVENT, message, self._client)
+        # A page may still be on its way to a video that was quickly made.
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, _STREAMS.pop, self._stream.about["id"], None)
 
 
 def shown_file(file: OutputFile) -> ShownFile:

@@ -7,9 +7,11 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+import psutil
 import torch
 
 from liveavatar_runtime.aligned import STAYS_ON_DISK
+from liveavatar_runtime.sampling.pace import DeviceMemory
 from liveavatar_runtime.texts import gib
 
 from .comfy_types import Managed, Patcher
@@ -88,6 +90,19 @@ def on_disk_bytes(patcher: Patcher) -> int:
         return patcher.model_size()
     weights = patcher.model.parameters()
     return sum(weight.nbytes for weight in weights if getattr(weight, STAYS_ON_DISK, False))
+
+
+def used_memory(device: torch.device) -> DeviceMemory | None:
+    """What is taken of a device now, by whoever; of a processor, this process's RAM. None where nobody knows."""
+    if device.type == "cpu":
+        return DeviceMemory("cpu", psutil.Process().memory_info().rss, psutil.virtual_memory().total)
+    if not tells_memory(device):
+        return None
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+    else:
+        free, total = int(cast(int, comfy.model_management.get_free_memory(device))), device_memory(device)
+    return DeviceMemory(str(device), total - free, total)
 
 
 def free_ram() -> int:

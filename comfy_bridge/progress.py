@@ -84,17 +84,18 @@ class SamplingProgress:
 
     PREVIEW_SIZE = 512
 
-    def __init__(self, node_id: str, plan: ClipPlan, colours: Tensor) -> None:
+    def __init__(self, node_id: str, plan: ClipPlan, colours: Tensor, on_step: Callable[[Evaluation], None]) -> None:
         """colours: factors and bias [17, 3] of the VAE in use (`ManagedVAE.colours`)."""
         from latent_preview import Latent2RGBPreviewer
 
         self._previewer = Latent2RGBPreviewer(colours[:-1].tolist(), colours[-1].tolist())
         self._progress = NodeProgress(node_id, plan.evaluations)
-        self._steps = plan.steps
+        self._steps, self._on_step = plan.steps, on_step
 
     def __call__(self, evaluation: Evaluation) -> None:
         last = evaluation.step == self._steps - 1
         preview = self._preview(evaluation.clean()) if last else None
+        self._on_step(evaluation)
         self._progress.advance_to(evaluation.block * self._steps + evaluation.step + 1, preview)
         for call in tuple(_BETWEEN_STEPS):
             call()

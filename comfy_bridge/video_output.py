@@ -83,7 +83,7 @@ def write_video(
     seconds = format_duration(video.frames / plan.fps)
     notes.warn(*latents.stream.news)
     told = f"{file.name}: {video.frames} frames, {seconds}{PLAYERS.get(settings.codec, '')}"
-    notes.tell(told, *latents.stream.facts, decoder.told)
+    notes.tell(told, *latents.told(), decoder.told)
     return WrittenVideo(file.as_video(node_id), file.shown(), video.last_frame, video.kept)
 
 

@@ -39,7 +39,7 @@ class CollectLatents(io.ComfyNode):
         with ram_told("collecting the latents", instead, "segment_clips in Clip Scheduler"):
             samples = torch.cat([block.latents for block in latents.stream], dim=1)
         kept = latents_for_frames(part.frames)
-        notes = Notes(*latents.stream.facts)
+        notes = Notes(*latents.told())
         notes.warn(*latents.stream.news)
         if part.cut_frames:
             notes.tell(

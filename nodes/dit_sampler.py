@@ -142,7 +142,7 @@ class DiTSampler(io.ComfyNode):
                     "latents", display_name="latents", tooltip="Latent blocks, made on demand, for Online VAE Decode."
                 )
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             **KEPT_WHEN_CACHED,
         )
 

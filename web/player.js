@@ -4,6 +4,7 @@
 // ComfyUI shows the finished file.
 
 import { api, app } from "./comfy.js";
+import { nodeOfMessage } from "./message_nodes.js";
 import { removeProgressText } from "./notes.js";
 import { loadTexts } from "./texts.js";
 import { VideoPlayer } from "./video_player.js";
@@ -27,26 +28,6 @@ const MIN_HEIGHT = 200;
 const players = new WeakMap();
 /** Nodes 2.0 keeps the element of a widget for the next node of the same id. @type {Map<string, HTMLElement>} */
 const frames = new Map();
-
-/**
- * The node of a message, in the workflow that is open now.
- * @param {Message} message
- * @returns {GraphNode | null}
- */
-function nodeOf({ node, workflow }) {
-    const root = app.rootGraph ?? app.graph;
-    if (workflow && root.id && root.id !== workflow) return null;
-    const ids = node.split(":");
-    const last = ids.pop() ?? "";
-    let graph = root;
-    for (const id of ids) {
-        const inner = graph.getNodeById(id)?.subgraph;
-        if (!inner) return null;
-        graph = inner;
-    }
-    const found = graph.getNodeById(last);
-    return found?.comfyClass === DECODER ? found : null;
-}
 
 /** @param {GraphNode} node */
 function frameOf(node) {
@@ -96,8 +77,8 @@ function hideCorePreview(node) {
 
 /** @param {Message} message */
 async function onMessage(message) {
-    const node = nodeOf(message);
-    if (!node) return;
+    const node = nodeOfMessage(message);
+    if (node?.comfyClass !== DECODER) return;
     const player = await playerOf(node);
     // It would go on to say that the decoder is prepared.
     removeProgressText(node);

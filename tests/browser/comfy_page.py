@@ -56,8 +56,9 @@ class ComfyPage:
         self.errors: list[str] = []
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": RENDERERS[renderer], "Comfy.Locale": locale}
         server.client.post("/api/settings", settings)
-        view = {"width": 1600, "height": 1000}
-        self.context = browser.new_context(viewport=view, accept_downloads=True, bypass_csp=bypass_csp)
+        self.context = browser.new_context(
+            viewport={"width": 1600, "height": 1000}, accept_downloads=True, bypass_csp=bypass_csp
+        )
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.page.on("console", self._on_console)
@@ -202,14 +203,14 @@ class ComfyPage:
         """The HTML element of a node; only Nodes 2.0 has one."""
         return self.page.locator(f'[data-node-id="{node}"]').first
 
-    def notes(self, node: str) -> list[str]:
-        """The lines of the pack's notes on a node that are drawn now; [] while there are none in view."""
-        script = """(id) => {
-            const widget = app.graph.getNodeById(id).widgets?.find(w => w.name === 'liveavatar_notes');
+    def notes(self, node: str, name: str = "notes") -> list[str]:
+        """The lines of the pack's notes, or of its "pace", on a node that are drawn now; [] while none are in view."""
+        script = """([id, name]) => {
+            const widget = app.graph.getNodeById(id).widgets?.find(w => w.name === `liveavatar_${name}`);
             const box = widget?.element?.getBoundingClientRect();
             return box && box.height > 8 && box.width > 8 ? [...widget.element.children].map(c => c.innerText) : [];
         }"""
-        return self.page.evaluate(script, int(node))
+        return self.page.evaluate(script, [int(node), name])
 
     def player(self, node: str) -> Locator:
         """The pack's own player on a node, once there is one."""

@@ -1,12 +1,15 @@
 """Online VAE Decode plays the video while it is made, and the finished file after that."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from comfy_page import RENDERERS as ALL_RENDERERS
 from comfy_page import ComfyPage
 
 RENDERERS = list(ALL_RENDERERS)
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SAMPLER, DECODE, SCHEDULER = "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode", "LiveAvatar_ClipScheduler"
 BLOCK_SECONDS = 12 / 16
 PIECES = """() => app.api.addEventListener('liveavatar.live', ({ detail }) => { detail.pieces = true; }, true)"""
@@ -16,7 +19,7 @@ FACTS = """(v) => ({ time: v.currentTime, paused: v.paused, error: v.error?.mess
 
 def gated(page: ComfyPage, seed: int, blocks: int = 3, frames: int = 48) -> str:
     """The short clip with a gate before the decoder, two clips; returns the name of the file that opens it."""
-    page.open_template("short_clip")
+    page.load_workflow(json.loads((WORKFLOWS / "short_clip.json").read_text(encoding="utf-8")))
     (scheduler,) = page.node_ids(SCHEDULER)
     page.page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('num_clip')", int(scheduler))
     for name, value in (("num_clip", 2), ("infer_frames", frames), ("width", 64), ("height", 64), ("seed", seed)):
@@ -64,14 +67,104 @@ def test_plays_past_the_first_block_while_later_ones_are_sampled(
     assert playing["source"].startswith("blob:" if policy == "ordinary" else "http"), playing
     assert page.player(decode).evaluate("(e) => e.getBoundingClientRect().height") > 100
     assert not page.events("executed") or decode not in [event["node"] for event in page.events("executed")]
+    # The gate lets the next block be sampled before it waits.
+    (line,) = page.notes(page.node_id(SAMPLER), "pace")
+    assert line.startswith("clip 1 of 2, block 4 of 4, step 4 of 4 | "), line
+    assert all(part in line for part in (" left | ", " a block | ", "first block ", "x real time | RAM ")), line
     page.screenshot(f"player-live-{policy.replace(' ', '-')}")
     (server.input / gate).touch()
     page.wait_until_done()
     # One element, one source: nothing is loaded again for a block; the finished file replaces it once.
-    page.page.wait_for_function(
-        "(e) => e.querySelector('video').currentSrc.includes('/view?')", arg=page.player(decode).element_handle()
-    )
+    shown_file(page, decode)
     wait_for_time(page, decode, 4 * BLOCK_SECONDS)
     assert facts(page, decode)["duration"] == pytest.approx(96 / 16, abs=0.1)
+    assert any(line.startswith("sampled 8 blocks in ") for line in page.notes(decode))
     page.screenshot(f"player-finished-{policy.replace(' ', '-')}")
+    assert not page.errors
+
+
+def shown_file(page: ComfyPage, node: str) -> None:
+    """Waits until a node's player shows a finished file."""
+    script = "(e) => e.querySelector('video').currentSrc.includes('/view?')"
+    page.page.wait_for_function(script, arg=page.player(node).element_handle())
+
+
+@pytest.mark.parametrize("renderer", ["classic"], indirect=True)
+def test_after_an_interruption_the_file_is_there_with_all_that_is_done_with_it(open_page, server):
+    page = open_page(node_type=SAMPLER)
+    gated(page, 910)
+    decode = page.node_id(DECODE)
+    page.show_node(decode)
+    page.press_run()
+    wait_for_time(page, decode, 1.2 * BLOCK_SECONDS)
+    server.client.interrupt()
+    page.wait_until_done()
+    shown_file(page, decode)
+    wait_for_time(page, decode, 0.1)
+    written = facts(page, decode)
+    assert 2 * BLOCK_SECONDS < written["duration"] <= 4 * BLOCK_SECONDS + 0.1 and written["width"] == 64
+    page.screenshot("player-interrupted")
+    with page.page.expect_download() as download:
+        action(page, decode, "save").click()
+    name = download.value.suggested_filename
+    (path,) = (server.output / "LiveAvatar").glob(name)
+    assert Path(download.value.path()).read_bytes() == path.read_bytes()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    action(page, decode, "copy_path").click()
+    assert page.page.evaluate("() => navigator.clipboard.readText()") == str(path)
+    with page.context.expect_page() as opened:
+        action(page, decode, "open").click()
+    assert name in opened.value.url
+    action(page, decode, "mute").click()
+    action(page, decode, "loop").click()
+    assert page.video(decode).evaluate("(v) => [v.muted, v.loop]") == [True, True]
+    assert not page.errors
+
+
+@pytest.mark.parametrize("renderer", ["nodes2"], indirect=True)
+def test_the_player_comes_back_after_a_reload_and_with_its_workflow(open_page, server):
+    page = open_page("zh", node_type=SAMPLER, bypass_csp=True)
+    gate, decode = gated(page, 911), page.node_id(DECODE)
+    page.press_run()
+    page.player(decode)
+    workflow = page.export_workflow()
+    page.open(SAMPLER)
+    page.load_workflow(workflow)
+    page.show_node(decode)
+    wait_for_time(page, decode, 0.1)
+    assert action(page, decode, "mute").or_(action(page, decode, "unmute")).inner_text() in ("静音", "取消静音")
+    page.load_workflow({"nodes": [], "links": [], "version": 0.4}, "other")
+    assert page.page.locator(".liveavatar-player video").count() == 0
+    page.load_workflow(workflow, "again")
+    page.show_node(decode)
+    wait_for_time(page, decode, 0.1)
+    page.screenshot("player-reloaded")
+    (server.input / gate).touch()
+    shown_file(page, decode)
+    assert facts(page, decode)["duration"] == pytest.approx(96 / 16, abs=0.1)
+    assert not page.errors
+
+
+@pytest.mark.parametrize("renderer", ["nodes2"], indirect=True)
+def test_two_decoders_and_a_list_of_videos(open_page, server):
+    page = open_page(node_type=SAMPLER)
+    gate, decode = gated(page, 912, frames=24), page.node_id(DECODE)
+    (server.input / gate).touch()
+    other, twice = page.add_node(DECODE, 300, 900), page.add_node("OddTwice", -400, 900)
+    for source, output, target, name in (
+        (page.node_id("OddGate"), "LIVEAVATAR_LATENTS", twice, "latents"),
+        (twice, "LIVEAVATAR_LATENTS", other, "latents"),
+        (page.node_id("LiveAvatar_LoadAvatarModel"), "vae", other, "vae"),
+    ):
+        page.connect(source, output, target, name)
+    page.press_run()
+    page.wait_until_done()
+    for node, count in ((decode, 1), (other, 2)):
+        page.show_node(node)
+        shown_file(page, node)
+        assert page.player(node).locator("video").count() == 1
+        assert page.player(node).locator("option").count() == (count if count > 1 else 0)
+    page.player(other).locator("select").select_option("1")
+    wait_for_time(page, other, 0.2)
+    page.screenshot("player-list")
     assert not page.errors

@@ -1,4 +1,4 @@
-"""A stream of latents that stops in the middle until a test lets it go on."""
+"""A stream of latents that stops in the middle until a test lets it go on, and several of them."""
 
 import time
 from dataclasses import replace
@@ -43,4 +43,17 @@ class OddGate:
         return (replace(latents, stream=Gated(latents.stream, blocks, path)),)
 
 
-NODE_CLASS_MAPPINGS = {"OddGate": OddGate}
+class OddTwice:
+    """A list of the same latents twice, of which a decoder makes two videos."""
+
+    FUNCTION, RETURN_TYPES, CATEGORY, OUTPUT_IS_LIST = "make", ("LIVEAVATAR_LATENTS",), "tests", (True,)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"latents": ("LIVEAVATAR_LATENTS",)}}
+
+    def make(self, latents):
+        return ([latents, latents],)
+
+
+NODE_CLASS_MAPPINGS = {"OddGate": OddGate, "OddTwice": OddTwice}
