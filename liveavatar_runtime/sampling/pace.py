@@ -111,7 +111,7 @@ class PaceMeter:
 def pace_text(pace: Pace) -> str:
     """The line that a user sees while a run goes on."""
     parts = [f"clip {pace.clip} of {pace.clips}, block {pace.block} of {pace.blocks}, step {pace.step} of {pace.steps}"]
-    return " | ".join([*parts, *_left(pace), *_speeds(pace), *_memory(pace)])
+    return "; ".join([*parts, *_left(pace), *_speeds(pace), *_memory(pace)])
 
 
 def _left(pace: Pace) -> list[str]:
@@ -138,7 +138,7 @@ def _memory(pace: Pace) -> list[str]:
 
 def sampled_text(pace: Pace, blocks: int) -> str:
     """The line about a run that has ended: how many blocks it has sampled, and how fast."""
-    return " | ".join(
+    return "; ".join(
         [f"sampled {blocks} blocks in {clock_text(pace.elapsed_seconds)}", *_speeds(pace), *_memory(pace)]
     )
 

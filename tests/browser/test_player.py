@@ -69,8 +69,8 @@ def test_plays_past_the_first_block_while_later_ones_are_sampled(
     assert not page.events("executed") or decode not in [event["node"] for event in page.events("executed")]
     # The gate lets the next block be sampled before it waits.
     (line,) = page.notes(page.node_id(SAMPLER), "pace")
-    assert line.startswith("clip 1 of 2, block 4 of 4, step 4 of 4 | "), line
-    assert all(part in line for part in (" left | ", " a block | ", "first block ", "x real time | RAM ")), line
+    assert line.startswith("clip 1 of 2, block 4 of 4, step 4 of 4; "), line
+    assert all(part in line for part in (" left; ", " a block; ", "first block ", "x real time; RAM ")), line
     page.screenshot(f"player-live-{policy.replace(' ', '-')}")
     (server.input / gate).touch()
     page.wait_until_done()

@@ -87,13 +87,13 @@ def test_the_texts():
     clock = Clock()
     meter = PaceMeter(PLAN, lambda: [DeviceMemory("cpu", 3 * GIB, 24 * GIB)], clock)
     paces = run(meter, clock, [30.0, 2.0])
-    assert pace_text(paces[0]) == "clip 1 of 3, block 1 of 2, step 1 of 4 | RAM 3.0 GiB of 24.0 GiB"
+    assert pace_text(paces[0]) == "clip 1 of 3, block 1 of 2, step 1 of 4; RAM 3.0 GiB of 24.0 GiB"
     assert pace_text(paces[-1]) == (
-        "clip 1 of 3, block 2 of 2, step 4 of 4 | 8 s left | 2.0 s a block | first block 30.0 s | 0.38x real time | "
+        "clip 1 of 3, block 2 of 2, step 4 of 4; 8 s left; 2.0 s a block; first block 30.0 s; 0.38x real time; "
         "RAM 3.0 GiB of 24.0 GiB"
     )
     assert sampled_text(paces[-1], meter.blocks) == (
-        "sampled 2 blocks in 32 s | 2.0 s a block | first block 30.0 s | 0.38x real time | RAM 3.0 GiB of 24.0 GiB"
+        "sampled 2 blocks in 32 s; 2.0 s a block; first block 30.0 s; 0.38x real time; RAM 3.0 GiB of 24.0 GiB"
     )
     assert [clock_text(s) for s in (0.4, 59.4, 65, 3780)] == ["0 s", "59 s", "1 min 05 s", "1 h 03 min"]
     assert [short_seconds(s) for s in (0.421, 8.44, 125.2)] == ["0.42 s", "8.4 s", "125 s"]
