@@ -138,9 +138,7 @@ def _memory(pace: Pace) -> list[str]:
 
 def sampled_text(pace: Pace, blocks: int) -> str:
     """The line about a run that has ended: how many blocks it has sampled, and how fast."""
-    return "; ".join(
-        [f"sampled {blocks} blocks in {clock_text(pace.elapsed_seconds)}", *_speeds(pace), *_memory(pace)]
-    )
+    return "; ".join([f"sampled {blocks} blocks in {clock_text(pace.elapsed_seconds)}", *_speeds(pace), *_memory(pace)])
 
 
 def short_seconds(seconds: float) -> str:

@@ -46,7 +46,7 @@ def wait_for_time(page: ComfyPage, node: str, seconds: float) -> None:
 
 
 def action(page: ComfyPage, node: str, name: str):
-    return page.player(node).locator(f'[data-action="player_{name}"]')
+    return page.player(node).locator(f'[data-action="player{name}"]')
 
 
 @pytest.mark.parametrize("policy", ["with policy", "ordinary"])
@@ -105,18 +105,18 @@ def test_after_an_interruption_the_file_is_there_with_all_that_is_done_with_it(o
     assert 2 * BLOCK_SECONDS < written["duration"] <= 4 * BLOCK_SECONDS + 0.1 and written["width"] == 64
     page.screenshot("player-interrupted")
     with page.page.expect_download() as download:
-        action(page, decode, "save").click()
+        action(page, decode, "Save").click()
     name = download.value.suggested_filename
     (path,) = (server.output / "LiveAvatar").glob(name)
     assert Path(download.value.path()).read_bytes() == path.read_bytes()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    action(page, decode, "copy_path").click()
+    action(page, decode, "CopyPath").click()
     assert page.page.evaluate("() => navigator.clipboard.readText()") == str(path)
     with page.context.expect_page() as opened:
-        action(page, decode, "open").click()
+        action(page, decode, "Open").click()
     assert name in opened.value.url
-    action(page, decode, "mute").click()
-    action(page, decode, "loop").click()
+    action(page, decode, "Mute").click()
+    action(page, decode, "Loop").click()
     assert page.video(decode).evaluate("(v) => [v.muted, v.loop]") == [True, True]
     assert not page.errors
 
@@ -132,7 +132,7 @@ def test_the_player_comes_back_after_a_reload_and_with_its_workflow(open_page, s
     page.load_workflow(workflow)
     page.show_node(decode)
     wait_for_time(page, decode, 0.1)
-    assert action(page, decode, "mute").or_(action(page, decode, "unmute")).inner_text() in ("静音", "取消静音")
+    assert action(page, decode, "Mute").or_(action(page, decode, "Unmute")).inner_text() in ("静音", "取消静音")
     page.load_workflow({"nodes": [], "links": [], "version": 0.4}, "other")
     assert page.page.locator(".liveavatar-player video").count() == 0
     page.load_workflow(workflow, "again")
