@@ -23,6 +23,7 @@ PACKAGES = ("liveavatar_runtime", "comfy_bridge", "nodes", "liveavatar_workers")
 NOT_SHOWN: dict[str, set[str] | None] = {
     "comfy_bridge/core_weights.py": {"warnings.filterwarnings"},
     "comfy_bridge/demo_inputs.py": {" [temp]"},
+    "comfy_bridge/live_routes.py": None,
     "comfy_bridge/model_patches.py": {"patch/other {name}"},
     "comfy_bridge/spool_folder.py": {"sage", "sdpa"},
     "liveavatar_runtime/audio/waveform.py": {"_LAYOUTS"},
@@ -30,6 +31,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/checkpoint/stored.py": {"The given NumPy array is not writable"},
     "liveavatar_runtime/duration.py": {"{minutes} min"},
     "liveavatar_runtime/executors/advisor.py": None,
+    "liveavatar_runtime/media/live.py": None,
     "liveavatar_runtime/out_of_memory.py": {"SHORTAGE_WORDS"},
     "liveavatar_runtime/planning/calibration.py": None,
     "liveavatar_runtime/planning/presets.py": None,

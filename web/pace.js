@@ -4,6 +4,7 @@
 
 import { api, app } from "./comfy.js";
 import { nodeOfMessage } from "./message_nodes.js";
+import { translated } from "./messages.js";
 import { removeProgressText } from "./notes.js";
 import { moveBefore, showLines, textBox } from "./text_box.js";
 
@@ -22,7 +23,8 @@ function showPace(message) {
     removeProgressText(node);
     moveBefore(node, widget, (name) => /preview/.test(name));
     const before = widget.linesHeight ?? 0;
-    showLines(node, widget, [...message.warnings.map((text) => WARNING_MARK + text), message.text]);
+    const warnings = message.warnings.map((text) => WARNING_MARK + translated(text));
+    showLines(node, widget, [...warnings, translated(message.text)]);
     // The node would jump with every word that wraps.
     widget.linesHeight = Math.max(before, widget.linesHeight ?? 0);
 }
