@@ -43,6 +43,37 @@ class OddGate:
         return (replace(latents, stream=Gated(latents.stream, blocks, path)),)
 
 
+class Paced:
+    """A `LatentStream` that rests after each block."""
+
+    def __init__(self, stream: Any, seconds: float) -> None:
+        self._stream, self._seconds = stream, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __iter__(self):
+        for block in self._stream:
+            yield block
+            time.sleep(self._seconds)
+
+
+class OddPace:
+    """Latents with a rest after each block, for benchmarks/live_player.py."""
+
+    FUNCTION, RETURN_TYPES, CATEGORY = "make", ("LIVEAVATAR_LATENTS",), "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"latents": ("LIVEAVATAR_LATENTS",), "seconds": ("FLOAT",)}}
+
+    def make(self, latents, seconds: float):
+        return (replace(latents, stream=Paced(latents.stream, seconds)),)
+
+
 class OddTwice:
     """A list of the same latents twice, of which a decoder makes two videos."""
 
@@ -56,4 +87,4 @@ class OddTwice:
         return ([latents, latents],)
 
 
-NODE_CLASS_MAPPINGS = {"OddGate": OddGate, "OddTwice": OddTwice}
+NODE_CLASS_MAPPINGS = {"OddGate": OddGate, "OddPace": OddPace, "OddTwice": OddTwice}
