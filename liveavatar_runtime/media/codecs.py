@@ -7,9 +7,10 @@ from fractions import Fraction
 from ..errors import InputError
 
 # Who watches while the file grows sees every frame as soon as the encoder gives it, which holds back its lookahead and
-# one. Without lookahead x264 makes files of up to three times the size.
+# one. Without any lookahead x264 makes files of up to three times the size, of more than one hardly smaller ones.
 FRAGMENT_FRAMES = 1
-LOOKAHEAD_FRAMES = 4
+LOOKAHEAD_FRAMES = 1
+HEVC_LOOKAHEAD_FRAMES = 4
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ CODECS: dict[str, VideoCodec] = {
         pixel_formats=("yuv420p", "yuv444p", "yuv420p10", "yuv444p10"),
         crf_range=(0, 51),
         default_crf=20,
-        options={"x265-params": f"bframes=0:rc-lookahead={LOOKAHEAD_FRAMES}:frame-threads=1:log-level=error"},
+        options={"x265-params": f"bframes=0:rc-lookahead={HEVC_LOOKAHEAD_FRAMES}:frame-threads=1:log-level=error"},
         tag="hvc1",
     ),
     "vp9": VideoCodec(
