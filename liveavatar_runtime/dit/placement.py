@@ -24,6 +24,12 @@ class Placement:
         """Whether attention reads the cache itself instead of a buffer."""
         return self.kv_cache == "device" and self.kv_dtype == "model"
 
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether attention may read the layers that stay on a card in place, two steps beside one sink
+        (`paired_cache`)."""
+        return self.kv_cache == "ram" and self.device_layers > 0 and self.kv_dtype == "model" and not self.batched
+
     def __str__(self) -> str:
         where = "on the device" if self.kv_cache == "device" else "in RAM"
         if self.device_layers:

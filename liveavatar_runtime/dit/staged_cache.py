@@ -16,11 +16,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..device_kinds import copies_ahead
+from ..device_kinds import FUSED_FORMS, copies_ahead
 from ..pinned_memory import BY_DRIVER, HostMemory, Pinning
 from .attention import KeysValues
 from .fp8 import from_fp8, to_fp8
 from .kv_cache import CacheShape, CacheUse, Sink, check_ring, ring_name
+from .paired_cache import PairedCache
 from .placement import IN_RAM, Placement, StoredType
 from .rope import apply_rope_into
 
@@ -171,9 +172,10 @@ def _zeros(device: torch.device, size: tuple[int, ...], dtype: torch.dtype) -> T
 class StagedCache:
     """KVCache in RAM or on the device, in the model's dtype or fp8, staged through two buffers.
 
-    Of a cache in RAM, `device_layers` of the layers stay on the device all the same and need not be moved. In the
-    model's dtype attention reads exactly what it would read from a `ResidentCache`. The sink is kept once, not for
-    every step, and in the model's dtype. A block's own keys and values are exact in its own attention.
+    Of a cache in RAM, `device_layers` of the layers stay on the device all the same and need not be moved. On a card
+    attention reads them in place if blocks come one after the other (`in_turn`, `paired_cache`). In the model's dtype
+    attention reads exactly what it would read from a `ResidentCache`, in place in another order. The sink is kept once,
+    not for every step, and in the model's dtype. A block's own keys and values are exact in its own attention.
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class StagedCache:
         steps: range | None = None,
         placement: Placement = IN_RAM,
         pinning: Pinning = BY_DRIVER,
+        in_turn: bool = False,
     ) -> None:
         self.shape, self.layers = shape, layers
         self.steps = range(shape.steps) if steps is None else steps
@@ -193,13 +196,16 @@ class StagedCache:
         self._device = device
         on_device = spread(layers, placement.device_layers) if placement.kv_cache == "ram" else layers
         self._in_ram = set(layers) - set(on_device)
+        in_place = on_device if in_turn and placement.reads_in_place and device.type in FUSED_FORMS else []
+        self._in_place = PairedCache(shape, in_place, dtype, device, self.steps)
+        self._staged = [layer for layer in layers if layer not in in_place]
         ring = (len(self.steps), shape.ring_tokens, shape.heads, shape.head_dim)
         sizes = _stored_sizes(ring, dtype, placement.kv_dtype)
         self._ram = HostMemory(2 * len(self._in_ram) * sizes, device, pinning)
         self._sinks = SinkMemory(shape, len(self._in_ram), dtype, device, pinning)
-        self._keys = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in layers}
-        self._values = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in layers}
-        buffer = (2, 1, shape.tokens, shape.heads, shape.head_dim)
+        self._keys = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in self._staged}
+        self._values = {layer: self._store(layer, ring, dtype, placement.kv_dtype) for layer in self._staged}
+        buffer = (2, 1, shape.tokens if self._staged else 0, shape.heads, shape.head_dim)
         self._buffer_keys = torch.zeros(buffer, dtype=dtype, device=device)
         self._buffer_values = torch.zeros(buffer, dtype=dtype, device=device)
         self._copies = CopyStream(device)
@@ -213,7 +219,7 @@ class StagedCache:
         """With the buffers that all layers share."""
         stores = (*self._keys.values(), *self._values.values())
         kept = [part for store in stores for row in range(len(self.steps)) for part in store.parts(row).values()]
-        return sum(tensor.nbytes for tensor in (*kept, self._buffer_keys, self._buffer_values))
+        return self._in_place.nbytes + sum(t.nbytes for t in (*kept, self._buffer_keys, self._buffer_values))
 
     def _store(self, layer: int, size: tuple[int, ...], dtype: torch.dtype, stored: StoredType) -> Store:
         make = self._ram.take if layer in self._in_ram else partial(_zeros, self._device)
@@ -225,6 +231,9 @@ class StagedCache:
             self.traffic.written += written
 
     def keep_sink(self, sink: Sink, layer: int, unrotated: KeysValues, rotated_keys: Tensor) -> None:
+        if layer in self._in_place.keys:
+            self._in_place.keep_sink(sink, layer, unrotated, rotated_keys)
+            return
         parts = self.shape.sink_keys(unrotated.k, rotated_keys), unrotated.v[0]
         if layer in self._in_ram:
             kept = [home.copy_(part) for home, part in zip(self._sinks.of(sink, self._copies), parts, strict=True)]
@@ -233,11 +242,15 @@ class StagedCache:
         sink.keys[layer], sink.values[layer] = kept
 
     def begin(self, uses: Sequence[CacheUse]) -> None:
-        self._order = [(layer, use) for layer in self.layers for use in uses]
+        if self._in_place.layers:
+            self._in_place.begin(uses)
+        self._order = [(layer, use) for layer in self._staged for use in uses]
         self._turn = 0
         self._fetch()
 
     def attend(self, layer: int, use: CacheUse, own: KeysValues) -> KeysValues:
+        if layer in self._in_place.keys:
+            return self._in_place.attend(layer, use, own)
         assert self._order[self._turn] == (layer, use), "attention must follow the order that begin() was given"
         keys, values = self._buffer_keys[self._turn % 2], self._buffer_values[self._turn % 2]
         self._copies.wait(self._fetched)
@@ -292,11 +305,12 @@ class StagedCache:
     def ring(self, step: int, block: int) -> dict[str, Tensor]:
         self._copies.finish()
         blocks = self.shape.kept_blocks(block, self._first_block)
-        return {
+        staged = {
             name: torch.cat([part[self._ring_slot(kept)] for kept in blocks]).cpu()
             for name, part in self._parts(step)
             if blocks
         }
+        return {**staged, **self._in_place.ring(step, block)}
 
     def load_ring(self, step: int, block: int, tensors: Mapping[str, Tensor]) -> None:
         blocks = self.shape.kept_blocks(block, self._first_block)
@@ -304,13 +318,15 @@ class StagedCache:
             saved = check_ring(name, tensors, self.shape, blocks, part.shape[-1])
             for kept, values in zip(blocks, saved.split(self.shape.block_tokens), strict=True):
                 part[self._ring_slot(kept)] = values.to(part)
+        self._in_place.load_ring(step, block, tensors)
 
     def _parts(self, step: int) -> Iterator[tuple[str, Tensor]]:
         row = self.steps.index(step)
         for kind, stores in (("keys", self._keys), ("values", self._values)):
-            for layer in self.layers:
+            for layer in self._staged:
                 for end, part in stores[layer].parts(row).items():
                     yield ring_name(step, layer, kind) + end, part
 
     def start_at(self, block: int) -> None:
         self._first_block = block
+        self._in_place.start_at(block)

@@ -44,7 +44,7 @@ class LocalExecutor:
         cls, place: PlacedModel, dtype: torch.dtype, placement: Placement, pinning: Pinning = BY_DRIVER
     ) -> "LocalExecutor":
         """With the caches where the memory plan wants them."""
-        made = cache_maker(placement, pinning)
+        made = cache_maker(placement, pinning, in_turn=not placement.batched)
         return cls(place.model, place.device, dtype, made, placement.batched, placement)
 
     def run(self, request: SamplingRequest) -> BlockRun:

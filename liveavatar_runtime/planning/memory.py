@@ -103,7 +103,23 @@ def cache_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
         turned = shape.reference_tokens * shape.heads * shape.temporal_channels
         layer = shape.values(shape.steps * shape.tokens) + turned
         return work.config.num_layers * layer * work.dtype.itemsize
-    return work.config.num_layers * staged_layer_bytes(work, placement)
+    others = work.config.num_layers - placement.device_layers
+    return others * staged_layer_bytes(work, placement) + placement.device_layers * device_layer_bytes(work, placement)
+
+
+def device_layer_bytes(work: Workload, placement: Placement) -> int:
+    """Size of one of `Placement.device_layers`.
+
+    Where they are read in place there is a sink for two steps each, in whose place a new one is made, and once more
+    what is turned of the reference's keys; elsewhere the sinks of a staged layer.
+    """
+    if not placement.reads_in_place:
+        return staged_layer_bytes(work, placement)
+    shape = work.cache_shape
+    sinks = max(SINKS, -(-shape.steps // 2))
+    turned = shape.reference_tokens * shape.heads * shape.temporal_channels
+    tokens = shape.steps * shape.ring_tokens + sinks * shape.sink_tokens
+    return (shape.values(tokens) + turned) * work.dtype.itemsize
 
 
 def staged_layer_bytes(work: Workload, placement: Placement) -> int:
@@ -219,7 +235,8 @@ def _filled(work: Workload, device: Device, placement: Placement) -> Placement:
     """With as many layers' caches on the device as find room beside all weights."""
     room = device.room - work.weights(work.layers) - working_bytes(work, placement)
     every = work.config.num_layers
-    layers = every if math.isinf(room) else int(room // staged_layer_bytes(work, placement))
+    each = device_layer_bytes(work, replace(placement, device_layers=1))
+    layers = every if math.isinf(room) else int(room // each)
     return replace(placement, device_layers=min(max(0, layers), every))
 
 

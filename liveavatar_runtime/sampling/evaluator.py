@@ -29,9 +29,12 @@ MakeCache = Callable[[CacheShape, range, torch.dtype, torch.device, range], KVCa
 """(sizes, layers, dtype, device, steps) -> the cache of these layers and steps."""
 
 
-def cache_maker(placement: Placement, pinning: Pinning = BY_DRIVER) -> MakeCache:
-    """Caches where the memory plan wants them; those in RAM pinned as `pinning` does."""
-    return ResidentCache if placement.resident else partial(StagedCache, placement=placement, pinning=pinning)
+def cache_maker(placement: Placement, pinning: Pinning = BY_DRIVER, in_turn: bool = False) -> MakeCache:
+    """Caches where the memory plan wants them; those in RAM pinned as `pinning` does. `in_turn`: a block goes through
+    all steps before the next one begins."""
+    if placement.resident:
+        return ResidentCache
+    return partial(StagedCache, placement=placement, pinning=pinning, in_turn=in_turn)
 
 
 @dataclass(frozen=True)
