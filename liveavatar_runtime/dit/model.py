@@ -74,6 +74,11 @@ SUBMODULES = (
 NOISY, REFERENCE, MOTION = 0, 1, 2
 
 
+GRAPHS_OF_A_PROCESS = 64
+"""Kinds of models, sizes, dtypes and batches that may be compiled; after PyTorch's own 8 it goes on without a word and
+without compiling."""
+
+
 @dataclass(frozen=True)
 class VideoContext:
     """Made once a video: text keys/values of each layer in the range, modulations of every step and of t = 0.
@@ -191,6 +196,8 @@ class CausalWanS2V(nn.Module):
     def compile_layers(self, **options: Any) -> None:
         """Run the layers through `torch.compile` (its options) from now on: one graph for all layers and blocks."""
         self.run_layer = torch.compile(run_layer, **options)
+        config: Any = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, GRAPHS_OF_A_PROCESS)
         # Not a decorator: that alone would import the compiler, which takes seconds.
         rows: Any = torch.compiler.disable(attend_rows)
         text: Any = torch.compiler.disable(attend_text)

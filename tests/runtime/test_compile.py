@@ -36,6 +36,21 @@ def counter(executor):
     torch._dynamo.reset()
 
 
+def test_more_sizes_are_compiled_than_pytorch_does_by_itself(executor, counter):
+    """After eight shapes of one function it stops, and says so in its log alone."""
+    layer, counts = executor.model.run_layer, []
+    assert torch._dynamo.config.recompile_limit >= 64
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    compiled = torch.compile(doubled, backend=counter, dynamic=False)
+    for size in range(2, 14):
+        compiled(torch.ones(size))
+        counts.append(counter.frame_count)
+    assert counts == list(range(1, 13)) and layer is not run_layer
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counter, batched):
     """After the first block nothing is compiled any more."""
