@@ -100,11 +100,15 @@ export class VideoPlayer {
         this.replaceVideo(this.newVideo());
         this.video.loop = false;
         this.say("playerWaiting");
+        // It plays on while the finished file is loaded, whose name stands there then.
+        const tell = (/** @type {string} */ key) => {
+            if (!this.files.length) this.say(key);
+        };
         this.live = new LiveVideo(this.video, stream, {
-            onState: (waiting) => this.say(waiting ? "playerNextBlock" : "playerLive"),
+            onState: (waiting) => tell(waiting ? "playerNextBlock" : "playerLive"),
             onRefused: (reason) => {
                 this.live?.close();
-                this.say(reason === "codec" ? "playerCodec" : "playerLost");
+                tell(reason === "codec" ? "playerCodec" : "playerLost");
             },
         });
         this.drawBar();

@@ -76,6 +76,7 @@ def test_plays_past_the_first_block_while_later_ones_are_sampled(
     page.wait_until_done()
     # One element, one source: nothing is loaded again for a block; the finished file replaces it once.
     shown_file(page, decode)
+    assert ".mp4" in page.player(decode).inner_text(), "the finished file is not named"
     wait_for_time(page, decode, 4 * BLOCK_SECONDS)
     assert facts(page, decode)["duration"] == pytest.approx(96 / 16, abs=0.1)
     assert any(line.startswith("sampled 8 blocks in ") for line in page.notes(decode))
