@@ -49,11 +49,16 @@ def action(page: ComfyPage, node: str, name: str):
     return page.player(node).locator(f'[data-action="player{name}"]')
 
 
-@pytest.mark.parametrize("policy", ["with policy", "ordinary"])
+@pytest.mark.parametrize(
+    ("renderer", "policy"), [("classic", "with policy"), ("nodes2", "ordinary")], indirect=["renderer"]
+)
 def test_plays_past_the_first_block_while_later_ones_are_sampled(
     open_page: Callable[..., ComfyPage], server, policy: str
 ) -> None:
-    """ComfyUI started with --disable-api-nodes has a content security policy that forbids MediaSource."""
+    """ComfyUI started with --disable-api-nodes has a content security policy that forbids MediaSource.
+
+    All four pairs are those of `benchmarks.live_player`.
+    """
     page = open_page(node_type=SAMPLER, bypass_csp=policy == "ordinary")
     if policy == "ordinary":
         # What such a server tells its pages.
