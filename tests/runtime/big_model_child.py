@@ -7,8 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+# Not when weights are first left on the disk: they take address space that is limited by then.
+import accelerate.hooks  # noqa: F401
 import core_latents
 import torch
+import torch._dynamo
 from safetensors.torch import save_file
 
 from liveavatar_runtime.checkpoint.offload import is_on_disk
