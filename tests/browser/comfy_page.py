@@ -240,14 +240,20 @@ class ComfyPage:
         return self.page.locator(f'video[data-of-node="{node}"]')
 
     def play(self, video: Locator, seconds: float = 0.5, timeout: float = 60.0) -> dict[str, float]:
-        """Plays a video element until it has advanced by `seconds`; returns its facts. Raises when it does not play."""
+        """Plays a video element until it has advanced by `seconds`; returns its facts. Raises when it does not play.
+
+        One that has come to its end, as a video does that was shown while it was made, is played again.
+        """
         video.wait_for(state="attached")
-        start = video.evaluate("(v) => { v.muted = true; v.play(); return v.currentTime; }")
-        facts = "(v) => ({ time: v.currentTime, duration: v.duration, width: v.videoWidth, height: v.videoHeight })"
-        deadline = time.monotonic() + timeout
+        begin = "(v) => { v.muted = true; if (v.ended) v.currentTime = 0; v.play(); return v.currentTime; }"
+        facts = """(v) => ({ time: v.currentTime, duration: v.duration, width: v.videoWidth, height: v.videoHeight,
+            ended: v.ended })"""
+        start, deadline = video.evaluate(begin), time.monotonic() + timeout
         while (now := video.evaluate(facts))["time"] < start + seconds:
             error = video.evaluate("(v) => v.error && v.error.message")
             assert not error and time.monotonic() < deadline, f"the video does not play: {now}, {error}"
+            if now["ended"]:
+                start = video.evaluate(begin)
             time.sleep(0.05)
         return now
 
