@@ -140,6 +140,7 @@ def main() -> None:
         f"{options.pause:g} s after each block; load of the machine {os.getloadavg()[0]:.1f}. Milliseconds from the "
         "last byte of a block in the file to the video's time in that block. Goals: 300 for the first "
         "block, 250 for later ones (median).\n\n"
+        "Before a later block the two frames are played that the encoder held back of the one before it (0.125 s).\n\n"
         "| Page | First block | Later blocks, median | Most | Met |\n| --- | --- | --- | --- | --- |\n"
     )
     RESULT.write_text(heading + "\n".join(rows) + "\n", encoding="utf-8")
