@@ -232,7 +232,8 @@ def _as_begun(work: PreparedJob, video: NamedVideo, settings: SamplerSettings) -
     finished, here = finished_clips(video, as_begun), finished_clips(video, work.numerics)
     if finished <= here:
         return work
-    begun = f"{finished} of {len(work.job.plan.segment.clips)} clips of this video are finished with kv_dtype {other}"
+    clips = work.job.plan.segment.clips.stop
+    begun = f"{finished} of {clips} clips of this video are finished with kv_dtype {other}"
 
     def does_not_fit(error: BaseException) -> MachineError:
         return MachineError(

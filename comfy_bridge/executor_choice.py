@@ -44,7 +44,7 @@ def choose_executor(job: SamplingJob, caches: CacheChoice) -> ChosenExecutor:
     """Raises MachineError when nothing fits."""
     if job.model.workers is not None:
         placement = worker_placement(job, caches)
-        return ChosenExecutor(placement, told=_told("", placement, ""))
+        return ChosenExecutor(placement, told=_told("", placement, ""), warning=_warning(caches, placement))
     from liveavatar_runtime.executors.table import TABLE, here
 
     work, machines = _work_and_machines(job)
@@ -57,8 +57,12 @@ def choose_executor(job: SamplingJob, caches: CacheChoice) -> ChosenExecutor:
     kept = settled(caches, partial(_fits, partial(plan, machines=in_all(job, machines))), ladder)
     stages, why = plan(kept, machines)
     told = _told(why, stages.placement, TABLE[stages.executor].describe(stages, job.model.devices_here))
-    lowered = caches.kv_dtype == AUTO and kept.kv_dtype != LADDER[0]
-    return ChosenExecutor(stages.placement, stages, told, LOWER_KV_DTYPE if lowered else "")
+    return ChosenExecutor(stages.placement, stages, told, _warning(caches, stages.placement))
+
+
+def _warning(asked: CacheChoice, placement: Placement) -> str:
+    """Where `auto` has chosen what changes the result."""
+    return LOWER_KV_DTYPE if asked.kv_dtype == AUTO and placement.kv_dtype != LADDER[0] else ""
 
 
 def _fits(plan: "Callable[[CacheChoice], object]", caches: CacheChoice) -> bool:
