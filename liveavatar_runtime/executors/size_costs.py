@@ -10,9 +10,11 @@ from ..errors import MachineError
 from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice, ram_bytes, working_bytes
+from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from .choice import choose_executor
-from .table import TABLE, here
+from .pipelines import caches_for
+from .table import TABLE, here, runs_here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +41,52 @@ class Setup:
     caches: CacheChoice
 
 
-def size_cost(work: Workload, setup: Setup) -> SizeCost:
-    """As the run would plan it: the same executor with the same place for its caches."""
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do: its executor with what each device holds, and what is forecast of it."""
+
+    stages: StagePlan
+    option: Option
+
+
+def planned(work: Workload, setup: Setup) -> Planned | None:
+    """As the run would plan it: the same executor with the same place for its caches; None when nothing fits."""
     machines, caches = setup.machines, setup.caches
     name = setup.executor
     if name == AUTO:
         name = choose_executor(work, machines, setup.decoder_bytes, caches).executor
+    if not runs_here(name):
+        return _in_groups(name, work, setup)
     with suppress(MachineError):
         stages = here(name).plan(work, machines, caches)
-        forecast = Forecast(work, machines, setup.decoder_bytes, Setting(stages.placement))
-        works = [work.of_stage(*part) for part in zip(stages.layers, stages.steps, strict=True)]
-        ram = sum(ram_bytes(own, stages.placement) for own in works)
-        for option in _options(name, forecast):
-            return SizeCost(memory=option.memory, ram=ram, streams=option.streams, fps=option.fps, fits=True)
-    return _least(work, setup)
+        for option in _options(name, work, setup, stages.placement):
+            return Planned(stages, option)
+    return None
 
 
-def _options(name: str, forecast: Forecast) -> Iterator[Option]:
-    yield from TABLE[name].forecast(forecast)
+def size_cost(work: Workload, setup: Setup) -> SizeCost:
+    """Of what is planned."""
+    found = planned(work, setup)
+    if found is None:
+        return _least(work, setup)
+    stages, option = found.stages, found.option
+    works = [work.of_stage(*part) for part in zip(stages.layers, stages.steps, strict=True)]
+    ram = sum(ram_bytes(own, stages.placement) for own in works)
+    return SizeCost(memory=option.memory, ram=ram, streams=option.streams, fps=option.fps, fits=True)
+
+
+def _options(name: str, work: Workload, setup: Setup, placement: Placement) -> Iterator[Option]:
+    yield from TABLE[name].forecast(Forecast(work, setup.machines, setup.decoder_bytes, Setting(placement)))
+
+
+def _in_groups(name: str, work: Workload, setup: Setup) -> Planned | None:
+    """Of an executor that only groups of worker processes run: every rank has the same placement."""
+    for placement in caches_for(setup.machines, setup.caches).places():
+        for option in _options(name, work, setup, placement):
+            if option.fits:
+                ranks = len(setup.machines.devices)
+                return Planned(StagePlan(name, (work.layers,) * ranks, (work.steps,) * ranks, placement), option)
+    return None
 
 
 def _least(work: Workload, setup: Setup) -> SizeCost:
