@@ -8,6 +8,7 @@ interpolated to 30 a second, of which each video frame takes the nearest.
 """
 
 import math
+import re
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
@@ -31,6 +32,11 @@ _NTSC_TOLERANCE = Fraction(1, 200)
 _FPS_DENOMINATOR = 10_000
 # Above every usual sample rate, so that the length of a sound stays exact.
 _SECONDS_DENOMINATOR = 1_000_000
+# Of every length of whole clips at a rate with up to three decimals, or of the NTSC family.
+_CLIPS_DENOMINATOR = 120_000
+MAX_SECONDS = 1_000_000
+"""Longest duration that a widget takes."""
+_HMS = re.compile(r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)")
 
 
 def _to_fraction(value: float | int | str | Fraction, what: str) -> Fraction:
@@ -78,7 +84,29 @@ def parse_seconds(value: float | int | str | Fraction) -> Fraction:
     seconds = _to_fraction(value, "duration")
     if seconds < 0:
         raise InputError(f"duration is {value} seconds; it cannot be negative. Give 0 or more.")
-    return seconds.limit_denominator(_SECONDS_DENOMINATOR)
+    # Of a long float, the nearest fraction with a large denominator may be another one than the simple one.
+    simple = seconds.limit_denominator(_CLIPS_DENOMINATOR)
+    return simple if float(simple) == float(seconds) else seconds.limit_denominator(_SECONDS_DENOMINATOR)
+
+
+def parse_hms(text: str) -> Fraction:
+    """Seconds of "hours:minutes:seconds", "minutes:seconds" or "seconds", the seconds with or without digits behind
+    the point: "1:02:30" -> 3750, "2:30.5" -> 301/2, "90" -> 90.
+
+    Raises InputError for anything else, for minutes and seconds of 60 or more behind a colon, and above MAX_SECONDS.
+    """
+    # Chinese keyboards give the wide colon.
+    parts = _HMS.fullmatch(text.strip().replace("：", ":"))
+    hours, minutes, rest = parts.groups() if parts else (None, None, None)
+    seconds = Fraction(rest or 0)
+    is_wrong = rest is None or (hours and int(minutes or 0) >= 60) or (minutes and seconds >= 60)
+    total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
+    if is_wrong or total > MAX_SECONDS:
+        raise InputError(
+            f"duration_hms is {text!r}. Give hours:minutes:seconds such as 1:02:30, or 2:30.5 or 90; minutes and "
+            f"seconds behind a colon are below 60, and the longest is {format_hms(Fraction(MAX_SECONDS))}."
+        )
+    return parse_seconds(total)
 
 
 def check_infer_frames(infer_frames: int) -> int:
@@ -201,6 +229,32 @@ def bucket_count(feature_frames: int) -> int:
 def bucket_index(frame: int, fps: Fraction) -> int:
     """The 30 Hz bucket nearest to video frame `frame`; exactly half way goes to the even one."""
     return round(frame * BUCKET_RATE / fps)
+
+
+def format_fps(fps: Fraction) -> str:
+    """Frames a second for people, with the fraction where a few digits are not all of it: "25", "12.5",
+    "29.97 (30000/1001)"."""
+    text = f"{float(fps):g}"
+    return text if Fraction(text) == fps else f"{text} ({fps})"
+
+
+def format_hms(seconds: Fraction) -> str:
+    """Seconds as hours:minutes:seconds: "0:01:30", "27:46:40", "0:00:08.008".
+
+    Cut to milliseconds, not rounded: `parse_hms` gives back a duration that never needs a clip more.
+    """
+    minutes, rest = divmod(math.floor(seconds * 1000), 60_000)
+    whole, thousandths = divmod(rest, 1000)
+    behind = f".{thousandths:03}".rstrip("0") if thousandths else ""
+    return f"{minutes // 60}:{minutes % 60:02}:{whole:02}{behind}"
+
+
+def format_estimate(seconds: float) -> str:
+    """A length of time that is only known roughly: "50 s", "12 min", "2 h 5 min"; at least a second."""
+    if seconds < 90:
+        return f"{max(1, math.floor(seconds + 0.5))} s"
+    minutes = math.floor(seconds / 60 + 0.5)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def format_duration(seconds: Fraction, all_digits: bool = False) -> str:

@@ -65,7 +65,9 @@ class AudioEncode(io.ComfyNode):
         notes = Notes()
         encoded = encode_voice(audio_encoder, audio, cls.hidden, notes)
         # The features know nothing of these two; only Clip Scheduler's decide the video.
-        clips = time.clips_for_frames(encoded.video_frames(time.parse_fps(fps)), infer_frames)
+        rate = time.parse_fps(fps)
+        clips = time.clips_for_frames(encoded.video_frames(rate), infer_frames)
         seconds = time.format_duration(encoded.duration)
-        notes.tell(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {fps:g} fps cover it")
+        shown = time.format_fps(rate)
+        notes.tell(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {shown} fps cover it")
         return notes.output(encoded, float(encoded.duration), clips)

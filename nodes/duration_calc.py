@@ -70,6 +70,6 @@ class DurationCalc(io.ComfyNode):
         if solve_for == NUM_CLIP:
             num_clip = time.clips_for_duration(time.parse_seconds(duration), infer_frames, rate)
         seconds, frames = time.duration(num_clip, infer_frames, rate), time.video_frames(num_clip, infer_frames)
-        formula = f"{num_clip} x {infer_frames} frames / {float(rate):g} fps"
+        formula = f"{num_clip} x {infer_frames} frames / {time.format_fps(rate)} fps"
         notes = Notes(f"{formula} = {time.format_duration(seconds)} ({frames} frames)")
         return notes.output(num_clip, float(seconds), frames)

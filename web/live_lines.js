@@ -16,13 +16,10 @@ import * as time from "./time.js";
 export const lengthText = (t, seconds) =>
     time.formatDuration(seconds, { h: t("hours"), min: t("minutes"), s: t("seconds") });
 
-/** A frame rate as Python's `:g` writes it. @param {Fraction} fps */
-const rateText = (fps) => String(Number(time.toNumber(fps).toPrecision(6)));
-
 /** @param {GraphNode} node @param {Texts} t */
 async function durationLines(node, t) {
     const { clips, inferFrames, fps, frames, seconds } = await durationOf(node);
-    return [t("formula", { clips, perClip: inferFrames, fps: rateText(fps), length: lengthText(t, seconds), frames })];
+    return [t("formula", { clips, perClip: inferFrames, fps: time.formatFps(fps), length: lengthText(t, seconds), frames })];
 }
 
 /** @param {GraphNode} node @param {Texts} t */
@@ -33,7 +30,7 @@ async function encodeLines(node, t) {
     const { inferFrames, fps } = await clipLength(node);
     const clips = time.clipsForFrames(time.framesForSamples(voice.samples, fps, voice.sampleRate), inferFrames);
     const length = lengthText(t, time.voiceSeconds(voice));
-    return [t("voice", { length, clips, perClip: inferFrames, fps: rateText(fps) })];
+    return [t("voice", { length, clips, perClip: inferFrames, fps: time.formatFps(fps) })];
 }
 
 /** @param {GraphNode} node @param {Texts} t */
@@ -41,7 +38,7 @@ async function schedulerLines(node, t) {
     const [request, heard] = await Promise.all([requestOf(node), voiceFor(node)]);
     const plan = time.planFor(request, heard.voice);
     const { inferFrames: perClip, fps } = request;
-    const rate = rateText(fps);
+    const rate = time.formatFps(fps);
     if (!plan) {
         const length = lengthText(t, time.secondsOf(perClip, fps));
         const why = heard.isConnected ? "voiceLater" : heard.hasSampler ? "noVoice" : "noSampler";

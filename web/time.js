@@ -3,7 +3,7 @@
 // why.
 
 import { add, ceil, compare, divide, exact, floor, fraction } from "./fractions.js";
-import { limitDenominator, magnitude, multiply, subtract } from "./fractions.js";
+import { fractionText, limitDenominator, magnitude, multiply, subtract, toNumber } from "./fractions.js";
 
 /** @typedef {import("./fractions.js").Fraction} Fraction */
 
@@ -13,6 +13,9 @@ const NTSC_FAMILY = [24, 30, 48, 60, 120].map((nominal) => fraction(nominal * 10
 const NTSC_TOLERANCE = fraction(1, 200);
 const FPS_DENOMINATOR = 10_000n;
 const SECONDS_DENOMINATOR = 1_000_000n;
+const CLIPS_DENOMINATOR = 120_000n;
+const MAX_SECONDS = fraction(1_000_000);
+const HMS = /^(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d*)?|\.\d+)$/;
 const HALF = fraction(1, 2);
 
 /**
@@ -34,7 +37,24 @@ export function parseFps(value) {
  */
 export function parseSeconds(value) {
     const seconds = exact(value);
-    return seconds && seconds.n >= 0n ? limitDenominator(seconds, SECONDS_DENOMINATOR) : null;
+    if (!seconds || seconds.n < 0n) return null;
+    const simple = limitDenominator(seconds, CLIPS_DENOMINATOR);
+    return toNumber(simple) === toNumber(seconds) ? simple : limitDenominator(seconds, SECONDS_DENOMINATOR);
+}
+
+/**
+ * Seconds of "1:02:30", "2:30.5" or "90". null for anything else.
+ * @param {unknown} text
+ * @returns {Fraction | null}
+ */
+export function parseHms(text) {
+    const parts = HMS.exec(String(text).trim().replaceAll("：", ":"));
+    if (!parts) return null;
+    const [, hours, minutes, rest] = parts;
+    const seconds = /** @type {Fraction} */ (exact(rest));
+    if ((hours && Number(minutes) >= 60) || (minutes && compare(seconds, fraction(60)) >= 0)) return null;
+    const total = add(fraction(Number(hours ?? 0) * 3600 + Number(minutes ?? 0) * 60), seconds);
+    return compare(total, MAX_SECONDS) > 0 ? null : limitDenominator(total, SECONDS_DENOMINATOR);
 }
 
 /** Whether a clip can have so many frames. @param {unknown} frames @returns {frames is number} */
@@ -106,6 +126,39 @@ export function formatDuration(seconds, units = ENGLISH_UNITS) {
     if (minutes || hours) parts.push(units.min.replace("{n}", `${minutes}`));
     parts.push(units.s.replace("{n}", rest.replace(/\.?0+$/, "")));
     return parts.join(" ");
+}
+
+/**
+ * Frames a second for people, with the fraction where a few digits are not all of it: "25", "29.97 (30000/1001)".
+ * @param {Fraction} fps
+ */
+export function formatFps(fps) {
+    const text = String(Number(toNumber(fps).toPrecision(6)));
+    return compare(/** @type {Fraction} */ (exact(text)), fps) ? `${text} (${fractionText(fps)})` : text;
+}
+
+/**
+ * Seconds as hours:minutes:seconds, cut to milliseconds: "0:01:30", "0:00:08.008".
+ * @param {Fraction} seconds
+ */
+export function formatHms(seconds) {
+    const all = Number(floor(multiply(seconds, fraction(1000))));
+    const [minutes, rest] = [Math.floor(all / 60_000), all % 60_000];
+    const two = (/** @type {number} */ number) => String(number).padStart(2, "0");
+    const behind = rest % 1000 ? `.${String(rest % 1000).padStart(3, "0")}`.replace(/0+$/, "") : "";
+    return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(Math.floor(rest / 1000))}${behind}`;
+}
+
+/**
+ * A length of time that is only known roughly: "50 s", "12 min", "2 h 5 min".
+ * @param {number} seconds
+ * @param {Units} [units]
+ */
+export function formatEstimate(seconds, units = ENGLISH_UNITS) {
+    if (seconds < 90) return units.s.replace("{n}", `${Math.max(1, Math.floor(seconds + 0.5))}`);
+    const minutes = Math.floor(seconds / 60 + 0.5);
+    if (minutes < 90) return units.min.replace("{n}", `${minutes}`);
+    return `${units.h.replace("{n}", `${Math.floor(minutes / 60)}`)} ${units.min.replace("{n}", `${minutes % 60}`)}`;
 }
 
 /**

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..duration import LATENT_FRAMES_PER_BLOCK, format_duration
+from ..duration import LATENT_FRAMES_PER_BLOCK, format_duration, format_fps
 from ..errors import InputError
 from ..latent_space import CHANNELS
 from ..texts import clips_text, rough_size
@@ -31,7 +31,7 @@ def frames_bytes(plan: "ClipPlan") -> int:
 def summary(plan: "ClipPlan") -> str:
     """The plan in one line."""
     return (
-        f"{plan.num_clip} clips x {plan.infer_frames} frames / {float(plan.fps):g} fps = "
+        f"{plan.num_clip} clips x {plan.infer_frames} frames / {format_fps(plan.fps)} fps = "
         f"{format_duration(plan.duration)}: {plan.num_blocks} blocks, {plan.evaluations} evaluations"
     )
 
@@ -85,7 +85,7 @@ def check_collected(plan: "ClipPlan") -> None:
 def _open_summary(plan: "ClipPlan") -> str:
     seconds = format_duration(plan.infer_frames / plan.fps)
     return (
-        f"As many clips as the voice needs; a clip is {plan.infer_frames} frames / {float(plan.fps):g} fps = "
+        f"As many clips as the voice needs; a clip is {plan.infer_frames} frames / {format_fps(plan.fps)} fps = "
         f"{seconds}: {plan.blocks_per_clip} blocks, {plan.blocks_per_clip * plan.steps} evaluations"
     )
 

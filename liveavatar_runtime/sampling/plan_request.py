@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ..duration import check_num_clip, check_segment, clips_for_frames, format_duration, segment_clips
+from ..duration import check_num_clip, check_segment, clips_for_frames, format_duration, format_fps, segment_clips
 from ..errors import InputError
 from .plan import ClipPlan
 
@@ -93,7 +93,7 @@ def reduced_note(asked: int, plan: ClipPlan, audio: "AvatarAudio") -> str:
     """What is said when more clips were asked for than the voice fills."""
     return (
         f"num_clip {asked} was reduced to {plan.num_clip}: the sound lasts {float(audio.duration):.2f} s, "
-        f"which {plan.num_clip} clips of {plan.infer_frames} frames at {float(plan.fps):g} fps cover."
+        f"which {plan.num_clip} clips of {plan.infer_frames} frames at {format_fps(plan.fps)} fps cover."
     )
 
 

@@ -90,7 +90,7 @@ def test_lengths_follow_widgets_and_links(open_page):
     wait_for(page, encode, "Voice: 6.94 s; 3 clips of 48 frames at 16 fps cover it")
     wait_for(page, scheduler, "3 x 48 frames / 16 fps = 9 s (144 frames)", "6.94 s: 2.06 s of silence", "64x64: 23 MiB")
     page.set_widget(scheduler, "fps", 29.97)
-    wait_for(page, scheduler, "5 x 48 frames / 29.97 fps = 8.01 s (240 frames)")
+    wait_for(page, scheduler, "5 x 48 frames / 29.97 (30000/1001) fps = 8.01 s (240 frames)")
     page.set_widget(scheduler, "end", "voice")
     wait_for(page, scheduler, "ends with the voice: 6.94 s (208 frames)")
     page.set_widget(scheduler, "num_clip", 40)

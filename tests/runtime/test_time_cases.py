@@ -24,10 +24,14 @@ IN_JAVASCRIPT = """
     const calls = {
         parse_fps: (value) => text(m.parseFps(value)),
         parse_seconds: (value) => text(m.parseSeconds(value)),
+        parse_hms: (value) => text(m.parseHms(value)),
         duration: (clips, frames, fps) => text(m.secondsOf(clips * frames, m.exact(fps))),
         clips_for_duration: (seconds, frames, fps) => m.clipsForDuration(m.exact(seconds), frames, m.exact(fps)),
         clips_for_frames: m.clipsForFrames,
         frames_for_samples: (samples, fps, rate) => m.framesForSamples(samples, m.exact(fps), rate),
+        format_fps: (fps) => m.formatFps(m.exact(fps)),
+        format_hms: (seconds) => m.formatHms(m.exact(seconds)),
+        format_estimate: (seconds) => m.formatEstimate(seconds),
         format_duration: (seconds) => m.formatDuration(m.exact(seconds)),
         plan: (numClip, inferFrames, rate, end, segmentClips, segmentIndex, voice) => {
             const request = { numClip, inferFrames, fps: m.exact(rate), end, segmentClips, segmentIndex };
@@ -63,12 +67,16 @@ def plan(*values: Any) -> dict[str, Any] | None:
 IN_PYTHON: dict[str, Callable[..., object]] = {
     "parse_fps": time.parse_fps,
     "parse_seconds": time.parse_seconds,
+    "parse_hms": time.parse_hms,
     "duration": lambda clips, frames, fps: time.duration(clips, frames, Fraction(fps)),
     "clips_for_duration": lambda seconds, frames, fps: time.clips_for_duration(
         Fraction(seconds), frames, Fraction(fps)
     ),
     "clips_for_frames": time.clips_for_frames,
     "frames_for_samples": lambda samples, fps, rate: time.frames_for_samples(samples, Fraction(fps), rate),
+    "format_fps": lambda fps: time.format_fps(Fraction(fps)),
+    "format_hms": lambda seconds: time.format_hms(Fraction(seconds)),
+    "format_estimate": time.format_estimate,
     "format_duration": lambda seconds: time.format_duration(Fraction(seconds)),
     "plan": plan,
 }
