@@ -131,10 +131,11 @@ class Patcher(Managed[CoreModel], Protocol):
 
 
 class Vae(Protocol):
-    """A VAE: core's, of whatever loader."""
+    """A VAE: core's, of whatever loader. first_stage_model: its module, of a class for each kind of VAE."""
 
     device: torch.device
     vae_dtype: torch.dtype
+    first_stage_model: object
 
     def get_sd(self) -> dict[str, Tensor]: ...
 

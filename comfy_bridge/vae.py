@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.progress import Progress
 
 from .comfy_types import Managed, Vae
 from .memory import load_on_device, patcher_for
 from .progress import stop_if_interrupted
 
 if TYPE_CHECKING:
+    from liveavatar_runtime.online_video import BlockDecoder
     from liveavatar_runtime.vae import PlacedVAE, WanVAE
     from liveavatar_runtime.vae.config import VaeConfig
+    from liveavatar_runtime.vae.online_decoder import VideoStart
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +30,26 @@ class ManagedVAE:
 
     patcher: "Managed[WanVAE]"
     dtype: torch.dtype
+    told: str = ""
+
+    @property
+    def past_latents(self) -> int:
+        return self.patcher.model.config.decoder_past_latents
+
+    def decoder(self, priming: Tensor, start: "VideoStart | None", progress: Progress) -> "BlockDecoder":
+        """Loaded, and primed with latents [16, n, h, w]."""
+        from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+        from liveavatar_runtime.vae.state import counted
+
+        place = self.on_device()
+        on_layer = counted(progress, priming.shape[1] * place.vae.decoder.layers)
+        return OnlineDecoder(place, priming, start, on_layer)
 
     def on_device(self) -> "PlacedVAE":
         """The module, loaded."""
-        from liveavatar_runtime.out_of_memory import full_device_told
         from liveavatar_runtime.vae.model import PlacedVAE
 
-        place = self.patcher.load_device
-        ways = ["starting ComfyUI with --cpu-vae", "the VAE in bf16 (--bf16-vae)", "closing other programs"]
-        with full_device_told("loading the VAE", place, lambda: ways):
-            device = load_on_device(self.patcher)
-        return PlacedVAE(self.patcher.model, device, self.dtype)
+        return PlacedVAE(self.patcher.model, loaded(self.patcher), self.dtype)
 
     @cached_property
     def colours(self) -> torch.Tensor:
@@ -45,6 +57,15 @@ class ManagedVAE:
         from liveavatar_runtime.vae.preview import preview_factors
 
         return preview_factors(self.on_device().vae, published_colours(), stop_if_interrupted)
+
+
+def loaded(patcher: Managed[torch.nn.Module]) -> torch.device:
+    """The device that a VAE is on, where it is loaded. Raises DeviceFullError."""
+    from liveavatar_runtime.out_of_memory import full_device_told
+
+    ways = ["starting ComfyUI with --cpu-vae", "the VAE in bf16 (--bf16-vae)", "closing other programs"]
+    with full_device_told("loading the VAE", patcher.load_device, lambda: ways):
+        return load_on_device(patcher)
 
 
 _BY_VAE: "WeakKeyDictionary[Vae, ManagedVAE]" = WeakKeyDictionary()

@@ -14,13 +14,12 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .avatar import AvatarLatents
 from .comfy_types import Hidden, Vae
-from .decoder_choice import choose_decoder, open_decoder
+from .decoder_choice import choose_decoder, managed_decoder, open_decoder
 from .live_stream import Broadcast
 from .memory import free_ram
 from .notes import Notes
 from .output_files import OutputFile, claimed, expanded_prefix, metadata_of, output_file
 from .progress import NodeProgress, between_steps, show_text, stop_if_interrupted
-from .vae import managed_vae
 
 if TYPE_CHECKING:
     from liveavatar_runtime.online_video import BlockDecoder, OnlineVideo
@@ -71,7 +70,7 @@ def write_video(
     skipped_frames(settings.start, plan)
     if settings.return_frames:
         notes.warn(memory_warning(plan))
-    decoder = choose_decoder(settings.decoder, latents, managed_vae(vae))
+    decoder = choose_decoder(settings.decoder, latents, managed_decoder(vae))
     prefix = expanded_prefix(settings.filename_prefix, hidden.prompt, notes)
     show_text(node_id, "\n".join(filter(None, (str(notes), decoder.told))))
     file = output_file(prefix, plan.width, plan.height, chosen.extension)

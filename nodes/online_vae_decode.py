@@ -40,7 +40,10 @@ class OnlineVAEDecode(io.ComfyNode):
             search_aliases=search_words("LiveAvatar_OnlineVAEDecode"),
             inputs=[
                 LatentsSocket.Input("latents", tooltip="From DiT Sampler."),
-                io.Vae.Input("vae", tooltip="Wan 2.1 VAE."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="Wan 2.1 VAE; or a faster one for the same latents: lightvaew2_1, taew2_1, lighttaew2_1.",
+                ),
                 io.String.Input(
                     "filename_prefix",
                     default="LiveAvatar/avatar",

@@ -19,8 +19,12 @@ WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoin
 """Parts of names that modules around a module add."""
 RIGHT_FILE = "take Wan2.1_VAE.pth (official folder) or wan_2.1_vae.safetensors (ComfyUI's repackaged file)"
 
+TINY = "decoder.22.bias"
+"""A weight of the small decoders (`tiny`)."""
+
 # A weight name that tells another kind of file apart -> what that file is.
 OTHER_FILES = {
+    TINY: "a small decoder (taew2_1, lighttaew2_1), which only decodes: connect it to Online VAE Decode",
     "decoder.upsamples.0.upsamples.0.residual.2.weight": "the Wan 2.2 VAE with 48 latent channels (of Wan2.2-TI2V-5B)",
     "decoder.mid_block.resnets.0.norm1.gamma": "a Wan VAE in the layout of diffusers",
     "decoder.mid_block.resnets.0.norm1.weight": "a picture VAE in the layout of diffusers",

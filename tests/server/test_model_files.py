@@ -12,6 +12,8 @@ from prompt_builder import PromptBuilder
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from test_gguf import demo_file
+from tiny_vae_file import tiny_vae_weights
+from video_facts import probe
 
 from benchmarks.loading import write_fp8
 from benchmarks.queue_memory import MIB, measure, provide_models
@@ -52,6 +54,27 @@ def single_file(short_clip, **widgets) -> PromptBuilder:
     prompt.set("LiveAvatar_DiTSampler", model=["single", 0])
     prompt.add("collect", "LiveAvatar_CollectLatents", latents=[prompt.id("LiveAvatar_DiTSampler"), 0])
     return prompt
+
+
+def test_a_small_decoder_in_place_of_the_vaes_own(server, short_clip, models):
+    (models / "vae").mkdir(exist_ok=True)
+    save_file(tiny_vae_weights(), models / "vae" / "small-decoder.safetensors")
+    prompt = short_clip(**SMALL)
+    decode = prompt.id("LiveAvatar_OnlineVAEDecode")
+    prompt.add("small", "VAELoader", vae_name="small-decoder.safetensors")
+    prompt.set("LiveAvatar_OnlineVAEDecode", vae=["small", 0], filename_prefix="small/decoder")
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    text = result.told(decode)
+    assert "12 frames" in text and "The connected VAE is a small decoder" in text
+    entry = result.outputs[decode]["images"][0]
+    assert probe(server.output / entry["subfolder"] / entry["filename"]).frames == 12
+    # It only decodes.
+    sampler = prompt.id("LiveAvatar_DiTSampler")
+    prompt.set("LiveAvatar_DiTSampler", vae=["small", 0])
+    refused = server.client.run(prompt.nodes)
+    assert refused.error is not None and refused.error["node_id"] == sampler
+    assert "which only decodes: connect it to Online VAE Decode" in refused.error["exception_message"]
 
 
 def latents(server: ComfyServer, prompt: PromptBuilder, name: str) -> np.ndarray:
