@@ -58,7 +58,7 @@ class Row:
         caches = ram_bytes(work, placement)
         options = Advisor(work, self.machines).options_of(Setting(placement))
         (local,) = (option for option in options if option.executor == "local")
-        speed = MEASURED.get((self.card.name, self.weights, self.size), f"{local.fps:.1f}, predicted")
+        speed = MEASURED.get((self.card.name, self.weights, self.size), f"{local.fps.likely:.1f}, predicted")
         memory = WEIGHTS[self.weights] + OTHERS + caches
         settings = f"`{self.size}`" + (f", `kv_dtype` `{self.kv_dtype}`" if self.kv_dtype != "auto" else "")
         card = f"{(self.card.memory or 0) / GIB:.0f} GiB ({self.card.name})"

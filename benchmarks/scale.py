@@ -39,7 +39,7 @@ class Card:
     @property
     def seconds(self) -> float:
         """Of a card, for a video."""
-        return PLAN.segment.frames / self.option.fps
+        return PLAN.segment.frames / self.option.fps.likely
 
     @property
     def doubt(self) -> float:
@@ -76,7 +76,7 @@ def table() -> Iterator[str]:
         for rate in RATES:
             least, most = card.needed(rate), card.needed(rate, card.doubt)
             counts.append(f"{least:,}" if least == most else f"{least:,} to {most:,}")
-        row = [card.name, card.source, f"{card.option.fps:.1f}", f"{card.seconds:.0f}", *counts]
+        row = [card.name, card.source, f"{card.option.fps.likely:.1f}", f"{card.seconds:.0f}", *counts]
         yield f"| {' | '.join(row)} |"
 
 

@@ -24,6 +24,7 @@ from .worker_model import chosen_places
 
 if TYPE_CHECKING:
     from liveavatar_runtime.executors.size_costs import Setup, SizeCost
+    from liveavatar_runtime.planning.device import Device
     from liveavatar_runtime.planning.workload import Workload
 
 Json = dict[str, Any]
@@ -124,11 +125,12 @@ def _known(values: Mapping[str, Any], fields: Mapping[str, type]) -> Json:
 
 def size_answer(given: Mapping[str, Any]) -> Json:
     """What `SizeQuestion.of` reads becomes {"device", "devices", "rate", "model", "selected", "sizes"}: the device's
-    name, how many there are, where its rate comes from ("" where it is not known), the model's name ("" for an assumed
+    name, how many there are, where its rates come from (`Source`), the model's name ("" for an assumed
     one), what the widgets stand for, and every preset by its name.
 
     Of each size: `width`, `height`, `caches` (bytes), `memory` (bytes on each device, weights included), `ram` (bytes
-    of caches there), `streams` (weights from RAM), `fits`, `fps` (None where the rate is not known), `time` of a
+    of caches there), `streams` (weights from RAM), `fits`, `fps` and `first_block` (seconds), each
+    {"low", "likely", "high"} or None where the rates are not known, `time` of a
     block, relative to that of the selected size, `cropped` (part of the picture that is lost, None without one),
     `suits` the model. `memory` is empty and `fits` None where workers sample. Raises InputError.
     """
@@ -139,7 +141,7 @@ def size_answer(given: Mapping[str, Any]) -> Json:
     return {
         "device": known.name,
         "devices": len(question.devices),
-        "rate": known.source,
+        "rate": known.rates.source,
         "model": question.model.name,
         "selected": selected.as_json(selected),
         "sizes": {name: cost.as_json(selected) for name, cost in costs.items()},
@@ -158,12 +160,10 @@ def _selected(question: SizeQuestion) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class KnownDevice:
-    """A device's name, its sustained rate in operations a second, and where that comes from: "measured", "predicted",
-    or "" where it is not known and only relations count."""
+    """A device's name, and its rates; of one that is not known only relations count (source "unknown")."""
 
     name: str
-    flops: float
-    source: str
+    rates: "Device"
 
 
 def known_device(device: torch.device) -> KnownDevice:
@@ -175,7 +175,7 @@ def known_device(device: torch.device) -> KnownDevice:
     name = short_name(kind_of(device))
     cards = {card.name: card for machines in MACHINES for card in machines.devices}
     found = cards.get(name)
-    return KnownDevice(name, RTX_4090.flops, "") if found is None else KnownDevice(name, found.flops, found.source)
+    return KnownDevice(name, replace(RTX_4090, source="unknown") if found is None else found)
 
 
 @dataclass(frozen=True)
@@ -213,19 +213,25 @@ class Cost:
             "ram": None if here is None else int(here.ram),
             "streams": here is not None and here.streams,
             "fits": None if here is None else here.fits,
-            "fps": here.fps if here is not None and here.fits and self.known.source else None,
+            **self._speed(),
             "time": self._seconds / selected._seconds,
             "cropped": self._cropped(),
             "suits": not unsuitable_size(model.config, model.made_for, plan),
         }
 
+    def _speed(self) -> Json:
+        here = self.here
+        if here is None or here.source == "unknown" or here.fps is None or here.first_block is None:
+            return {"fps": None, "first_block": None, "source": "unknown"}
+        return {"fps": here.fps.as_json(), "first_block": here.first_block.as_json(), "source": here.source}
+
     @property
     def _seconds(self) -> float:
         """Of a block, as far as operations tell where nothing was planned."""
-        if self.here is not None and self.here.fits:
-            return FRAMES_PER_BLOCK / self.here.fps
+        if self.here is not None and self.here.fps is not None:
+            return FRAMES_PER_BLOCK / self.here.fps.likely
         work = self.work
-        return (work.plan.steps * work.evaluation_flops(work.layers) + work.decode_flops()) / self.known.flops
+        return (work.plan.steps * work.evaluation_flops(work.layers) + work.decode_flops()) / self.known.rates.flops
 
     def _cropped(self) -> float | None:
         from liveavatar_runtime.planning.sizes import cropped
@@ -248,8 +254,9 @@ def setup_of(question: SizeQuestion, work: "Workload", known: KnownDevice) -> "S
     size = vae_parameters(question.model.vae) * vae_dtype.itemsize
     size += decode_bytes(question.model.vae, work.plan, vae_dtype)
     decodes = [place_of(device) == place_of(vae_device) for device in question.devices]
+    rates = {name: getattr(known.rates, name) for name in ("flops", "decode_flops", "source", "error")}
     devices = [
-        replace(device_of(device), occupied=size * beside, shared_by=stages, flops=known.flops)
+        replace(device_of(device), occupied=size * beside, shared_by=stages, **rates)
         for device, beside, stages in zip(question.devices, decodes, stages_beside(question.devices), strict=True)
     ]
     machines = Machines.here(devices, decodes.index(True) if True in decodes else None)

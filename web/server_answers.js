@@ -5,10 +5,12 @@ import { api } from "./comfy.js";
 
 /** @typedef {import("./time.js").Voice} Voice */
 
+/** A prediction: seconds, or frames a second. @typedef {{ low: number, likely: number, high: number }} Range */
+
 /**
  * What a size of the video takes; the fields are those of comfy_bridge/page_sizes.py.
  * @typedef {{ width: number, height: number, caches: number, memory: number[], ram: number | null, streams: boolean,
- *     fits: boolean | null, fps: number | null, time: number, cropped: number | null, suits: boolean }} SizeCost
+ *     fits: boolean | null, fps: Range | null, first_block: Range | null, source: string, time: number, cropped: number | null, suits: boolean }} SizeCost
  * @typedef {{ device: string, devices: number, rate: string, model: string, selected: SizeCost,
  *     sizes: Record<string, SizeCost> }} SizeAnswer
  */

@@ -7,6 +7,7 @@ import { sizesFor } from "./server_answers.js";
 /**
  * @typedef {import("./comfy_types").GraphNode} GraphNode
  * @typedef {import("./server_answers.js").SizeAnswer} SizeAnswer
+ * @typedef {import("./server_answers.js").Range} Range
  * @typedef {import("./server_answers.js").SizeCost} SizeCost
  * @typedef {import("./texts.js").Texts} Texts
  */
@@ -20,6 +21,10 @@ const OF_MODEL = ["model", "precision", "executor", "devices", "workers"];
 const [GIB, MIB] = [2 ** 30, 2 ** 20];
 /** The last answer for a node, which is shown until the next one is there. @type {WeakMap<GraphNode, SizeAnswer>} */
 const told = new WeakMap();
+/** What is said of where a speed comes from (planning/ranges.py). @type {Record<string, string>} */
+const SOURCES = { observed: "speedObserved", measured: "speedMeasured", published: "speedPublished" };
+/** Ends of a range that differ by less, of the likely value, are one number. */
+const CLOSE = 0.05;
 /** Less of a picture is lost to rounding its sides. */
 const CROPPED = 0.005;
 
@@ -62,6 +67,12 @@ async function questionOf(scheduler) {
 /** @param {number} bytes */
 const sizeText = (bytes) => (bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GiB` : `${Math.round(bytes / MIB)} MiB`);
 
+/** "1.8 to 2.6"; one number where the ends hardly differ. @param {Texts} t @param {Range} range */
+function rangeText(t, { low, likely, high }) {
+    const [from, to] = [low.toFixed(1), high.toFixed(1)];
+    return from === to || high - low < CLOSE * likely ? likely.toFixed(1) : t("sizeRange", { from, to });
+}
+
 /** All memory that a size takes, on devices and of caches in RAM. @param {SizeCost} cost */
 const totalOf = (cost) =>
     cost.fits ? cost.memory.reduce((sum, bytes) => sum + bytes, cost.ram ?? 0) : cost.caches;
@@ -78,7 +89,7 @@ function labelOf(t, cost) {
     const memory = sizeText(totalOf(cost));
     if (!cost.suits) return t("labelUnsuited");
     if (cost.fits === false) return t("labelTooLarge", { memory });
-    if (cost.fps !== null) return t("labelFps", { memory, fps: cost.fps.toFixed(1) });
+    if (cost.fps !== null) return t("labelFps", { memory, fps: rangeText(t, cost.fps) });
     return t("labelTime", { memory, time: cost.time.toPrecision(2) });
 }
 
@@ -120,8 +131,7 @@ function selectedLine(t, answer) {
     if (cost.ram) parts.push(t("sizeRam", { memory: sizeText(cost.ram) }));
     if (cost.streams) parts.push(t("sizeStreams"));
     if (cost.fps !== null) {
-        const source = t(answer.rate === "measured" ? "sizeMeasured" : "sizePredicted");
-        parts.push(t("sizeSpeed", { fps: cost.fps.toFixed(1), source }));
+        parts.push(t("sizeSpeed", { fps: rangeText(t, cost.fps), source: t(SOURCES[cost.source] ?? "speedAssumed") }));
     }
     const lost = cost.cropped ?? 0;
     if (lost >= CROPPED) parts.push(t("sizeCropped", { percent: Math.round(100 * lost) }));

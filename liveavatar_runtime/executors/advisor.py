@@ -36,7 +36,7 @@ class Advisor:
         that with less on the cards."""
         settings = [Setting(placement, alone) for placement in (ON_DEVICE, IN_RAM) for alone in (False, True)]
         found = [option for setting in settings for option in self.options_of(setting)]
-        return sorted(found, key=lambda o: (not o.fits, -round(o.fps, 1), len(o.from_ram), max(o.memory)))
+        return sorted(found, key=lambda o: (not o.fits, -round(o.fps.likely, 1), len(o.from_ram), max(o.memory)))
 
     def best(self) -> Option:
         """Raises MachineError when nothing fits."""
@@ -72,7 +72,7 @@ def table(work: Workload, machines: Machines) -> list[str]:
     rows = []
     for option in best.values():
         cards = f"{option.stages} + 1 for the VAE" if option.setting.vae_alone else f"{option.stages}"
-        speed = f"{option.fps:.1f} | {option.first_block:.1f} s" if option.fits else "does not fit | -"
+        speed = f"{option.fps.likely:.1f} | {option.first_block.likely:.1f} s" if option.fits else "does not fit | -"
         memory = f"{option.from_ram or '-'} | {gib(max(option.memory))}"
         rows.append(f"| {machines.name} | `{option.executor}` | {cards} | {memory} | {speed} |")
     return rows
@@ -87,7 +87,7 @@ def documented() -> Iterator[str]:
 
 
 def rates(machines: Sequence[Machines] = PRESETS) -> str:
-    """The rate of each card, and whether it is measured or predicted: one line, which docs/EXECUTORS.md has too."""
+    """The rate of each card, and where it comes from: one line, which docs/EXECUTORS.md has too."""
     cards = {card.name: card for one in machines for card in one.devices}
     told = [f"{card.name} {card.flops / 1e12:.0f} TFLOP/s ({card.source})" for card in cards.values()]
     return f"Sustained rates: {', '.join(told)}."

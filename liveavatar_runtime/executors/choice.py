@@ -43,8 +43,8 @@ def choose_executor(work: Workload, machines: Machines, decoder_bytes: float, wa
         return Choice(
             fitting[0].executor, f"the stages share one device, {rough_size(max(fitting[0].memory))} each at most"
         )
-    fastest = max(option.fps for option in fitting)
-    chosen = next(option for option in fitting if option.fps >= (1 - TIE) * fastest)
+    fastest = max(option.fps.likely for option in fitting)
+    chosen = next(option for option in fitting if option.fps.likely >= (1 - TIE) * fastest)
     return Choice(chosen.executor, _why(chosen, fitting))
 
 
@@ -57,7 +57,7 @@ def _options(
         forecast = Forecast(work, machines, decoder_bytes, Setting(placement))
         for option in (option for kind in FOR_AUTO for option in kind.forecast(forecast)):
             best = found.get(option.executor)
-            if best is None or (option.fits, option.fps) > (best.fits, best.fps):
+            if best is None or (option.fits, option.fps.likely) > (best.fits, best.fps.likely):
                 found[option.executor] = option
     return found
 
@@ -71,8 +71,8 @@ def _why(chosen: Option, fitting: Sequence[Option]) -> str:
         alone = next(kind.name for kind in FOR_AUTO if not kind.shares)
         missing = f"{alone} does not fit" if _is_shared(chosen) else "no pipeline fits"
         return f"{missing}, {rough_size(max(chosen.memory))} a card"
-    best = max(others, key=lambda option: option.fps)
-    return f"{chosen.fps / best.fps:.1f} x {best.executor}, {rough_size(max(chosen.memory))} a card"
+    best = max(others, key=lambda option: option.fps.likely)
+    return f"{chosen.fps.likely / best.fps.likely:.1f} x {best.executor}, {rough_size(max(chosen.memory))} a card"
 
 
 def _is_shared(option: Option) -> bool:

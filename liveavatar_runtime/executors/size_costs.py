@@ -10,6 +10,7 @@ from ..errors import MachineError
 from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice, ram_bytes, working_bytes
+from ..planning.ranges import Range, Source
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from .choice import choose_executor
@@ -20,14 +21,17 @@ from .table import TABLE, here, runs_here
 @dataclass(frozen=True, kw_only=True)
 class SizeCost:
     """`memory`: bytes on each device that works, weights and the VAE's work included; `ram`: of caches in system
-    memory; `streams`: whether weights come from there; `fps`: frames a second at the devices' rates, 0 where nothing
-    fits. Where it does not fit, `memory` is the least that a device would need beside the weights."""
+    memory; `streams`: whether weights come from there; `fps`: frames a second; `first_block`: seconds until it can be
+    seen; `source`: where both come from ("unknown": they only compare sizes). Where it does not fit there are none, and
+    `memory` is the least that a device would need beside the weights."""
 
     memory: tuple[float, ...]
     ram: float
     streams: bool
-    fps: float
     fits: bool
+    fps: Range | None = None
+    first_block: Range | None = None
+    source: Source = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,15 @@ def size_cost(work: Workload, setup: Setup) -> SizeCost:
     stages, option = found.stages, found.option
     works = [work.of_stage(*part) for part in zip(stages.layers, stages.steps, strict=True)]
     ram = sum(ram_bytes(own, stages.placement) for own in works)
-    return SizeCost(memory=option.memory, ram=ram, streams=option.streams, fps=option.fps, fits=True)
+    return SizeCost(
+        memory=option.memory,
+        ram=ram,
+        streams=option.streams,
+        fits=True,
+        fps=option.fps,
+        first_block=option.first_block,
+        source=option.source,
+    )
 
 
 def _options(name: str, work: Workload, setup: Setup, placement: Placement) -> Iterator[Option]:
@@ -97,7 +109,7 @@ def _least(work: Workload, setup: Setup) -> SizeCost:
 
     placement = min(setup.caches.candidates(), key=on_device)
     memory = on_device(placement) + setup.decoder_bytes * (setup.machines.decoder is not None)
-    return SizeCost(memory=(memory,), ram=ram_bytes(work, placement), streams=False, fps=0.0, fits=False)
+    return SizeCost(memory=(memory,), ram=ram_bytes(work, placement), streams=False, fits=False)
 
 
 def at_size(work: Workload, width: int, height: int) -> Workload:

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ..texts import GIB
 from .calibration import Calibration
+from .ranges import Source
 
+MEASURED_ERROR = 0.1
+"""Of a speed that is predicted from measured rates."""
 RESERVED_SHARE = 0.08
 """Of a device's memory, or of the system's where that is the same: what no plan may fill, for every executor alike.
 
@@ -25,7 +27,8 @@ class Device:
     `shared_by`: stages that share it equally, memory and speed alike.
 
     `flops`: sustained operations/s in half precision on this model, about half of the peak; only their relation counts
-    where nothing is simulated. `decode_flops`: of the VAE's decoder, None for the same. `source`: where both come from.
+    where nothing is simulated. `decode_flops`: of the VAE's decoder, None for the same. `source`: where both come from;
+    `error`: what they may be off by, as in `Range.around`.
 
     `ram`: system memory for what finds no room; `pool`: all system memory, where the device's is a part of it
     (processors, Apple's GPUs): there the same bytes must not be given away twice.
@@ -39,7 +42,8 @@ class Device:
     shared_by: int = 1
     flops: float = 1.0
     decode_flops: float | None = None
-    source: Literal["predicted", "measured"] = "predicted"
+    source: Source = "assumed"
+    error: float = 0.5
     ram: float = 128 * GIB
     pool: float | None = None
 
@@ -78,4 +82,6 @@ class Device:
         found = calibrations.get(self.name)
         if found is None:
             return self
-        return replace(self, flops=found.flops, decode_flops=found.decode_flops, source="measured")
+        return replace(
+            self, flops=found.flops, decode_flops=found.decode_flops, source="measured", error=MEASURED_ERROR
+        )

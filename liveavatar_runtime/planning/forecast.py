@@ -12,6 +12,7 @@ from ..duration import FRAMES_PER_BLOCK
 from ..pipeline.schedule import LayerSchedule, PipelineSchedule, Span
 from .machines import Machines
 from .memory import cache_traffic, ram_bytes, working_bytes
+from .ranges import Range, Source, worst
 from .simulator import Costs, simulate
 from .stages import split_by_time
 from .workload import Workload
@@ -31,15 +32,16 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One way to use the devices. `memory`: bytes on each one that is used; `streams`: whether weights come from
-    RAM."""
+    """One way to use the devices. `memory`: bytes on each one that is used; `streams`: whether weights come from RAM;
+    `fps`: frames a second; `first_block`: seconds until it can be seen; `source`: where both come from."""
 
     executor: str
     setting: Setting
     memory: tuple[float, ...]
     fits: bool
-    fps: float
-    first_block: float
+    fps: Range
+    first_block: Range
+    source: Source = "unknown"
     streams: bool = False
 
     @property
@@ -144,14 +146,17 @@ class Forecast:
         plan = replace(self.work.plan, num_clip=clips, infer_frames=CLIP_FRAMES, segment_clips=0, segment_index=0)
         result = simulate(schedule, Span.of(plan, 0), costs)
         beside = self._decoder_at(len(load.devices))
+        used = self.machines.devices[: len(load.devices) + self.setting.vae_alone]
+        error = max(device.error for device in used)
         memory = [size + self.decoder_bytes * (number == beside) for number, size in enumerate(load.devices)]
         return Option(
             executor=executor,
             setting=self.setting,
             memory=(*memory, self.decoder_bytes) if self.setting.vae_alone else tuple(memory),
             fits=self._fits(load),
-            fps=FRAMES_PER_BLOCK / result.seconds_per_block,
-            first_block=result.first_block,
+            fps=Range.around(FRAMES_PER_BLOCK / result.seconds_per_block, error),
+            first_block=Range.around(result.first_block, error),
+            source=worst(device.source for device in used),
         )
 
     def _fits(self, load: Load) -> bool:

@@ -1,4 +1,4 @@
-"""Known cards and machines of them: measured where there is a calibration, else predicted.
+"""Known cards and machines of them: measured where there is a calibration, else assumed.
 
 Calibrations are files that are read when this is imported, so nothing that a node pack needs to start imports it.
 """
@@ -29,9 +29,7 @@ def measured_machines(calibrations: Iterable[Calibration]) -> tuple[Machines, ..
 
 
 def _one_card(found: Calibration) -> Machines:
-    card = Device(
-        name=found.name, memory=found.memory, flops=found.flops, decode_flops=found.decode_flops, source="measured"
-    )
+    card = Device(name=found.name, memory=found.memory, flops=found.flops).calibrated({found.name: found})
     host = HOST_PCIE_5 if found.host_bandwidth is None else Link(found.host_bandwidth, HOST_PCIE_5.latency)
     return Machines.of(f"1x {found.name}", card, (1,), replace(ON_PCIE_4, host=host))
 

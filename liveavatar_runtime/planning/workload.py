@@ -139,7 +139,7 @@ class Workload:
         if self.stored_bytes is not None and layers == self.layers:
             # Nobody waits for a model to be made only to be counted.
             return self.stored_bytes
-        return int(self._parameters(layers) * self._bytes_each)
+        return int(self._parameters(layers) * self.bytes_each)
 
     def layer_weights(self, layer: int) -> int:
         """Bytes of weights of one layer, the voice's included."""
@@ -147,10 +147,11 @@ class Workload:
         if layer in self.config.audio_inject_layers:
             injector, number = self._skeleton.audio_injector, self.config.audio_inject_layers.index(layer)
             parts += [injector.injector[number], injector.injector_adain_layers[number]]
-        return int(sum(p.numel() for part in parts for p in part.parameters()) * self._bytes_each)
+        return int(sum(p.numel() for part in parts for p in part.parameters()) * self.bytes_each)
 
     @property
-    def _bytes_each(self) -> float:
+    def bytes_each(self) -> float:
+        """Of a weight, the mean of all."""
         return self.weight_bytes if self.stored_bytes is None else self.stored_bytes / _parameters_of(self.config)
 
     def _parameters(self, layers: range) -> int:

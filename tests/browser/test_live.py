@@ -78,9 +78,10 @@ def card_answer(selected: str) -> dict[str, Any]:
     for name, (width, height) in PRESETS.items():
         work = at_size(FP8, width, height)
         cost = size_cost(work, setup_of(work))
-        about = {"width": width, "height": height, "caches": cache_bytes(work), "time": 1 / cost.fps}
+        time = 1 / cost.fps.likely if cost.fps else 1.0
+        about = {"width": width, "height": height, "caches": cache_bytes(work), "time": time}
         sizes[name] = {**asdict(cost), **about, "cropped": None, "suits": True}
-    return {"device": "RTX 4090", "rate": "predicted", "model": "a", "selected": sizes[selected], "sizes": sizes}
+    return {"device": "RTX 4090", "rate": "assumed", "model": "a", "selected": sizes[selected], "sizes": sizes}
 
 
 def test_lengths_follow_widgets_and_links(open_page):
@@ -179,8 +180,8 @@ def test_sizes_tell_memory_and_cost_in_chinese(open_page):
     answer = json.dumps(card_answer("688x368"))
     page.page.route("**/liveavatar/sizes", lambda route: route.fulfill(body=answer, content_type="application/json"))
     page.set_widget(scheduler, "steps", 3)
-    wait_for(page, scheduler, "688x368：RTX 4090 占用", "内存中的缓存 ", "每秒 2.2 帧（估算）", "改用 672x352 可省")
-    assert re.fullmatch(r"384x256 · \d+\.\d GiB · 6\.\d fps", label(page, scheduler, "384x256"))
+    wait_for(page, scheduler, "688x368：RTX 4090 占用", "内存中的缓存 ", "帧（按显卡", "改用 672x352 可省")
+    assert re.fullmatch(r"384x256 · \d+\.\d GiB · \d\.\d～\d+\.\d fps", label(page, scheduler, "384x256"))
     open_sizes(page, scheduler)
     page.screenshot("live-sizes-zh")
     assert page.page.get_by_text("384x256 · ").count()

@@ -120,7 +120,7 @@ def test_sizes_of_the_demo_and_of_an_unknown_model(bridge, inputs):
     Image.new("RGB", (900, 600)).save(inputs / "wide.png")
     ask = bridge("page_sizes").size_answer
     demo = ask({"plan": {"width": 64, "height": 64}, "model": {"model": DEMO}, "image": "wide.png"})
-    assert (demo["model"], demo["device"], demo["rate"]) == (DEMO, "cpu", "")
+    assert (demo["model"], demo["device"], demo["rate"]) == (DEMO, "cpu", "unknown")
     assert demo["selected"]["fits"] and demo["selected"]["suits"] and demo["selected"]["time"] == 1
     assert demo["selected"]["cropped"] == pytest.approx(1 / 3)
     assert not demo["sizes"]["384x256"]["suits"] and demo["sizes"]["384x256"]["cropped"] == 0

@@ -138,7 +138,7 @@ def test_the_unquantised_model_fits_on_four_small_cards_only_as_a_layer_pipeline
 def test_the_layer_pipeline_is_as_fast_as_the_timestep_pipeline_and_goes_on_growing():
     for name in ("5x H800", "8x A100 80 GB"):
         machines = next(m for m in PRESETS if m.name == name)
-        fps = {o.executor: o.fps for o in reversed(Advisor(LARGE, machines).options())}
+        fps = {o.executor: o.fps.likely for o in reversed(Advisor(LARGE, machines).options())}
         assert fps["layer_pipeline"] > fps["timestep_pipeline"] > 3 * fps["local"]
 
 
@@ -154,7 +154,7 @@ def test_slow_networks_do_not_stop_a_layer_pipeline_over_machines():
     one = Machines.of("one", RTX_4090, (8,), machines.interconnect)
     over, within = (Advisor(LARGE, m).best() for m in (machines, one))
     assert over.executor == within.executor == "layer_pipeline"
-    assert over.fps > 0.95 * within.fps
+    assert over.fps.likely > 0.95 * within.fps.likely
 
 
 def test_the_table_has_a_row_for_every_executor():
