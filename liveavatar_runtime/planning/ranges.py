@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import InputError
 
@@ -11,7 +11,7 @@ Source = Literal["observed", "measured", "published", "assumed", "unknown"]
 """Where a speed comes from, the best first: runs on this machine, a card of this kind that was measured, figures that
 others published, arithmetic from what a card is sold with; "unknown": only how speeds compare is known."""
 UNKNOWN: Source = "unknown"
-SOURCES: tuple[Source, ...] = ("observed", "measured", "published", "assumed", "unknown")
+SOURCES: tuple[Source, ...] = get_args(Source)
 CLOSE = 0.05
 """Ends of a range that differ by less, of the likely value, are one number for people."""
 
