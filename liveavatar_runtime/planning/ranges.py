@@ -18,9 +18,12 @@ CLOSE = 0.05
 
 def worst(sources: Iterable[Source]) -> Source:
     """Of what several sources went into."""
-    found = set(sources)
-    ranked = [source for source in reversed(SOURCES) if source in found]
-    return ranked[0] if ranked else UNKNOWN
+    found = list(sources)
+    return max(found, key=_rank) if found else UNKNOWN
+
+
+def _rank(source: Source) -> int:
+    return SOURCES.index(source)
 
 
 @dataclass(frozen=True)
