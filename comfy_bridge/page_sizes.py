@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,8 +11,10 @@ import torch
 from liveavatar_runtime.devices import AUTO
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.planning import plan_presets
+from liveavatar_runtime.planning.file_size import file_rates
 from liveavatar_runtime.planning.memory import CacheChoice, KVCacheChoice, KVTypeChoice, ScheduleChoice
-from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, unsuitable_size
+from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, check_size, unsuitable_size
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .hardware import device_of
@@ -47,16 +49,14 @@ class SizeQuestion:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "SizeQuestion":
-        """From JSON: {"plan": widgets of Clip Scheduler (`PLAN_FIELDS` and size), "caches": of DiT Sampler
+        """From JSON: {"plan": widgets of Clip Scheduler (`PLAN_FIELDS`, size and preset), "caches": of DiT Sampler
         (`CACHE_FIELDS`), "model": of Load Avatar Model (model, precision, executor, devices, workers) or null for the
         14B model in bf16, "image": name of an input file or null}; all of it may be left out.
 
         Raises InputError for values that no run would take.
         """
-        plan, model = dict(_table(given, "plan")), dict(_table(given, "model"))
-        size = plan.pop("size", CUSTOM)
-        if size != CUSTOM and size not in PRESETS:
-            raise InputError(f"size is {size!r}; allowed are {', '.join([CUSTOM, *PRESETS])}")
+        plan, model = _with_preset(_table(given, "plan")), dict(_table(given, "model"))
+        size = check_size(plan.pop("size", CUSTOM))
         executor, devices = str(model.get("executor", AUTO)), str(model.get("devices", AUTO))
         return cls(
             ClipPlan(num_clip=1, fps=Fraction(16), **_known(plan, PLAN_FIELDS)),
@@ -82,6 +82,14 @@ def _model(choice: Mapping[str, Any]) -> UnloadedModel:
     if "model" not in choice:
         return assumed_model()
     return unloaded_model(str(choice["model"]), str(choice.get("precision", AUTO)))
+
+
+def _with_preset(plan: Mapping[str, Any]) -> Json:
+    """The widgets as a run takes them: those that the preset decides, as it does."""
+    widgets = dict(plan)
+    preset = widgets.pop("preset", CUSTOM)
+    chosen = plan_presets.decided(preset, {})
+    return {**widgets, **{name: value for name, value in chosen.items() if name in (*PLAN_FIELDS, "size")}}
 
 
 PLAN_FIELDS: dict[str, type] = {
@@ -124,9 +132,10 @@ def _known(values: Mapping[str, Any], fields: Mapping[str, type]) -> Json:
 
 
 def size_answer(given: Mapping[str, Any]) -> Json:
-    """What `SizeQuestion.of` reads becomes {"device", "devices", "rate", "model", "selected", "sizes"}: the device's
-    name, how many there are, where its rates come from (`Source`), the model's name ("" for an assumed
-    one), what the widgets stand for, and every preset by its name.
+    """What `SizeQuestion.of` reads becomes {"device", "devices", "rate", "model", "selected", "sizes", "presets",
+    "file"}: the device's name, how many there are, where its rates come from (`Source`), the model's
+    name ("" for an assumed one), what the widgets stand for, every size and every preset of Clip Scheduler by its name,
+    and the bytes, [least, most], of a frame and of a second of sound in a file of the selected size.
 
     Of each size: `width`, `height`, `caches` (bytes), `memory` (bytes on each device, weights included), `ram` (bytes
     of caches there), `streams` (weights from RAM), `fits`, `fps` and `first_block` (seconds), each
@@ -137,7 +146,9 @@ def size_answer(given: Mapping[str, Any]) -> Json:
     question = SizeQuestion.of(given)
     known = known_device(question.devices[0])
     costs = {name: Cost.of(question, known, size) for name, size in PRESETS.items()}
-    selected = Cost.of(question, known, _selected(question))
+    size = _selected(question)
+    selected = Cost.of(question, known, size)
+    presets = {name: _of_preset(question, known, name) for name in plan_presets.PRESETS}
     return {
         "device": known.name,
         "devices": len(question.devices),
@@ -145,7 +156,16 @@ def size_answer(given: Mapping[str, Any]) -> Json:
         "model": question.model.name,
         "selected": selected.as_json(selected),
         "sizes": {name: cost.as_json(selected) for name, cost in costs.items()},
+        "presets": {name: cost.as_json(selected) for name, cost in presets.items()},
+        "file": asdict(file_rates(*size)),
     }
+
+
+def _of_preset(question: SizeQuestion, known: "KnownDevice", name: str) -> "Cost":
+    """Of a preset of Clip Scheduler, for the same model, caches, devices and picture."""
+    fields = {field: value for field, value in _with_preset({"preset": name}).items() if field in PLAN_FIELDS}
+    asked = replace(question, size=CUSTOM, plan=replace(question.plan, **fields))
+    return Cost.of(asked, known, _selected(asked))
 
 
 def _selected(question: SizeQuestion) -> tuple[int, int]:

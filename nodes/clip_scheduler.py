@@ -1,11 +1,14 @@
 """Clip Scheduler: everything that decides the shape of the work, in one plan."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from liveavatar_runtime import duration as time
 from liveavatar_runtime.latent_space import TOKEN_SIDE
+from liveavatar_runtime.planning import plan_presets
 from liveavatar_runtime.planning.advice import advice
-from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, preset_note
+from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, check_size, size_note
 from liveavatar_runtime.sampling.plan import (
     MAX_DISTANCE,
     MAX_SIDE,
@@ -26,6 +29,11 @@ SIZE_TOOLTIP = (
     "The video's exact size; the picture is cropped to it. Caches of the 14B model in bf16 at 4 steps: 17 GiB for "
     "384x256, 41 for 672x352, 44 for 688x368, 47 for 704x384, 50 for 720x400, as much upright and no more square. "
     "custom: width, height and keep_aspect decide."
+)
+PRESET_TOOLTIP = (
+    "Decides clips, frames of a clip, frame rate, area and steps, also over links. check: 10 clips at 384x256 with 3 "
+    "steps; 60 s and 120 s: 688x368; 180 s delivery: 704x384; long form: 688x368, as long as the voice. custom: the "
+    "widgets decide."
 )
 
 
@@ -170,6 +178,15 @@ class ClipScheduler(io.ComfyNode):
                     optional=True,
                     tooltip=SIZE_TOOLTIP,
                 ),
+                io.Combo.Input(
+                    "preset",
+                    options=[CUSTOM, *plan_presets.PRESETS],
+                    default=CUSTOM,
+                    optional=True,
+                    tooltip=PRESET_TOOLTIP,
+                    # For the page, which fills the widgets.
+                    extra_dict={"presets": {name: one.widgets for name, one in plan_presets.PRESETS.items()}},
+                ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
             hidden=[io.Hidden.unique_id],
@@ -179,11 +196,15 @@ class ClipScheduler(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, infer_frames: int | None = None) -> bool | str:
         (distance,) = other_widgets(cls, relative_distance=17)
-        num_clip, segment_clips, segment_index = other_widgets(cls, num_clip=0, segment_clips=0, segment_index=0)
+        num_clip, segment_clips, segment_index, preset = other_widgets(
+            cls, num_clip=0, segment_clips=0, segment_index=0, preset=CUSTOM
+        )
+        known = plan_presets.PRESETS.get(preset)
+        num_clip = num_clip if known is None else known.num_clip
         segment = None if num_clip is None else (num_clip, segment_clips, segment_index)
         return verdict(
             cls,
-            (lambda frames: check_clip_frames(cls, frames), infer_frames),
+            (lambda frames: check_clip_frames(cls, frames), infer_frames if known is None else known.infer_frames),
             # 0 stands for a draw.
             (check_distance, distance or None),
             (lambda n: PlanRequest.of(n[0], segment_clips=n[1], segment_index=n[2]), segment),
@@ -209,22 +230,28 @@ class ClipScheduler(io.ComfyNode):
         reanchor_clips: int = 10,
         end: End = "clip",
         size: str = CUSTOM,
+        preset: str = CUSTOM,
     ) -> io.NodeOutput:
-        rate = time.parse_fps(fps)
+        asked = {"num_clip": num_clip, "infer_frames": infer_frames, "fps": fps, "width": width, "height": height}
+        asked |= {"steps": steps, "size": size}
+        used: dict[str, Any] = plan_presets.decided(preset, asked)
+        size = check_size(used.pop("size"))
+        rate = time.parse_fps(used["fps"])
         numbers = {"seed": seed, "shift": shift, "segment_clips": segment_clips, "segment_index": segment_index}
-        check_number(cls, num_clip=num_clip, infer_frames=infer_frames, reanchor_clips=reanchor_clips, **numbers)
+        check_number(
+            cls,
+            num_clip=used["num_clip"],
+            infer_frames=used["infer_frames"],
+            reanchor_clips=reanchor_clips,
+            **numbers,
+        )
         if size != CUSTOM:
-            (width, height), keep_aspect = PRESETS[size], False
+            (used["width"], used["height"]), keep_aspect = PRESETS[size], False
         request = PlanRequest.of(
-            num_clip,
-            end,
-            infer_frames=infer_frames,
-            fps=rate,
-            width=width,
-            height=height,
+            end=end,
+            **{**used, "fps": rate},
             keep_aspect=keep_aspect,
             seed=seed,
-            steps=steps,
             shift=shift,
             sink_policy=sink_policy,
             relative_distance=relative_distance or None,
@@ -233,4 +260,6 @@ class ClipScheduler(io.ComfyNode):
             segment_index=segment_index,
             reanchor_clips=reanchor_clips,
         )
-        return Notes(preset_note(size), *advice(request)).output(request)
+        notes = Notes(size_note(size), *advice(request))
+        notes.warn(plan_presets.preset_note(preset, asked))
+        return notes.output(request)

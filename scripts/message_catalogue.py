@@ -34,6 +34,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/media/live.py": None,
     "liveavatar_runtime/out_of_memory.py": {"SHORTAGE_WORDS"},
     "liveavatar_runtime/planning/calibration.py": None,
+    "liveavatar_runtime/planning/plan_presets.py": {"180 s delivery", "long form"},
     "liveavatar_runtime/planning/presets.py": None,
     "liveavatar_runtime/planning/measured.py": None,
     "liveavatar_runtime/spool/spool.py": {"fp8"},
@@ -44,7 +45,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_workers/rank/store.py": {"attempt {attempt}"},
     "liveavatar_workers/rank/watch.py": {"told to end/{number}"},
     "liveavatar_workers/rank/worker.py": {"start_text"},
-    "nodes/clip_scheduler.py": {"SIZE_TOOLTIP"},
+    "nodes/clip_scheduler.py": {"SIZE_TOOLTIP", "PRESET_TOOLTIP"},
     "nodes/search_words.py": None,
 }
 """Of each module, constants, functions and calls with texts that no page shows, and such texts: tables, what is read in

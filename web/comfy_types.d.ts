@@ -86,6 +86,15 @@ export interface Graph {
     setDirtyCanvas?(foreground: boolean, background: boolean): void;
 }
 
+/** A node as the server describes it. */
+export interface NodeData {
+    name: string;
+    input?: { required?: Record<string, InputData>; optional?: Record<string, InputData> };
+}
+
+/** Type and options of an input; the presets are ours. */
+export type InputData = [unknown, { presets?: Record<string, Record<string, unknown>>; [name: string]: unknown }?];
+
 export interface Extension {
     name: string;
     init?(): unknown;
@@ -93,11 +102,12 @@ export interface Extension {
     nodeCreated?(node: GraphNode): unknown;
     loadedGraphNode?(node: GraphNode): unknown;
     afterConfigureGraph?(): unknown;
-    beforeRegisterNodeDef?(nodeType: { prototype: GraphNode }, nodeData: { name: string }): unknown;
+    beforeRegisterNodeDef?(nodeType: { prototype: GraphNode }, nodeData: NodeData): unknown;
 }
 
 export interface App {
     graph: Graph;
+    canvas?: unknown;
     rootGraph?: Graph;
     extensionManager?: { setting?: { get(name: string): unknown } };
     ui?: { settings?: EventTarget };

@@ -1,7 +1,8 @@
 // The lines that Duration Calc, Audio Encode and Clip Scheduler show while their inputs change.
 
 import { AUDIO_ENCODE, CLIP_SCHEDULER, DURATION_CALC } from "./live_values.js";
-import { clipLength, durationOf, heardBy, NotNow, requestOf, voiceFor } from "./live_values.js";
+import { clipLength, durationOf, heardBy, NotNow, presetOf, requestOf, voiceFor } from "./live_values.js";
+import { translated } from "./messages.js";
 import { sizeLines } from "./size_lines.js";
 import * as time from "./time.js";
 
@@ -54,6 +55,14 @@ async function schedulerLines(node, t) {
     if (heard.voice) lines.push(...voiceLines(t, request, plan, heard.voice));
     else if (heard.isConnected) lines.push(t("voiceShorter"));
     return [...lines, ...segmentLines(t, request, plan)];
+}
+
+/** What the preset takes instead of the inputs, as the server tells it. @param {GraphNode} node */
+async function presetLines(node) {
+    const chosen = await presetOf(node);
+    if (!chosen?.changed.length) return [];
+    const differences = chosen.changed.map(({ name, value, given }) => `${name} ${value} instead of ${given}`);
+    return [`⚠ ${translated(`preset ${chosen.preset}: ${differences.join(", ")}`)}`];
 }
 
 /**
@@ -116,5 +125,6 @@ async function told(t, lines) {
 export async function linesOf(node, t) {
     const kind = node.comfyClass ?? node.type;
     const lines = await told(t, () => LINES[kind](node, t));
-    return kind === CLIP_SCHEDULER ? [...lines, ...(await told(t, () => sizeLines(node, t)))] : lines;
+    if (kind !== CLIP_SCHEDULER) return lines;
+    return [...(await presetLines(node)), ...lines, ...(await told(t, () => sizeLines(node, t)))];
 }

@@ -1,6 +1,7 @@
 // What the inputs of our nodes mean for the length of the video, before a run.
 
 import { inputValue, sourceOf, targetsOf } from "./graph_values.js";
+import { decidedBy, PRESET } from "./plan_presets.js";
 import { voiceOf } from "./server_answers.js";
 import * as time from "./time.js";
 
@@ -76,7 +77,12 @@ async function count(node, name, least) {
 
 /** @param {GraphNode} node */
 export async function clipLength(node) {
-    const [inferFrames, rate] = await Promise.all([value(node, "infer_frames"), value(node, "fps")]);
+    const [infer_frames, fps] = await Promise.all([value(node, "infer_frames"), value(node, "fps")]);
+    return clipLengthOf({ infer_frames, fps });
+}
+
+/** @param {Record<string, unknown>} values of inputs */
+function clipLengthOf({ infer_frames: inferFrames, fps: rate }) {
     const fps = time.parseFps(rate);
     if (!time.isClipLength(inferFrames)) throw new NotNow("notAllowed", "infer_frames", String(inferFrames));
     if (!fps) throw new NotNow("notAllowed", "fps", String(rate));
@@ -142,18 +148,37 @@ export async function voiceFor(scheduler) {
 }
 
 /**
- * What Clip Scheduler's inputs ask for.
+ * What Clip Scheduler's inputs ask for, or its preset in their place.
  * @param {GraphNode} node
  * @returns {Promise<import("./time.js").Request & { steps: number }>}
  */
 export async function requestOf(node) {
-    const { inferFrames, fps } = await clipLength(node);
+    const decided = decidedBy(await value(node, PRESET));
+    const whole = async (/** @type {string} */ name, /** @type {number} */ least) =>
+        decided && name in decided ? Number(decided[name]) : count(node, name, least);
+    const { inferFrames, fps } = decided ? clipLengthOf(decided) : await clipLength(node);
     const [numClip, segmentClips, segmentIndex, steps] = await Promise.all([
-        count(node, "num_clip", 0),
-        count(node, "segment_clips", 0),
-        count(node, "segment_index", 0),
-        count(node, "steps", 1),
+        whole("num_clip", 0),
+        whole("segment_clips", 0),
+        whole("segment_index", 0),
+        whole("steps", 1),
     ]);
     const end = String(await value(node, "end"));
     return { numClip, inferFrames, fps, end, segmentClips, segmentIndex, steps };
+}
+
+/**
+ * A preset that is chosen, and the inputs that it does not take as they are, as far as they are known.
+ * @param {GraphNode} node
+ * @returns {Promise<{ preset: string, changed: { name: string, value: unknown, given: unknown }[] } | null>}
+ */
+export async function presetOf(node) {
+    const preset = await inputValue(node, PRESET);
+    const decided = preset.known ? decidedBy(preset.value) : null;
+    if (!preset.known || !decided) return null;
+    const changed = Object.entries(decided).map(async ([name, value]) => {
+        const given = await inputValue(node, name, computed);
+        return given.known && given.value !== value ? [{ name, value, given: given.value }] : [];
+    });
+    return { preset: String(preset.value), changed: (await Promise.all(changed)).flat() };
 }

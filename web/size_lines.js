@@ -15,7 +15,7 @@ import { sizesFor } from "./server_answers.js";
 const SIZE = "size";
 const LOAD_AVATAR_MODEL = "LiveAvatar_LoadAvatarModel";
 const LOAD_IMAGE = "LoadImage";
-const OF_PLAN = ["width", "height", "keep_aspect", "steps", "window_blocks", SIZE];
+const OF_PLAN = ["width", "height", "keep_aspect", "steps", "window_blocks", SIZE, "preset"];
 const OF_CACHES = ["kv_cache", "kv_dtype", "schedule"];
 const OF_MODEL = ["model", "precision", "executor", "devices", "workers"];
 const [GIB, MIB] = [2 ** 30, 2 ** 20];

@@ -3,6 +3,7 @@
 import math
 
 from ..config import WAN_S2V_14B, AvatarConfig
+from ..errors import InputError
 from ..latent_space import TOKEN_SIDE
 from ..sampling.plan import ClipPlan
 
@@ -32,7 +33,14 @@ PRESETS: dict[str, tuple[int, int]] = {
 """Name -> (width, height): lying, square, upright. The video has exactly this size."""
 
 
-def preset_note(size: str) -> str:
+def check_size(size: str) -> str:
+    """`size` itself. Raises InputError unless it is one of the names above or `CUSTOM`."""
+    if size != CUSTOM and size not in PRESETS:
+        raise InputError(f"size is {size!r}; allowed are {', '.join([CUSTOM, *PRESETS])}")
+    return size
+
+
+def size_note(size: str) -> str:
     """What a preset means for the other widgets; empty for `CUSTOM`."""
     if size == CUSTOM:
         return ""

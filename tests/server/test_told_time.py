@@ -64,6 +64,14 @@ def no_room_for_states(prompt: PromptBuilder) -> None:
     prompt.set(SAMPLER, state_budget=0.0)
 
 
+def only_planned(prompt: PromptBuilder) -> None:
+    """The plan alone, whose size the demo model does not know; its frame rate comes over a link."""
+    del prompt.nodes[prompt.id(SAMPLER)]
+    prompt.set("nothing", source=[prompt.id(SCHEDULER), 0])
+    prompt.add("rate", "PrimitiveFloat", value=25.0)
+    prompt.set(SCHEDULER, fps=["rate", 0])
+
+
 CASES = [
     Told(
         "another clip length than Audio Encode counted with",
@@ -111,6 +119,15 @@ CASES = [
         build=short_voice,
         refused=True,
         plan={"num_clip": 0, "segment_clips": 1, "segment_index": 2},
+    ),
+    Told(
+        "a preset that decides otherwise than widgets and links",
+        SCHEDULER,
+        "^⚠ preset 120 s: num_clip 40 instead of 1, infer_frames 48 instead of 12, fps 16 instead of 25, width 688 "
+        "instead of 64, height 368 instead of 64$",
+        build=only_planned,
+        # The second segment of one clip would be refused.
+        plan={"preset": "120 s", "segment_clips": 10, "segment_index": 1},
     ),
     Told(
         "a segment of a plan that is not cut",
