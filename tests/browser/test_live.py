@@ -14,6 +14,8 @@ from playwright.sync_api import TimeoutError as NotThere
 
 from liveavatar_runtime.executors.size_costs import at_size, size_cost
 from liveavatar_runtime.planning.memory import cache_bytes
+from liveavatar_runtime.planning.plan_presets import CUSTOM
+from liveavatar_runtime.planning.plan_presets import PRESETS as PLANS
 from liveavatar_runtime.planning.size_presets import PRESETS
 
 ENCODE, SCHEDULER, CALC = "LiveAvatar_AudioEncode", "LiveAvatar_ClipScheduler", "LiveAvatar_DurationCalc"
@@ -70,6 +72,61 @@ def open_sizes(page: ComfyPage, scheduler: str) -> None:
         }"""
         page.page.mouse.click(*page.page.evaluate(where, int(scheduler)))
     page.settle(0.6)
+
+
+def place_of(page: ComfyPage, node: str, widget: str) -> list[float]:
+    """Where a widget is in the tab; in Nodes 2.0 the one of the same label."""
+    if page.renderer == "nodes2":
+        box = page.element(node).get_by_text(widget, exact=True).first.bounding_box()
+        right = page.element(node).bounding_box()
+        assert box and right
+        return [right["x"] + 0.6 * right["width"], box["y"] + box["height"] / 2]
+    script = """([id, name]) => {
+        const node = app.graph.getNodeById(id);
+        const widget = node.widgets.find(w => w.name === name);
+        const at = [node.pos[0] + 0.7 * node.size[0], node.pos[1] + widget.y + 10];
+        const box = app.canvas.canvas.getBoundingClientRect();
+        const [x, y] = app.canvas.ds.convertOffsetToCanvas(at);
+        return [box.x + x, box.y + y];
+    }"""
+    return page.page.evaluate(script, [int(node), widget])
+
+
+def choose(page: ComfyPage, node: str, widget: str, option: str) -> None:
+    """Chooses in a list as a person does."""
+    page.show_node(node)
+    page.page.mouse.click(*place_of(page, node, widget))
+    if page.renderer == "nodes2":
+        page.page.get_by_role("option", name=option).first.click()
+    else:
+        page.page.locator(".litemenu-entry").filter(has_text=option).first.click()
+    wait_for_widget(page, node, widget, option)
+
+
+def type_number(page: ComfyPage, node: str, widget: str, number: int) -> None:
+    """Types a number into a widget."""
+    page.page.mouse.dblclick(*place_of(page, node, widget))
+    page.settle()
+    page.page.keyboard.press("Control+a")
+    page.page.keyboard.type(str(number))
+    page.page.keyboard.press("Enter")
+    wait_for_widget(page, node, widget, number)
+
+
+def wait_for_widget(page: ComfyPage, node: str, widget: str, value: Any) -> None:
+    script = "([id, name, value]) => app.graph.getNodeById(id).widgets.find(w => w.name === name).value === value"
+    page.page.wait_for_function(script, arg=[int(node), widget, value], timeout=20_000)
+
+
+def undo(page: ComfyPage) -> None:
+    page.page.mouse.click(800, 60)
+    page.page.keyboard.press("Control+z")
+
+
+def decided(page: ComfyPage, node: str) -> dict[str, Any]:
+    """The widgets that presets decide."""
+    values = page.widgets(node)
+    return {name: values[name] for name in PLANS["check"].widgets}
 
 
 def card_answer(selected: str) -> dict[str, Any]:
@@ -206,3 +263,51 @@ def test_nothing_breaks_without_the_routes(open_page):
     page.set_widget(scheduler, "num_clip", 3)
     page.settle(2.0)
     assert page.errors == told
+
+
+def test_a_preset_fills_the_widgets_and_an_edit_leaves_it(open_page):
+    page = open_page(node_type=SCHEDULER)
+    page.load_workflow(workflow("short_clip"))
+    scheduler = page.node_id(SCHEDULER)
+    before = decided(page, scheduler)
+    choose(page, scheduler, "preset", "120 s")
+    assert decided(page, scheduler) == PLANS["120 s"].widgets
+    wait_for(page, scheduler, "⚠ num_clip 40 becomes 3: the voice lasts 6.94 s")
+    page.screenshot("preset-chosen")
+    type_number(page, scheduler, "steps", 3)
+    wait_for_widget(page, scheduler, "preset", CUSTOM)
+    assert decided(page, scheduler) == {**PLANS["120 s"].widgets, "steps": 3}
+    undo(page)
+    wait_for_widget(page, scheduler, "preset", "120 s")
+    assert decided(page, scheduler) == PLANS["120 s"].widgets
+    page.set_widget(scheduler, "seed", 1)
+    page.set_widget(scheduler, "steps", 4)
+    assert page.widgets(scheduler)["preset"] == "120 s", "neither is another plan"
+    assert before["width"] == 64
+
+    copy = page.page.evaluate(
+        """(id) => {
+        app.canvas.copyToClipboard([app.graph.getNodeById(id)]);
+        app.canvas.pasteFromClipboard();
+        return String(app.graph.nodes.at(-1).id);
+    }""",
+        int(scheduler),
+    )
+    page.set_widget(copy, "fps", 25)
+    assert page.widgets(copy)["preset"] == CUSTOM and page.widgets(scheduler)["preset"] == "120 s"
+
+    # Of a link, here from the subgraph's own widget, the server takes the value; nothing is filled.
+    outer = page.page.evaluate(
+        """(id) => {
+        const outer = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])).node;
+        const [inner] = outer.subgraph.nodes;
+        outer.subgraph.addInput('preset', 'COMBO').connect(inner.inputs.find(i => i.name === 'preset'), inner);
+        return String(outer.id);
+    }""",
+        int(scheduler),
+    )
+    page.set_widget(outer, "preset", "check")
+    wait_for(page, scheduler, "⚠ preset check: num_clip 10 instead of 40, width 384 instead of 688, height 256")
+    (sent,) = (node["inputs"] for name, node in page.export_prompt().items() if name.startswith(f"{outer}:"))
+    assert (sent["preset"], sent["num_clip"], sent["steps"]) == ("check", 40, 4)
+    assert not page.errors
