@@ -1,7 +1,7 @@
 """A stream of latent blocks to a video file with sound, written while it is made."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +22,7 @@ from .out_of_memory import ram_told
 from .sampling.plan import ClipPlan
 from .sampling.run import LatentBlock
 from .spool.latent_stream import LatentStream
+from .stage_times import ENCODER, SAMPLER, VAE, StageTimes, VideoTimes
 from .texts import gib
 
 if TYPE_CHECKING:
@@ -78,12 +79,14 @@ class Hooks:
 
 @dataclass
 class OnlineVideo:
-    """What has been written: `frames`, the last one [H, W, 3] and, if asked for, all [T, H, W, 3], float 0..1."""
+    """What has been written: `frames`, the last one [H, W, 3] and, if asked for, all [T, H, W, 3], float 0..1; and how
+    long what took, since this was made."""
 
     path: Path
     frames: int = 0
     last_frame: Tensor | None = None
     kept: Tensor | None = None
+    times: VideoTimes = field(default_factory=VideoTimes)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,12 @@ class _Work:
 
         return [ask, decoder.take, self.encode]
 
+    def stage_times(self) -> list[StageTimes]:
+        """Of each of the stages; asking takes no time, and waiting for an answer is the VAE's work."""
+        asking, stages = StageTimes(clock=self.video.times.clock), self.video.times.stages
+        remote = isinstance(self.decoder, RemoteDecoding)
+        return [*([asking] if remote else []), stages[VAE], stages[ENCODER]]
+
     def give_up(self) -> None:
         if isinstance(self.decoder, RemoteDecoding):
             self.decoder.close()
@@ -187,6 +196,7 @@ class _Work:
             video.kept[video.frames : end] = to_float_frames(pixels)
         video.last_frame = to_float_frames(pixels[:, -1:])[0]
         video.frames = end
+        video.times.block_written()
         self.on_encoded()
 
 
@@ -237,32 +247,71 @@ def write_online(
     work = _Work(decoder, audio, output.writer, video, plan.fps, before, total, options.hooks.on_encoded)
     reporter = _Reporter(video, total, options.hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
-    with closing(iter(stream)) as blocks:
+    with ExitStack() as stack:
+        stack.callback(_note_writing, video.times, stream, stream.writing_seconds, output.writer)
+        blocks = stack.enter_context(closing(iter(stream)))
+        shown = _shown(blocks, video.times, plan.frames)
         if options.overlap:
-            _overlapped(blocks, work, reporter, plan.frames)
+            _overlapped(shown, work, reporter)
         else:
-            for block in blocks:
-                if _is_shown(block, plan.frames):
-                    work.encode(work.decode(block))
-                reporter.wait()
+            _in_turn(shown, work, reporter)
     reporter.poll()
 
 
-def _is_shown(block: LatentBlock, frames: int) -> bool:
-    """Whether a video of so many frames has any of the block's."""
-    return block.index * FRAMES_PER_BLOCK < frames
+def finish_file(output: Output) -> None:
+    """Close the file, which counts as the encoder's work."""
+    times = output.video.times
+    with times.stages[ENCODER].measured("worked"):
+        output.writer.close()
+    times.file = output.writer.writing_seconds
 
 
-def _overlapped(blocks: Iterator[LatentBlock], work: _Work, reporter: _Reporter, frames: int) -> None:
+def _note_writing(times: VideoTimes, stream: LatentStream, before: float, writer: VideoWriter) -> None:
+    times.spool, times.file = stream.writing_seconds - before, writer.writing_seconds
+
+
+def _shown(blocks: Iterator[LatentBlock], times: VideoTimes, frames: int) -> Iterator[LatentBlock | None]:
+    """All blocks; None for those that a video of so many frames has nothing of. The time of each is the sampler's."""
+    while True:
+        with times.stages[SAMPLER].measured("worked"):
+            block = next(blocks, None)
+        if block is None:
+            return
+        is_shown = block.index * FRAMES_PER_BLOCK < frames
+        times.replayed += is_shown and block.replayed
+        yield block if is_shown else None
+
+
+def _in_turn(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Reporter) -> None:
+    times = work.video.times.stages
+    for block in blocks:
+        if block is not None:
+            _timed(work.encode, times[ENCODER], _timed(work.decode, times[VAE], block))
+        reporter.wait()
+
+
+def _overlapped(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Reporter) -> None:
     first, *others = work.stages()
+    times, stages = work.stage_times(), work.video.times.stages
     in_turn = isinstance(work.decoder, OnDevice) and not takes_threads(work.decoder.device)
-    pipeline = ThreadPipeline(others if in_turn else [first, *others], meanwhile=reporter.wait, give_up=work.give_up)
+    functions = others if in_turn else [first, *others]
+    pipeline = ThreadPipeline(functions, meanwhile=reporter.wait, give_up=work.give_up, times=times[-len(functions) :])
+
+    def put(item: Any) -> None:
+        with stages[SAMPLER].measured("for_room"):
+            pipeline.put(item)
+
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
         for block in blocks:
-            if _is_shown(block, frames):
-                pipeline.put(first(block) if in_turn else block)
+            if block is not None:
+                put(_timed(first, stages[VAE], block) if in_turn else block)
             reporter.wait()
+
+
+def _timed(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Any:
+    with times.measured("worked"):
+        return function(item)
 
 
 def sound_of_frames(audio: AvatarAudio, fps: Fraction, first: int, end: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import handled
+from ..stage_times import StageTimes
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0
@@ -32,7 +33,7 @@ class ThreadPipeline:
 
     depth: items that wait between two functions. give_up: called when accepted items are not waited for any longer; it
     ends functions that wait for another process. meanwhile: called about every 0.05 s while waiting, in the caller's
-    thread, for progress and interruption; may raise.
+    thread, for progress and interruption; may raise. times: of each function, brought up to date by its thread.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class ThreadPipeline:
         depth: int = 1,
         meanwhile: Callable[[], None] | None = None,
         give_up: Callable[[], None] | None = None,
+        times: Sequence[StageTimes] | None = None,
     ) -> None:
         self._queues: list[Queue[Any]] = [Queue(depth) for _ in functions]
+        self._times = times or [StageTimes() for _ in functions]
         self._meanwhile = meanwhile or (lambda: None)
         self._give_up = give_up or (lambda: None)
         # Functions before this number have nobody to work for.
@@ -118,23 +121,25 @@ class ThreadPipeline:
         """What a function makes of the next item; _END when there is none, and when it fails."""
         item = self._next(number)
         if item is not _END:
-            with handled(BaseException, partial(self._fail, number)):
+            with self._times[number].measured("worked"), handled(BaseException, partial(self._fail, number)):
                 return function(item)
         return _END
 
     def _next(self, number: int) -> Any:
-        while number >= self._broken:
-            with suppress(Empty):
-                return self._queues[number].get(timeout=POLL_SECONDS)
+        with self._times[number].measured("for_work"):
+            while number >= self._broken:
+                with suppress(Empty):
+                    return self._queues[number].get(timeout=POLL_SECONDS)
         return _END
 
     def _hand_on(self, number: int, item: Any) -> bool:
         """Give an item to the next function; False when that one has ended."""
         if number + 1 == len(self._queues):
             return True
-        while self._broken <= number + 1:
-            if self._put(number + 1, item):
-                return True
+        with self._times[number].measured("for_room"):
+            while self._broken <= number + 1:
+                if self._put(number + 1, item):
+                    return True
         return False
 
     def _put(self, number: int, item: Any) -> bool:

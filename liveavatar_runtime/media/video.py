@@ -12,6 +12,7 @@ encoding anything again, into an ordinary one with its index in front; Matroska 
 
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -118,6 +119,8 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height, self.fps = picture.width, picture.height, Fraction(picture.fps)
         self.frames_written = 0
+        self.writing_seconds = 0.0
+        """Of what is encoded, into the file; at the end also of the copy with its index in front."""
         self._metadata = dict(metadata or {})
         self._closed = False
         self._unfinished = unfinished
@@ -208,12 +211,14 @@ class VideoWriter:
         self._encode(self._picture, [None])
         if self._sound is not None:
             self._encode(self._sound.stream, [*self._sound.rest(), None])
+        begun = time.perf_counter()
         with self._writing():
             self._container.close()
         if self.format.codec.kind is MP4:
             assert self._file is not None
             with self._writing():
                 self._file = _with_index_in_front(self._file, self._metadata, self._packets)
+        self.writing_seconds += time.perf_counter() - begun
 
     def discard(self) -> None:
         """Close, and remove the file unless it was there before."""
@@ -249,7 +254,9 @@ class VideoWriter:
         with self._writing():
             for frame in frames:
                 packets = stream.encode(frame)
+                begun = time.perf_counter()
                 self._container.mux(packets)
+                self.writing_seconds += time.perf_counter() - begun
                 self._packets[stream.index] += len(packets)
 
     @contextmanager

@@ -36,13 +36,15 @@ AfterStep = Callable[[Evaluation], None]
 class LatentBlock:
     """A finished block: number in the video, clip, latents float32 [16, 3, h, w] on the CPU, in the model's space.
 
-    `rings`: when asked for, what the blocks after this one need of the caches (names: `KVCache.ring`).
+    `rings`: when asked for, what the blocks after this one need of the caches (names: `KVCache.ring`). `replayed`: it
+    was on the disk already, and nothing was sampled for it.
     """
 
     index: int
     clip: int
     latents: Tensor
     rings: dict[str, Tensor] | None = None
+    replayed: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,13 @@ StartRun = Callable[[ClipPlan, RunStart, KeepRings], SamplingRun]
 
 @dataclass
 class ClipInWork:
-    """The clip that a run is making: its finished blocks, and what could not be written of it, if anything."""
+    """The clip that a run is making: its finished blocks, of which the first `replayed` came with the state that the
+    run began from, and what could not be written of it, if anything."""
 
     clip: int
     parts: list[Tensor]
     rings: dict[str, Tensor] | None = None
+    replayed: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class LatentStream:
         self._states = StateKeeper(plan, self.spool, storage.states)
         self.news: list[str] = []
         self.facts: list[str] = []
+        self.writing_seconds = 0.0
+        """Of finished clips and states."""
         self._shape = clip_shape(plan)
         self._run: SamplingRun | None = None
         self._work: ClipInWork | None = None
@@ -155,11 +159,12 @@ class LatentStream:
         clip, offset = divmod(number, self.plan.blocks_per_clip)
         while True:
             if self._work is not None and self._work.clip == clip and offset < len(self._work.parts):
-                return LatentBlock(number, clip, self._work.parts[offset])
+                replayed = offset < self._work.replayed
+                return LatentBlock(number, clip, self._work.parts[offset], replayed=replayed)
             latents = self._stored(clip)
             if latents is not None:
-                start = offset * LATENT_FRAMES_PER_BLOCK
-                return LatentBlock(number, clip, latents[:, start : start + LATENT_FRAMES_PER_BLOCK].clone())
+                part = slice(offset * LATENT_FRAMES_PER_BLOCK, (offset + 1) * LATENT_FRAMES_PER_BLOCK)
+                return LatentBlock(number, clip, latents[:, part].clone(), replayed=True)
             self._hooks.stop_if_interrupted()
             self._sample_towards(clip)
 
@@ -258,7 +263,8 @@ class LatentStream:
             return self._states.wanted_after(block)
 
         self._target = clip
-        self._work = ClipInWork(plan.clip_of(found.start.first_block), list(found.parts))
+        parts = list(found.parts)
+        self._work = ClipInWork(plan.clip_of(found.start.first_block), parts, replayed=len(parts))
         self._run = self._start_run(plan.until(self.segment.clips.stop), found.start, keep_rings)
 
     def _sample_block(self, run: SamplingRun) -> None:
@@ -289,7 +295,7 @@ class LatentStream:
 
     def _write_unwritten(self) -> None:
         """Write a finished clip and the state after it. What a full disk refused is written the next time."""
-        work = self._unwritten
+        work, begun = self._unwritten, time.perf_counter()
         if work is None:
             return
         next_block = (work.clip + 1) * self.plan.blocks_per_clip
@@ -302,6 +308,7 @@ class LatentStream:
             self._tell_no_room()
         work.rings = self._unwritten = None
         self._states.forget_surplus()
+        self.writing_seconds += time.perf_counter() - begun
 
     def _write_state(self, state: State, needed: int = 0) -> None:
         """Without room for it the video goes on all the same; only a stop costs a warm-up then."""
