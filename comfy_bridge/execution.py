@@ -26,6 +26,7 @@ from .model_fingerprint import numerics_of, weights_of
 from .notes import Notes
 from .progress import SamplingProgress, preparation, show_text, stop_if_interrupted
 from .prompt_input import read_prompt
+from .run_facts import facts_of
 from .sampling_job import SamplingJob
 from .sampling_report import SamplingReport
 from .spool_folder import KEEP, NamedVideo, SpoolChoice, finished_clips, open_spool, state_settings
@@ -109,8 +110,7 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     notes.warn(executor.warning)
     notes.tell(*executor.told, *work.attention.facts)
     spool, states = _opened_spool(work, video, settings.spool, notes)
-    model = inputs.model
-    report = SamplingReport(hidden, model.devices_here if model.workers is None else ())
+    report = SamplingReport(hidden, facts_of(work))
     stream = LatentStream(
         work.job.plan,
         work.prepared.priming,
@@ -123,7 +123,7 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
         ),
     )
     report.follow(stream)
-    return AvatarLatents(stream, inputs.voice, model.workers, report)
+    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report)
 
 
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:

@@ -5,33 +5,37 @@ has neither numbers nor a place for warnings. What is left of it at the end stan
 the blocks.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from liveavatar_runtime.sampling.pace import DeviceMemory, Pace, PaceMeter, pace_text, sampled_text
+from liveavatar_runtime.distribution import Distribution
+from liveavatar_runtime.run_report import Sampled
+from liveavatar_runtime.sampling.pace import Pace, PaceMeter, pace_text, sampled_text
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .comfy_types import Hidden
-from .memory import used_memory
+from .memory_watch import MemoryWatch
 from .messages_to_page import PageOfRun, workflow_of
 
 if TYPE_CHECKING:
     from liveavatar_runtime.spool.latent_stream import LatentStream
 
+    from .run_facts import RunFacts
+
 EVENT = "liveavatar.pace"
 """Name of the message; `web/pace.js` listens to it."""
+BLOCKS_BEFORE_HINTS = 8
+"""A card fills until the caches are there."""
 
 
 class SamplingReport:
-    """Of all runs of one stream. devices: those of this process that sample."""
+    """Of the runs of one stream since a video of it was begun. facts: what was known before them."""
 
-    def __init__(self, hidden: Hidden, devices: Sequence[torch.device]) -> None:
+    def __init__(self, hidden: Hidden, facts: "RunFacts") -> None:
         self.node_id, self._workflow = hidden.unique_id, workflow_of(hidden)
-        self._devices = tuple(dict.fromkeys(devices))
+        self.facts, self.watch = facts, MemoryWatch(facts.devices, facts.elsewhere, facts.ways)
         self._meters: list[PaceMeter] = []
+        self._times = Distribution()
         self._stream: LatentStream | None = None
         self._page = PageOfRun()
 
@@ -39,18 +43,32 @@ class SamplingReport:
         """Tell what this stream says that the user would not expect."""
         self._stream = stream
 
+    def begin(self) -> None:
+        """Forget the runs before, for the next video of the stream."""
+        self._meters, self._times = [], Distribution()
+        self.watch.begin()
+
     def meter(self, plan: ClipPlan) -> PaceMeter:
         """For a run of the stream that begins now."""
-        self._meters.append(PaceMeter(plan, self._memory))
+        self._meters.append(PaceMeter(plan, self.watch.read, times=self._times))
         return self._meters[-1]
 
     def show(self, pace: Pace) -> None:
         self._tell(pace_text(pace), pace)
 
+    @property
+    def sampled(self) -> Sampled:
+        """What the runs have made so far."""
+        paces = [meter.latest for meter in self._meters if meter.latest is not None]
+        first = next((pace.first_block_seconds for pace in paces if pace.first_block_seconds is not None), None)
+        return Sampled(
+            blocks=sum(meter.blocks for meter in self._meters), first_block=first, each=self._times.summary()
+        )
+
     def lines(self) -> list[str]:
         """What was sampled and how fast; nothing when all came from the disk. The page is told as well."""
         paces = [meter.latest for meter in self._meters if meter.latest is not None]
-        blocks = sum(meter.blocks for meter in self._meters)
+        blocks = self.sampled.blocks
         if not blocks:
             return []
         whole = replace(paces[-1], elapsed_seconds=sum(pace.elapsed_seconds for pace in paces))
@@ -58,10 +76,8 @@ class SamplingReport:
         self._tell(text, whole)
         return [text]
 
-    def _memory(self) -> list[DeviceMemory]:
-        return [memory for device in self._devices if (memory := used_memory(device)) is not None]
-
     def _tell(self, text: str, pace: Pace) -> None:
-        warnings = list(self._stream.news) if self._stream is not None else []
-        about = {"node": self.node_id, "workflow": self._workflow, "text": text, "warnings": warnings}
+        warnings = [*(self._stream.news if self._stream is not None else []), *self.watch.warnings]
+        hints = self.watch.hints() if self._times.count >= BLOCKS_BEFORE_HINTS else []
+        about = {"node": self.node_id, "workflow": self._workflow, "text": text, "warnings": warnings, "hints": hints}
         self._page.tell(EVENT, {**about, "pace": asdict(pace)})

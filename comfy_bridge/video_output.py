@@ -18,11 +18,12 @@ from .decoder_choice import choose_decoder, managed_decoder, open_decoder
 from .live_stream import Broadcast
 from .memory import free_ram
 from .notes import Notes
-from .output_files import OutputFile, claimed, expanded_prefix, metadata_of, output_file
+from .output_files import claimed, expanded_prefix, metadata_of, output_file
 from .progress import NodeProgress, between_steps, show_text, stop_if_interrupted
+from .run_report import Reporting
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.online_video import BlockDecoder, OnlineVideo
+    from liveavatar_runtime.online_video import BlockDecoder
     from liveavatar_runtime.vae.online_decoder import VideoStart
 
 KEPT = "Finished clips are kept, so they are not sampled again."
@@ -42,17 +43,19 @@ class VideoSettings:
     start: "VideoStart"
     return_frames: bool
     decoder: str
+    report: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class WrittenVideo:
     """A finished file as a VIDEO, what the node shows of it, its last frame [H, W, 3] and all of them if they were
-    wanted, floats of 0..1."""
+    wanted, floats of 0..1, and the tables of its report in Markdown."""
 
     video: InputImpl.VideoFromFile
     shown: ui.PreviewVideo
     last_frame: Tensor
     frames: Tensor | None
+    report: str
 
 
 def write_video(
@@ -63,7 +66,7 @@ def write_video(
 
     Raises InputError for settings, MachineError for what the machine cannot do.
     """
-    from liveavatar_runtime.online_video import skipped_frames
+    from liveavatar_runtime.online_video import OnlineVideo, skipped_frames
 
     plan, node_id = latents.stream.plan, hidden.unique_id
     chosen = video_format(settings.codec, settings.pixel_format, settings.crf)
@@ -74,16 +77,16 @@ def write_video(
     prefix = expanded_prefix(settings.filename_prefix, hidden.prompt, notes)
     show_text(node_id, "\n".join(filter(None, (str(notes), decoder.told))))
     file = output_file(prefix, plan.width, plan.height, chosen.extension)
+    video = OnlineVideo(file.path)
+    reporting = Reporting(latents, settings, file, video, decoder.told)
     with claimed(file.path):
-        video = write_blocks(
-            latents, lambda start: open_decoder(decoder, latents, start, node_id), settings, file, hidden
-        )
+        write_blocks(reporting, lambda start: open_decoder(decoder, latents, start, node_id), hidden)
     assert video.last_frame is not None
     seconds = format_duration(video.frames / plan.fps)
-    notes.warn(*latents.stream.news)
+    notes.warn(*latents.stream.news, *reporting.warnings)
     told = f"{file.name}: {video.frames} frames, {seconds}{PLAYERS.get(settings.codec, '')}"
-    notes.tell(told, *latents.told(), decoder.told)
-    return WrittenVideo(file.as_video(node_id), file.shown(), video.last_frame, video.kept)
+    notes.tell(told, *latents.told(), *reporting.told(), decoder.told)
+    return WrittenVideo(file.as_video(node_id), file.shown(), video.last_frame, video.kept, reporting.markdown)
 
 
 def memory_warning(plan: ClipPlan) -> str:
@@ -93,44 +96,44 @@ def memory_warning(plan: ClipPlan) -> str:
     return check_kept(plan, free_ram()) or ""
 
 
-def write_blocks(
-    latents: AvatarLatents, decoding: OpenDecoder, settings: VideoSettings, file: OutputFile, hidden: Hidden
-) -> "OnlineVideo":
-    """Decode all blocks into the file."""
+def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden) -> None:
+    """Decode all blocks into the file, and make the report of it, also of a run that ends early."""
     from liveavatar_runtime.media.video import AudioTrack, PictureTrack, Unfinished, VideoWriter
-    from liveavatar_runtime.online_video import (
-        Hooks,
-        OnlineVideo,
-        Output,
-        WriteOptions,
-        skipped_frames,
-        write_online,
-    )
+    from liveavatar_runtime.online_video import Hooks, Output, WriteOptions, finish_file, skipped_frames, write_online
 
+    latents, settings, file, video = reporting.latents, reporting.settings, reporting.file, reporting.video
     stream, audio, node_id = latents.stream, latents.audio, hidden.unique_id
     plan, skipped = stream.plan, skipped_frames(settings.start, stream.plan)
-    total = plan.segment.frames - skipped
-    video, progress = OnlineVideo(file.path), NodeProgress(node_id, total)
+    total = reporting.wanted = plan.segment.frames - skipped
+    progress = NodeProgress(node_id, total)
     live = Broadcast(file.path, hidden, (float(total / plan.fps), plan.width, plan.height))
-    hooks = Hooks(lambda done, _: progress.advance_to(done), stop_if_interrupted, between_steps, live.news)
+
+    def on_frames(done: int, _: int) -> None:
+        reporting.note_memory()
+        progress.advance_to(done)
+
+    hooks = Hooks(on_frames, stop_if_interrupted, between_steps, live.news)
     options = WriteOptions(skipped, settings.return_frames, hooks=hooks)
     first = settings.start if plan.segment.starts_video else None
     encoding = settings.codec, settings.pixel_format, settings.crf
     picture = PictureTrack(plan.width, plan.height, plan.fps, *encoding)
     sound = AudioTrack(audio.sample_rate, audio.waveform.shape[0])
     writer = None
-    try:
-        with _ram_told(plan, settings.return_frames), decoding(first) as decoder:
-            with VideoWriter(file.path, picture, sound, metadata_of(hidden), Unfinished(advice=KEPT)) as writer:
-                write_online(stream, decoder, audio, Output(writer, video), options)
-    finally:
-        live.end(file if writer is not None and writer.frames_written and file.path.is_file() else None)
-        stream.close()
-        # After a failure of the file its own error says what plays.
-        if writer is not None and 0 < writer.frames_written < total and file.path.is_file():
-            seconds = format_duration(writer.frames_written / plan.fps)
-            show_text(node_id, f"Stopped early: the first {seconds} are in {file.path}")
-    return video
+    with reporting:
+        try:
+            with _ram_told(plan, settings.return_frames), decoding(first) as decoder:
+                with VideoWriter(file.path, picture, sound, metadata_of(hidden), Unfinished(advice=KEPT)) as writer:
+                    output = Output(writer, video)
+                    write_online(stream, decoder, audio, output, options)
+                    finish_file(output)
+        finally:
+            reporting.frames = writer.frames_written if writer is not None else 0
+            live.end(file if reporting.frames and file.path.is_file() else None)
+            stream.close()
+            # After a failure of the file its own error says what plays.
+            if 0 < reporting.frames < total and file.path.is_file():
+                seconds = format_duration(reporting.frames / plan.fps)
+                show_text(node_id, f"Stopped early: the first {seconds} are in {file.path}")
 
 
 def _ram_told(plan: ClipPlan, return_frames: bool) -> AbstractContextManager[None]:

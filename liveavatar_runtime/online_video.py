@@ -238,6 +238,7 @@ def write_online(
     that the clip is kept whole.
     """
     plan, video = stream.plan, output.video
+    video.times.start()
     total = plan.segment.frames - options.skipped
     if options.keep_frames:
         off = f"return_frames off in Online VAE Decode (frees {gib(total * plan.height * plan.width * 3 * 4)})"

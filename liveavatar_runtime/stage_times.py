@@ -6,8 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .texts import seconds_text
+
 Clock = Callable[[], float]
 SAMPLER, VAE, ENCODER, DISK = "sampler", "VAE", "encoder", "disk"
+NAMES = {SAMPLER: "the sampler", VAE: "the VAE", ENCODER: "the encoder", DISK: "the disk"}
+SHORT_WAIT = 0.01
+"""Waits of less than this share of a run are not told."""
 EVEN_SHARE = 0.05
 """Stages whose work differs by less, relative to the larger, hold each other up alike."""
 
@@ -37,8 +42,9 @@ class StageTimes:
 class VideoTimes:
     """Of a video that is written: its stages, and the blocks in the file, those that were replayed from the disk apart.
 
-    file, spool: seconds that writing to the disk took, within the encoder's work (the file) and the sampler's (finished
-    clips and states). first_block: from the beginning until the first block was in the file.
+    preparing: seconds before the stages began: the VAE is loaded and primed. file, spool: seconds that writing to the
+    disk took, within the encoder's work (the file) and the sampler's (finished clips and states). first_block: from the
+    beginning until the first block was in the file.
     """
 
     clock: Clock = field(default=time.perf_counter, repr=False)
@@ -47,6 +53,7 @@ class VideoTimes:
     written: int = 0
     replayed: int = 0
     first_block: float | None = None
+    preparing: float = 0.0
     file: float = 0.0
     spool: float = 0.0
     stages: dict[str, StageTimes] = field(default_factory=dict)
@@ -59,6 +66,10 @@ class VideoTimes:
     def seconds(self) -> float:
         """In all, so far or until the end."""
         return (self.clock() if self.ended is None else self.ended) - self.begun
+
+    def start(self) -> None:
+        """From now on the stages work."""
+        self.preparing = self.clock() - self.begun
 
     def block_written(self) -> None:
         self.written += 1
@@ -85,3 +96,18 @@ class VideoTimes:
         """The stage that worked longest; "" where none did, or two did alike."""
         (first, most), (_, second) = sorted(self.work().items(), key=lambda item: -item[1])[:2]
         return first if most > 0 and most - second > EVEN_SHARE * most else ""
+
+    def sentence(self) -> str:
+        """Which stage holds the others up, and who waited for whom."""
+        total, work, slowest = self.seconds - self.preparing, self.work(), self.bottleneck()
+        waits = [
+            f"{NAMES[stage]} waited {seconds_text(seconds)} for {NAMES[other]}"
+            for stage, of_stage in self.waits().items()
+            for other, seconds in of_stage.items()
+            if seconds > SHORT_WAIT * total
+        ]
+        if slowest:
+            first = f"Slowest stage: {NAMES[slowest]}, at work {min(1.0, work[slowest] / total):.0%} of the time"
+        else:
+            first = "No stage is much slower than the others"
+        return "; ".join([first, *waits])

@@ -50,3 +50,23 @@ def listing(kind: str, names: Sequence[str], shown: int = 5) -> str:
     """ "7 missing: a, b, c, d, e, ..."; `kind` is one of those above."""
     more = ", ..." if len(names) > shown else ""
     return kind.format(count=len(names), names=", ".join(names[:shown]) + more)
+
+
+def short_seconds(seconds: float) -> str:
+    """ "0.42 s", "8.4 s", "125 s": three digits."""
+    digits = 2 if seconds < 1 else 1 if seconds < 100 else 0
+    return f"{seconds:.{digits}f} s"
+
+
+def clock_text(seconds: float) -> str:
+    """ "42 s", "2 min 05 s", "1 h 03 min": no finer than the eye follows."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"
+
+
+def seconds_text(seconds: float) -> str:
+    """ "0.42 s", "8.4 s", "2 min 05 s": no finer than it matters."""
+    return short_seconds(seconds) if seconds < 100 else clock_text(seconds)

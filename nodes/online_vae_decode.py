@@ -99,6 +99,14 @@ class OnlineVAEDecode(io.ComfyNode):
                     tooltip="Where to decode: in ComfyUI (comfyui), or on workers that hold the same VAE; auto "
                     "prefers those.",
                 ),
+                io.Boolean.Input(
+                    "report",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Write a JSON file beside the video: settings, versions, times of all stages, memory. It "
+                    "never holds the prompt.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video", tooltip="The file that was written."),
@@ -108,6 +116,11 @@ class OnlineVAEDecode(io.ComfyNode):
                     tooltip="The last frame, to start another video from; segments of one plan don't need it.",
                 ),
                 io.Image.Output("frames", display_name="frames", tooltip="All frames, with return_frames on."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="Tables in Markdown: times, what held the run up, memory, settings.",
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
@@ -144,12 +157,13 @@ class OnlineVAEDecode(io.ComfyNode):
         codec: str = "h264",
         pixel_format: str = AUTO,
         decoder: str = AUTO,
+        report: bool = True,
     ) -> io.NodeOutput:
-        settings = VideoSettings(filename_prefix, codec, pixel_format, crf, start, return_frames, decoder)
+        settings = VideoSettings(filename_prefix, codec, pixel_format, crf, start, return_frames, decoder, report)
         notes = Notes()
         written = write_video(latents, vae, settings, cls.hidden, notes)
         frames = written.frames if return_frames else ExecutionBlocker(FRAMES_OFF)
-        return notes.output(written.video, written.last_frame[None], frames, shown=written.shown)
+        return notes.output(written.video, written.last_frame[None], frames, written.report, shown=written.shown)
 
 
 def refuse_users(titles: list[str]) -> None:

@@ -8,7 +8,7 @@ import { translated } from "./messages.js";
 import { removeProgressText } from "./notes.js";
 import { moveBefore, showLines, textBox } from "./text_box.js";
 
-/** @typedef {{ node: string, workflow: string, text: string, warnings: string[] }} Message */
+/** @typedef {{ node: string, workflow: string, text: string, warnings: string[], hints?: string[] }} Message */
 
 const EVENT = "liveavatar.pace";
 const WIDGET = "liveavatar_pace";
@@ -24,7 +24,7 @@ function showPace(message) {
     moveBefore(node, widget, (name) => /preview/.test(name));
     const before = widget.linesHeight ?? 0;
     const warnings = message.warnings.map((text) => WARNING_MARK + translated(text));
-    showLines(node, widget, [...warnings, translated(message.text)]);
+    showLines(node, widget, [...warnings, translated(message.text), ...(message.hints ?? []).map(translated)]);
     // The node would jump with every word that wraps.
     widget.linesHeight = Math.max(before, widget.linesHeight ?? 0);
 }

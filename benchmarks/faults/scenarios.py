@@ -250,8 +250,10 @@ def online_decode(parts: Parts, place: Place) -> dict[str, Any]:
     latents = node_module("avatar").AvatarLatents(stream_in(parts, open_spool(place, SHORT), SHORT), parts.audio)
     chosen = node.VideoSettings("avatar", "h264", "auto", 18, "hold", False, "comfyui")
     file = files.output_file("avatar", 64, 64, "mp4")
+    video = OnlineVideo(file.path)
+    reporting = node_module("run_report").Reporting(latents, chosen, file, video)
     with files.claimed(file.path):
-        video = node.write_blocks(latents, lambda start: nullcontext(parts.decoder), chosen, file, HIDDEN)
+        node.write_blocks(reporting, lambda start: nullcontext(parts.decoder), HIDDEN)
     return {"frames": video.frames, "file": file.name}
 
 

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..distribution import Distribution
 from ..duration import FRAMES_PER_BLOCK
-from ..texts import gib, size_text
+from ..texts import clock_text, gib, short_seconds, size_text
 from .plan import ClipPlan
 from .run import Evaluation
 
@@ -49,7 +50,7 @@ class Pace:
 class PaceMeter:
     """Measures a run of a plan, evaluation by evaluation, in whatever order the executor makes them.
 
-    read_memory: of all devices now. clock: seconds.
+    read_memory: of all devices now. clock: seconds. times: gets what each block after the first one took.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class PaceMeter:
         plan: ClipPlan,
         read_memory: Callable[[], list[DeviceMemory]] = list,
         clock: Callable[[], float] = time.perf_counter,
+        times: Distribution | None = None,
     ) -> None:
+        self._times = Distribution() if times is None else times
         self._plan, self._read_memory, self._clock = plan, read_memory, clock
         self._begun = self._last_block = clock()
         self._first_seconds: float | None = None
@@ -86,6 +89,7 @@ class PaceMeter:
             self._first_seconds = now - self._begun
         else:
             self._recent.append(now - self._last_block)
+            self._times.add(now - self._last_block)
         self._last_block = now
         self.blocks += 1
 
@@ -139,18 +143,3 @@ def _memory(pace: Pace) -> list[str]:
 def sampled_text(pace: Pace, blocks: int) -> str:
     """The line about a run that has ended: how many blocks it has sampled, and how fast."""
     return "; ".join([f"sampled {blocks} blocks in {clock_text(pace.elapsed_seconds)}", *_speeds(pace), *_memory(pace)])
-
-
-def short_seconds(seconds: float) -> str:
-    """ "0.42 s", "8.4 s", "125 s": three digits."""
-    digits = 2 if seconds < 1 else 1 if seconds < 100 else 0
-    return f"{seconds:.{digits}f} s"
-
-
-def clock_text(seconds: float) -> str:
-    """ "42 s", "2 min 05 s", "1 h 03 min": no finer than the eye follows."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"

@@ -1,5 +1,6 @@
 """Bad input through the server: a readable message, before work starts, and nothing half-written."""
 
+import json
 import re
 import struct
 import wave
@@ -187,12 +188,26 @@ def test_interruption_half_way_leaves_a_playable_file_and_can_go_on(server, shor
 
     result = server.client.run(prompt.nodes, on_event=stop_after_three_blocks)
     assert result.interrupted
-    (written,) = files(server.output) - before
+    report, written = sorted(files(server.output) - before)
     facts = probe(written)
     assert facts.frames in (24, 36) and facts.audio_codec == "aac"
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert (
+        told["ended"] == "interrupted"
+        and told["video"] | {"file": written.name, "frames": facts.frames} == told["video"]
+    )
     assert any("Stopped early" in text for text in result.texts(decode))
     again = server.client.run(prompt.nodes)
     again.raise_for_error()
     assert len(result.previews(sampler)) >= 3
     saved = again.outputs[decode]["images"][0]
-    assert probe(server.output / saved["subfolder"] / saved["filename"]).frames == 96
+    path = server.output / saved["subfolder"] / saved["filename"]
+    assert probe(path).frames == 96
+    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    blocks, waits = told["blocks"], told["stages"]["waited_seconds"]
+    assert blocks["written"] == 8 and blocks["replayed"] + blocks["sampled"] == 8 and blocks["replayed"] >= 2
+    assert told["block_seconds"]["count"] == blocks["sampled"] - 1 and told["seconds"] > told["first_frame_seconds"] > 0
+    assert set(waits) == {"sampler", "VAE", "encoder"} and waits["encoder"]["VAE"] > 0
+    assert told["memory"][0]["device"] == "cpu" and 0 < told["memory"][0]["used"] < told["memory"][0]["total"]
+    assert told["settings"]["plan"]["seed"] == 77 and told["settings"]["executor"] == "local"
+    assert all(told["versions"][name] for name in ("pack", "comfyui", "torch", "python")) and told["bottleneck"]

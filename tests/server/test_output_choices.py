@@ -25,6 +25,7 @@ def test_every_codec(server, short_clip, codec):
     prompt.set(DECODE, codec=codec, filename_prefix=f"codecs/{codec}", crf=30)
     decode = prompt.id(DECODE)
     prompt.add("last", "SaveImage", images=[decode, 1], filename_prefix="codecs/last")
+    prompt.add("table", "PreviewAny", source=[decode, 3])
     result = server.client.run(prompt.nodes, workflow=prompt.workflow)
     result.raise_for_error()
     path = saved(server, result, decode)
@@ -38,6 +39,22 @@ def test_every_codec(server, short_clip, codec):
         json.loads(texts["workflow"]) == prompt.workflow and json.loads(texts["prompt"]).keys() == prompt.nodes.keys()
     )
     assert server.client.view(**result.outputs[decode]["images"][0]) == path.read_bytes()
+    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert told["ended"] == "finished" and told["settings"]["output"]["codec"] == codec
+    # All runs of this test have one plan: the first one samples its block, and the others replay it.
+    assert told["blocks"]["written"] == 1 and told["blocks"]["sampled"] + told["blocks"]["replayed"] == 1
+    assert (
+        path.name in result.outputs["table"]["text"][0] and "| 1 | 64x64 | 12 |" in result.outputs["table"]["text"][0]
+    )
+
+
+def test_a_video_without_a_report(server, short_clip):
+    prompt = short_clip(**SMALL, seed=31)
+    prompt.set(DECODE, filename_prefix="codecs/alone", report=False)
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    assert [path.name for path in server.output.glob("codecs/alone*")] == ["alone_00001_.mp4"]
+    assert not any("report" in note for note in result.outputs[prompt.id(DECODE)]["liveavatar_notes"])
 
 
 @pytest.mark.parametrize(
@@ -75,8 +92,11 @@ def test_an_interruption_ends_within_seconds_and_keeps_what_was_decoded(server, 
 
     result = server.client.run(prompt.nodes, on_event=stop)
     assert result.interrupted and time.monotonic() - stopped[0] < 60
-    (written,) = files(server.output) - before
-    assert probe(written).frames % 12 == 0
+    report, written = sorted(files(server.output) - before)
+    frames = probe(written).frames
+    assert frames % 12 == 0 and report == written.with_suffix(".json")
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert (told["ended"], told["video"]["frames"], told["video"]["wanted_frames"]) == ("interrupted", frames, 156)
 
 
 @pytest.fixture(scope="module")
