@@ -92,6 +92,12 @@ def on_disk_bytes(patcher: Patcher) -> int:
     return sum(weight.nbytes for weight in weights if getattr(weight, STAYS_ON_DISK, False))
 
 
+def leaves_weights_on_disk() -> bool:
+    """Whether ComfyUI reads the weights of models whenever they are used (since 0.18), instead of holding them."""
+    kind = comfy.model_patcher.CoreModelPatcher
+    return kind is not comfy.model_patcher.ModelPatcher and hasattr(kind, "is_dynamic")
+
+
 def used_memory(device: torch.device) -> DeviceMemory | None:
     """What is taken of a device now, by whoever; of a processor, this process's RAM. None where nobody knows."""
     if device.type == "cpu":

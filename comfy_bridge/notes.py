@@ -48,8 +48,8 @@ class Notes:
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
-    def output(self, *values: object, shown: ui.PreviewVideo | None = None) -> io.NodeOutput:
-        """What `execute` returns: the outputs, these lines, and what else the node shows (a video)."""
+    def output(self, *values: object, shown: ui.PreviewVideo | ui.PreviewImage | None = None) -> io.NodeOutput:
+        """What `execute` returns: the outputs, these lines, and what else the node shows (a video or a picture)."""
         for line in self.lines:
             log.info("%s", line)
         return io.NodeOutput(*values, ui={**(shown.as_dict() if shown else {}), UI_KEY: self.lines})

@@ -11,6 +11,7 @@ from .duration_calc import DurationCalc
 from .join_segments import JoinSegments
 from .load_avatar_model import LoadAvatarModel
 from .online_vae_decode import OnlineVAEDecode
+from .plan_check import PlanCheck
 from .spools import AvatarSpools
 
 
@@ -34,4 +35,5 @@ class LiveAvatarExtension(ComfyExtension):
             CollectLatents,
             JoinSegments,
             AvatarSpools,
+            PlanCheck,
         ]

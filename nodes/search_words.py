@@ -48,6 +48,10 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
         *("Finished Clips (Spools)", "已完成片段管理", *PACK, *RESUME),
         *("clear cache", "disk space", "缓存", "清理缓存", "磁盘"),
     ),
+    "LiveAvatar_PlanCheck": (
+        *("Plan Check", "计划检查", *PACK, *GPU_MEMORY),
+        *("does it fit", "out of memory", "oom", "how long", "estimate", "够不够", "爆显存", "预估", "估算"),
+    ),
 }
 
 

@@ -42,6 +42,8 @@ PICTURE, LATENTS, VIDEO = 260, 330, 430
 """Room in pixels below the widgets for a picture, for notes and a preview, for notes and a video."""
 TOLD = 165
 """Room for notes: several long warnings fit, so that no node grows over the one below."""
+REPORT = 640
+"""Room for a report and its picture."""
 
 HUGGING_FACE = "https://huggingface.co"
 WAN_22 = f"{HUGGING_FACE}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
@@ -104,7 +106,7 @@ class Template:
         """The demo's bundle, which brings all parts; and the second column, below the voice's encoder."""
         left, middle = self.column(0), self.column(1)
         model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **{**DEMO, **loader})
-        picture, sound = self._media(left)
+        picture, sound = self.media(left)
         parts = Inputs(
             Source(model, "model"),
             Source(model, "vae"),
@@ -130,7 +132,7 @@ class Template:
         vae = files.node("VAELoader", models=[VAE], vae_name=VAE.name)
         ears = files.node("AudioEncoderLoader", models=[AUDIO_ENCODER], audio_encoder_name=AUDIO_ENCODER.name)
         self.frame("step_files", files)
-        picture, sound = self._media(left)
+        picture, sound = self.media(left)
         prompt = self._prompt(left, Source(clip, "CLIP"))
         self.frame("step_inputs", left)
         voice = self._voice(middle, Source(ears, "AUDIO_ENCODER"), sound)
@@ -169,7 +171,7 @@ class Template:
     def workflow(self) -> dict[str, Any]:
         return self.canvas.workflow(self.name, {"liveavatar_template": self.name})
 
-    def _media(self, column: Column) -> tuple[Source, Source]:
+    def media(self, column: Column) -> tuple[Source, Source]:
         picture = column.node("LoadImage", room=PICTURE, title=self.titles["picture"], image=PORTRAIT)
         sound = column.node("LoadAudio", room=40, title=self.titles["voice"], audio=VOICE)
         return Source(picture, "IMAGE"), Source(sound, "AUDIO")
@@ -279,6 +281,22 @@ def avatar_14b_segments(template: Template) -> None:
     segments(template, parts, middle, 3, size=SIZE)
 
 
+def check_my_plan(template: Template) -> None:
+    """The same plan on this machine and on four cards; nothing is loaded."""
+    left, here, there = template.column(0), template.column(1, 560), template.column(3, 560)
+    there.left -= 170
+    scheduler = left.node("LiveAvatar_ClipScheduler", room=TOLD, size=SIZE)
+    _, sound = template.media(left)
+    asked = (here, "this machine", "14B model in fp8"), (there, "4x RTX 4090", "14B model in bf16")
+    for column, machine, model in asked:
+        check = column.node("LiveAvatar_PlanCheck", room=REPORT, machine=machine, model_file=model)
+        template.link(Source(scheduler, "plan"), check, "plan")
+        template.link(sound, check, "audio")
+    last = template.column(4, 420)
+    last.left += 210
+    template.note(last, 560)
+
+
 def talking_avatar(object_info: Mapping[str, Any]) -> dict[str, Any]:
     """The 14B model's chain as one node: picture, voice, prompt and size in, video and last frame out."""
     canvas = Canvas(object_info)
@@ -326,6 +344,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
     avatar_14b,
     avatar_14b_long,
     avatar_14b_segments,
+    check_my_plan,
 )
 
 

@@ -8,13 +8,17 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDE, BAND, QUALITY = 384, 84, 88
+SIDE, BAND, QUALITY, EDGE = 384, 84, 88, 36
 LABELS = {
     "avatar_14b": "14B model",
     "avatar_14b_long": "14B, any length",
     "avatar_14b_segments": "14B in segments",
     "latents_and_spools": "Latents, spools",
 }
+CHECK, CHECK_LABEL = "check_my_plan", "Does it fit?"
+COLOURS = ("#3b6fb5", "#e08a1e", "#4a9d8e")
+BARS = ((0.35, 0.4, 0.1), (0.25, 0.5, 0.05), (0.4, 0.2, 0.2))
+"""Parts of the bars in the picture of the plan's check, and their colours."""
 
 
 def draw(label: str) -> Image.Image:
@@ -22,6 +26,27 @@ def draw(label: str) -> Image.Image:
     portrait = Image.open(ROOT / "demo" / "portrait.png").convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     picture = Image.new("RGB", (SIDE, SIDE), "#16222b")
     picture.paste(portrait.crop((BAND // 2, 0, SIDE - BAND // 2, SIDE - BAND)), (BAND // 2, 0))
+    return labelled(picture, label)
+
+
+def draw_bars(label: str) -> Image.Image:
+    """Stacked bars with their limit over a band with the label."""
+    picture = Image.new("RGB", (SIDE, SIDE), "#16222b")
+    pen = ImageDraw.Draw(picture)
+    width, height = SIDE - 2 * EDGE, 56
+    for row, parts in enumerate(BARS):
+        top, left = EDGE + row * (height + 32), float(EDGE)
+        pen.rectangle((EDGE, top, EDGE + width, top + height), fill="#2b3b47")
+        for part, colour in zip(parts, COLOURS, strict=False):
+            pen.rectangle((left, top, left + part * width, top + height), fill=colour)
+            left += part * width
+        limit = EDGE + 0.92 * width
+        pen.rectangle((limit - 2, top - 8, limit + 2, top + height + 8), fill="#ffffff")
+    return labelled(picture, label)
+
+
+def labelled(picture: Image.Image, label: str) -> Image.Image:
+    """With the label in the band at the bottom."""
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(38)
     left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
@@ -33,6 +58,7 @@ def draw(label: str) -> Image.Image:
 def main() -> None:
     for name, label in LABELS.items():
         draw(label).save(ROOT / "workflows" / f"{name}.jpg", quality=QUALITY)
+    draw_bars(CHECK_LABEL).save(ROOT / "workflows" / f"{CHECK}.jpg", quality=QUALITY)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Planned:
     option: Option
 
 
-def planned(work: Workload, setup: Setup) -> Planned | None:
+def planned_stages(work: Workload, setup: Setup) -> StagePlan | None:
     """As the run would plan it: the same executor with the same place for its caches; None when nothing fits."""
     machines, caches = setup.machines, setup.caches
     name = setup.executor
@@ -62,23 +62,34 @@ def planned(work: Workload, setup: Setup) -> Planned | None:
     if not runs_here(name):
         return _in_groups(name, work, setup)
     with suppress(MachineError):
-        stages = here(name).plan(work, machines, caches)
-        for option in _options(name, work, setup, stages.placement):
-            return Planned(stages, option)
+        return here(name).plan(work, machines, caches)
     return None
+
+
+def planned(work: Workload, setup: Setup, stages: StagePlan) -> Planned:
+    """With what is forecast of stages."""
+    (option,) = _options(stages.executor, work, setup, stages.placement)
+    return Planned(stages, option)
+
+
+def ram_of(work: Workload, stages: StagePlan) -> int:
+    """Bytes of caches in system memory."""
+    works = [work.of_stage(*part) for part in zip(stages.layers, stages.steps, strict=True)]
+    return sum(ram_bytes(own, stages.placement) for own in works)
 
 
 def size_cost(work: Workload, setup: Setup) -> SizeCost:
     """Of what is planned."""
-    found = planned(work, setup)
-    if found is None:
-        return _least(work, setup)
-    stages, option = found.stages, found.option
-    works = [work.of_stage(*part) for part in zip(stages.layers, stages.steps, strict=True)]
-    ram = sum(ram_bytes(own, stages.placement) for own in works)
+    stages = planned_stages(work, setup)
+    return least_cost(work, setup) if stages is None else cost_of(work, planned(work, setup, stages))
+
+
+def cost_of(work: Workload, found: Planned) -> SizeCost:
+    """Of what was planned."""
+    option = found.option
     return SizeCost(
         memory=option.memory,
-        ram=ram,
+        ram=ram_of(work, found.stages),
         streams=option.streams,
         fits=True,
         fps=option.fps,
@@ -91,17 +102,17 @@ def _options(name: str, work: Workload, setup: Setup, placement: Placement) -> I
     yield from TABLE[name].forecast(Forecast(work, setup.machines, setup.decoder_bytes, Setting(placement)))
 
 
-def _in_groups(name: str, work: Workload, setup: Setup) -> Planned | None:
+def _in_groups(name: str, work: Workload, setup: Setup) -> StagePlan | None:
     """Of an executor that only groups of worker processes run: every rank has the same placement."""
     for placement in caches_for(setup.machines, setup.caches).places():
         for option in _options(name, work, setup, placement):
             if option.fits:
                 ranks = len(setup.machines.devices)
-                return Planned(StagePlan(name, (work.layers,) * ranks, (work.steps,) * ranks, placement), option)
+                return StagePlan(name, (work.layers,) * ranks, (work.steps,) * ranks, placement)
     return None
 
 
-def _least(work: Workload, setup: Setup) -> SizeCost:
+def least_cost(work: Workload, setup: Setup) -> SizeCost:
     """Of what does not fit."""
 
     def on_device(placement: Placement) -> float:

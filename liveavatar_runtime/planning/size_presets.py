@@ -25,11 +25,13 @@ def _named(*sizes: tuple[int, int]) -> dict[str, tuple[int, int]]:
     return {f"{width}x{height}": (width, height) for width, height in sizes}
 
 
-PRESETS: dict[str, tuple[int, int]] = {
-    **_named(*LANDSCAPE),
-    **_named(*(_square(*size) for size in LANDSCAPE)),
-    **_named(*((height, width) for width, height in LANDSCAPE)),
-}
+FAMILIES: tuple[tuple[tuple[int, int], ...], ...] = (
+    LANDSCAPE,
+    tuple(_square(*size) for size in LANDSCAPE),
+    tuple((height, width) for width, height in LANDSCAPE),
+)
+"""(width, height) of the sizes: lying, square, upright."""
+PRESETS: dict[str, tuple[int, int]] = {name: size for family in FAMILIES for name, size in _named(*family).items()}
 """Name -> (width, height): lying, square, upright. The video has exactly this size."""
 
 

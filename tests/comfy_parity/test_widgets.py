@@ -21,7 +21,7 @@ CORE_REFUSES = {
 }
 NODES = [
     *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DurationCalc", "DiTSampler", "OnlineVAEDecode"),
-    *("CollectLatents", "JoinSegments", "Spools"),
+    *("CollectLatents", "JoinSegments", "Spools", "PlanCheck"),
 ]
 NUMBERS = ("INT", "FLOAT")
 
