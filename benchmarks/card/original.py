@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.kv_cache import CacheShape
 from liveavatar_runtime.planning.sample_model import measure_parts
 from liveavatar_runtime.planning.workload import Workload, cache_shape
@@ -46,8 +47,8 @@ def measure(bench: Bench) -> None:
     module, attention = load(bench.original, bench.on_card)
     config, plan = models.large_config(bench), models.plan_of(bench, models.main_size(bench))
     shape = cache_shape(config, plan)
-    layer = _layer(bench, module)
-    inputs = _inputs(bench, shape, config.dim)
+    layer = make_layer(config, bench.device, module)
+    inputs = make_inputs(bench.device, shape, config.dim)
     with torch.inference_mode(), torch.autocast(bench.device.type, dtype=BF16):
         theirs = bench.median_of(lambda: layer(inputs["x"], **{k: v for k, v in inputs.items() if k != "x"}))
     ours = measure_parts(Workload(config, plan, BF16, BF16.itemsize), bench.device).layer
@@ -90,19 +91,19 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-def _layer(bench: Bench, module: Any) -> Any:
-    config = models.large_config(bench)
+def make_layer(config: AvatarConfig, device: torch.device, module: Any) -> Any:
+    """The original's, with random weights in bf16."""
     with torch.device("meta"):
         layer = module.CausalWanS2VAttentionBlock(
             "t2v_cross_attn", config.dim, config.ffn_dim, config.num_heads, cross_attn_norm=True, eps=config.eps
         ).to(BF16)
-    models.fill(layer, bench.device)
+    models.fill(layer, device)
     return layer.eval().requires_grad_(False)
 
 
-def _inputs(bench: Bench, shape: CacheShape, dim: int) -> dict[str, Any]:
+def make_inputs(device: torch.device, shape: CacheShape, dim: int) -> dict[str, Any]:
     """As its model gives them to a layer when the ring is full: of a block at any time step."""
-    device, frames = bench.device, 3
+    frames = 3
 
     def made(*size: int, dtype: torch.dtype = BF16) -> Tensor:
         return torch.randn(size, device=device, dtype=dtype)

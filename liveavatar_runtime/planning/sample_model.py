@@ -57,6 +57,18 @@ def measure_parts(work: Workload, device: torch.device) -> PartCosts:
     return costs_of(seconds, work.plan.steps)
 
 
+def layer_call(work: Workload, device: torch.device) -> Callable[[], object]:
+    """One layer without the voice over a full ring, as `measure_parts` times it; to be called any number of times."""
+    with torch.inference_mode():
+        layer = _Sample.make(sample_of(work), device).parts()["plain"]
+
+    def call() -> object:
+        with torch.inference_mode():
+            return layer()
+
+    return call
+
+
 def costs_of(found: Mapping[str, float], steps: int) -> PartCosts:
     """From what each of the sample's parts takes; what is done once a block is shared out over its steps."""
     voice = max(0.0, found["voiced"] - found["plain"]) + found["injection"] / steps

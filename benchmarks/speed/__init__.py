@@ -1,0 +1,1 @@
+"""How fast the pack is beside its peers, in one process: `python -m benchmarks.speed`."""

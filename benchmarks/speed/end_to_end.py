@@ -1,0 +1,168 @@
+"""The demo from voice and picture to the file, in processor seconds for a second of video, part by part; the same run
+in ComfyUI; and what a clip costs after 1, 10, 100 and 1,000 of them."""
+
+import json
+import os
+import re
+import statistics
+import tempfile
+import time
+import wave
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.quality import CPU, Demo
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.media.images import to_uint8_frames
+from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
+from liveavatar_runtime.online_video import sound_of_frames
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
+from liveavatar_runtime.sampling.run import SamplingRequest
+from liveavatar_runtime.vae import PlacedVAE
+from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+from scripts.comfy_server import ComfyServer, make_base
+from scripts.comfy_workflow import nodes_of, to_prompt
+
+from .setup import Row, Setup
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "demo"
+PROMPT = "A friendly person talks to the camera"
+CLIPS = 3
+"""That the demo's voice fills."""
+AFTER = (1, 10, 100, 1000)
+"""Clips after which the cost of one is measured, over as many around it as are there, up to ten."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The demo's parts and inputs: picture [H, W, 3] of 0..1, voice [1, S] of so many samples a second."""
+
+    demo: Demo
+    model: CausalWanS2V
+    picture: Tensor
+    voice: Tensor
+    rate: int
+
+    @classmethod
+    def load(cls) -> "Given":
+        demo = Demo.load(DEMO / "liveavatar-demo")
+        picture = torch.from_numpy(np.array(Image.open(DEMO / "portrait.png").convert("RGB"))).float() / 255
+        with wave.open(str(DEMO / "voice.wav")) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 2**15
+            rate = file.getframerate()
+        model = load_transformer(demo.bundle.model, dtype=torch.float32)
+        return cls(demo, model, picture, torch.from_numpy(samples)[None], rate)
+
+    def prepared(self, plan: ClipPlan, text: Tensor, audio: AvatarAudio) -> Prepared:
+        place = PlacedVAE(self.demo.vae, CPU, torch.float32)
+        return prepare(plan, self.model.config, Inputs(self.picture, text, audio), place)
+
+    def audio(self) -> AvatarAudio:
+        return AvatarAudio(self.demo.audio.encode_long(self.voice, self.rate)[None], self.voice, self.rate)
+
+
+@dataclass
+class Clock:
+    """Processor seconds by the name of a part."""
+
+    spent: dict[str, float]
+
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        found = work()
+        self.spent[name] = self.spent.get(name, 0.0) + time.process_time() - start
+        return found
+
+
+def rows(setup: Setup) -> Iterator[Row]:
+    given = Given.load()
+    runs = [_run(given, seed) for seed in range(setup.few(5) + 1)][1:]
+    parts = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    yield Row("end to end", "demo, processor seconds a video second", "", {**parts, "sum": sum(parts.values())})
+    yield from _in_comfyui(setup, sum(parts.values()))
+    yield _lengths(given, 100 if setup.quick else max(AFTER))
+
+
+def _run(given: Given, seed: int) -> dict[str, float]:
+    """Of a second of video; the parts follow each other here, in ComfyUI they overlap."""
+    plan, clock = ClipPlan(num_clip=CLIPS, width=64, height=64, seed=seed), Clock({})
+    audio = clock.timed("voice", given.audio)
+    text = clock.timed("text", lambda: given.demo.text.encode(PROMPT))
+    ready = clock.timed("picture", lambda: given.prepared(plan, text, audio))
+    place = PlacedVAE(given.demo.vae, CPU, torch.float32)
+    decoder = clock.timed("priming", lambda: OnlineDecoder(place, ready.priming, "hold"))
+    sampler = iter(LocalExecutor(given.model, CPU, torch.float32).run(SamplingRequest(ready.conditions, plan)))
+    with tempfile.TemporaryDirectory() as folder:
+        picture, sound = PictureTrack(plan.width, plan.height, plan.fps), AudioTrack(given.rate)
+        with VideoWriter(Path(folder) / "video.mp4", picture, sound) as writer:
+            for number in range(plan.num_blocks):
+                block = clock.timed("sampling", lambda: next(sampler))
+                pixels = clock.timed("decoding", lambda block=block: decoder.decode(block.latents))
+                heard = sound_of_frames(audio, plan.fps, 12 * number, 12 * number + pixels.shape[1])
+                clock.timed("writing", lambda p=pixels, h=heard: _write(writer, p, h))
+    return {name: seconds / float(plan.duration) for name, seconds in clock.spent.items()}
+
+
+def _write(writer: VideoWriter, pixels: Tensor, sound: Tensor) -> None:
+    writer.write_frames(to_uint8_frames(pixels))
+    writer.write_audio(sound)
+
+
+def _in_comfyui(setup: Setup, alone: float) -> Iterator[Row]:
+    """The short_clip template's chain with as many clips, by a real server, all nodes included."""
+    if setup.comfyui is None:
+        yield Row.skipped("end to end", "in ComfyUI: no folder was given with --comfyui")
+        return
+    # As many as here: threads that wait for each other spend processor time too.
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    with tempfile.TemporaryDirectory() as folder, ComfyServer(setup.comfyui, make_base(Path(folder))) as server:
+        workflow = json.loads((ROOT / "workflows" / "short_clip.json").read_text(encoding="utf-8"))
+        prompt = to_prompt(workflow, server.client.object_info())
+        (scheduler,), (sampler,) = (nodes_of(prompt, f"LiveAvatar_{n}") for n in ("ClipScheduler", "DiTSampler"))
+        seconds: list[float] = []
+        process = psutil.Process(server.process_id)
+        duration = 0.0
+        for seed in range(setup.few(5) + 1):
+            prompt[scheduler]["inputs"].update(num_clip=0, seed=seed)
+            prompt[sampler]["inputs"].update(spool="until ComfyUI ends")
+            before = process.cpu_times()
+            result = server.client.run(prompt)
+            result.raise_for_error()
+            after = process.cpu_times()
+            seconds.append(after.user + after.system - before.user - before.system)
+            duration = _seconds_of(result.told(nodes_of(prompt, "LiveAvatar_OnlineVAEDecode")[0]))
+        each = statistics.median(seconds[1:]) / duration
+    yield Row("end to end", "the same in ComfyUI", "", {"sum": each, "ratio": each / alone})
+
+
+def _seconds_of(told: str) -> float:
+    """Of the video, from "avatar_00001_.mp4: 144 frames, 9 s"."""
+    found = re.search(r"(\d+) frames, ([\d.]+) s", told)
+    assert found is not None, told
+    return float(found[2])
+
+
+def _lengths(given: Given, clips: int) -> Row:
+    plan = ClipPlan(num_clip=clips, infer_frames=12, width=64, height=64, seed=7)
+    ready = given.prepared(plan, given.demo.text.encode(PROMPT), given.audio())
+    seconds: list[float] = []
+    last = time.process_time()
+    for _ in LocalExecutor(given.model, CPU, torch.float32).run(SamplingRequest(ready.conditions, plan)):
+        now = time.process_time()
+        seconds.append(now - last)
+        last = now
+    found = {f"clip {n}": statistics.median(seconds[max(0, n - 11) : n]) for n in AFTER if n <= clips}
+    return Row("length", "processor seconds of a clip of 12 frames, sampling", "", found)
