@@ -12,7 +12,7 @@ from liveavatar_runtime.devices import AUTO
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning import plan_presets
-from liveavatar_runtime.planning.file_size import file_rates
+from liveavatar_runtime.planning.estimates import file_rates
 from liveavatar_runtime.planning.memory import CacheChoice, KVCacheChoice, KVTypeChoice, ScheduleChoice
 from liveavatar_runtime.planning.size_presets import CUSTOM, PRESETS, check_size, unsuitable_size
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -56,10 +56,10 @@ class SizeQuestion:
         Raises InputError for values that no run would take.
         """
         plan, model = _with_preset(_table(given, "plan")), dict(_table(given, "model"))
-        size = check_size(plan.pop("size", CUSTOM))
+        size = plan.pop("size")
         executor, devices = str(model.get("executor", AUTO)), str(model.get("devices", AUTO))
         return cls(
-            ClipPlan(num_clip=1, fps=Fraction(16), **_known(plan, PLAN_FIELDS)),
+            ClipPlan(num_clip=1, fps=Fraction(16), **plan),
             size,
             _caches(_table(given, "caches")),
             _model(model),
@@ -87,9 +87,9 @@ def _model(choice: Mapping[str, Any]) -> UnloadedModel:
 def _with_preset(plan: Mapping[str, Any]) -> Json:
     """The widgets as a run takes them: those that the preset decides, as it does."""
     widgets = dict(plan)
-    preset = widgets.pop("preset", CUSTOM)
-    chosen = plan_presets.decided(preset, {})
-    return {**widgets, **{name: value for name, value in chosen.items() if name in (*PLAN_FIELDS, "size")}}
+    preset, size = (str(widgets.pop(name, CUSTOM)) for name in ("preset", "size"))
+    chosen = plan_presets.decided(preset, {**_known(widgets, PLAN_FIELDS), "size": check_size(size)})
+    return {name: value for name, value in chosen.items() if name in (*PLAN_FIELDS, "size")}
 
 
 PLAN_FIELDS: dict[str, type] = {
@@ -161,11 +161,19 @@ def size_answer(given: Mapping[str, Any]) -> Json:
     }
 
 
+def selected_cost(given: Mapping[str, Any]) -> "Cost":
+    """Of what the widgets in a question stand for. Raises InputError."""
+    question = SizeQuestion.of(given)
+    return Cost.of(question, known_device(question.devices[0]), _selected(question))
+
+
 def _of_preset(question: SizeQuestion, known: "KnownDevice", name: str) -> "Cost":
     """Of a preset of Clip Scheduler, for the same model, caches, devices and picture."""
-    fields = {field: value for field, value in _with_preset({"preset": name}).items() if field in PLAN_FIELDS}
-    asked = replace(question, size=CUSTOM, plan=replace(question.plan, **fields))
-    return Cost.of(asked, known, _selected(asked))
+    plan = question.plan
+    shape = {"width": plan.width, "height": plan.height, "size": question.size}
+    fields = _with_preset({**shape, "preset": name})
+    size = PRESETS[fields.pop("size")]
+    return Cost.of(replace(question, plan=replace(plan, **fields)), known, size)
 
 
 def _selected(question: SizeQuestion) -> tuple[int, int]:

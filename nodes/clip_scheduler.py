@@ -31,9 +31,9 @@ SIZE_TOOLTIP = (
     "custom: width, height and keep_aspect decide."
 )
 PRESET_TOOLTIP = (
-    "Decides clips, frames of a clip, frame rate, area and steps, also over links. check: 10 clips at 384x256 with 3 "
-    "steps; 60 s and 120 s: 688x368; 180 s delivery: 704x384; long form: 688x368, as long as the voice. custom: the "
-    "widgets decide."
+    "Decides clips, frames of a clip, frame rate, size and steps, also over links; upright and square stay so. check: "
+    "10 clips at 384x256 with 3 steps; 60 s and 120 s: 688x368; 180 s delivery: 704x384; long form: 688x368, as long "
+    "as the voice. custom: the widgets decide."
 )
 
 
@@ -185,7 +185,7 @@ class ClipScheduler(io.ComfyNode):
                     optional=True,
                     tooltip=PRESET_TOOLTIP,
                     # For the page, which fills the widgets.
-                    extra_dict={"presets": {name: one.widgets for name, one in plan_presets.PRESETS.items()}},
+                    extra_dict={"presets": {name: one.for_page() for name, one in plan_presets.PRESETS.items()}},
                 ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],

@@ -1,9 +1,10 @@
 // The lines that Duration Calc, Audio Encode and Clip Scheduler show while their inputs change.
 
 import { AUDIO_ENCODE, CLIP_SCHEDULER, DURATION_CALC } from "./live_values.js";
-import { clipLength, durationOf, heardBy, NotNow, presetOf, requestOf, voiceFor } from "./live_values.js";
+import { clipLength, durationOf, hasUnusedVoice, heardBy, NotNow, presetOf, requestOf } from "./live_values.js";
+import { voiceFor } from "./live_values.js";
 import { translated } from "./messages.js";
-import { sizeLines } from "./size_lines.js";
+import { estimateLines, sizeLines } from "./size_lines.js";
 import * as time from "./time.js";
 
 /**
@@ -13,14 +14,25 @@ import * as time from "./time.js";
  * @typedef {import("./time.js").Voice} Voice
  */
 
+/** As nodes/duration_calc.py tells it. */
+const UNUSED_VOICE = "solve_for is duration, so num_clip counts and the voice does not";
+
 /** Seconds in the user's language. @param {Texts} t @param {Fraction} seconds */
 export const lengthText = (t, seconds) =>
     time.formatDuration(seconds, { h: t("hours"), min: t("minutes"), s: t("seconds") });
 
 /** @param {GraphNode} node @param {Texts} t */
 async function durationLines(node, t) {
-    const { clips, inferFrames, fps, frames, seconds } = await durationOf(node);
-    return [t("formula", { clips, perClip: inferFrames, fps: time.formatFps(fps), length: lengthText(t, seconds), frames })];
+    const { clips, inferFrames, fps, frames, seconds, voice } = await durationOf(node);
+    const common = { clips, perClip: inferFrames, fps: time.formatFps(fps) };
+    const lines = [
+        t("formula", { ...common, length: lengthText(t, seconds), frames }),
+        translated(`Hours:minutes:seconds: ${time.formatHms(seconds)}`),
+        ...(await estimateLines(node, frames, time.toNumber(seconds))),
+    ];
+    if (voice) lines.unshift(t("voice", { length: lengthText(t, time.voiceSeconds(voice)), ...common }));
+    if (await hasUnusedVoice(node)) lines.unshift(`⚠ ${translated(UNUSED_VOICE)}`);
+    return lines;
 }
 
 /** @param {GraphNode} node @param {Texts} t */
@@ -116,6 +128,17 @@ async function told(t, lines) {
     }
 }
 
+/** Frames that a Clip Scheduler's plan makes in this run; null where that is not known. @param {GraphNode} node */
+async function madeNow(node) {
+    try {
+        const [request, heard] = await Promise.all([requestOf(node), voiceFor(node)]);
+        return time.planFor(request, heard.voice)?.segment?.frames ?? null;
+    } catch (error) {
+        if (!(error instanceof NotNow)) throw error;
+        return null;
+    }
+}
+
 /**
  * What a node shows now.
  * @param {GraphNode} node
@@ -126,5 +149,6 @@ export async function linesOf(node, t) {
     const kind = node.comfyClass ?? node.type;
     const lines = await told(t, () => LINES[kind](node, t));
     if (kind !== CLIP_SCHEDULER) return lines;
-    return [...(await presetLines(node)), ...lines, ...(await told(t, () => sizeLines(node, t)))];
+    const sizes = await told(t, async () => sizeLines(node, t, await madeNow(node)));
+    return [...(await presetLines(node)), ...lines, ...sizes];
 }

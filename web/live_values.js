@@ -41,7 +41,7 @@ export class NotNow extends Error {
 async function computed({ node, slot }) {
     if (node.type === DURATION_CALC) {
         const { clips, seconds, frames } = await durationOf(node);
-        return { known: true, value: [clips, time.toNumber(seconds), frames][slot] };
+        return { known: true, value: [clips, time.toNumber(seconds), frames, time.formatHms(seconds)][slot] };
     }
     if (node.type !== AUDIO_ENCODE) return null;
     const heard = await heardBy(node);
@@ -95,27 +95,66 @@ function clipLengthOf({ infer_frames: inferFrames, fps: rate }) {
  */
 export async function durationOf(node) {
     const { inferFrames, fps } = await clipLength(node);
-    let clips;
-    if ((await value(node, "solve_for")) === "num_clip") {
-        const asked = await value(node, "duration");
-        const seconds = time.parseSeconds(asked);
-        if (!seconds) throw new NotNow("notAllowed", "duration", String(asked));
-        clips = time.clipsForDuration(seconds, inferFrames, fps);
-    } else {
-        clips = await count(node, "num_clip", 1);
-    }
+    const isSolved = (await value(node, "solve_for")) === "num_clip";
+    const voice = isSolved ? await connectedVoice(node) : null;
+    const clips = isSolved ? await clipsFor(node, voice, inferFrames, fps) : await count(node, "num_clip", 1);
     const frames = clips * inferFrames;
-    return { clips, inferFrames, fps, frames, seconds: time.secondsOf(frames, fps) };
+    return { clips, inferFrames, fps, frames, voice, seconds: time.secondsOf(frames, fps) };
 }
 
 /**
- * What an Audio Encode node hears: whether anything is connected, and the voice where its length is known.
+ * Clips that cover the voice, or the length that is asked for where there is none.
+ * @param {GraphNode} node
+ * @param {Voice | null} voice
+ * @param {number} inferFrames
+ * @param {time.Fraction} fps
+ */
+async function clipsFor(node, voice, inferFrames, fps) {
+    if (voice) return time.clipsForFrames(time.framesForSamples(voice.samples, fps, voice.sampleRate), inferFrames);
+    return time.clipsForDuration(await askedLength(node), inferFrames, fps);
+}
+
+/** The length that Duration Calc is to cover. @param {GraphNode} node */
+async function askedLength(node) {
+    const text = String((await value(node, "duration_hms")) ?? "").trim();
+    const [name, asked] = text ? ["duration_hms", text] : ["duration", await value(node, "duration")];
+    const seconds = text ? time.parseHms(text) : time.parseSeconds(asked);
+    if (!seconds) throw new NotNow("notAllowed", String(name), String(asked));
+    return seconds;
+}
+
+/** Whether an input has a link. @param {GraphNode} node @param {string} name */
+const isLinked = (node, name) => (node.inputs?.find((input) => input.name === name)?.link ?? null) !== null;
+
+/**
+ * The voice that Duration Calc gets, as sound or encoded; null without one. Throws NotNow where only a run can tell.
+ * @param {GraphNode} node
+ * @returns {Promise<Voice | null>}
+ */
+async function connectedVoice(node) {
+    const name = ["audio", "avatar_audio"].find((input) => isLinked(node, input));
+    if (!name) return null;
+    const source = sourceOf(node, name)?.node;
+    const listener = name === "audio" ? node : source?.type === AUDIO_ENCODE ? source : null;
+    const voice = listener && (await heardBy(listener)).voice;
+    if (!voice) throw new NotNow("later", name, source?.title ?? name);
+    return voice;
+}
+
+/** Whether Duration Calc has a voice that it does not use. @param {GraphNode} node */
+export async function hasUnusedVoice(node) {
+    const isSolved = (await value(node, "solve_for")) === "num_clip";
+    return !isSolved && ["audio", "avatar_audio"].some((input) => isLinked(node, input));
+}
+
+/**
+ * What an Audio Encode node, or another with such an input, hears: whether anything is connected, and the voice where its length is known.
  * @param {GraphNode} node
  * @returns {Promise<{ isConnected: boolean, voice: Voice | null }>}
  */
 export async function heardBy(node) {
     const source = sourceOf(node, "audio");
-    const isConnected = (node.inputs?.find((input) => input.name === "audio")?.link ?? null) !== null;
+    const isConnected = isLinked(node, "audio");
     if (source?.node.type !== LOAD_AUDIO) return { isConnected, voice: null };
     const name = await inputValue(source.node, "audio");
     const voice = name.known && typeof name.value === "string" && name.value ? await voiceOf(name.value) : null;
@@ -174,8 +213,12 @@ export async function requestOf(node) {
  */
 export async function presetOf(node) {
     const preset = await inputValue(node, PRESET);
-    const decided = preset.known ? decidedBy(preset.value) : null;
-    if (!preset.known || !decided) return null;
+    if (!preset.known || !decidedBy(preset.value)) return null;
+    const shape = ["size", "width", "height"].map(async (name) => {
+        const found = await inputValue(node, name, computed);
+        return [name, found.known ? found.value : undefined];
+    });
+    const decided = decidedBy(preset.value, Object.fromEntries(await Promise.all(shape))) ?? {};
     const changed = Object.entries(decided).map(async ([name, value]) => {
         const given = await inputValue(node, name, computed);
         return given.known && given.value !== value ? [{ name, value, given: given.value }] : [];

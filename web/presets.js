@@ -19,6 +19,12 @@ const filling = new WeakSet();
 /** @param {GraphNode} node @param {string} name */
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
 
+/** What the chosen preset decides. @param {GraphNode} node */
+function decidedOn(node) {
+    const [size, width, height] = ["size", "width", "height"].map((name) => widgetOf(node, name)?.value);
+    return decidedBy(widgetOf(node, PRESET)?.value, { size, width, height });
+}
+
 /**
  * Gives a widget a value as an edit does, so that whoever listens to it knows.
  * @param {GraphNode} node
@@ -34,7 +40,7 @@ function edit(node, name, value) {
 
 /** @param {GraphNode} node */
 function fill(node) {
-    const decided = decidedBy(widgetOf(node, PRESET)?.value);
+    const decided = decidedOn(node);
     if (!decided) return;
     filling.add(node);
     try {
@@ -48,7 +54,7 @@ function fill(node) {
 /** @param {GraphNode} node @param {string} name of a widget that was edited */
 function leavePreset(node, name) {
     if (filling.has(node)) return;
-    const decided = decidedBy(widgetOf(node, PRESET)?.value);
+    const decided = decidedOn(node);
     if (decided && name in decided && widgetOf(node, name)?.value !== decided[name]) edit(node, PRESET, CUSTOM);
 }
 

@@ -11,8 +11,9 @@ import { api } from "./comfy.js";
  * What a size of the video takes; the fields are those of comfy_bridge/page_sizes.py.
  * @typedef {{ width: number, height: number, caches: number, memory: number[], ram: number | null, streams: boolean,
  *     fits: boolean | null, fps: Range | null, first_block: Range | null, source: string, time: number, cropped: number | null, suits: boolean }} SizeCost
+ * @typedef {{ frame: [number, number], second: [number, number] }} FileRates bytes, least and most
  * @typedef {{ device: string, devices: number, rate: string, model: string, selected: SizeCost,
- *     sizes: Record<string, SizeCost> }} SizeAnswer
+ *     sizes: Record<string, SizeCost>, presets?: Record<string, SizeCost>, file: FileRates }} SizeAnswer
  */
 
 /** After this an answer that told an error is asked for again: the file may be there by now. */

@@ -1,7 +1,10 @@
 // What Clip Scheduler's sizes take on this machine: beside each in its list, and for the chosen one in lines.
 
+import { estimateText, fileText, isClose, makingTime, sizeText } from "./estimates.js";
 import { inputValue, sourceOf } from "./graph_values.js";
 import { samplersOf } from "./live_values.js";
+import { translated } from "./messages.js";
+import { decidedBy, PRESET } from "./plan_presets.js";
 import { sizesFor } from "./server_answers.js";
 
 /**
@@ -15,16 +18,21 @@ import { sizesFor } from "./server_answers.js";
 const SIZE = "size";
 const LOAD_AVATAR_MODEL = "LiveAvatar_LoadAvatarModel";
 const LOAD_IMAGE = "LoadImage";
-const OF_PLAN = ["width", "height", "keep_aspect", "steps", "window_blocks", SIZE, "preset"];
+const OF_PLAN = ["width", "height", "keep_aspect", "steps", "window_blocks", SIZE, PRESET];
+const OF_LENGTH = [SIZE, "steps", "infer_frames"];
 const OF_CACHES = ["kv_cache", "kv_dtype", "schedule"];
 const OF_MODEL = ["model", "precision", "executor", "devices", "workers"];
-const [GIB, MIB] = [2 ** 30, 2 ** 20];
 /** The last answer for a node, which is shown until the next one is there. @type {WeakMap<GraphNode, SizeAnswer>} */
 const told = new WeakMap();
 /** What is said of where a speed comes from (planning/ranges.py). @type {Record<string, string>} */
 const SOURCES = { observed: "speedObserved", measured: "speedMeasured", published: "speedPublished" };
-/** Ends of a range that differ by less, of the likely value, are one number. */
-const CLOSE = 0.05;
+/** The same in English (comfy_bridge/duration_notes.py). @type {Record<string, string>} */
+const SOURCE_TEXTS = {
+    observed: "measured on this machine",
+    measured: "measured on this kind of card",
+    published: "from published figures",
+    assumed: "estimated from the card's data sheet",
+};
 /** Less of a picture is lost to rounding its sides. */
 const CROPPED = 0.005;
 
@@ -64,13 +72,10 @@ async function questionOf(scheduler) {
     };
 }
 
-/** @param {number} bytes */
-const sizeText = (bytes) => (bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GiB` : `${Math.round(bytes / MIB)} MiB`);
-
 /** "1.8 to 2.6"; one number where the ends hardly differ. @param {Texts} t @param {Range} range */
-function rangeText(t, { low, likely, high }) {
-    const [from, to] = [low.toFixed(1), high.toFixed(1)];
-    return from === to || high - low < CLOSE * likely ? likely.toFixed(1) : t("sizeRange", { from, to });
+function rangeText(t, range) {
+    const [from, to] = [range.low.toFixed(1), range.high.toFixed(1)];
+    return from === to || isClose(range) ? range.likely.toFixed(1) : t("sizeRange", { from, to });
 }
 
 /** All memory that a size takes, on devices and of caches in RAM. @param {SizeCost} cost */
@@ -94,16 +99,40 @@ function labelOf(t, cost) {
 }
 
 /**
- * Puts memory and cost beside each size of the list; its values stay what they are.
- * @param {GraphNode} scheduler
+ * How long so many frames take, in words; null where the speed is not known.
  * @param {Texts} t
- * @param {SizeAnswer | null} answer
+ * @param {SizeCost} cost
+ * @param {number} frames
  */
-function labelSizes(scheduler, t, answer) {
-    const options = scheduler.widgets?.find((widget) => widget.name === SIZE)?.options;
+function timeText(t, { fps, first_block: first }, frames) {
+    const range = t("sizeRange", { from: "{from}", to: "{to}" });
+    const words = { h: t("hours"), min: t("minutes"), s: t("seconds"), range };
+    return fps && first && estimateText(makingTime(frames, fps, first), words);
+}
+
+/**
+ * What stands beside a preset in the list: of its whole video, or of a minute where the voice decides its length.
+ * @param {Texts} t
+ * @param {SizeCost} cost
+ * @param {string} preset
+ */
+function presetLabelOf(t, cost, preset) {
+    const { num_clip: clips, infer_frames: perClip, fps } = decidedBy(preset) ?? {};
+    const time = timeText(t, cost, Number(clips) * Number(perClip) || 60 * Number(fps));
+    if (!cost.suits || cost.fits === false || time === null) return labelOf(t, cost);
+    return t(clips ? "labelWhole" : "labelMinute", { memory: sizeText(totalOf(cost)), time });
+}
+
+/**
+ * Puts what they take beside the options of a list; its values stay what they are.
+ * @param {GraphNode} scheduler
+ * @param {string} name of the widget
+ * @param {Record<string, string>} labels by value
+ */
+function labelOptions(scheduler, name, labels) {
+    const options = scheduler.widgets?.find((widget) => widget.name === name)?.options;
     if (!options) return;
-    const sizes = answer?.sizes ?? {};
-    const texts = new Map(Object.entries(sizes).map(([size, cost]) => [size, `${size} · ${labelOf(t, cost)}`]));
+    const texts = new Map(Object.entries(labels).map(([value, label]) => [value, `${value} · ${label}`]));
     if (texts.size) options.getOptionLabel = (value) => texts.get(value ?? "") ?? value ?? "";
     else delete options.getOptionLabel;
 }
@@ -164,19 +193,64 @@ function savingLine(t, answer) {
 }
 
 /**
+ * The answer to a node's question, or its last one while the server works on it; null where there is none.
+ * @param {GraphNode} node
+ * @param {object | null} question
+ */
+async function answerFor(node, question) {
+    const found = question && (await sizesFor(question));
+    const answer = found === undefined ? (told.get(node) ?? null) : found;
+    if (answer) told.set(node, answer);
+    return answer;
+}
+
+/**
+ * @param {Record<string, SizeCost> | undefined} costs
+ * @param {(cost: SizeCost, name: string) => string} label
+ */
+const labels = (costs, label) =>
+    Object.fromEntries(Object.entries(costs ?? {}).map(([name, cost]) => [name, label(cost, name)]));
+
+/**
+ * What a video of so many frames takes with the 14B model, as Duration Calc's run tells it.
+ * @param {GraphNode} node
+ * @param {number} frames
+ * @param {number} seconds that they last
+ * @returns {Promise<string[]>}
+ */
+export async function estimateLines(node, frames, seconds) {
+    const plan = await valuesOf(node, OF_LENGTH);
+    const answer = plan && (await answerFor(node, { plan }));
+    if (!answer) return [];
+    const { selected: cost, device: name } = answer;
+    const [size, device] = [nameOf(cost), name === "cpu" ? "the processor" : name];
+    const file = `File: about ${fileText(answer.file, frames, seconds)} at ${size} (h264, crf 18)`;
+    return [file, `Time on ${device}: ${timeOn(cost, Number(plan.steps), frames)}`].map(translated);
+}
+
+/** @param {SizeCost} cost @param {number} steps @param {number} frames */
+function timeOn(cost, steps, frames) {
+    const { fps, first_block: first } = cost;
+    if (!cost.fits) return `none, as ${nameOf(cost)} does not fit there with the 14B model in bf16`;
+    if (!fps || !first) return "not known, as its speed is not";
+    const time = estimateText(makingTime(frames, fps, first));
+    return `about ${time} with the 14B model in bf16, ${steps} steps (${SOURCE_TEXTS[cost.source]})`;
+}
+
+/**
  * The lines of a Clip Scheduler about its size; its list gets its labels.
  * @param {GraphNode} scheduler
  * @param {Texts} t
+ * @param {number | null} frames that are made in this run, where they are known
  * @returns {Promise<string[]>}
  */
-export async function sizeLines(scheduler, t) {
-    const question = await questionOf(scheduler);
-    const found = question && (await sizesFor(question));
-    const answer = found === undefined ? (told.get(scheduler) ?? null) : found;
-    if (answer) told.set(scheduler, answer);
-    labelSizes(scheduler, t, answer);
+export async function sizeLines(scheduler, t, frames) {
+    const answer = await answerFor(scheduler, await questionOf(scheduler));
+    labelOptions(scheduler, SIZE, labels(answer?.sizes, (cost) => labelOf(t, cost)));
+    labelOptions(scheduler, PRESET, labels(answer?.presets, (cost, preset) => presetLabelOf(t, cost, preset)));
     if (!answer) return [];
-    const lines = [selectedLine(t, answer), ...savingLine(t, answer)];
+    const time = frames && timeText(t, answer.selected, frames);
+    const lines = [selectedLine(t, answer), ...(time ? [t("sizeTakes", { time })] : []), ...savingLine(t, answer)];
     if (!answer.selected.suits) lines.unshift(t("sizeUnsuited", { model: answer.model }));
     if (!answer.model) lines.push(t("sizeAssumed"));
     return lines;

@@ -9,7 +9,7 @@ from functools import cached_property
 from ..duration import FRAMES_PER_BLOCK, format_duration
 from ..media.bar_chart import Bar, Chart
 from ..planning.advice import spool_bytes, summary
-from ..planning.file_size import file_rates
+from ..planning.estimates import file_rates
 from ..planning.ranges import CLOSE, UNKNOWN, Range, Source
 from ..sampling.plan import ClipPlan
 from ..texts import gib, rough_size, size_text

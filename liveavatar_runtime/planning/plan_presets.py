@@ -20,8 +20,8 @@ Value = int | float | str
 
 @dataclass(frozen=True, kw_only=True)
 class PlanPreset:
-    """`num_clip`: 0 for as many as the voice needs. `size`: a name of `size_presets.PRESETS`, whose width and height
-    are the area of the video; the picture's aspect stays as `keep_aspect` has it."""
+    """`num_clip`: 0 for as many as the voice needs. `size`: a lying one of `size_presets.PRESETS`; a video that the
+    widgets make square or upright stays so, with the size in the same place of that list."""
 
     num_clip: int
     size: str = "688x368"
@@ -34,19 +34,16 @@ class PlanPreset:
         """For delivery: the fewest clips that cover so many seconds."""
         return cls(num_clip=clips_for_duration(Fraction(seconds), cls.infer_frames, Fraction(cls.fps)), size=size)
 
-    @property
-    def widgets(self) -> dict[str, Value]:
-        """What it decides, by the names of Clip Scheduler's inputs."""
-        width, height = size_presets.PRESETS[self.size]
-        return {
-            "num_clip": self.num_clip,
-            "infer_frames": self.infer_frames,
-            "fps": self.fps,
-            "width": width,
-            "height": height,
-            "steps": self.steps,
-            "size": size_presets.CUSTOM,
-        }
+    def widgets(self, shape: int = 0) -> dict[str, Value]:
+        """What it decides, by the names of Clip Scheduler's inputs. shape: as `size_presets.shape_of` gives it."""
+        return {**self._but_size(), "size": size_presets.shapes_of(self.size)[shape]}
+
+    def for_page(self) -> dict[str, Value | tuple[str, ...]]:
+        """The same with the sizes of all shapes, lying, square and upright."""
+        return {**self._but_size(), "size": size_presets.shapes_of(self.size)}
+
+    def _but_size(self) -> dict[str, Value]:
+        return {"num_clip": self.num_clip, "infer_frames": self.infer_frames, "fps": self.fps, "steps": self.steps}
 
 
 PRESETS: dict[str, PlanPreset] = {
@@ -65,7 +62,16 @@ def decided(preset: str, widgets: Mapping[str, Value]) -> dict[str, Value]:
         return dict(widgets)
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}; allowed are {', '.join([CUSTOM, *PRESETS])}")
-    return {**widgets, **PRESETS[preset].widgets}
+    return {**widgets, **PRESETS[preset].widgets(_shape(widgets))}
+
+
+def _shape(widgets: Mapping[str, Value]) -> int:
+    """Of the video that the widgets name; lying where they name none."""
+    size = size_presets.check_size(str(widgets.get("size", CUSTOM)))
+    width, height = size_presets.PRESETS.get(size, (widgets.get("width", 1), widgets.get("height", 0)))
+    if isinstance(width, str) or isinstance(height, str):
+        return 0
+    return size_presets.shape_of(width, height)
 
 
 def preset_note(preset: str, widgets: Mapping[str, Value]) -> str:

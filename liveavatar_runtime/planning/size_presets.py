@@ -35,6 +35,17 @@ PRESETS: dict[str, tuple[int, int]] = {name: size for family in FAMILIES for nam
 """Name -> (width, height): lying, square, upright. The video has exactly this size."""
 
 
+def shapes_of(size: str) -> tuple[str, str, str]:
+    """The names of a lying size, and of the square and the upright one in its place of the list."""
+    lying, square, upright = list(PRESETS)[LANDSCAPE.index(PRESETS[size]) :: len(LANDSCAPE)]
+    return lying, square, upright
+
+
+def shape_of(width: float, height: float) -> int:
+    """Place in `shapes_of` of what lies, is square or stands as width x height does."""
+    return 0 if width > height else 1 if width == height else 2
+
+
 def check_size(size: str) -> str:
     """`size` itself. Raises InputError unless it is one of the names above or `CUSTOM`."""
     if size != CUSTOM and size not in PRESETS:

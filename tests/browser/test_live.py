@@ -13,6 +13,7 @@ from comfy_page import ComfyPage
 from playwright.sync_api import TimeoutError as NotThere
 
 from liveavatar_runtime.executors.size_costs import at_size, size_cost
+from liveavatar_runtime.planning.estimates import file_rates
 from liveavatar_runtime.planning.memory import cache_bytes
 from liveavatar_runtime.planning.plan_presets import CUSTOM
 from liveavatar_runtime.planning.plan_presets import PRESETS as PLANS
@@ -47,31 +48,13 @@ def wait_for(page: ComfyPage, node: str, *texts: str) -> None:
         raise AssertionError(f"{texts} are not told, but {told}") from error
 
 
-def label(page: ComfyPage, scheduler: str, size: str) -> str:
-    """What stands in the list of sizes."""
-    script = """([id, size]) => {
-        const options = app.graph.getNodeById(id).widgets.find(w => w.name === 'size').options;
-        return options.getOptionLabel?.(size) ?? size;
+def label(page: ComfyPage, scheduler: str, value: str, widget: str = "size") -> str:
+    """What stands in a list."""
+    script = """([id, name, value]) => {
+        const options = app.graph.getNodeById(id).widgets.find(w => w.name === name).options;
+        return options.getOptionLabel?.(value) ?? value;
     }"""
-    return page.page.evaluate(script, [int(scheduler), size])
-
-
-def open_sizes(page: ComfyPage, scheduler: str) -> None:
-    """Opens the list of sizes as a click does."""
-    page.show_node(scheduler)
-    if page.renderer == "nodes2":
-        page.element(scheduler).get_by_role("combobox").last.click()
-    else:
-        where = """(id) => {
-            const node = app.graph.getNodeById(id);
-            const widget = node.widgets.find(w => w.name === 'size');
-            const at = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.y + 8];
-            const box = app.canvas.canvas.getBoundingClientRect();
-            const [x, y] = app.canvas.ds.convertOffsetToCanvas(at);
-            return [box.x + x, box.y + y];
-        }"""
-        page.page.mouse.click(*page.page.evaluate(where, int(scheduler)))
-    page.settle(0.6)
+    return page.page.evaluate(script, [int(scheduler), widget, value])
 
 
 def place_of(page: ComfyPage, node: str, widget: str) -> list[float]:
@@ -90,6 +73,13 @@ def place_of(page: ComfyPage, node: str, widget: str) -> list[float]:
         return [box.x + x, box.y + y];
     }"""
     return page.page.evaluate(script, [int(node), widget])
+
+
+def open_list(page: ComfyPage, scheduler: str, name: str, label: str) -> None:
+    """Opens a list as a click does; `label` is what the page calls it."""
+    page.show_node(scheduler)
+    page.page.mouse.click(*place_of(page, scheduler, label if page.renderer == "nodes2" else name))
+    page.settle(0.6)
 
 
 def choose(page: ComfyPage, node: str, widget: str, option: str) -> None:
@@ -126,7 +116,7 @@ def undo(page: ComfyPage) -> None:
 def decided(page: ComfyPage, node: str) -> dict[str, Any]:
     """The widgets that presets decide."""
     values = page.widgets(node)
-    return {name: values[name] for name in PLANS["check"].widgets}
+    return {name: values[name] for name in PLANS["check"].widgets()}
 
 
 def card_answer(selected: str) -> dict[str, Any]:
@@ -138,7 +128,9 @@ def card_answer(selected: str) -> dict[str, Any]:
         time = 1 / cost.fps.likely if cost.fps else 1.0
         about = {"width": width, "height": height, "caches": cache_bytes(work), "time": time}
         sizes[name] = {**asdict(cost), **about, "cropped": None, "suits": True}
-    return {"device": "RTX 4090", "rate": "assumed", "model": "a", "selected": sizes[selected], "sizes": sizes}
+    plans = {name: sizes[plan.size] for name, plan in PLANS.items()}
+    answer = {"device": "RTX 4090", "rate": "assumed", "model": "a", "selected": sizes[selected], "sizes": sizes}
+    return {**answer, "presets": plans, "file": asdict(file_rates(*PRESETS[selected]))}
 
 
 def test_lengths_follow_widgets_and_links(open_page):
@@ -171,10 +163,26 @@ def test_lengths_follow_widgets_and_links(open_page):
     page.connect(number, "INT", reroute, "")
     page.connect(reroute, "", scheduler, "num_clip")
     wait_for(page, scheduler, "2 x 48 frames / 16 fps = 6 s (96 frames)")
-    wait_for(page, calc, "10 x 48 frames / 16 fps = 30 s (480 frames)")
+    wait_for(
+        page,
+        calc,
+        "10 x 48 frames / 16 fps = 30 s (480 frames)",
+        "Hours:minutes:seconds: 0:00:30",
+        "File: about 1.2 MiB",
+    )
     page.set_widget(calc, "solve_for", "num_clip")
     page.set_widget(calc, "duration", 3.001)
     wait_for(page, calc, "2 x 48 frames / 16 fps = 6 s (96 frames)")
+    page.set_widget(calc, "duration_hms", "1:00")
+    wait_for(page, calc, "20 x 48 frames / 16 fps = 1 min 0 s (960 frames)", "Hours:minutes:seconds: 0:01:00")
+    page.set_widget(calc, "duration_hms", "1:60")
+    wait_for(page, calc, "⚠ duration_hms 1:60: the run will refuse it and say why")
+    page.set_widget(calc, "duration_hms", "")
+    page.connect(encode, "avatar_audio", calc, "avatar_audio")
+    wait_for(page, calc, "Voice: 6.94 s; 3 clips of 48 frames at 16 fps cover it", "3 x 48 frames / 16 fps = 9 s")
+    page.show_node(calc)
+    page.screenshot("live-calc")
+    page.page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('avatar_audio')", int(calc))
     page.set_widget(calc, "duration", 2.9)
     page.connect(calc, "num_clip", scheduler, "num_clip")
     wait_for(page, scheduler, "1 x 48 frames / 16 fps = 3 s (48 frames)")
@@ -239,9 +247,19 @@ def test_sizes_tell_memory_and_cost_in_chinese(open_page):
     page.set_widget(scheduler, "steps", 3)
     wait_for(page, scheduler, "688x368：RTX 4090 占用", "内存中的缓存 ", "帧（按显卡", "改用 672x352 可省")
     assert re.fullmatch(r"384x256 · \d+\.\d GiB · \d\.\d～\d+\.\d fps", label(page, scheduler, "384x256"))
-    open_sizes(page, scheduler)
+    # 40 and 20 clips of 48 frames, at 1.5 to 3.2 and 4.6 to 10 frames a second.
+    assert re.fullmatch(r"120 s · \d+\.\d GiB · \d+ 分～\d+ 分", label(page, scheduler, "120 s", "preset"))
+    assert re.fullmatch(
+        r"long form · \d+\.\d GiB · 每分钟视频 \d+ 分～\d+ 分", label(page, scheduler, "long form", "preset")
+    )
+    wait_for(page, scheduler, "约需 ")
+    open_list(page, scheduler, "size", "尺寸")
     page.screenshot("live-sizes-zh")
     assert page.page.get_by_text("384x256 · ").count()
+    page.page.mouse.click(800, 60)
+    open_list(page, scheduler, "preset", "预设")
+    page.screenshot("live-presets-zh")
+    assert page.page.get_by_text("long form · ").count()
     assert not page.errors
 
 
@@ -268,22 +286,22 @@ def test_nothing_breaks_without_the_routes(open_page):
 def test_a_preset_fills_the_widgets_and_an_edit_leaves_it(open_page):
     page = open_page(node_type=SCHEDULER)
     page.load_workflow(workflow("short_clip"))
-    scheduler = page.node_id(SCHEDULER)
-    before = decided(page, scheduler)
+    scheduler, square = page.node_id(SCHEDULER), PLANS["120 s"].widgets(shape=1)
     choose(page, scheduler, "preset", "120 s")
-    assert decided(page, scheduler) == PLANS["120 s"].widgets
+    assert decided(page, scheduler) == square
     wait_for(page, scheduler, "⚠ num_clip 40 becomes 3: the voice lasts 6.94 s")
     page.screenshot("preset-chosen")
     type_number(page, scheduler, "steps", 3)
     wait_for_widget(page, scheduler, "preset", CUSTOM)
-    assert decided(page, scheduler) == {**PLANS["120 s"].widgets, "steps": 3}
+    assert decided(page, scheduler) == {**square, "steps": 3}
     undo(page)
     wait_for_widget(page, scheduler, "preset", "120 s")
-    assert decided(page, scheduler) == PLANS["120 s"].widgets
+    assert decided(page, scheduler) == square
     page.set_widget(scheduler, "seed", 1)
     page.set_widget(scheduler, "steps", 4)
     assert page.widgets(scheduler)["preset"] == "120 s", "neither is another plan"
-    assert before["width"] == 64
+    page.set_widget(scheduler, "size", "368x688")
+    assert page.widgets(scheduler)["preset"] == "120 s", "the same upright"
 
     copy = page.page.evaluate(
         """(id) => {
@@ -307,7 +325,11 @@ def test_a_preset_fills_the_widgets_and_an_edit_leaves_it(open_page):
         int(scheduler),
     )
     page.set_widget(outer, "preset", "check")
-    wait_for(page, scheduler, "⚠ preset check: num_clip 10 instead of 40, width 384 instead of 688, height 256")
+    wait_for(
+        page,
+        scheduler,
+        "⚠ preset check: num_clip 10 instead of 40, steps 3 instead of 4, size 256x384 instead of 368x688",
+    )
     (sent,) = (node["inputs"] for name, node in page.export_prompt().items() if name.startswith(f"{outer}:"))
     assert (sent["preset"], sent["num_clip"], sent["steps"]) == ("check", 40, 4)
     assert not page.errors

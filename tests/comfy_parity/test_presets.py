@@ -7,7 +7,7 @@ import pytest
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.plan_presets import CUSTOM, PRESETS
 
-OTHERS = {"num_clip": 3, "infer_frames": 24, "fps": 25.0, "width": 720, "height": 400, "steps": 7, "size": "384x256"}
+OTHERS = {"num_clip": 3, "infer_frames": 24, "fps": 25.0, "width": 300, "height": 400, "steps": 7, "size": "720x400"}
 
 
 @pytest.fixture
@@ -25,15 +25,12 @@ def plan_of(pack):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_the_plan_of_its_widgets(plan_of, name):
     kept = {"keep_aspect": False, "end": "voice", "shift": 5.0}
-    wanted, plain = plan_of(**PRESETS[name].widgets, **kept)
+    of_preset = {**OTHERS, **PRESETS[name].widgets()}
+    wanted, plain = plan_of(**of_preset, **kept)
     got, notes = plan_of(**OTHERS, **kept, preset=name)
-    same, silent = plan_of(**PRESETS[name].widgets, **kept, preset=name)
+    same, silent = plan_of(**of_preset, **kept, preset=name)
     assert got == same == wanted, "and nothing else is decided"
-    assert (
-        notes[0].startswith(f"⚠ preset {name}: ")
-        and "steps" in notes[0]
-        and "size custom instead of 384x256" in notes[0]
-    )
+    assert notes[0].startswith(f"⚠ preset {name}: ") and "steps" in notes[0] and "instead of 720x400" in notes[0]
     assert notes[1:] == plain == silent
 
 
@@ -43,7 +40,8 @@ def test_the_page_gets_the_same_table(pack):
     assert list(inputs["optional"])[-1] == "preset"
     kind, options = inputs["optional"]["preset"]
     assert (kind, options["default"], options["options"]) == ("COMBO", CUSTOM, [CUSTOM, *PRESETS])
-    assert options["presets"] == {name: preset.widgets for name, preset in PRESETS.items()}
+    assert options["presets"] == {name: preset.for_page() for name, preset in PRESETS.items()}
+    assert all(one["size"][0] == PRESETS[name].size for name, one in options["presets"].items())
     assert set(OTHERS) <= {*inputs["required"], *inputs["optional"]}
 
 

@@ -9,7 +9,6 @@ import pytest
 from liveavatar_runtime.duration import clips_for_duration, duration
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.planning.plan_presets import CUSTOM, PRESETS, decided, preset_note
-from liveavatar_runtime.planning.size_presets import PRESETS as SIZES
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("web/docs/LiveAvatar_ClipScheduler.md", "web/docs/LiveAvatar_ClipScheduler/zh.md")
@@ -30,17 +29,33 @@ def test_a_preset_lasts_as_its_name_says(name):
 
 
 def test_a_check_is_ten_small_clips_with_three_steps():
-    widgets = PRESETS["check"].widgets
-    assert [widgets[name] for name in ("num_clip", "width", "height", "steps")] == [10, 384, 256, 3]
+    widgets = PRESETS["check"].widgets()
+    assert [widgets[name] for name in ("num_clip", "size", "steps")] == [10, "384x256", 3]
 
 
 def test_a_preset_decides_and_says_which_widgets_it_does_not_take():
     assert decided(CUSTOM, WIDGETS) == WIDGETS and preset_note(CUSTOM, WIDGETS) == ""
-    assert decided("120 s", WIDGETS) == PRESETS["120 s"].widgets
-    assert preset_note("120 s", WIDGETS) == "preset 120 s: num_clip 40 instead of 5, steps 4 instead of 3"
-    assert preset_note("120 s", PRESETS["120 s"].widgets) == ""
-    other = {**PRESETS["check"].widgets, "fps": 29.97, "size": "720x400"}
-    assert preset_note("check", other) == "preset check: fps 16 instead of 29.97, size custom instead of 720x400"
+    assert decided("120 s", WIDGETS) == {**WIDGETS, **PRESETS["120 s"].widgets()}
+    said = "preset 120 s: num_clip 40 instead of 5, steps 4 instead of 3, size 688x368 instead of custom"
+    assert preset_note("120 s", WIDGETS) == said
+    assert preset_note("120 s", {**WIDGETS, **PRESETS["120 s"].widgets()}) == ""
+    other = {**WIDGETS, **PRESETS["check"].widgets(), "fps": 29.97, "size": "720x400"}
+    assert preset_note("check", other) == "preset check: fps 16 instead of 29.97, size 384x256 instead of 720x400"
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "height", "video"),
+    [
+        (CUSTOM, 688, 368, "384x256"),
+        (CUSTOM, 640, 640, "304x304"),
+        (CUSTOM, 368, 688, "256x384"),
+        ("720x400", 1, 2, "384x256"),
+        ("368x688", 2, 1, "256x384"),
+        ("496x496", 2, 1, "304x304"),
+    ],
+)
+def test_upright_and_square_stay_so(size, width, height, video):
+    assert decided("check", {**WIDGETS, "size": size, "width": width, "height": height})["size"] == video
 
 
 def test_an_unknown_preset_is_refused():
@@ -53,8 +68,8 @@ def test_the_help_page_has_the_table(page):
     """One row a preset: clips, area, steps and seconds."""
     text = (ROOT / page).read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| (\d+) \| (\w+) \| (\d+) \| ([^|]+) \|", text, re.MULTILINE)
-    shown = {name: (int(clips), SIZES[size], int(steps)) for name, clips, size, steps, _ in rows}
-    assert shown == {name: (one.num_clip, SIZES[one.size], one.steps) for name, one in PRESETS.items()}
+    shown = {name: (int(clips), size, int(steps)) for name, clips, size, steps, _ in rows}
+    assert shown == {name: (one.num_clip, one.size, one.steps) for name, one in PRESETS.items()}
     for name, clips, *_, video in rows:
         preset = PRESETS[name]
         seconds = duration(int(clips), preset.infer_frames, Fraction(preset.fps)) if int(clips) else None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from page_modules import evaluate
 
 from liveavatar_runtime import duration as time
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.planning.estimates import estimate_text, file_rates, making_time
+from liveavatar_runtime.planning.ranges import Range
 from liveavatar_runtime.sampling.plan_request import PlanRequest
 
 CASES: dict[str, list[tuple[list[Any], Any]]] = json.loads(
@@ -19,6 +21,16 @@ CASES: dict[str, list[tuple[list[Any], Any]]] = json.loads(
 )
 """Function -> (what it gets, what it gives) of every case; fractions are texts, None is refused or not known."""
 
+OF_ESTIMATES = ("making_time", "file_text")
+"""What web/estimates.js computes."""
+ESTIMATES_IN_JAVASCRIPT = """
+    const range = ([low, likely, high]) => ({ low, likely, high });
+    const calls = {
+        making_time: (frames, fps, first) => m.estimateText(m.makingTime(frames, range(fps), range(first))),
+        file_text: (frames, rates, seconds) => m.fileText(rates, frames, seconds),
+    };
+    return given.map(([name, values]) => calls[name](...values));
+"""
 IN_JAVASCRIPT = """
     const text = (a) => a && m.fractionText(a);
     const calls = {
@@ -77,6 +89,8 @@ IN_PYTHON: dict[str, Callable[..., object]] = {
     "format_fps": lambda fps: time.format_fps(Fraction(fps)),
     "format_hms": lambda seconds: time.format_hms(Fraction(seconds)),
     "format_estimate": time.format_estimate,
+    "making_time": lambda frames, fps, first: estimate_text(making_time(frames, Range(*fps), Range(*first))),
+    "file_text": lambda frames, width, height, seconds: file_rates(width, height).text(frames, seconds),
     "format_duration": lambda seconds: time.format_duration(Fraction(seconds)),
     "plan": plan,
 }
@@ -93,9 +107,23 @@ def test_the_runtime_computes_the_table(name: str):
 
 
 def test_the_page_computes_the_table():
-    given = [(name, values) for name, cases in CASES.items() for values, _ in cases]
-    expected = [result for cases in CASES.values() for _, result in cases]
-    found = evaluate("time.js", IN_JAVASCRIPT, given)
+    compared("time.js", IN_JAVASCRIPT, CASES.keys() - set(OF_ESTIMATES))
+    compared("estimates.js", ESTIMATES_IN_JAVASCRIPT, set(OF_ESTIMATES))
+
+
+def compared(module: str, script: str, names: set[str]) -> None:
+    """Asserts that a module of the page gives what the table has for these functions."""
+    cases = [(name, values, result) for name in names for values, result in CASES[name]]
+    given = [(name, in_page(name, values)) for name, values, _ in cases]
+    found = evaluate(module, script, given)
     assert isinstance(found, list)
-    for (name, values), one, other in zip(given, found, expected, strict=True):
-        assert one == other, f"{name}{tuple(values)}"
+    for (name, values, expected), result in zip(cases, found, strict=True):
+        assert result == expected, f"{name}{tuple(values)}"
+
+
+def in_page(name: str, values: list[Any]) -> list[Any]:
+    """The page gets a file's rates from the server."""
+    if name != "file_text":
+        return values
+    frames, width, height, seconds = values
+    return [frames, asdict(file_rates(width, height)), seconds]

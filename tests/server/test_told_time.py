@@ -1,16 +1,18 @@
 """Time has one source: what users read when nodes disagree about it; videos that end with the voice; sizes."""
 
 import json
+from typing import Any
 
 import pytest
 from comfy_workflow import nodes_of
+from page_translator import left_in_english
 from PIL import Image
 from prompt_builder import PromptBuilder
 from safetensors.numpy import load_file
 from test_long_video import WORKFLOWS
 from test_output_choices import DECODE, JOIN, saved
 from test_told import short_sound
-from told_cases import SMALL, Told, check_told
+from told_cases import SMALL, Told, check_told, refusal
 from video_facts import probe
 
 SAMPLER, SCHEDULER, ENCODE = "LiveAvatar_DiTSampler", "LiveAvatar_ClipScheduler", "LiveAvatar_AudioEncode"
@@ -72,6 +74,18 @@ def only_planned(prompt: PromptBuilder) -> None:
     prompt.set(SCHEDULER, fps=["rate", 0])
 
 
+def alone(prompt: PromptBuilder, **inputs: Any) -> None:
+    """Duration Calc and nothing else but what its inputs name."""
+    voice = prompt.nodes[prompt.id("LoadAudio")]
+    prompt.nodes.clear()
+    prompt.nodes["voice"] = voice
+    prompt.add("calc", CALC, **{"solve_for": "num_clip", "num_clip": 1, **TIME, **inputs})
+    prompt.add("nothing", "PreviewAny", source=["calc", 3])
+
+
+TIME = {"infer_frames": 48, "fps": 29.97, "duration": 1.0}
+
+
 CASES = [
     Told(
         "another clip length than Audio Encode counted with",
@@ -123,8 +137,8 @@ CASES = [
     Told(
         "a preset that decides otherwise than widgets and links",
         SCHEDULER,
-        "^⚠ preset 120 s: num_clip 40 instead of 1, infer_frames 48 instead of 12, fps 16 instead of 25, width 688 "
-        "instead of 64, height 368 instead of 64$",
+        "^⚠ preset 120 s: num_clip 40 instead of 1, infer_frames 48 instead of 12, fps 16 instead of 25, size 496x496 "
+        "instead of custom$",
         build=only_planned,
         # The second segment of one clip would be refused.
         plan={"preset": "120 s", "segment_clips": 10, "segment_index": 1},
@@ -174,6 +188,46 @@ def test_told(server, short_clip, case):
     if case.node != DECODE:
         unsampled(prompt)
     check_told(case, server, prompt)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told", "hms"),
+    [
+        (
+            {"audio": ["voice", 0]},
+            "Voice: 6.94 s; 5 clips of 48 frames at 29.97 (30000/1001) fps cover it",
+            "0:00:08.008",
+        ),
+        ({"duration_hms": " 1:00:00 "}, "2248 x 48 frames / 29.97 (30000/1001) fps = 1 h 0 min 0.4 s", "1:00:00.396"),
+        ({"duration_hms": " "}, "1 x 48 frames / 29.97 (30000/1001) fps = 1.6 s (48 frames)", "0:00:01.601"),
+        (
+            {"solve_for": "duration", "audio": ["voice", 0]},
+            "⚠ solve_for is duration, so num_clip counts and the voice does not",
+            "0:00:01.601",
+        ),
+    ],
+)
+def test_duration_calc(server, short_clip, inputs, told, hms):
+    prompt = short_clip(**SMALL)
+    alone(prompt, **inputs)
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    notes = result.notes("calc")
+    assert notes[0].startswith(told), notes
+    assert f"Hours:minutes:seconds: {hms}" in notes
+    assert result.outputs["nothing"]["text"] == [hms]
+    assert any(line.startswith("File: about ") and "688x368" in line for line in notes)
+    # That depends on the RAM.
+    unknown = "none, as 688x368 does not fit there with the 14B model in bf16", "not known, as its speed is not"
+    assert any(f"Time on the processor: {why}" in notes for why in unknown)
+    assert not left_in_english(notes)
+
+
+def test_a_length_that_cannot_be_read_is_refused(server, short_clip):
+    prompt = short_clip(**SMALL)
+    alone(prompt, duration_hms="1:75")
+    text = refusal(server, prompt, CALC)
+    assert "duration_hms is '1:75'. Give hours:minutes:seconds such as 1:02:30" in text
 
 
 def test_a_size_that_several_choices_give(server, short_clip):
