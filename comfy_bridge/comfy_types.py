@@ -27,6 +27,10 @@ class Managed(Protocol[Module_co]):
         """Bytes of the weights."""
         ...
 
+    def loaded_size(self) -> int:
+        """Bytes of those that are on the load device."""
+        ...
+
 
 class TransformerOptions(TypedDict, total=False):
     """What nodes leave for the layers of a model."""

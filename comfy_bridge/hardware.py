@@ -1,20 +1,17 @@
 """The devices of this process, as a plan for a job sees them."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 
 from liveavatar_runtime.device_kinds import shares_ram
-from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.planning.device import RESERVED_SHARE, Device
 from liveavatar_runtime.planning.machines import Machines
 from liveavatar_runtime.planning.measured import Measurements, Timed, measured_on, place_of, stages_beside
-from liveavatar_runtime.planning.memory import streamed_bytes
 from liveavatar_runtime.planning.workload import Workload
 
 from .memory import device_memory, free_ram, make_room, tells_memory
-from .sampling_job import SamplingJob
+from .sampling_job import SamplingJob, weights_in_ram
 
 _MEASUREMENTS = Measurements()
 
@@ -32,12 +29,14 @@ def measured_machines(job: SamplingJob) -> tuple[Workload, Machines]:
 
 def _machines(job: SamplingJob, timed: Timed) -> Machines:
     devices, decoder = job.model.devices_here, place_of(job.vae.patcher.load_device)
+    held = weights_in_ram(job)
     decodes = [place_of(device) == decoder for device in devices]
     found = [
         replace(
             device_of(device),
             occupied=job.decoder_bytes if decodes_too else 0,
             shared_by=stages,
+            ram=free_ram() + (0 if shares_ram(device) else held),
             flops=speed * (timed.rate or _assumed_rate()),
         )
         for device, decodes_too, stages, speed in zip(
@@ -48,16 +47,9 @@ def _machines(job: SamplingJob, timed: Timed) -> Machines:
 
 
 def in_all(job: SamplingJob, machines: Machines) -> Machines:
-    """The same devices with all the system's memory that weights leave, whatever is free of it at the moment."""
-    every = device_memory(torch.device("cpu"))
-    room = sum({place_of(device): found.usable - found.occupied for device, found in _paired(job, machines)}.values())
-    weights = streamed_bytes(job.work, room, Placement("ram")) if job.work.on_disk_bytes == 0 else 0
-    ram = max(0, int(every * (1 - RESERVED_SHARE) - weights))
+    """The same devices with all the system's memory, whatever is free of it at the moment."""
+    ram = int(device_memory(torch.device("cpu")) * (1 - RESERVED_SHARE))
     return replace(machines, devices=tuple(replace(device, ram=ram) for device in machines.devices))
-
-
-def _paired(job: SamplingJob, machines: Machines) -> Iterable[tuple[torch.device, Device]]:
-    return zip(job.model.devices_here, machines.devices, strict=True)
 
 
 def _assumed_rate() -> float:

@@ -18,6 +18,9 @@ from .comfy_types import Managed, Patcher
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
+ALIKE = 0.02
+"""Sizes of one model by its file and as it is loaded differ by less."""
+
 
 class CorePinning:
     """`Pinning` by ComfyUI: within its budget for all pinned memory, or not at all with --disable-pinned-memory."""
@@ -109,6 +112,16 @@ def used_memory(device: torch.device) -> DeviceMemory | None:
     else:
         free, total = int(cast(int, comfy.model_management.get_free_memory(device))), device_memory(device)
     return DeviceMemory(str(device), total - free, total)
+
+
+def loaded_in_ram(size: int) -> int:
+    """Bytes in system memory of a model of about so many bytes that ComfyUI has loaded already; 0 where there is none.
+
+    For plans before a run: such a model needs no memory once more.
+    """
+    found = [cast(Patcher | None, loaded.model) for loaded in comfy.model_management.current_loaded_models]
+    alike = [model for model in found if model is not None and abs(model.model_size() - size) < ALIKE * size]
+    return max((model.model_size() - model.loaded_size() for model in alike if not on_disk_bytes(model)), default=0)
 
 
 def free_ram() -> int:

@@ -19,7 +19,7 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .hardware import device_of
 from .input_files import picture_size
-from .memory import own_device
+from .memory import free_ram, loaded_in_ram, own_device
 from .unloaded_model import UnloadedModel, assumed_model, unloaded_model
 from .vae import vae_parameters, vae_place
 from .worker_model import chosen_places
@@ -138,7 +138,7 @@ def size_answer(given: Mapping[str, Any]) -> Json:
     and the bytes, [least, most], of a frame and of a second of sound in a file of the selected size.
 
     Of each size: `width`, `height`, `caches` (bytes), `memory` (bytes on each device, weights included), `ram` (bytes
-    of caches there), `streams` (weights from RAM), `fits`, `fps` and `first_block` (seconds), each
+    of caches and weights there), `streams` (weights from RAM), `fits`, `fps` and `first_block` (seconds), each
     {"low", "likely", "high"} or None where the rates are not known, `time` of a
     block, relative to that of the selected size, `cropped` (part of the picture that is lost, None without one),
     `suits` the model. `memory` is empty and `fits` None where workers sample. Raises InputError.
@@ -282,9 +282,10 @@ def setup_of(question: SizeQuestion, work: "Workload", known: KnownDevice) -> "S
     size = vae_parameters(question.model.vae) * vae_dtype.itemsize
     size += decode_bytes(question.model.vae, work.plan, vae_dtype)
     decodes = [place_of(device) == place_of(vae_device) for device in question.devices]
+    held = loaded_in_ram(question.model.stored_bytes)
     rates = {name: getattr(known.rates, name) for name in ("flops", "decode_flops", "source", "error")}
     devices = [
-        replace(device_of(device), occupied=size * beside, shared_by=stages, **rates)
+        replace(device_of(device), occupied=size * beside, shared_by=stages, ram=free_ram() + held, **rates)
         for device, beside, stages in zip(question.devices, decodes, stages_beside(question.devices), strict=True)
     ]
     machines = Machines.here(devices, decodes.index(True) if True in decodes else None)

@@ -44,3 +44,11 @@ class SamplingJob:
         from liveavatar_runtime.planning.memory import decode_bytes
 
         return decode_bytes(self.vae.patcher.model.config, self.plan, self.vae.dtype)
+
+
+def weights_in_ram(job: SamplingJob) -> int:
+    """Bytes of the model's weights that are in system memory now, and not only in their file."""
+    if job.model.loaded is None or job.work.on_disk_bytes:
+        return 0
+    patcher = job.model.patcher
+    return max(0, patcher.model_size() - patcher.loaded_size())

@@ -46,6 +46,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/planning/presets.py": None,
     "liveavatar_runtime/planning/measured.py": None,
     "liveavatar_runtime/run_report.py": None,
+    "liveavatar_runtime/planning/observed.py": None,
     "liveavatar_runtime/spool/spool.py": {"fp8"},
     "liveavatar_runtime/system_memory.py": {"SHORTAGE_WORDS"},
     "liveavatar_workers/client/named.py": {"EXAMPLE"},

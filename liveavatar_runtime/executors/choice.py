@@ -4,7 +4,7 @@ Each is simulated with the measured speeds of the devices, over links that are a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..dit.placement import Placement
 from ..planning.forecast import Forecast, Option, Setting
@@ -31,9 +31,6 @@ class Choice:
 def choose_executor(work: Workload, machines: Machines, decoder_bytes: float, wanted: CacheChoice) -> Choice:
     """`decoder_bytes`: the VAE and its work, where it is on one of the devices; `wanted`: where the caches may be. When
     nothing fits, the executor whose planning says what is missing."""
-    # The weights are in RAM already, wherever they go from there.
-    in_ram = [replace(device, ram=device.ram + work.weights(work.layers)) for device in machines.devices]
-    machines = replace(machines, devices=tuple(in_ram))
     options = _options(work, machines, decoder_bytes, caches_for(machines, wanted).places())
     possible = [options[kind.name] for kind in FOR_AUTO if kind.name in options]
     fitting = [option for option in possible if option.fits]

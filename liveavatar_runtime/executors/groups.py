@@ -2,12 +2,14 @@
 what runs them (its `rank.executors`)."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 
 from ..config import AvatarConfig
-from ..planning.forecast import Forecast, Load, Option
-from ..planning.memory import ram_bytes, working_bytes
+from ..planning.forecast import Forecast, Load, Option, caches_in_ram
+from ..planning.memory import working_rows
+from ..planning.memory_rows import rows_of, together
 from .kind import ExecutorKind, too_many_for_layers
 
 
@@ -24,16 +26,22 @@ def _refusal(devices: Sequence[torch.device], config: AvatarConfig) -> str:
 
 
 def _forecast(forecast: Forecast) -> Iterator[Option]:
-    """Every device does every evaluation; the next layer is gathered meanwhile, over the slowest link of the ring."""
+    """Every device does every evaluation; the next layer is gathered meanwhile, over the slowest link of the ring.
+
+    Layers and voice injections are shared out; what stands before and after them is whole on every device
+    (`rank.fsdp`)."""
     work, cards, placement = forecast.work, forecast.cards, forecast.setting.placement
     if cards < 2:
         return
-    weights = work.weights(work.layers)
+    layers = [work.layer_weights(layer) for layer in work.layers]
+    whole = work.weights(work.layers) - sum(layers)
     ring = [forecast.machines.between(card, (card + 1) % cards) for card in range(cards)]
     slowest = min(ring, key=lambda link: link.bandwidth)
-    gather = slowest.seconds(weights * (cards - 1) / cards) + slowest.latency * len(work.layers) * (cards - 1)
-    held = weights / cards + 2 * work.weights(range(1, 2)) + working_bytes(work, placement)
-    load = Load(devices=[held] * cards, ram=[ram_bytes(work, placement)] * cards)
+    gather = slowest.seconds(sum(layers) * (cards - 1) / cards) + slowest.latency * len(layers) * (cards - 1)
+    gathered = max(first + second for first, second in pairwise(layers)) if len(layers) > 1 else layers[0]
+    shared = rows_of([("weights", whole + sum(layers) / cards), ("gather buffers", gathered)])
+    held = together(shared, working_rows(work, placement))
+    load = Load(devices=[held] * cards, ram=[caches_in_ram(work, placement)] * cards)
     yield forecast.single(FSDP.name, load, gather)
 
 

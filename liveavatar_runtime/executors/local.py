@@ -12,9 +12,17 @@ from ..dit.kv_cache import ResidentCache
 from ..dit.model import CausalWanS2V
 from ..dit.placement import ON_DEVICE, Placement
 from ..pinned_memory import BY_DRIVER, Pinning
-from ..planning.forecast import Forecast, Load, Option
+from ..planning.forecast import Forecast, Load, Option, caches_in_ram
 from ..planning.machines import Machines
-from ..planning.memory import CacheChoice, choose_placement, ram_bytes, working_bytes
+from ..planning.memory import (
+    CacheChoice,
+    choose_placement,
+    resident_bytes,
+    streamed_bytes,
+    working_bytes,
+    working_rows,
+)
+from ..planning.memory_rows import rows_of, together
 from ..planning.out_of_memory import sampling_told
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
@@ -81,16 +89,16 @@ def _forecast(forecast: Forecast) -> Iterator[Option]:
     decoder = 0 if forecast.machines.decoder == 0 else None
     machines = replace(forecast.machines, devices=(first.alone, *others), decoder=decoder)
     work, placement = forecast.work, forecast.setting.placement
-    weights, working = work.weights(work.layers), working_bytes(work, placement)
-    streams = weights + working > first.alone.room
-    if streams:
-        working = working_bytes(work, replace(placement, batched=True))
-    window = 2 * work.weights(range(1, 2))
-    resident = max(window, min(weights, first.alone.room - working)) if streams else weights
+    if work.weights(work.layers) + working_bytes(work, placement) > first.alone.room:
+        placement = replace(placement, batched=True)
+    room = first.alone.room
+    resident, streamed = (of(work, room, placement) for of in (resident_bytes, streamed_bytes))
     # A batch reads the streamed weights once a block, so each step bears its share of the time.
-    moving = machines.interconnect.host.seconds(weights - resident + window * streams) / work.plan.steps
-    load = Load(devices=[resident + working], ram=[ram_bytes(work, placement) + weights * streams])
-    yield replace(replace(forecast, machines=machines).single(LOCAL.name, load, moving), streams=streams)
+    moving = machines.interconnect.host.seconds(streamed) / work.plan.steps
+    on_device = together(rows_of([("weights", resident)]), working_rows(work, placement))
+    in_ram = together(rows_of([("streamed weights", streamed)]), caches_in_ram(work, placement))
+    load = Load(devices=[on_device], ram=[in_ram])
+    yield replace(forecast, machines=machines).single(LOCAL.name, load, moving)
 
 
 LOCAL = ExecutorKind(

@@ -8,10 +8,10 @@ import torch
 
 from ..device_kinds import has_fp8
 from ..devices import AUTO
-from ..dit.placement import Placement, StoredType
+from ..dit.placement import StoredType
 from ..planning.device import RESERVED_SHARE
 from ..planning.machines import Machines
-from ..planning.memory import LADDER, CacheChoice, decode_bytes, settled, streamed_bytes
+from ..planning.memory import LADDER, CacheChoice, decode_bytes, settled
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from ..vae.config import VaeConfig
@@ -55,7 +55,8 @@ class Case:
         """With the VAE's work on the devices that decode."""
         size, machines = self.vae.size(self.work), self.machines
         devices = tuple(
-            replace(device, occupied=size if decodes else 0.0)
+            # Plans count what is streamed of the weights in RAM, and so have room for all that waits there.
+            replace(device, occupied=size if decodes else 0.0, ram=device.ram + self.weights_in_ram)
             for device, decodes in zip(machines.devices, self.decodes, strict=True)
         )
         decoder = self.decodes.index(True) if any(self.decodes) else None
@@ -98,12 +99,9 @@ class Case:
 
     @property
     def ram_in_all(self) -> float:
-        """Bytes that caches may take of RAM whatever is free of it now: what decides the caches' dtype, since that is
-        part of what makes a video."""
-        devices = self.setup.machines.devices
-        room = sum((device.usable - device.occupied) / device.shared_by for device in devices)
-        weights = streamed_bytes(self.work, room, Placement("ram")) if self.work.on_disk_bytes == 0 else 0
-        return max(0, int(self.ram * (1 - RESERVED_SHARE) - weights))
+        """Bytes that caches and weights may take of RAM whatever is free of it now: what decides the caches' dtype,
+        since that is part of what makes a video."""
+        return int(self.ram * (1 - RESERVED_SHARE))
 
 
 @dataclass(frozen=True)
@@ -144,10 +142,12 @@ def settled_case(case: Case) -> Case:
     """With what `auto` of kv_dtype stands for."""
     if case.caches.kv_dtype != AUTO:
         return case
-    in_all = case.with_ram(case.ram_in_all)
+    in_all = case.with_ram(case.ram_in_all - case.weights_in_ram)
 
     def fits_in_all(caches: CacheChoice) -> bool:
-        return stages_of(replace(in_all, caches=caches)) is not None
+        one = replace(in_all, caches=caches)
+        stages = planned_stages(one.work, one.setup)
+        return stages is not None and (case.shares_ram or ram_of(one.work, stages) <= case.ram_in_all)
 
     return replace(case, caches=settled(case.caches, fits_in_all, case.ladder))
 

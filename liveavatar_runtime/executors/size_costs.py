@@ -9,7 +9,8 @@ from ..dit.placement import Placement
 from ..errors import MachineError
 from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import Machines
-from ..planning.memory import CacheChoice, ram_bytes, working_bytes
+from ..planning.memory import CacheChoice, held_in_ram, working_bytes
+from ..planning.memory_rows import Rows, taken
 from ..planning.ranges import Range, Source
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
@@ -20,10 +21,11 @@ from .table import TABLE, here, runs_here
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCost:
-    """`memory`: bytes on each device that works, weights and the VAE's work included; `ram`: of caches in system
-    memory; `streams`: whether weights come from there; `fps`: frames a second; `first_block`: seconds until it can be
-    seen; `source`: where both come from ("unknown": they only compare sizes). Where it does not fit there are none, and
-    `memory` is the least that a device would need beside the weights."""
+    """`memory`: bytes on each device that works, weights and the VAE's work included; `ram`: of caches and streamed
+    weights in system memory; `devices`, `in_ram`: both row by row; `streams`: whether weights come from
+    there; `fps`: frames a second; `first_block`: seconds until it can be seen; `source`: where both come from
+    ("unknown": they only compare sizes). Where it does not fit there are no speeds and no rows, and `memory` is the
+    least that a device would need beside the weights."""
 
     memory: tuple[float, ...]
     ram: float
@@ -32,6 +34,8 @@ class SizeCost:
     fps: Range | None = None
     first_block: Range | None = None
     source: Source = "unknown"
+    devices: tuple[Rows, ...] = ()
+    in_ram: Rows = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +93,14 @@ def cost_of(work: Workload, found: Planned) -> SizeCost:
     option = found.option
     return SizeCost(
         memory=option.memory,
-        ram=ram_of(work, found.stages),
+        ram=taken(option.ram),
         streams=option.streams,
         fits=True,
         fps=option.fps,
         first_block=option.first_block,
         source=option.source,
+        devices=option.devices,
+        in_ram=option.ram,
     )
 
 
@@ -120,7 +126,8 @@ def least_cost(work: Workload, setup: Setup) -> SizeCost:
 
     placement = min(setup.caches.candidates(), key=on_device)
     memory = on_device(placement) + setup.decoder_bytes * (setup.machines.decoder is not None)
-    return SizeCost(memory=(memory,), ram=ram_bytes(work, placement), streams=False, fits=False)
+    ram = held_in_ram(work, setup.machines.devices[0].room, placement)
+    return SizeCost(memory=(memory,), ram=ram, streams=False, fits=False)
 
 
 def at_size(work: Workload, width: int, height: int) -> Workload:

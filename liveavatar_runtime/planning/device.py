@@ -30,8 +30,9 @@ class Device:
     where nothing is simulated. `decode_flops`: of the VAE's decoder, None for the same. `source`: where both come from;
     `error`: what they may be off by, as in `Range.around`.
 
-    `ram`: system memory for what finds no room; `pool`: all system memory, where the device's is a part of it
-    (processors, Apple's GPUs): there the same bytes must not be given away twice.
+    `ram`: system memory for caches and weights that find no room, with what of the weights is there already; `pool`:
+    all system memory, where the device's is a part of it (processors, Apple's GPUs): there the same bytes must not be
+    given away twice.
     """
 
     name: str = ""

@@ -11,7 +11,8 @@ from ..dit.placement import ON_DEVICE, Placement
 from ..duration import FRAMES_PER_BLOCK
 from ..pipeline.schedule import LayerSchedule, PipelineSchedule, Span
 from .machines import Machines
-from .memory import cache_traffic, ram_bytes, working_bytes
+from .memory import cache_traffic, ram_bytes, working_rows
+from .memory_rows import Rows, rows_of, taken, together
 from .ranges import Range, Source, worst
 from .simulator import Costs, simulate
 from .stages import split_by_time
@@ -32,22 +33,33 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One way to use the devices. `memory`: bytes on each one that is used; `streams`: whether weights come from RAM;
-    `fps`: frames a second; `first_block`: seconds until it can be seen; `source`: where both come from."""
+    """One way to use the devices. `devices`: what is taken of each one that is used, that of the decoder last where it
+    has its own; `ram`: what is taken of the system's memory, of that of all machines together; `fps`: frames a second;
+    `first_block`: seconds until it can be seen; `source`: where both come from."""
 
     executor: str
     setting: Setting
-    memory: tuple[float, ...]
+    devices: tuple[Rows, ...]
+    ram: Rows
     fits: bool
     fps: Range
     first_block: Range
     source: Source = "unknown"
-    streams: bool = False
+
+    @property
+    def memory(self) -> tuple[float, ...]:
+        """Bytes on each device that is used."""
+        return tuple(map(taken, self.devices))
+
+    @property
+    def streams(self) -> bool:
+        """Whether weights come from RAM."""
+        return any(row.what == "streamed weights" for row in self.ram)
 
     @property
     def stages(self) -> int:
         """Devices without that of the decoder."""
-        return len(self.memory) - self.setting.vae_alone
+        return len(self.devices) - self.setting.vae_alone
 
     @property
     def from_ram(self) -> str:
@@ -58,10 +70,10 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Bytes of sampling on each device that is used, and of system memory beside each."""
+    """What sampling takes of each device that is used, and of system memory beside each."""
 
-    devices: Sequence[float]
-    ram: Sequence[float]
+    devices: Sequence[Rows]
+    ram: Sequence[Rows]
 
 
 @dataclass(frozen=True)
@@ -105,8 +117,11 @@ class Forecast:
         works = [work.of_stage(part.layers, part.steps) for part in parts]
         weights = [work.weights(part.layers) for part in parts]
         load = Load(
-            devices=[size + working_bytes(own, placement) for size, own in zip(weights, works, strict=True)],
-            ram=[ram_bytes(own, placement) for own in works],
+            devices=[
+                together(rows_of([("weights", size)]), working_rows(own, placement))
+                for size, own in zip(weights, works, strict=True)
+            ],
+            ram=[caches_in_ram(own, placement) for own in works],
         )
         return self._option(executor, schedule, costs, load)
 
@@ -148,11 +163,13 @@ class Forecast:
         beside = self._decoder_at(len(load.devices))
         used = self.machines.devices[: len(load.devices) + self.setting.vae_alone]
         error = max(device.error for device in used)
-        memory = [size + self.decoder_bytes * (number == beside) for number, size in enumerate(load.devices)]
+        vae = rows_of([("VAE", self.decoder_bytes)])
+        devices = [together(rows, vae) if number == beside else rows for number, rows in enumerate(load.devices)]
         return Option(
             executor=executor,
             setting=self.setting,
-            memory=(*memory, self.decoder_bytes) if self.setting.vae_alone else tuple(memory),
+            devices=(*devices, vae) if self.setting.vae_alone else tuple(devices),
+            ram=together(*load.ram),
             fits=self._fits(load),
             fps=Range.around(FRAMES_PER_BLOCK / result.seconds_per_block, error),
             first_block=Range.around(result.first_block, error),
@@ -161,9 +178,13 @@ class Forecast:
 
     def _fits(self, load: Load) -> bool:
         devices, of_machine = self.machines.devices, dict.fromkeys(self.machines.machine_of, 0.0)
-        for card, size in enumerate(load.ram):
-            of_machine[self.machines.machine_of[card]] += size
-        sizes = [*load.devices, self.decoder_bytes] if self.setting.vae_alone else load.devices
+        for card, rows in enumerate(load.ram):
+            of_machine[self.machines.machine_of[card]] += taken(rows)
+        sizes = [*map(taken, load.devices), *[self.decoder_bytes] * self.setting.vae_alone]
         on_devices = all(size <= device.room for size, device in zip(sizes, devices, strict=False))
         in_ram = zip(self.machines.machine_of, devices, strict=True)
         return on_devices and all(of_machine[machine] <= device.ram for machine, device in in_ram)
+
+
+def caches_in_ram(work: Workload, placement: Placement) -> Rows:
+    return rows_of([("KV caches", ram_bytes(work, placement))])

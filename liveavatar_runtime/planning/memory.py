@@ -14,6 +14,7 @@ from ..texts import gib
 from ..usual_sizes import smaller_sizes
 from ..vae.memory import decode_bytes_per_pixel
 from .device import Device
+from .memory_rows import Rows, rows_of, taken
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -84,7 +85,25 @@ def settled(
 
 def streamed_bytes(work: Workload, room: float, placement: Placement) -> float:
     """Bytes of the weights that find no room beside the work, and stay in system memory."""
-    return max(0.0, work.weights(work.layers) + working_bytes(work, placement) - room)
+    resident = resident_bytes(work, room, placement)
+    return work.weights(work.layers) - resident + streaming_window(work) * (resident < work.weights(work.layers))
+
+
+def resident_bytes(work: Workload, room: float, placement: Placement) -> float:
+    """Bytes of weights on the device: all of them, or what finds room, with the layers that are under way."""
+    weights = work.weights(work.layers)
+    return min(weights, max(streaming_window(work), room - working_bytes(work, placement)))
+
+
+def streaming_window(work: Workload) -> int:
+    """Streamed weights need room for the layer that computes and the one that comes next."""
+    weights = work.weights(work.layers)
+    return min(weights, 2 * weights // work.config.num_layers)
+
+
+def held_in_ram(work: Workload, room: float, placement: Placement) -> float:
+    """System memory that caches and streamed weights need; weights that stay in their file need none."""
+    return ram_bytes(work, placement) + max(0.0, streamed_bytes(work, room, placement) - work.on_disk_bytes)
 
 
 def kept_bytes(shape: CacheShape, tokens: int, dtype: torch.dtype, stored: StoredType) -> int:
@@ -177,15 +196,21 @@ def text_bytes(work: Workload) -> int:
     return 2 * config.num_layers * config.text_len * config.dim * work.dtype.itemsize
 
 
-def working_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
+def working_rows(work: Workload, placement: Placement = ON_DEVICE) -> Rows:
     """Device memory of all of it: caches that are there, buffers, prompt, activations."""
-    return (
-        cache_bytes(work, placement)
-        - ram_bytes(work, placement)
-        + staging_bytes(work, placement)
-        + text_bytes(work)
-        + activation_bytes(work, placement.batched)
+    return rows_of(
+        [
+            ("KV caches", cache_bytes(work, placement) - ram_bytes(work, placement)),
+            ("staging buffers", staging_bytes(work, placement)),
+            ("prompt", text_bytes(work)),
+            ("activations", activation_bytes(work, placement.batched)),
+        ]
     )
+
+
+def working_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
+    """The sum of `working_rows`."""
+    return int(taken(working_rows(work, placement)))
 
 
 def ram_bytes(work: Workload, placement: Placement) -> int:
@@ -215,7 +240,7 @@ def choose_placement(work: Workload, device: Device, choice: CacheChoice = ANYWH
         candidates += [_filled(work, device, c) for c in candidates if c.kv_cache == "ram"]
     fitting = [c for c in candidates if _fits(work, device, c)]
     if not fitting:
-        raise MachineError(_what_would_help(work, device, candidates))
+        raise MachineError(_Refusal(work, device).told(candidates))
     return min(fitting, key=lambda c: moved_bytes(work, device, c))
 
 
@@ -241,49 +266,58 @@ def _filled(work: Workload, device: Device, placement: Placement) -> Placement:
 
 
 def _fits(work: Workload, device: Device, placement: Placement) -> bool:
-    # Streamed weights need room for the layer that computes and the one that comes next.
-    weights = work.weights(work.layers)
-    streaming = min(weights, 2 * weights // work.config.num_layers)
+    weights, streaming = work.weights(work.layers), streaming_window(work)
     working, in_ram = working_bytes(work, placement), ram_bytes(work, placement)
     if device.usable_pool is not None:
         held = max(streaming, weights - work.on_disk_bytes)
         if held + working + device.occupied + in_ram > device.usable_pool:
             return False
-    return working + streaming <= device.room and in_ram <= device.ram
+        return working + streaming <= device.room and in_ram <= device.ram
+    return working + streaming <= device.room and held_in_ram(work, device.room, placement) <= device.ram
 
 
-def _what_would_help(work: Workload, device: Device, candidates: list[Placement]) -> str:
-    least, plan = min(candidates, key=lambda c: working_bytes(work, c)), work.plan
-    ways = [f"{name}: {_needs(replace(work, plan=changed), least)}" for name, changed in cheaper_plans(plan)]
-    ways += [
-        f"{name}: {_needs(work, changed)}"
-        for name, changed in (
-            ("kv_cache ram", replace(least, kv_cache="ram")),
-            ("kv_dtype fp8", replace(least, kv_dtype="fp8")),
-        )
-        if changed != least
-    ]
-    return (
-        f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {_needs(work, least)} beside the weights; "
-        f"{_there_is(work, device)}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler "
-        "(size, steps, window_blocks) and DiT Sampler (kv_cache, kv_dtype)."
-    )
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a plan does not fit on a device, and what would help."""
 
+    work: Workload
+    device: Device
 
-def _there_is(work: Workload, device: Device) -> str:
-    if device.usable_pool is not None:
-        held = work.weights(work.layers) - work.on_disk_bytes + device.occupied
+    def told(self, candidates: list[Placement]) -> str:
+        work, plan = self.work, self.work.plan
+        least = min(candidates, key=lambda c: working_bytes(work, c))
+        ways = [f"{name}: {self._needs(replace(work, plan=changed), least)}" for name, changed in cheaper_plans(plan)]
+        ways += [
+            f"{name}: {self._needs(work, changed)}"
+            for name, changed in (
+                ("kv_cache ram", replace(least, kv_cache="ram")),
+                ("kv_dtype fp8", replace(least, kv_dtype="fp8")),
+            )
+            if changed != least
+        ]
         return (
-            f"device and system share {gib(device.usable_pool)}, of which the weights and the VAE's work take "
-            f"{gib(held)}, and {gib(device.ram)} are free"
+            f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {self._needs(work, least)} beside the "
+            f"weights; {self._there_is()}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler "
+            "(size, steps, window_blocks) and DiT Sampler (kv_cache, kv_dtype)."
         )
-    there = "is unknown memory" if device.memory is None else f"are {gib(device.room)}"
-    return f"there {there} on the device and {gib(device.ram)} of free RAM"
 
+    def _there_is(self) -> str:
+        work, device = self.work, self.device
+        if device.usable_pool is not None:
+            held = work.weights(work.layers) - work.on_disk_bytes + device.occupied
+            return (
+                f"device and system share {gib(device.usable_pool)}, of which the weights and the VAE's work take "
+                f"{gib(held)}, and {gib(device.ram)} are free"
+            )
+        there = "is unknown memory" if device.memory is None else f"are {gib(device.room)}"
+        ram = gib(device.ram)
+        return f"there {there} on the device and {ram} of RAM for caches and weights"
 
-def _needs(work: Workload, placement: Placement) -> str:
-    ram = ram_bytes(work, placement)
-    return gib(working_bytes(work, placement)) + (f" + {gib(ram)} of RAM" if ram else "")
+    def _needs(self, work: Workload, placement: Placement) -> str:
+        """Of RAM with the weights that find no room on the device then."""
+        shared = self.device.usable_pool is not None
+        ram = ram_bytes(work, placement) if shared else held_in_ram(work, self.device.room, placement)
+        return gib(working_bytes(work, placement)) + (f" + {gib(ram)} of RAM" if ram else "")
 
 
 def cheaper_plans(plan: "ClipPlan") -> list[tuple[str, "ClipPlan"]]:

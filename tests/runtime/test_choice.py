@@ -40,7 +40,7 @@ def places(found: Timed, *gib: float, decoder: int | None = 0, one_device: bool 
             occupied=DECODER_BYTES if number == decoder else 0,
             shared_by=shared_by,
             flops=speed * found.rate * shared_by,
-            ram=ram * GIB - found.work.weights(found.work.layers),
+            ram=ram * GIB,
         )
         for number, (size, speed) in enumerate(zip(memory, found.speeds, strict=True))
     ]
