@@ -96,9 +96,10 @@ def _forecast(forecast: Forecast) -> Iterator[Option]:
     # A batch reads the streamed weights once a block, so each step bears its share of the time.
     moving = machines.interconnect.host.seconds(streamed) / work.plan.steps
     on_device = together(rows_of([("weights", resident)]), working_rows(work, placement))
-    in_ram = together(rows_of([("streamed weights", streamed)]), caches_in_ram(work, placement))
+    waiting = max(0.0, streamed - work.on_disk_bytes)
+    in_ram = together(rows_of([("streamed weights", waiting)]), caches_in_ram(work, placement))
     load = Load(devices=[on_device], ram=[in_ram])
-    yield replace(forecast, machines=machines).single(LOCAL.name, load, moving)
+    yield replace(replace(forecast, machines=machines).single(LOCAL.name, load, moving), streams=streamed > 0)
 
 
 LOCAL = ExecutorKind(

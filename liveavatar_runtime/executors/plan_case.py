@@ -8,10 +8,10 @@ import torch
 
 from ..device_kinds import has_fp8
 from ..devices import AUTO
-from ..dit.placement import StoredType
+from ..dit.placement import Placement, StoredType
 from ..planning.device import RESERVED_SHARE
 from ..planning.machines import Machines
-from ..planning.memory import LADDER, CacheChoice, decode_bytes, settled
+from ..planning.memory import LADDER, CacheChoice, decode_bytes, settled, streamed_bytes
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from ..vae.config import VaeConfig
@@ -55,8 +55,7 @@ class Case:
         """With the VAE's work on the devices that decode."""
         size, machines = self.vae.size(self.work), self.machines
         devices = tuple(
-            # Plans count what is streamed of the weights in RAM, and so have room for all that waits there.
-            replace(device, occupied=size if decodes else 0.0, ram=device.ram + self.weights_in_ram)
+            replace(device, occupied=size if decodes else 0.0)
             for device, decodes in zip(machines.devices, self.decodes, strict=True)
         )
         decoder = self.decodes.index(True) if any(self.decodes) else None
@@ -69,6 +68,11 @@ class Case:
         """Bytes of weights that wait in RAM, wherever they go from there."""
         work = self.work
         return 0 if work.on_disk_bytes or self.shares_ram else work.weights(work.layers)
+
+    @property
+    def beside_weights(self) -> Workload:
+        """The work, of which RAM is only to hold the caches: all weights are counted there already."""
+        return replace(self.work, on_disk_bytes=self.weights_in_ram) if self.weights_in_ram else self.work
 
     @property
     def shares_ram(self) -> bool:
@@ -99,9 +103,12 @@ class Case:
 
     @property
     def ram_in_all(self) -> float:
-        """Bytes that caches and weights may take of RAM whatever is free of it now: what decides the caches' dtype,
-        since that is part of what makes a video."""
-        return int(self.ram * (1 - RESERVED_SHARE))
+        """Bytes that caches may take of RAM whatever is free of it now: what decides the caches' dtype, since that is
+        part of what makes a video."""
+        devices = self.setup.machines.devices
+        room = sum((device.usable - device.occupied) / device.shared_by for device in devices)
+        weights = streamed_bytes(self.work, room, Placement("ram")) if self.work.on_disk_bytes == 0 else 0
+        return max(0, int(self.ram * (1 - RESERVED_SHARE) - weights))
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class Answer:
     @cached_property
     def cost(self) -> SizeCost:
         """What it takes; of what does not fit, what it would at least."""
-        work, setup = self.case.work, self.case.setup
+        work, setup = self.case.beside_weights, self.case.setup
         return least_cost(work, setup) if self.stages is None else cost_of(work, planned(work, setup, self.stages))
 
 
@@ -132,7 +139,7 @@ def answer(case: Case) -> Answer:
 
 def stages_of(case: Case) -> StagePlan | None:
     """Who samples what, if RAM holds the caches that are to be there beside all else."""
-    stages = planned_stages(case.work, case.setup)
+    stages = planned_stages(case.beside_weights, case.setup)
     if stages is None or case.shares_ram:
         return stages
     return stages if ram_of(case.work, stages) <= case.free_ram else None
@@ -142,12 +149,10 @@ def settled_case(case: Case) -> Case:
     """With what `auto` of kv_dtype stands for."""
     if case.caches.kv_dtype != AUTO:
         return case
-    in_all = case.with_ram(case.ram_in_all - case.weights_in_ram)
+    in_all = case.with_ram(case.ram_in_all)
 
     def fits_in_all(caches: CacheChoice) -> bool:
-        one = replace(in_all, caches=caches)
-        stages = planned_stages(one.work, one.setup)
-        return stages is not None and (case.shares_ram or ram_of(one.work, stages) <= case.ram_in_all)
+        return stages_of(replace(in_all, caches=caches)) is not None
 
     return replace(case, caches=settled(case.caches, fits_in_all, case.ladder))
 
@@ -159,7 +164,7 @@ def shape_of(found: Answer) -> Planned | None:
     for one in roomy:
         stages = stages_of(one)
         if stages is not None:
-            return planned(one.work, one.setup, stages)
+            return planned(one.beside_weights, one.setup, stages)
     return None
 
 

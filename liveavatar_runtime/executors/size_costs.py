@@ -9,7 +9,7 @@ from ..dit.placement import Placement
 from ..errors import MachineError
 from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import Machines
-from ..planning.memory import CacheChoice, held_in_ram, working_bytes
+from ..planning.memory import CacheChoice, held_in_ram, ram_bytes, working_bytes
 from ..planning.memory_rows import Rows, taken
 from ..planning.ranges import Range, Source
 from ..planning.stages import StagePlan

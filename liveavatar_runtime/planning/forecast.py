@@ -35,7 +35,8 @@ class Setting:
 class Option:
     """One way to use the devices. `devices`: what is taken of each one that is used, that of the decoder last where it
     has its own; `ram`: what is taken of the system's memory, of that of all machines together; `fps`: frames a second;
-    `first_block`: seconds until it can be seen; `source`: where both come from."""
+    `first_block`: seconds until it can be seen; `source`: where both come from; `streams`: whether weights come from
+    RAM, or from their file."""
 
     executor: str
     setting: Setting
@@ -45,16 +46,12 @@ class Option:
     fps: Range
     first_block: Range
     source: Source = "unknown"
+    streams: bool = False
 
     @property
     def memory(self) -> tuple[float, ...]:
         """Bytes on each device that is used."""
         return tuple(map(taken, self.devices))
-
-    @property
-    def streams(self) -> bool:
-        """Whether weights come from RAM."""
-        return any(row.what == "streamed weights" for row in self.ram)
 
     @property
     def stages(self) -> int:
