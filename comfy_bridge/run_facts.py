@@ -14,20 +14,26 @@ from liveavatar_runtime import VERSION
 
 from .card_memory import driver_version
 from .memory_watch import FreeingWays
+from .speed_records import Foreseen, foreseen, speed_key
 
 if TYPE_CHECKING:
+    from liveavatar_runtime.planning.observed import SpeedKey
+
     from .execution import PreparedJob
 
 
 @dataclass(frozen=True, eq=False)
 class RunFacts:
     """settings: by name, for the report. devices: those of this process that work; elsewhere: those of workers on this
-    machine. ways: what frees memory of a device."""
+    machine. ways: what frees memory of a device. key: what decides the speed, None where nobody here knows; foreseen:
+    what was expected."""
 
     settings: Mapping[str, object]
     devices: tuple[torch.device, ...]
     elsewhere: tuple[torch.device, ...]
     ways: FreeingWays
+    key: "SpeedKey | None"
+    foreseen: Foreseen
 
 
 def facts_of(work: "PreparedJob") -> RunFacts:
@@ -43,11 +49,14 @@ def facts_of(work: "PreparedJob") -> RunFacts:
             return ram_ways(job.work, placement)
         return sampling_ways(job.work, placement, device)
 
+    key = speed_key(work)
     return RunFacts(
         settings=settings_of(work),
         devices=(*here, job.vae.patcher.load_device),
         elsewhere=model.devices if model.workers is not None else (),
         ways=ways,
+        key=key,
+        foreseen=foreseen(work, key),
     )
 
 

@@ -16,6 +16,7 @@ from liveavatar_runtime.run_report import FINISHED, INTERRUPTED, MadeVideo, Peak
 from .memory_watch import MemoryWatch
 from .progress import log
 from .run_facts import device_name, versions
+from .speed_records import keep
 
 if TYPE_CHECKING:
     from liveavatar_runtime.online_video import OnlineVideo
@@ -34,8 +35,8 @@ class Reporting:
         with Reporting(latents, settings, file, video) as reporting:
             reporting.frames, reporting.wanted = frames in the file, and all that there are to be
 
-    decoder: what is told of who decodes. markdown: the tables. path: of the JSON file, None where none was written:
-    without frames, or with `report` off.
+    decoder: what is told of who decodes. report: of the run, None without frames; markdown: its tables. path: of the
+    JSON file, None where none was written: without frames, or with `report` off.
     """
 
     latents: "AvatarLatents"
@@ -48,6 +49,7 @@ class Reporting:
     markdown: str = ""
     path: Path | None = None
     problem: str = ""
+    report: RunReport | None = None
     _watch: MemoryWatch = field(init=False)
 
     def __enter__(self) -> "Reporting":
@@ -69,11 +71,13 @@ class Reporting:
         times.ended = times.clock()
         if not self.frames or not self.file.path.is_file():
             return
-        report = self._report(how_it_ended(error))
-        self.markdown = report.as_markdown()
+        self.report = self._report(how_it_ended(error))
+        self.markdown = self.report.as_markdown()
         if self.settings.report:
             with handled(OSError, self._not_written):
-                self.path = write_beside(self.file.path, report.as_json())
+                self.path = write_beside(self.file.path, self.report.as_json())
+        if self.latents.report is not None:
+            keep(self.latents.report.facts.key, self.report)
 
     @property
     def warnings(self) -> list[str]:
@@ -113,6 +117,8 @@ class Reporting:
                 Peak(device=most.device, name=device_name(most.device), used=most.used, total=most.total)
                 for most in self._watch.peaks.values()
             ],
+            predicted=told.facts.foreseen.figures if told is not None else {},
+            predicted_from=told.facts.foreseen.source if told is not None else "unknown",
             warnings=[*self.latents.stream.news, *self._watch.warnings, *self._watch.hints()],
             unknown=[*self._watch.unknown(), *([ELSEWHERE] if self.latents.workers is not None else [])],
         )

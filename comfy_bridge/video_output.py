@@ -96,8 +96,11 @@ def memory_warning(plan: ClipPlan) -> str:
     return check_kept(plan, free_ram()) or ""
 
 
-def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden) -> None:
-    """Decode all blocks into the file, and make the report of it, also of a run that ends early."""
+def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden, shown: bool = True) -> None:
+    """Decode all blocks into the file, and make the report of it, also of a run that ends early.
+
+    shown: the frames are counted on the node, and its page plays what is written.
+    """
     from liveavatar_runtime.media.video import AudioTrack, PictureTrack, Unfinished, VideoWriter
     from liveavatar_runtime.online_video import Hooks, Output, WriteOptions, finish_file, skipped_frames, write_online
 
@@ -105,14 +108,16 @@ def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden) ->
     stream, audio, node_id = latents.stream, latents.audio, hidden.unique_id
     plan, skipped = stream.plan, skipped_frames(settings.start, stream.plan)
     total = reporting.wanted = plan.segment.frames - skipped
-    progress = NodeProgress(node_id, total)
-    live = Broadcast(file.path, hidden, (float(total / plan.fps), plan.width, plan.height))
+    progress = NodeProgress(node_id, total) if shown else None
+    live = Broadcast(file.path, hidden, (float(total / plan.fps), plan.width, plan.height)) if shown else None
 
     def on_frames(done: int, _: int) -> None:
         reporting.note_memory()
-        progress.advance_to(done)
+        if progress is not None:
+            progress.advance_to(done)
 
-    hooks = Hooks(on_frames, stop_if_interrupted, between_steps, live.news)
+    news = live.news if live is not None else lambda: None
+    hooks = Hooks(on_frames, stop_if_interrupted, between_steps, news)
     options = WriteOptions(skipped, settings.return_frames, hooks=hooks)
     first = settings.start if plan.segment.starts_video else None
     encoding = settings.codec, settings.pixel_format, settings.crf
@@ -128,7 +133,8 @@ def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden) ->
                     finish_file(output)
         finally:
             reporting.frames = writer.frames_written if writer is not None else 0
-            live.end(file if reporting.frames and file.path.is_file() else None)
+            if live is not None:
+                live.end(file if reporting.frames and file.path.is_file() else None)
             stream.close()
             # After a failure of the file its own error says what plays.
             if 0 < reporting.frames < total and file.path.is_file():

@@ -65,7 +65,7 @@ class Sampled:
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
     """One run. `ended`: "finished", "interrupted", or the error. `unknown`: what could not be found out, in sentences.
-    `predicted`: by name of a figure of `measured`."""
+    `predicted`: by name of a figure of `measured`; `predicted_from`: what the speed was known from."""
 
     ended: str
     date: str
@@ -76,6 +76,7 @@ class RunReport:
     sampled: Sampled = field(default_factory=Sampled)
     peaks: Sequence[Peak] = ()
     predicted: Mapping[str, Prediction] = field(default_factory=dict)
+    predicted_from: str = "unknown"
     warnings: Sequence[str] = ()
     unknown: Sequence[str] = ()
 
@@ -85,13 +86,18 @@ class RunReport:
         return self.video.seconds / self.times.seconds if self.times.seconds else None
 
     @property
+    def first_block(self) -> float | None:
+        """Seconds from the beginning of sampling until the first block was in the file."""
+        return None if self.times.first_block is None else self.times.first_block - self.times.preparing
+
+    @property
     def measured(self) -> dict[str, float | None]:
         """What is predicted too, as it came."""
-        each = self.sampled.each
+        each, times = self.sampled.each, self.times
         return {
             "block_seconds": each.median if each is not None else None,
-            "first_block_seconds": self.sampled.first_block,
-            "seconds": self.times.seconds if self.ended == FINISHED and not self.times.replayed else None,
+            "first_block_seconds": self.first_block if self.sampled.blocks and not times.replayed else None,
+            "seconds": times.seconds - times.preparing if self.ended == FINISHED and not times.replayed else None,
         }
 
     def as_json(self) -> str:
@@ -106,7 +112,8 @@ class RunReport:
             "realtime": self.realtime,
             "first_frame_seconds": times.first_block,
             "blocks": {"written": times.written, "replayed": times.replayed, "sampled": self.sampled.blocks},
-            "first_block_seconds": self.sampled.first_block,
+            "first_block_seconds": self.first_block,
+            "first_block_sampled_seconds": self.sampled.first_block,
             "block_seconds": asdict(each) if each is not None else None,
             "stages": {
                 "preparing_seconds": times.preparing,
@@ -117,6 +124,7 @@ class RunReport:
             "bottleneck": times.sentence(),
             "memory": [asdict(peak) for peak in self.peaks],
             "predicted": {name: asdict(value) for name, value in self.predicted.items()},
+            "predicted_from": self.predicted_from,
             "measured": self.measured,
             "settings": dict(self.settings),
             "versions": dict(self.versions),
@@ -161,8 +169,8 @@ class RunReport:
             rows.append(("block, median", seconds_text(each.median) + self._beside("block_seconds")))
             rows.append(("block, 95 % within", seconds_text(each.p95)))
             rows.append(("block, variation", f"{each.variation:.0%}"))
-        if self.sampled.first_block is not None:
-            rows.append(("first block", seconds_text(self.sampled.first_block) + self._beside("first_block_seconds")))
+        if self.first_block is not None:
+            rows.append(("first block", seconds_text(self.first_block) + self._beside("first_block_seconds")))
         rows.append(("preparing the decoder", seconds_text(times.preparing)))
         if self.realtime is not None:
             rows.append(("real time", f"{self.realtime:.2f}x"))

@@ -8,6 +8,7 @@ from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
 from .dit_sampler import DiTSampler
 from .duration_calc import DurationCalc
+from .hardware_probe import HardwareProbe
 from .join_segments import JoinSegments
 from .load_avatar_model import LoadAvatarModel
 from .online_vae_decode import OnlineVAEDecode
@@ -36,4 +37,5 @@ class LiveAvatarExtension(ComfyExtension):
             JoinSegments,
             AvatarSpools,
             PlanCheck,
+            HardwareProbe,
         ]

@@ -44,6 +44,10 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
         *("Join Segments", "拼接视频分段", *PACK, *LONG_VIDEO, *SEGMENTS),
         *("concat videos", "merge videos", "拼接", "视频拼接", "合并视频"),
     ),
+    "LiveAvatar_HardwareProbe": (
+        *("Hardware Probe", "硬件检测", *PACK, *GPU_MEMORY),
+        *("check my hardware", "benchmark", "test gpu", "speed test", "检测硬件", "测速", "跑分", "显卡测试"),
+    ),
     "LiveAvatar_Spools": (
         *("Finished Clips (Spools)", "已完成片段管理", *PACK, *RESUME),
         *("clear cache", "disk space", "缓存", "清理缓存", "磁盘"),

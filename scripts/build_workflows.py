@@ -297,6 +297,23 @@ def check_my_plan(template: Template) -> None:
     template.note(last, 560)
 
 
+def check_my_hardware(template: Template) -> None:
+    """The 14B model, its VAE, the probe and its report."""
+    files, middle = template.column(0), template.column(1)
+    model = files.node(
+        "LiveAvatar_LoadAvatarModel", room=TOLD, models=[TRANSFORMER, LORA], model=TRANSFORMER.name, lora=LORA.name
+    )
+    vae = files.node("VAELoader", models=[VAE], vae_name=VAE.name)
+    probe = middle.node("LiveAvatar_HardwareProbe", room=LATENTS)
+    template.link(Source(model, "model"), probe, "model")
+    template.link(Source(vae, "VAE"), probe, "vae")
+    shown = template.column(2, 520).node("PreviewAny", room=VIDEO)
+    template.link(Source(probe, "report"), shown, "source")
+    last = template.column(3, 520)
+    last.left += 180
+    template.note(last, 520)
+
+
 def talking_avatar(object_info: Mapping[str, Any]) -> dict[str, Any]:
     """The 14B model's chain as one node: picture, voice, prompt and size in, video and last frame out."""
     canvas = Canvas(object_info)
@@ -345,6 +362,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
     avatar_14b_long,
     avatar_14b_segments,
     check_my_plan,
+    check_my_hardware,
 )
 
 

@@ -181,7 +181,7 @@ def test_the_file_has_all_of_it_in_plain_json():
     assert found["stages"]["bottleneck"] == SAMPLER and found["realtime"] == pytest.approx(22.5 / 102, rel=1e-3)
     assert found["predicted"]["block_seconds"] == {"low": 2, "likely": 2.5, "high": 4}
     assert found["settings"]["plan"]["fps"] == "24000/1001" and found["versions"]["driver"] is None
-    # Of a run with replayed blocks the time of all says nothing about the prediction.
+    # Of a run with replayed blocks the time of all says nothing about a prediction.
     assert found["measured"]["seconds"] is None
 
 

@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLUEPRINT = ROOT / "subgraphs" / "Talking Avatar.json"
-LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK = NODES = [
+LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK, PROBE = NODES = [
     f"LiveAvatar_{name}"
     for name in (
         *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DiTSampler", "OnlineVAEDecode"),
-        *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck"),
+        *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
     )
 ]
 CHAIN = [LOADER, SAMPLER]
@@ -29,8 +29,9 @@ WORDS = {
     "说话": CHAIN,
     "语音驱动": [*CHAIN, VOICE],
     "视频时长": [PLAN, DURATION],
-    "显存": [LOADER, PLAN, SAMPLER, CHECK],
+    "显存": [LOADER, PLAN, SAMPLER, CHECK, PROBE],
     "爆显存": [CHECK],
+    "跑分": [PROBE],
     "多卡": [LOADER],
     "长视频": [PLAN, DECODE, JOIN],
     "拼接": [JOIN],
