@@ -3,10 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK
+from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.run_report import Prediction
 
 from .hardware import machines_of
@@ -94,8 +96,10 @@ def _planned(work: "PreparedJob") -> "Option | None":
         executor=stages.executor,
         caches=caches,
     )
-    found = planned(job.work, setup)
-    return found.option if found is not None else None
+    # Of a pipeline of one stage nothing is forecast; a run needs no prediction.
+    with suppress(MachineError, ValueError):
+        return planned(job.work, setup, stages).option
+    return None
 
 
 def keep(key: "SpeedKey | None", report: "RunReport") -> None:
