@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from liveavatar_runtime.device_kinds import has_fp8
 from liveavatar_runtime.devices import AUTO
 from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
-from liveavatar_runtime.errors import MachineError
+from liveavatar_runtime.errors import MachineError, replaced
 from liveavatar_runtime.planning.memory import LADDER, CacheChoice, settled
 
 from .hardware import in_all, machines_of, measured_machines
+from .refusal import with_advice
 from .sampling_job import SamplingJob
 from .worker_model import worker_placement
 
@@ -41,7 +42,12 @@ class ChosenExecutor:
 
 
 def choose_executor(job: SamplingJob, caches: CacheChoice) -> ChosenExecutor:
-    """Raises MachineError when nothing fits."""
+    """Raises MachineError, with the changes that would help, when nothing fits."""
+    with replaced(MachineError, partial(with_advice, job, caches)):
+        return _planned(job, caches)
+
+
+def _planned(job: SamplingJob, caches: CacheChoice) -> ChosenExecutor:
     if job.model.workers is not None:
         placement = worker_placement(job, caches)
         return ChosenExecutor(placement, told=_told("", placement, ""), warning=_warning(caches, placement))

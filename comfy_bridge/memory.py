@@ -114,6 +114,13 @@ def used_memory(device: torch.device) -> DeviceMemory | None:
     return DeviceMemory(str(device), total - free, total)
 
 
+def in_ram(patcher: Patcher | None) -> int:
+    """Bytes of a model's weights that are in system memory now, and not only in their file."""
+    if patcher is None or on_disk_bytes(patcher):
+        return 0
+    return max(0, patcher.model_size() - patcher.loaded_size())
+
+
 def loaded_in_ram(size: int) -> int:
     """Bytes in system memory of a model of about so many bytes that ComfyUI has loaded already; 0 where there is none.
 

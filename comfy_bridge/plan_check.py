@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar_runtime.device_kinds import shares_ram
 from liveavatar_runtime.devices import AUTO, all_devices
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.executors.table import check_devices, check_executor, resolve
@@ -21,7 +22,15 @@ from .avatar import AvatarModel
 from .device_checks import check_fp8, check_precision
 from .folders import bundle_folders, model_files
 from .hardware import device_of
-from .memory import device_memory, free_ram, leaves_weights_on_disk, on_disk_bytes, own_device
+from .memory import (
+    device_memory,
+    free_ram,
+    in_ram,
+    leaves_weights_on_disk,
+    loaded_in_ram,
+    on_disk_bytes,
+    own_device,
+)
 from .model_loading import BUNDLE_MARK
 from .page_sizes import known_device
 from .unloaded_model import UnloadedModel, assumed_model, unloaded_model
@@ -77,13 +86,14 @@ class CheckSettings:
 
 @dataclass(frozen=True)
 class Place:
-    """A machine, and what of its RAM is there and taken by others, in bytes. `every`: all its devices, where not all
-    of them work."""
+    """A machine, and what of its RAM is there, taken by others, and taken by the plan's weights, in bytes. `every`: all
+    its devices, where not all of them work."""
 
     name: str
     machines: "Machines"
     ram: float
     taken: float
+    weights: int = 0
     every: "Machines | None" = None
     decodes: tuple[bool, ...] = (True,)
 
@@ -195,8 +205,7 @@ def _case(model: UnloadedModel, plan: ClipPlan, inputs: CheckInputs, settings: C
     work = Workload(model.config, plan, model.dtype, stored_bytes=model.stored_bytes, on_disk_bytes=on_disk)
     if settings.is_here:
         executor, devices = _executor_here(connected, settings)
-        waiting = 0 if connected is not None or on_disk else model.stored_bytes
-        place = _here(devices, waiting)
+        place = _here(devices, _weights_here(connected, model, on_disk))
     else:
         executor = settings.executor
         place = _elsewhere(settings, model.stored_bytes)
@@ -209,6 +218,7 @@ def _case(model: UnloadedModel, plan: ClipPlan, inputs: CheckInputs, settings: C
         vae=_decoding(model, settings),
         ram=place.ram,
         taken=place.taken,
+        weights_in_ram=place.weights,
         executor=executor,
         caches=settings.caches,
         every=place.every,
@@ -238,18 +248,35 @@ def _executor_here(connected: AvatarModel | None, settings: CheckSettings) -> tu
     return connected.executor, connected.devices_here
 
 
-def _here(devices: Sequence[torch.device], waiting: int) -> Place:
-    """`waiting`: bytes of weights that are still to be read into RAM."""
+@dataclass(frozen=True)
+class Held:
+    """Bytes of weights in RAM: `here` now, and `coming`, which are still to be read."""
+
+    here: int = 0
+    coming: int = 0
+
+
+def _weights_here(connected: AvatarModel | None, model: UnloadedModel, on_disk: int) -> Held:
+    if on_disk or shares_ram(own_device()):
+        return Held()
+    if connected is not None:
+        return Held(here=in_ram(connected.loaded))
+    held = loaded_in_ram(model.stored_bytes)
+    return Held(here=held, coming=model.stored_bytes - held)
+
+
+def _here(devices: Sequence[torch.device], weights: Held) -> Place:
     from liveavatar_runtime.planning.measured import place_of
 
     vae_device = vae_place()[0]
     in_all, free = device_memory(torch.device("cpu")), free_ram()
-    machines = _machines_of(devices, free - waiting)
+    left, taken = free - weights.coming, in_all - free - weights.here
+    machines = _machines_of(devices, left)
     gpus = [device for device in all_devices() if device.type == "cuda"]
     more = len(gpus) > len(set(devices)) and devices[0].type == "cuda"
-    every = _machines_of(gpus, free - waiting) if more else None
+    every = _machines_of(gpus, left) if more else None
     decodes = tuple(place_of(device) == place_of(vae_device) for device in devices)
-    return Place(THIS_MACHINE, machines, in_all, in_all - free, every, decodes)
+    return Place(THIS_MACHINE, machines, in_all, taken, weights.here + weights.coming, every, decodes)
 
 
 def _machines_of(devices: Sequence[torch.device], ram: float) -> "Machines":
@@ -274,7 +301,7 @@ def _elsewhere(settings: CheckSettings, weights: int) -> Place:
         machines, every = replace(machines, devices=machines.devices[:1], machine_of=(0,)), machines
     decodes = (True, *[False] * (len(machines.devices) - 1))
     name = f"{settings.machine} with {settings.ram:g} GiB of RAM"
-    return Place(name, machines, ram, OTHERS, every, decodes)
+    return Place(name, machines, ram, OTHERS, weights, every, decodes)
 
 
 def _decoding(model: UnloadedModel, settings: CheckSettings) -> "Decoding":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .avatar import AvatarModel
-from .memory import on_disk_bytes
+from .memory import in_ram, on_disk_bytes
 from .vae import ManagedVAE
 
 if TYPE_CHECKING:
@@ -48,7 +48,4 @@ class SamplingJob:
 
 def weights_in_ram(job: SamplingJob) -> int:
     """Bytes of the model's weights that are in system memory now, and not only in their file."""
-    if job.model.loaded is None or job.work.on_disk_bytes:
-        return 0
-    patcher = job.model.patcher
-    return max(0, patcher.model_size() - patcher.loaded_size())
+    return in_ram(job.model.loaded)

@@ -106,7 +106,7 @@ class Template:
         """The demo's bundle, which brings all parts; and the second column, below the voice's encoder."""
         left, middle = self.column(0), self.column(1)
         model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **{**DEMO, **loader})
-        picture, sound = self.media(left)
+        picture, sound = self._media(left)
         parts = Inputs(
             Source(model, "model"),
             Source(model, "vae"),
@@ -132,7 +132,7 @@ class Template:
         vae = files.node("VAELoader", models=[VAE], vae_name=VAE.name)
         ears = files.node("AudioEncoderLoader", models=[AUDIO_ENCODER], audio_encoder_name=AUDIO_ENCODER.name)
         self.frame("step_files", files)
-        picture, sound = self.media(left)
+        picture, sound = self._media(left)
         prompt = self._prompt(left, Source(clip, "CLIP"))
         self.frame("step_inputs", left)
         voice = self._voice(middle, Source(ears, "AUDIO_ENCODER"), sound)
@@ -171,7 +171,7 @@ class Template:
     def workflow(self) -> dict[str, Any]:
         return self.canvas.workflow(self.name, {"liveavatar_template": self.name})
 
-    def media(self, column: Column) -> tuple[Source, Source]:
+    def _media(self, column: Column) -> tuple[Source, Source]:
         picture = column.node("LoadImage", room=PICTURE, title=self.titles["picture"], image=PORTRAIT)
         sound = column.node("LoadAudio", room=40, title=self.titles["voice"], audio=VOICE)
         return Source(picture, "IMAGE"), Source(sound, "AUDIO")
@@ -286,14 +286,14 @@ def check_my_plan(template: Template) -> None:
     left, here, there = template.column(0), template.column(1, 560), template.column(3, 560)
     there.left -= 170
     scheduler = left.node("LiveAvatar_ClipScheduler", room=TOLD, size=SIZE)
-    _, sound = template.media(left)
+    sound = Source(left.node("LoadAudio", room=40, title=template.titles["voice"], audio=VOICE), "AUDIO")
     asked = (here, "this machine", "14B model in fp8"), (there, "4x RTX 4090", "14B model in bf16")
     for column, machine, model in asked:
         check = column.node("LiveAvatar_PlanCheck", room=REPORT, machine=machine, model_file=model)
         template.link(Source(scheduler, "plan"), check, "plan")
         template.link(sound, check, "audio")
     last = template.column(4, 420)
-    last.left += 210
+    last.left += 50
     template.note(last, 560)
 
 

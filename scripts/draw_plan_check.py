@@ -35,6 +35,7 @@ def report_of(machine: str, weights: str) -> PlanReport:
         vae=Decoding(VaeConfig(), torch.bfloat16, DECODER_PARAMETERS),
         ram=RAM,
         taken=OTHERS,
+        weights_in_ram=stored,
     )
     found = answer(case)
     return PlanReport(found, advise(found), f"{machine} with 64 GiB of RAM", f"14B model in {weights}", plan)

@@ -35,7 +35,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/distribution.py": None,
     "liveavatar_runtime/duration.py": {"{minutes} min"},
     "liveavatar_runtime/executors/advisor.py": None,
-    "liveavatar_runtime/executors/plan_bars.py": {"KV caches", "Cache buffers", "Prompt and activations", "OTHERS"},
+    "liveavatar_runtime/executors/plan_bars.py": {"OTHERS"},
     "liveavatar_runtime/executors/plan_changes.py": {"Load Avatar Model", "Clip Scheduler", "DiT Sampler"},
     "liveavatar_runtime/executors/plan_report.py": {"chart"},
     "liveavatar_runtime/media/live.py": None,

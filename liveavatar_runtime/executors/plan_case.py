@@ -36,8 +36,9 @@ class Decoding:
 class Case:
     """`machines`: the devices that sample, with nothing else on them, and RAM as it is free for caches; `every`: all
     that the machine has, where those are more. `decodes`: for each device of `machines`, whether the VAE works there.
-    `ram`: bytes of system memory in all, `taken`: of it by all but the plan's weights and caches. `precision`: of the
-    weights, as Load Avatar Model has it, "" where they cannot be had in another one."""
+    `ram`: bytes of system memory in all; `taken`: of it by all but the plan's weights and caches; `weights_in_ram`: by
+    the weights, wherever they go from there. `precision`: of the weights, as Load Avatar Model has it, "" where they
+    cannot be had in another one."""
 
     work: Workload
     machines: Machines
@@ -45,6 +46,7 @@ class Case:
     vae: Decoding
     ram: float
     taken: float
+    weights_in_ram: int = 0
     executor: str = AUTO
     caches: CacheChoice = CacheChoice()
     every: Machines | None = None
@@ -64,15 +66,10 @@ class Case:
         return Setup(machines=placed, decoder_bytes=size, executor=executor, caches=self.caches)
 
     @property
-    def weights_in_ram(self) -> int:
-        """Bytes of weights that wait in RAM, wherever they go from there."""
-        work = self.work
-        return 0 if work.on_disk_bytes or self.shares_ram else work.weights(work.layers)
-
-    @property
     def beside_weights(self) -> Workload:
-        """The work, of which RAM is only to hold the caches: all weights are counted there already."""
-        return replace(self.work, on_disk_bytes=self.weights_in_ram) if self.weights_in_ram else self.work
+        """The work, of which RAM is only to hold the caches where the weights are counted there already."""
+        work = self.work
+        return replace(work, on_disk_bytes=work.weights(work.layers)) if self.weights_in_ram else work
 
     @property
     def shares_ram(self) -> bool:

@@ -89,9 +89,10 @@ def _set_precision(case: Case, value: str | int) -> Case:
     size = counted.weights(work.layers)
     on_disk = size if work.on_disk_bytes else 0
     changed = replace(work, stored_bytes=size, weight_bytes=bytes_each, on_disk_bytes=on_disk, dtype=computed)
-    saved = 0 if work.on_disk_bytes else work.weights(work.layers) - size
-    freed = case.with_ram(case.machines.devices[0].ram + saved)
-    return replace(freed, work=changed, precision=name)
+    # Weights that are to be read into RAM leave more of it there.
+    waiting = size if case.weights_in_ram else 0
+    freed = case.with_ram(case.free_ram + case.weights_in_ram - waiting)
+    return replace(freed, work=changed, precision=name, weights_in_ram=waiting)
 
 
 SETTERS = {

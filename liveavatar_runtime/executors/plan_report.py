@@ -14,7 +14,7 @@ from ..planning.ranges import CLOSE, UNKNOWN, Range, Source
 from ..sampling.plan import ClipPlan
 from ..texts import gib, rough_size, size_text
 from .plan_advice import Advice, Advised
-from .plan_bars import ACTIVATIONS, BUFFERS, CACHES, OTHERS, VAE, WEIGHTS, MemoryBar, bars_of
+from .plan_bars import OTHERS, MemoryBar, bars_of
 from .plan_case import Answer
 
 RATES: dict[Source, str] = {
@@ -24,12 +24,15 @@ RATES: dict[Source, str] = {
     "assumed": "assumed from what the card is sold with",
 }
 """Where a speed comes from, in words."""
-ROWS = {
-    WEIGHTS: "weights {size}",
-    CACHES: "KV caches {size}",
-    BUFFERS: "cache buffers {size}",
-    ACTIVATIONS: "prompt and activations {size}",
-    VAE: "VAE {size}",
+ROWS: dict[str, str] = {
+    "weights": "weights {size}",
+    "streamed weights": "streamed weights {size}",
+    "gather buffers": "gather buffers {size}",
+    "KV caches": "KV caches {size}",
+    "staging buffers": "staging buffers {size}",
+    "prompt": "prompt {size}",
+    "activations": "activations {size}",
+    "VAE": "VAE {size}",
     OTHERS: "system and other models {size}",
 }
 """What is in memory, in words."""
@@ -138,7 +141,7 @@ class PlanReport:
     def chart(self) -> Chart:
         """The picture of it."""
         shown = tuple(
-            Bar(bar.title, f"{size_text(bar.filled)} of {gib(bar.limit)}", bar.rows, bar.limit, bar.size)
+            Bar(bar.title, f"{size_text(bar.filled)} of {gib(bar.limit)}", _legend(bar), bar.limit, bar.size)
             for bar in (*self.bars[: SHOWN_BARS - 1], *self.bars[SHOWN_BARS - 1 :][-1:])
         )
         under = (self.who, *self.time(), *self.length())
@@ -150,17 +153,23 @@ class PlanReport:
         if ways and not self.found.fits:
             yield "What would help, the least harm first:"
             for number, way in enumerate(ways, 1):
-                yield f"{number}. {_settings(way)}"
+                yield f"{number}. {settings_of(way)}"
             yield from self._more_memory()
+
+
+def _legend(bar: MemoryBar) -> tuple[tuple[str, float], ...]:
+    """Names as they stand in the picture."""
+    return tuple((name[0].upper() + name[1:], size) for name, size in bar.rows)
 
 
 def way_text(way: Advice) -> str:
     """A piece of advice: what to set, what it gives, what it costs."""
     quality = " ".join(dict.fromkeys(change.quality for change in way.changes))
-    return f"{_settings(way)}: {', '.join(_effects(way))}. {quality}"
+    return f"{settings_of(way)}: {', '.join(_effects(way))}. {quality}"
 
 
-def _settings(way: Advice) -> str:
+def settings_of(way: Advice) -> str:
+    """What to set, and where."""
     return "; ".join(change.setting for change in way.changes)
 
 

@@ -13,10 +13,10 @@ BITMAP_WIDTH, BITMAP_HEIGHT = 6, 11
 """Of a letter of Pillow's old font."""
 BAR, GAP, CAPTION = 46, 30, 34
 """Heights of a bar, of the room below it, and of the line above it."""
-HEADLINE, TEXT, SMALL, LEADING = 40, 24, 20, 12
+HEADLINE, TEXT, SMALL, LEADING = 36, 24, 20, 12
 PAPER, INK, QUIET, EMPTY = "#ffffff", "#1c2530", "#5b6875", "#e6eaee"
 GOOD, BAD = "#1a7f4b", "#c02b2b"
-COLOURS = ("#3b6fb5", "#e08a1e", "#4a9d8e", "#8a64a8", "#b9566b", "#8c979f", "#b8a13c")
+COLOURS = ("#3b6fb5", "#e08a1e", "#4a9d8e", "#8a64a8", "#b9566b", "#8c979f", "#857428")
 """Of the parts, apart in hue and in lightness, so that they differ for most colour-blind people too."""
 
 

@@ -278,7 +278,7 @@ def _fits(work: Workload, device: Device, placement: Placement) -> bool:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """Why a plan does not fit on a device, and what would help."""
+    """Why a plan does not fit on a device; what would help is `executors.plan_advice`."""
 
     work: Workload
     device: Device
@@ -286,19 +286,9 @@ class _Refusal:
     def told(self, candidates: list[Placement]) -> str:
         work, plan = self.work, self.work.plan
         least = min(candidates, key=lambda c: working_bytes(work, c))
-        ways = [f"{name}: {self._needs(replace(work, plan=changed), least)}" for name, changed in cheaper_plans(plan)]
-        ways += [
-            f"{name}: {self._needs(work, changed)}"
-            for name, changed in (
-                ("kv_cache ram", replace(least, kv_cache="ram")),
-                ("kv_dtype fp8", replace(least, kv_dtype="fp8")),
-            )
-            if changed != least
-        ]
         return (
             f"sampling {plan.width}x{plan.height} in {plan.steps} steps needs {self._needs(work, least)} beside the "
-            f"weights; {self._there_is()}. What it would be with one change - {'; '.join(ways)}. See Clip Scheduler "
-            "(size, steps, window_blocks) and DiT Sampler (kv_cache, kv_dtype)."
+            f"weights; {self._there_is()}."
         )
 
     def _there_is(self) -> str:

@@ -44,6 +44,7 @@ def case_of(machine: str, ram: float, widgets: Mapping[str, Any], weights: str =
         vae=BIGGEST_VAE,
         ram=ram * GIB,
         taken=OTHERS,
+        weights_in_ram=stored,
         executor=executor,
         caches=caches,
         every=every if every and len(every.devices) > 1 else None,

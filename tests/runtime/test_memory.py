@@ -97,14 +97,14 @@ def test_wishes_are_kept():
     assert chosen == Placement("ram", "fp8", True)
 
 
-def test_a_machine_that_is_too_small_is_told_what_helps():
+def test_a_machine_that_is_too_small_is_told_what_is_missing():
+    """What would help is Plan Check's (test_plan_check.py)."""
     expected = (
-        r"688x368 in 4 steps needs .* beside the weights; there are 24.0 GiB on the device and 16.0 GiB of RAM for .*"
-        r"384x256: .* GiB.*window_blocks 2: .*kv_dtype fp8: .* GiB of RAM"
+        r"688x368 in 4 steps needs .* beside the weights; there are 24.0 GiB on the device and 16.0 GiB of RAM for "
     )
     with pytest.raises(MachineError, match=expected):
         choose_placement(IN_BF16, card(24, ram=16))
-    with pytest.raises(MachineError, match="kv_cache ram"):
+    with pytest.raises(MachineError, match=r"needs 4\d\.\d GiB .*beside the weights"):
         choose_placement(IN_BF16, card(24, ram=16), CacheChoice("device"))
     assert choose_placement(IN_BF16, card(24, ram=23 + 10), CacheChoice(kv_dtype="fp8"))
 
@@ -141,6 +141,6 @@ def test_a_dtype_that_was_chosen_stays_and_what_fits_nowhere_is_told():
     assert settled(explicit, partial(fits, IN_BF16, card(12, ram=1))) is explicit
     last = settled(CacheChoice(), partial(fits, IN_BF16, card(12, ram=1)))
     assert last.kv_dtype == "fp8"
-    with pytest.raises(MachineError, match=r"384x256: .*window_blocks 2: "):
+    with pytest.raises(MachineError, match=r"needs .* beside the weights; there are .* and 1.0 GiB of RAM"):
         choose_placement(IN_BF16, card(12, ram=1), last)
     assert settled(CacheChoice(), lambda choice: False, LADDER[:1]).kv_dtype == "model", "of a device without fp8"

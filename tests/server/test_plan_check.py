@@ -94,3 +94,13 @@ def test_a_connected_model_on_this_machine_and_a_plan_that_follows_the_voice(ser
 def test_wrong_inputs_are_refused_before_anything_runs(server, widgets, reads):
     with pytest.raises(PromptRefused, match=reads):
         ask(server, **widgets)
+
+
+def test_dit_sampler_refuses_with_the_same_advice(server, short_clip):
+    prompt = short_clip(num_clip=1, width=4096, height=4096, steps=100, keep_aspect=False)
+    result = server.client.run(prompt.nodes)
+    assert result.error and result.error["node_type"] == "LiveAvatar_DiTSampler"
+    text = result.error["exception_message"]
+    assert "4096x4096 in 100 steps needs" in text and "What would help, the least harm first: " in text
+    assert "in Clip Scheduler" in text and "Plan Check tells it before a run." in text
+    assert not left_in_english([text])
