@@ -95,6 +95,6 @@ def taken_ram() -> int:
 def full_text(memory: DeviceMemory, ways: Sequence[str]) -> str:
     """What a user reads of a device that is nearly full."""
     name = "RAM" if memory.device == RAM.type else memory.device
-    share, taken = memory.used / memory.total, f"{gib(memory.used)} of {gib(memory.total)}"
-    first = f"{name} is {share:.0%} full ({taken}); the next block may find no room"
+    share, used, total = memory.used / memory.total, gib(memory.used), gib(memory.total)
+    first = f"{name} is {share:.0%} full ({used} of {total}); the next block may find no room"
     return f"{first}. What frees memory: {'; '.join(ways[:WAYS_TOLD])}" if ways else first

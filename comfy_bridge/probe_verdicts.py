@@ -20,8 +20,12 @@ GB = 1e9
 def tell_run(report: "RunReport", notes: Notes) -> None:
     """How fast it ran, and how evenly."""
     video, times = report.video, report.times
-    made = f"{video.clips} clips of {video.width}x{video.height} in {seconds_text(times.seconds)}"
-    notes.tell(f"It runs: {made}, {report.realtime or 0:.2f}x real time")
+    size, took = f"{video.width}x{video.height}", seconds_text(times.seconds - times.preparing)
+    before = seconds_text(times.preparing)
+    notes.tell(
+        f"It runs: {video.clips} clips of {size} in {took}, {report.realtime or 0:.2f}x real time, after {before} of "
+        "preparing the decoder"
+    )
     if report.first_block is not None:
         _tell_first(report.first_block, notes)
     each = report.sampled.each
@@ -56,13 +60,15 @@ def _tell_evenness(variation: float, notes: Notes) -> None:
 def tell_memory(peaks: "Sequence[Peak]", planned: Mapping[str, float], notes: Notes) -> None:
     """The most that was taken of each device, beside what the planner had expected of cards."""
     for peak in peaks:
-        taken = f"{size_text(peak.used)} of {gib(peak.total)}"
+        used, total = size_text(peak.used), gib(peak.total)
         if peak.device == "cpu":
-            notes.tell(f"RAM: ComfyUI took {taken} at most")
+            notes.tell(f"RAM: ComfyUI took {used} at most, this machine has {total}")
         elif peak.device in planned:
-            notes.tell(f"{peak.device} ({peak.name}): {taken} taken at most, {gib(planned[peak.device])} planned")
+            notes.tell(
+                f"{peak.device} ({peak.name}): at most {used} of {total} taken, {gib(planned[peak.device])} planned"
+            )
         else:
-            notes.tell(f"{peak.device} ({peak.name}): {taken} taken at most")
+            notes.tell(f"{peak.device} ({peak.name}): at most {used} of {total} taken")
 
 
 def tell_links(links: "Sequence[Link]", has_nccl: bool, notes: Notes) -> None:

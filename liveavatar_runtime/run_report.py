@@ -82,8 +82,9 @@ class RunReport:
 
     @property
     def realtime(self) -> float | None:
-        """Seconds of video made in a second, sampling and decoding, all of the run counted."""
-        return self.video.seconds / self.times.seconds if self.times.seconds else None
+        """Seconds of video made in a second, once the decoder is prepared."""
+        seconds = self.times.seconds - self.times.preparing
+        return self.video.seconds / seconds if seconds > 0 else None
 
     @property
     def first_block(self) -> float | None:

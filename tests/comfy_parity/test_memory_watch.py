@@ -137,3 +137,11 @@ def test_a_report_gets_another_name_where_there_is_one_already(node, tmp_path) -
     paths = [write(tmp_path / "a_00001_.mp4", text) for text in texts]
     assert [path.name for path in paths] == ["a_00001_.json", "a_00001_.2.json", "a_00001_.3.json"]
     assert [path.read_text(encoding="utf-8") for path in paths] == texts
+
+
+def test_a_report_says_how_a_run_ended(node) -> None:
+    import comfy.model_management as core
+
+    ended = node("run_report").how_it_ended
+    assert ended(None) == "finished" and ended(core.InterruptProcessingException()) == "interrupted"
+    assert ended(MemoryError("no room")) == "failed: MemoryError: no room"

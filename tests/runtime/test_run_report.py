@@ -204,3 +204,17 @@ def test_an_early_end_is_said():
     assert "**interrupted**: 24 of 360 frames" in report.as_markdown()
     found = json.loads(report.as_json())
     assert found["ended"] == "interrupted" and found["block_seconds"] is None and found["measured"]["seconds"] is None
+
+
+def test_the_published_table_s_rows_are_read_from_reports():
+    """`python -m benchmarks.table`: the same figures as in the report's own first row."""
+    from benchmarks.table import ROWS, cells, text_of
+
+    found = json.loads(a_report().as_json())
+    row = next(line for line in a_report().as_markdown().splitlines() if line.startswith("| 10 |"))
+    assert "| " + " | ".join(map(str, cells(found))) + " |" == row
+    found["settings"] |= {"dtype": "bfloat16", "executor": "local"}
+    found["settings"]["plan"]["steps"] = 4
+    page = text_of(ROWS[:1], [found], "")
+    assert row in page and "| 10 | 384x256 | 32 | 20 s | 1m42s | 13.2 GB | 4.8 s |" in page
+    assert [published.possible_frames for published in ROWS] == [36, 48, 48, 48, 48]
