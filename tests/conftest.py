@@ -41,6 +41,7 @@ SLOW_OF_RUNTIME = [
     "packages",
     "pipeline",
     "pipelines",
+    "plan_check",
     "portable",
     "scripts",
     "segment_frames",

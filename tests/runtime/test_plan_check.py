@@ -18,8 +18,8 @@ from liveavatar_runtime.planning.known_machines import KNOWN, NAMES, known_machi
 from liveavatar_runtime.planning.presets import PRESETS
 from liveavatar_runtime.texts import GIB
 
-ONE_CARD = ("1x 8 GiB card", "1x 12 GiB card", "1x 16 GiB card", "1x RTX 4090", "1x 32 GiB card", "1x H100")
-SIZES = ("720x400", "368x688", "512x512", "384x256")
+ONE_CARD = ("1x 8 GiB card", "1x 12 GiB card", "1x 16 GiB card", "1x RTX 4090", "1x 32 GiB card")
+SIZES = ("720x400", "368x688", "384x256")
 MACHINES = [*product(ONE_CARD, (32, 64)), ("1x 12 GiB card", 16), ("4x RTX 4090", 32)]
 
 
