@@ -21,7 +21,7 @@ CORE_REFUSES = {
 }
 NODES = [
     *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DurationCalc", "DiTSampler", "OnlineVAEDecode"),
-    *("CollectLatents", "JoinSegments", "Spools", "PlanCheck"),
+    *("CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
 ]
 NUMBERS = ("INT", "FLOAT")
 WIDGETS = (*NUMBERS, "STRING", "BOOLEAN", "COMBO")

@@ -21,6 +21,8 @@ NODES = {
     "LiveAvatar_CollectLatents": "Collect Latents",
     "LiveAvatar_Spools": "Finished Clips (Spools)",
     "LiveAvatar_JoinSegments": "Join Segments",
+    "LiveAvatar_PlanCheck": "Plan Check",
+    "LiveAvatar_HardwareProbe": "Hardware Probe",
 }
 
 
