@@ -67,6 +67,15 @@ class BundleAudioEncoder:
         load_on_device(self.patcher)
         return self.module.encode_long(waveform, sample_rate, how)
 
+    def prepared(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """waveform [C, S] -> [1, S16] at 16 kHz and at the level that `encode_prepared` takes."""
+        return self.module.prepare(waveform, sample_rate)[0]
+
+    def encode_prepared(self, samples: Tensor, sample_rate: int) -> Tensor:
+        """A stretch of what `prepared` gave -> all hidden states [layers + 1, frames, width]."""
+        load_on_device(self.patcher)
+        return self.module.encode_prepared(samples, sample_rate)
+
     def encode_audio(self, audio: Tensor, sample_rate: int) -> EncodedAudio:
         """audio [1, C, S] -> the last hidden state, all of them ([1, frames, width] each), samples at 16 kHz."""
         load_on_device(self.patcher)

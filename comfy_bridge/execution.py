@@ -29,8 +29,9 @@ from .prompt_input import read_prompt
 from .run_facts import facts_of
 from .sampling_job import SamplingJob
 from .sampling_report import SamplingReport
-from .spool_folder import KEEP, NamedVideo, SpoolChoice, finished_clips, open_spool, state_settings
+from .spool_folder import KEEP, NamedVideo, SpoolChoice, finished_clips, named_video, open_spool, state_settings
 from .vae import managed_vae
+from .voice import encode_ahead
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
@@ -129,6 +130,7 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:
     attention = _checked_attention(inputs.model, settings, notes)
     sources = read_sources(inputs, notes)
+    encode_ahead(inputs.voice, sources.plan, hidden.unique_id)
     job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae))
     executor = choose_executor(job, settings.caches)
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
@@ -213,9 +215,11 @@ def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: 
 
 
 def _named(work: PreparedJob, voice: "AvatarAudio", choice: SpoolChoice, hidden: "Hidden") -> NamedVideo:
-    """What makes the video; its weights only where its clips are kept."""
+    """What makes the video, where its clips are kept."""
+    if choice.spool != KEEP:
+        return NamedVideo("", work.prepared, "")
     reading = preparation(hidden.unique_id, READING)
-    return NamedVideo(weights_of(work.job.model, reading) if choice.spool == KEEP else "", work.prepared, voice)
+    return named_video(weights_of(work.job.model, reading), work.prepared, voice, work.numerics)
 
 
 def _as_begun(work: PreparedJob, video: NamedVideo, settings: SamplerSettings) -> PreparedJob:

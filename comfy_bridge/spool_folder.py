@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 KEEP, TEMPORARY = "keep", "until ComfyUI ends"
 SPOOL_CHOICES = (KEEP, TEMPORARY)
 FOLDER = "liveavatar_spools"
+VOICE, LONG = "voice", "long"
+"""A fact about spools whose voice is named by its sound."""
 GIB = 2**30
 
 
@@ -78,16 +80,43 @@ def state_settings(job: SamplingJob, placement: Placement, choice: SpoolChoice, 
 
 @dataclass(frozen=True, eq=False)
 class NamedVideo:
-    """What names a video, whatever computes it: the model's `weights` (`weights_of`), conditions with plan, voice."""
+    """What names a video, whatever computes it: the model's `weights` (`weights_of`), conditions with plan, and the
+    fingerprint of its voice; `by_sound`: whether that is of the sound instead of all features."""
 
     weights: str
     prepared: Prepared
-    voice: "AvatarAudio"
+    voice: str
+    by_sound: bool = False
 
     def key(self, numerics: Numerics) -> str:
         """The name of its spool when it is computed like this."""
         prepared = self.prepared
-        return video_key(self.weights, numerics, prepared.conditions, self.voice.fingerprint, prepared.plan)
+        return video_key(self.weights, numerics, prepared.conditions, self.voice, prepared.plan)
+
+
+def named_video(weights: str, prepared: Prepared, voice: "AvatarAudio", numerics: Numerics) -> NamedVideo:
+    """A video whose clips are kept.
+
+    A long voice is named by its sound and its encoder. Earlier versions named it by all its features, so where there
+    are spools that may be theirs, all of it is encoded to see whether one of them is this video's.
+    """
+    video = NamedVideo(weights, prepared, voice.fingerprint, bool(voice.sound_key))
+    if not video.by_sound or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
+        return video
+    older = replace(video, voice=voice.features_fingerprint, by_sound=False)
+    return older if _has_clips(older, numerics) else video
+
+
+def _has_clips(video: NamedVideo, numerics: Numerics) -> bool:
+    """Whether clips are finished, with whatever settings."""
+    return any(finished_clips(video, one) for one in (numerics, *other_settings(numerics)))
+
+
+def _may_be_older(plan: ClipPlan) -> bool:
+    """Whether there are spools of such plans whose voice was not named by its sound."""
+    facts = about(plan)
+    infos = (info.about for info in store().spools())
+    return any(f is not None and VOICE not in f and all(f.get(name) == facts[name] for name in facts) for f in infos)
 
 
 @dataclass(frozen=True)
@@ -113,7 +142,8 @@ def open_spool(
         return Spool.temporary(temporary), SpoolNotes()
     spools, clips = store(), range(plan.segment.clips.stop)
     spools.remove_left_locks()
-    spool = spools.open(video.key(numerics), about(plan), choice.bytes_allowed)
+    facts = {**about(plan), **({VOICE: LONG} if video.by_sound else {})}
+    spool = spools.open(video.key(numerics), facts, choice.bytes_allowed)
     finished = finished_in(spool, clips)
     needed = (len(clips) - finished) * clip_file_bytes(plan)
     elsewhere = {other: finished_in(spools.open(video.key(other), {}), clips) for other in other_settings(numerics)}

@@ -1,11 +1,13 @@
 """Audio Encode at work: the voice as the model hears it, by whatever audio encoder is connected."""
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.progress import Progress
 
@@ -19,6 +21,8 @@ from .progress import preparation
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
     from liveavatar_runtime.audio.waveform import Sound
+    from liveavatar_runtime.audio.windows import Encode
+    from liveavatar_runtime.sampling.plan import ClipPlan
 
 
 def encode_voice(encoder: AudioEncoder | None, audio: object, hidden: Hidden, notes: Notes) -> "AvatarAudio":
@@ -26,18 +30,87 @@ def encode_voice(encoder: AudioEncoder | None, audio: object, hidden: Hidden, no
 
     Raises InputError when encoder or sound are missing or of no use, DeviceFullError when memory is.
     """
-    from liveavatar_runtime.audio.features import AvatarAudio
-
     if encoder is None:
         raise InputError(
             "no audio encoder: this model has none of its own. Connect Load Audio Encoder with "
             "wav2vec2_large_english_fp16.safetensors to the audio_encoder input."
         )
     sound = read_audio(audio)
-    with voice_told(encoder, sound):
-        features = hidden_states(encoder, sound, preparation(hidden.unique_id))
     notes.warn(*sound.changes)
-    return AvatarAudio(features[None], sound.waveform, sound.sample_rate)
+    with voice_told(encoder, sound):
+        return _long_voice(encoder, sound) or _whole_voice(encoder, sound, preparation(hidden.unique_id))
+
+
+def _whole_voice(encoder: AudioEncoder, sound: "Sound", progress: Progress) -> "AvatarAudio":
+    from liveavatar_runtime.audio.features import AvatarAudio
+
+    return AvatarAudio(hidden_states(encoder, sound, progress)[None], sound.waveform, sound.sample_rate)
+
+
+def _long_voice(encoder: AudioEncoder, sound: "Sound") -> "AvatarAudio | None":
+    """A track of several windows, of which the first is encoded; None for a shorter one, and for an encoder that does
+    not show its weights, so that nothing would tell its features apart before they are there."""
+    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, is_long
+
+    weights = weights_of_encoder(encoder)
+    if weights is None or not is_long(sound.waveform, sound.sample_rate):
+        return None
+    encode, samples = prepared_samples(encoder, sound)
+    windows = EncodedWindows(encode, samples, LongTrack(folder=temporary_root()), device_of(encoder))
+    return AvatarAudio.of_windows(windows, (sound.waveform, sound.sample_rate), sound_key(samples, weights))
+
+
+def prepared_samples(encoder: AudioEncoder, sound: "Sound") -> "tuple[Encode, Tensor]":
+    """What encodes a window of a long track, at any time, and the track's samples [1, S] at 16 kHz."""
+    from liveavatar_runtime.audio.waveform import to_encoder_rate
+
+    if isinstance(encoder, BundleAudioEncoder):
+        whole, samples = encoder.encode_prepared, encoder.prepared(sound.waveform, sound.sample_rate)
+    else:
+        whole, samples = partial(_all_layers, encoder), to_encoder_rate(sound.waveform, sound.sample_rate)
+
+    def encode(window: Tensor, rate: int) -> Tensor:
+        with voice_told(encoder, sound):
+            return whole(window, rate)
+
+    return encode, samples
+
+
+def weights_of_encoder(encoder: AudioEncoder) -> dict[str, Tensor] | None:
+    module = getattr(encoder, "module", getattr(encoder, "model", None))
+    return module.state_dict() if isinstance(module, torch.nn.Module) else None
+
+
+def sound_key(samples: Tensor, weights: "dict[str, Tensor]") -> str:
+    """Of samples as they are encoded, an encoder's weights, and the rule by which the track is cut into windows."""
+    from liveavatar_runtime.audio.windows import A_MINUTE_AT_A_TIME
+    from liveavatar_runtime.checkpoint.content import InMemory, contents
+    from liveavatar_runtime.fingerprint import Fingerprint
+
+    rule = A_MINUTE_AT_A_TIME.window_seconds, A_MINUTE_AT_A_TIME.context_seconds
+    parts = {"samples": InMemory(samples), **{f"weight {name}": InMemory(weights[name]) for name in sorted(weights)}}
+    fingerprint = Fingerprint().add("windows", list(rule))
+    for name, content in contents(parts).items():
+        fingerprint.add(name, content.digest)
+    return fingerprint.hexdigest()
+
+
+def encode_ahead(voice: "AvatarAudio", plan: "ClipPlan", node_id: str) -> None:
+    """Have what a plan's segment hears encoded before the model is loaded, where the encoder works on a device that it
+    would take memory of; on a processor it works beside the sampling, when a block needs it."""
+    if voice.windows is None or voice.windows.device.type == "cpu":
+        return
+    blocks = plan.segment.blocks
+    # Without a state, sampling begins with blocks before the segment, two windows at most.
+    first = max(0, blocks.start - 2 * plan.window_blocks)
+    progress = preparation(node_id, "Encoding the voice")
+    voice.encode_frames(first * FRAMES_PER_BLOCK, (blocks.stop - first) * FRAMES_PER_BLOCK, plan.fps, progress)
+
+
+def device_of(encoder: AudioEncoder) -> torch.device:
+    """Where it works."""
+    return getattr(getattr(encoder, "patcher", None), "load_device", torch.device("cpu"))
 
 
 def voice_told(encoder: AudioEncoder, sound: "Sound") -> AbstractContextManager[None]:
@@ -46,7 +119,7 @@ def voice_told(encoder: AudioEncoder, sound: "Sound") -> AbstractContextManager[
     from liveavatar_runtime.out_of_memory import full_device_told
     from liveavatar_runtime.texts import gib
 
-    device = getattr(getattr(encoder, "patcher", None), "load_device", torch.device("cpu"))
+    device = device_of(encoder)
     channels, samples = sound.waveform.shape
     size = channels * samples * 4
     mono = size // channels * ENCODER_SAMPLE_RATE // sound.sample_rate
@@ -61,13 +134,14 @@ def hidden_states(encoder: AudioEncoder, sound: "Sound", progress: Progress) -> 
     """All of them, [layers + 1, frames, width] float32 on the CPU; long tracks in windows."""
     from liveavatar_runtime.audio.windows import LongTrack, encode_in_windows
 
-    def all_layers(samples: Tensor, rate: int) -> Tensor:
-        layers = encoder.encode_audio(samples[None], rate)["encoded_audio_all_layers"]
-        if layers is None:
-            raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
-        return torch.cat(tuple(layers)).float().cpu()
-
     how = LongTrack(folder=temporary_root(), progress=progress)
     if isinstance(encoder, BundleAudioEncoder):
         return encoder.encode_long(sound.waveform, sound.sample_rate, how)
-    return encode_in_windows(all_layers, sound.waveform, sound.sample_rate, how)
+    return encode_in_windows(partial(_all_layers, encoder), sound.waveform, sound.sample_rate, how)
+
+
+def _all_layers(encoder: AudioEncoder, samples: Tensor, rate: int) -> Tensor:
+    layers = encoder.encode_audio(samples[None], rate)["encoded_audio_all_layers"]
+    if layers is None:
+        raise InputError("this audio encoder gives no hidden states; use a wav2vec2 (wav2vec2_large_english).")
+    return torch.cat(tuple(layers)).float().cpu()

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..duration import bucket_count, bucket_index, frames_for_samples
 from ..errors import InputError
+from ..progress import Progress
 from .disk_backed import zeros
 from .waveform import resample
+from .windows import EncodedWindows
 
 if TYPE_CHECKING:
     from ..checkpoint.content import Content
@@ -27,12 +29,21 @@ class AvatarAudio:
     waveform: [C, S] float32 on the CPU, what goes into the video file; all actors mixed.
     sample_rate: samples a second of `waveform`.
     lengths: valid feature frames of each actor; () means all T.
+    windows: of a long track of one actor, what encodes it as its frames are needed; `features` look into its states.
+    sound_key: of such a track, hash of what decides its features, be they there or not: sound, encoder, windows.
     """
 
     features: Tensor
     waveform: Tensor
     sample_rate: int
     lengths: tuple[int, ...] = ()
+    windows: EncodedWindows | None = None
+    sound_key: str = ""
+
+    @classmethod
+    def of_windows(cls, windows: EncodedWindows, sound: tuple[Tensor, int], sound_key: str) -> "AvatarAudio":
+        """A long track; `sound`: its waveform [C, S] and samples a second."""
+        return cls(windows.states[None], *sound, windows=windows, sound_key=sound_key)
 
     def __post_init__(self) -> None:
         if self.features.ndim != 4 or not self.features.is_floating_point():
@@ -65,17 +76,43 @@ class AvatarAudio:
 
     @cached_property
     def content(self) -> "Content":
-        """Hash of all features, and how many of them are not numbers; reads them once."""
+        """Hash of all features, and how many of them are not numbers; reads them once, encoded where they are not."""
+        self.encode(0, self.features.shape[2])
         from ..checkpoint.content import InMemory, contents
 
         return contents({"features": InMemory(self.features)})["features"]
 
     @property
     def fingerprint(self) -> str:
-        """Content hash of what the model hears."""
+        """Hash of what the model hears: of a long track `sound_key`, else `features_fingerprint`."""
+        return self.sound_key or self.features_fingerprint
+
+    @property
+    def features_fingerprint(self) -> str:
+        """Content hash of all features."""
         from ..fingerprint import Fingerprint
 
         return Fingerprint().add("features", self.content.digest).add("lengths", list(self.lengths)).hexdigest()
+
+    @property
+    def broken(self) -> int:
+        """Features that are not numbers; of a long track, of those that are encoded."""
+        return self.content.broken if self.windows is None else self.windows.broken
+
+    def encode(self, first: int, stop: int, progress: Progress | None = None) -> None:
+        """Have feature frames [first, stop) encoded, where that is still to be done."""
+        if self.windows is not None:
+            self.windows.need(first, stop, progress)
+
+    def encode_frames(self, first_frame: int, num_frames: int, fps: Fraction, progress: Progress | None = None) -> None:
+        """Have what video frames [first_frame, first_frame + num_frames) hear encoded."""
+        if self.windows is None or not num_frames:
+            return
+        count, last = bucket_count(self.features.shape[2]), self.features.shape[2] - 1
+        ends = (bucket_index(frame, fps) for frame in (first_frame, first_frame + num_frames - 1))
+        first, end = (min(bucket, count - 1) * last // max(count - 1, 1) for bucket in ends)
+        # One frame of room on each side: positions are computed in float32.
+        self.encode(max(0, first - 1), end + 3, progress)
 
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
         """Features of video frames [first_frame, first_frame + num_frames): [A, L, D, num_frames] float32.
@@ -86,6 +123,9 @@ class AvatarAudio:
         """
         if first_frame < 0 or num_frames < 0:
             raise ValueError(f"frames [{first_frame}, {first_frame + num_frames}) are not a range of video frames")
+        self.encode_frames(first_frame, num_frames, fps)
+        if self.windows is not None and self.windows.broken:
+            raise InputError(broken_text(self.windows.broken, self.features.numel()))
         indices = [bucket_index(frame, fps) for frame in range(first_frame, first_frame + num_frames)]
         lengths = self.lengths or (self.features.shape[2],) * self.actors
         actors, layers, _, width = self.features.shape
@@ -118,10 +158,20 @@ class AvatarAudio:
         features = zeros((actors, layers, longest, width), dtype)
         lengths: list[int] = []
         for track in tracks:
+            track.encode(0, track.features.shape[2])
             rows = slice(len(lengths), len(lengths) + track.actors)
             features[rows, :, : track.features.shape[2]] = track.features
             lengths += track.lengths or (track.features.shape[2],) * track.actors
         return AvatarAudio(features, _mix(tracks), tracks[0].sample_rate, tuple(lengths))
+
+
+def broken_text(broken: int, count: int) -> str:
+    """What is told when so many of the features are no numbers."""
+    return (
+        f"the voice was encoded to values that are not numbers (NaN or infinite), {broken:,} of {count:,}, though its "
+        "sound is: the audio encoder's weights hold such values or their format is too small. Get its file again (14B: "
+        "wav2vec2_large_english), or use one in fp32."
+    )
 
 
 def interpolate(track: Tensor, indices: list[int], count: int) -> Tensor:

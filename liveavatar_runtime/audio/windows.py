@@ -1,6 +1,7 @@
 """Encoding of long sound in overlapping windows, so that time and memory grow with its length, not its square."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +12,10 @@ from torch import Tensor
 from ..duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPLES, ENCODER_SAMPLE_RATE, FEATURE_RATE, encoder_frames
 from ..errors import InputError
 from ..progress import Progress
-from .disk_backed import zeros
+from .disk_backed import zeros_in_parts
 from .waveform import to_encoder_rate
 
+CPU = torch.device("cpu")
 Encode = Callable[[Tensor, int], Tensor]
 
 
@@ -52,6 +54,10 @@ class Window:
     keep_start: int
     keep_stop: int
 
+    def keeps(self, first: int, stop: int) -> bool:
+        """Whether any of feature frames [first, stop) is kept of it."""
+        return self.keep_start < stop and first < self.keep_stop
+
 
 def plan_windows(num_frames: int, window_frames: int, context_frames: int) -> list[Window]:
     """Windows that keep every one of `num_frames` feature frames exactly once.
@@ -72,43 +78,82 @@ def plan_windows(num_frames: int, window_frames: int, context_frames: int) -> li
     return windows
 
 
+def is_long(waveform: Tensor, sample_rate: int, how: LongTrack = A_MINUTE_AT_A_TIME) -> bool:
+    """Whether a track is encoded in several windows."""
+    return Fraction(waveform.shape[-1], sample_rate) > how.window_seconds
+
+
 def encode_in_windows(
     encode: Encode, waveform: Tensor, sample_rate: int, how: LongTrack = A_MINUTE_AT_A_TIME
 ) -> Tensor:
-    """Hidden states [L, T, D] of a whole track, in `how.dtype` on the CPU; large ones in a file (`disk_backed.zeros`).
+    """Hidden states [L, T, D] of a whole track, in `how.dtype` on the CPU; large ones in a file (`disk_backed`).
 
     `encode(waveform [C, S], sample_rate) -> [L, T, D]` is any encoder with wav2vec2's frames: one for each 320
     samples at 16 kHz, 400 samples long. Sound no longer than a window is given to it as it is, in one pass. Longer
     sound is brought to 16 kHz mono and encoded window by window; T is what one pass would have given. Raises InputError
     when the encoder's number of frames is another one.
     """
-    if Fraction(waveform.shape[-1], sample_rate) <= how.window_seconds:
+    if not is_long(waveform, sample_rate, how):
         states = encode(waveform, sample_rate).to("cpu", how.dtype)
         how.report(1, 1)
         return states
-    samples = to_encoder_rate(waveform, sample_rate)
-    num_frames = encoder_frames(samples.shape[-1])
-    windows = plan_windows(num_frames, how.window_seconds * FEATURE_RATE, how.context_seconds * FEATURE_RATE)
-    whole: Tensor | None = None
-    for number, (window, states) in enumerate(_encoded(encode, samples, windows), start=1):
-        if whole is None:
-            whole = zeros((states.shape[0], num_frames, states.shape[2]), how.dtype, how.folder)
+    track = EncodedWindows(encode, to_encoder_rate(waveform, sample_rate), how)
+    track.need(0, track.states.shape[1], how.progress)
+    return track.states
+
+
+class EncodedWindows:
+    """A long track, of which each window is encoded when one of its frames is needed first.
+
+    `states` [L, T, D]: zeros where nothing was encoded yet. Windows are those of the whole track, so a frame's values
+    do not depend on what is asked for. `device`: where it is encoded. `broken`: values that are no numbers, of those
+    encoded so far.
+    """
+
+    def __init__(self, encode: Encode, samples: Tensor, how: LongTrack, device: torch.device = CPU) -> None:
+        """`samples` [1, S] at 16 kHz. The first window is encoded at once, since it tells the sizes."""
+        self._encode, self._samples, self.device = encode, samples, device
+        frames = encoder_frames(samples.shape[-1])
+        self._windows = plan_windows(frames, how.window_seconds * FEATURE_RATE, how.context_seconds * FEATURE_RATE)
+        self._missing = set(range(len(self._windows)))
+        self._lock = threading.Lock()
+        self.broken = 0
+        first = self._encoded(self._windows[0])
+        rows, _, width = first.shape
+        self.states, self._reserve = zeros_in_parts(rows, frames, width, how.dtype, how.folder)
+        self._keep(0, first)
+
+    @property
+    def encoded(self) -> int:
+        """Windows that are."""
+        return len(self._windows) - len(self._missing)
+
+    def need(self, first: int, stop: int, progress: Progress | None = None) -> None:
+        """Have frames [first, stop) encoded; any thread may ask."""
+        with self._lock:
+            wanted = [n for n, window in enumerate(self._windows) if window.keeps(first, stop)]
+            for done, number in enumerate(wanted, start=1):
+                if number in self._missing:
+                    self._keep(number, self._encoded(self._windows[number]))
+                if progress is not None:
+                    progress(done, len(wanted))
+
+    def _keep(self, number: int, states: Tensor) -> None:
+        window = self._windows[number]
         kept = states[:, window.keep_start - window.start : window.keep_stop - window.start]
-        whole[:, window.keep_start : window.keep_stop] = kept.to("cpu", how.dtype)
-        how.report(number, len(windows))
-    assert whole is not None
-    return whole
+        self._reserve(window.keep_start, window.keep_stop)
+        self.states[:, window.keep_start : window.keep_stop] = kept.to("cpu", self.states.dtype)
+        self.broken += int((~kept.isfinite()).sum())
+        self._missing.discard(number)
 
-
-def _encoded(encode: Encode, samples: Tensor, windows: list[Window]) -> Iterator[tuple[Window, Tensor]]:
-    for window in windows:
+    def _encoded(self, window: Window) -> Tensor:
         # The last frame's view reaches 80 samples beyond its own 320.
         end = (window.stop - 1) * ENCODER_FRAME_SAMPLES + ENCODER_MIN_SAMPLES
-        states = encode(samples[:, window.start * ENCODER_FRAME_SAMPLES : end], ENCODER_SAMPLE_RATE)
+        states = self._encode(self._samples[:, window.start * ENCODER_FRAME_SAMPLES : end], ENCODER_SAMPLE_RATE)
         frames = window.stop - window.start
         if states.ndim != 3 or states.shape[1] != frames:
             raise InputError(
                 f"the audio encoder gave hidden states of shape {tuple(states.shape)} for {frames} frames of sound; "
                 f"it must give [layers, frames, width] at {FEATURE_RATE} frames a second. Use a wav2vec2 audio encoder."
             )
-        yield window, states
+        return states

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..aligned import align_weights, aligned
+from ..audio.features import broken_text
 from ..config import AvatarConfig
 from ..duration import clips_for_frames
 from ..errors import InputError
@@ -80,17 +81,14 @@ def check_text(text: Tensor, config: AvatarConfig) -> None:
 
 
 def check_voice(audio: "AvatarAudio") -> None:
-    """Raises InputError unless all of the sound and what it was encoded to are numbers; reads all of both."""
+    """Raises InputError unless all of the sound and what it was encoded to are numbers; reads all of both. What of a
+    long track is still to be encoded is looked at when it is."""
     if broken_in(audio.waveform):
         raise InputError(
             "the voice has samples that are not numbers (NaN or infinite): check the node that made the sound."
         )
-    if audio.content.broken:
-        raise InputError(
-            f"the voice was encoded to values that are not numbers (NaN or infinite), {audio.content.broken:,} of "
-            f"{audio.content.count:,}, though its sound is: the audio encoder's weights hold such values or their "
-            "format is too small. Get its file again (14B: wav2vec2_large_english), or use one in fp32."
-        )
+    if audio.broken:
+        raise InputError(broken_text(audio.broken, audio.features.numel()))
 
 
 def check_masks(masks: Tensor | None) -> None:

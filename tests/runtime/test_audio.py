@@ -1,6 +1,7 @@
 """Sound tracks: checks, resampling, windows, and features on demand."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.waveform import encoder_length, mix_to_stereo, read_sound, resample, to_encoder_rate
-from liveavatar_runtime.audio.windows import LongTrack, encode_in_windows, plan_windows
+from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, encode_in_windows, plan_windows
 from liveavatar_runtime.duration import bucket_count, encoder_frames, parse_fps
 from liveavatar_runtime.errors import InputError
 
@@ -244,6 +245,55 @@ def test_other_encoders_are_refused():
             16000,
             LongTrack(window_seconds=3, context_seconds=1),
         )
+
+
+def windowed(waveform: Tensor) -> tuple[EncodedWindows, list[int]]:
+    """Of 3 s, and the samples of each that is encoded."""
+    calls: list[int] = []
+
+    def encode(samples: Tensor, rate: int) -> Tensor:
+        calls.append(samples.shape[1])
+        return frame_means(samples, rate)
+
+    return EncodedWindows(encode, waveform, LongTrack(window_seconds=3, context_seconds=1)), calls
+
+
+@pytest.mark.parametrize("fps", [16, 23.976, 25, 60])
+def test_of_a_long_track_the_frames_that_are_asked_for_are_encoded_and_equal_those_of_the_whole(fps: float):
+    waveform, rate = random(1, 16000 * 20), parse_fps(fps)
+    how = LongTrack(window_seconds=3, context_seconds=1)
+    whole = AvatarAudio(encode_in_windows(frame_means, waveform, 16000, how)[None], waveform, 16000)
+    frames = int(20 * rate)
+    for first, count in ((0, 12), (frames // 2, 12), (frames - 30, 60), (0, frames)):
+        windows, calls = windowed(waveform)
+        track = AvatarAudio.of_windows(windows, (waveform, 16000), "a key")
+        assert torch.equal(track.aligned(first, count, rate), whole.aligned(first, count, rate))
+        most = 20 if count == frames else 4
+        assert len(calls) == windows.encoded <= most
+    assert windows.encoded == len(calls) > 10 and track.features_fingerprint == whole.fingerprint
+
+
+def test_a_window_is_encoded_once_whoever_asks():
+    windows, calls = windowed(random(1, 16000 * 12))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda first: windows.need(first, first + 30), range(0, 560, 20)))
+    assert len(calls) == windows.encoded and windows.encoded == len({*range(windows.encoded)})
+    windows.need(0, windows.states.shape[1])
+    assert len(calls) == windows.encoded
+
+
+def test_the_name_of_a_long_track_needs_none_of_its_features():
+    windows, calls = windowed(random(1, 16000 * 12))
+    track = AvatarAudio.of_windows(windows, (random(1, 16000 * 12), 16000), "a key")
+    assert track.fingerprint == "a key" and track.broken == 0 and len(calls) == 1
+
+
+def test_features_that_are_no_numbers_are_told_when_they_are_encoded():
+    windows, _ = windowed(torch.cat([random(1, 16000 * 9), torch.full((1, 16000 * 3), torch.nan)], dim=1))
+    track = AvatarAudio.of_windows(windows, (random(1, 16000 * 12), 16000), "a key")
+    track.aligned(0, 12, parse_fps(16))
+    with pytest.raises(InputError, match="encoded to values that are not numbers"):
+        track.aligned(180, 12, parse_fps(16))
 
 
 # --- features ---

@@ -67,8 +67,50 @@ def test_a_disk_without_room_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("reservation", [True, False])
+def test_room_for_parts_is_taken_when_they_are_written(tmp_path, monkeypatch, reservation):
+    if not reservation:
+        # As on macOS.
+        monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(disk_backed, "CHUNK_BYTES", 1000)
+    taken: list[tuple[int, int]] = []
+    kept = disk_backed._Handle.reserve
+    monkeypatch.setattr(
+        disk_backed._Handle, "reserve", lambda self, *place: (taken.append(place), kept(self, *place))[1]
+    )
+    tensor, reserve = disk_backed.zeros_in_parts(3, 1000, 7, torch.float32, tmp_path, in_memory=1000)
+    assert tensor.shape == (3, 1000, 7) and not taken and not list(tmp_path.iterdir())
+    reserve(100, 300)
+    assert taken == [(4 * 7 * (1000 * row + 100), 4 * 7 * 200) for row in range(3)]
+    assert not tensor.any()
+    tensor[:, 100:300] = 1
+    assert tensor.sum() == 3 * 200 * 7 and mapped(tmp_path)
+    del tensor, reserve
+    gc.collect()
+    assert not mapped(tmp_path)
+
+
+def test_on_windows_all_room_is_taken_at_once(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.delattr(os, "pwrite")
+    tensor, reserve = disk_backed.zeros_in_parts(3, 1000, 7, torch.float32, tmp_path, in_memory=1000)
+    reserve(0, 10)
+    assert mapped(tmp_path) and tensor.shape == (3, 1000, 7)
+
+
+def test_parts_without_room_are_told_before_they_are_written(tmp_path, monkeypatch):
+    _, reserve = disk_backed.zeros_in_parts(3, 1000, 7, torch.float32, tmp_path, in_memory=1000)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk_backed._Handle, "reserve", full)
+    with pytest.raises(MachineError, match="the features of this voice need .*Make room there"):
+        reserve(0, 10)
+
+
 def test_long_tracks_are_encoded_into_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk_backed.zeros, "__defaults__", (None, 1000))
+    monkeypatch.setattr(disk_backed.zeros_in_parts, "__defaults__", (None, 1000))
     waveform = torch.randn(1, 16000 * 8, generator=torch.Generator().manual_seed(0))
 
     def encode(samples: torch.Tensor, rate: int) -> torch.Tensor:

@@ -35,7 +35,7 @@ def test_a_peak_counts_what_is_there_at_one_time():
         first = torch.zeros(2**20)
         del first
         second = torch.zeros(2**20)
-        second + 1
+        torch.add(second, 1)
 
     assert 8 * 2**20 <= peak_bytes(work) < 9 * 2**20
 
