@@ -89,10 +89,10 @@ def sound_key(samples: Tensor, weights: "dict[str, Tensor]") -> str:
     from liveavatar_runtime.fingerprint import Fingerprint
 
     rule = A_MINUTE_AT_A_TIME.window_seconds, A_MINUTE_AT_A_TIME.context_seconds
-    parts = {"samples": InMemory(samples), **{f"weight {name}": InMemory(weights[name]) for name in sorted(weights)}}
-    fingerprint = Fingerprint().add("windows", list(rule))
-    for name, content in contents(parts).items():
-        fingerprint.add(name, content.digest)
+    (heard,) = contents({"samples": InMemory(samples)}).values()
+    fingerprint = Fingerprint().add("windows", list(rule)).add("samples", heard.digest)
+    for name, content in contents({name: InMemory(weights[name]) for name in sorted(weights)}).items():
+        fingerprint.add("weight", [name, content.digest])
     return fingerprint.hexdigest()
 
 
