@@ -14,7 +14,7 @@ from liveavatar_runtime.planning.device import Device
 from liveavatar_runtime.planning.forecast import Setting
 from liveavatar_runtime.planning.machines import HOST_PCIE_5, ON_PCIE_4, Machines
 from liveavatar_runtime.planning.memory import CacheChoice, KVTypeChoice, choose_placement, decode_bytes, ram_bytes
-from liveavatar_runtime.planning.presets import PRESETS, RTX_4090
+from liveavatar_runtime.planning.presets import CARDS, PRESETS, RTX_4090
 from liveavatar_runtime.planning.workload import DECODER_PARAMETERS, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.texts import GIB
@@ -58,20 +58,14 @@ class Row:
         caches = ram_bytes(work, placement)
         options = Advisor(work, self.machines).options_of(Setting(placement))
         (local,) = (option for option in options if option.executor == "local")
-        speed = MEASURED.get((self.card.name, self.weights, self.size), f"{local.fps.likely:.1f}, predicted")
+        speed = MEASURED.get((self.card.name, self.weights, self.size), f"{local.fps}, predicted")
         memory = WEIGHTS[self.weights] + OTHERS + caches
         settings = f"`{self.size}`" + (f", `kv_dtype` `{self.kv_dtype}`" if self.kv_dtype != "auto" else "")
         card = f"{(self.card.memory or 0) / GIB:.0f} GiB ({self.card.name})"
         return f"| {card} | {self.weights} | {settings} | {memory / GIB:.0f} GiB | {speed} |"
 
 
-def predicted(name: str, gibibytes: int, teraflops: float) -> Device:
-    """A card that was not measured, with half of the half-precision rate that it is sold with."""
-    return Device(name=name, memory=gibibytes * GIB, flops=teraflops * 1e12)
-
-
-RTX_4070, RTX_4080 = predicted("RTX 4070", 12, 29), predicted("RTX 4080", 16, 49)
-RTX_5090, L40S = predicted("RTX 5090", 32, 105), predicted("L40S", 48, 181)
+RTX_4070, RTX_4080, RTX_5090, L40S = (CARDS[name] for name in ("RTX 4070", "RTX 4080", "RTX 5090", "L40S"))
 ROWS = (
     Row(RTX_4070, "fp8", "384x256", "fp8"),
     Row(RTX_4080, "fp8", "384x256", "fp8"),

@@ -43,8 +43,8 @@ class Card:
 
     @property
     def doubt(self) -> float:
-        """How many times slower it may be than predicted, as it was on the card that was measured."""
-        return 1.0 if self.source == "measured" else PREDICTED_OVER_MEASURED
+        """How many times slower it may be than is likely."""
+        return self.option.fps.likely / self.option.fps.low
 
     def needed(self, videos_an_hour: int, doubt: float = 1.0) -> int:
         """Cards for so many videos an hour."""

@@ -20,6 +20,7 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from .hardware import device_of
 from .input_files import picture_size
 from .memory import free_ram, loaded_in_ram, own_device
+from .observed_speeds import observed
 from .unloaded_model import UnloadedModel, assumed_model, unloaded_model
 from .vae import vae_parameters, vae_place
 from .worker_model import chosen_places
@@ -27,6 +28,7 @@ from .worker_model import chosen_places
 if TYPE_CHECKING:
     from liveavatar_runtime.executors.size_costs import Setup, SizeCost
     from liveavatar_runtime.planning.device import Device
+    from liveavatar_runtime.planning.observed import ObservedSpeeds
     from liveavatar_runtime.planning.workload import Workload
 
 Json = dict[str, Any]
@@ -188,22 +190,24 @@ def _selected(question: SizeQuestion) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class KnownDevice:
-    """A device's name, and its rates; of one that is not known only relations count (source "unknown")."""
+    """A device's name, and its rates; of one that is not known only relations count (source "unknown"). `observed`:
+    what runs on this machine took."""
 
     name: str
     rates: "Device"
+    observed: "ObservedSpeeds"
 
 
 def known_device(device: torch.device) -> KnownDevice:
     from liveavatar_runtime.planning.calibration import short_name
     from liveavatar_runtime.planning.measured import kind_of
+    from liveavatar_runtime.planning.presets import CARDS, RTX_4090
     from liveavatar_runtime.planning.presets import PRESETS as MACHINES
-    from liveavatar_runtime.planning.presets import RTX_4090
 
     name = short_name(kind_of(device))
-    cards = {card.name: card for machines in MACHINES for card in machines.devices}
+    cards = {**CARDS, **{card.name: card for machines in MACHINES for card in machines.devices}}
     found = cards.get(name)
-    return KnownDevice(name, replace(RTX_4090, source="unknown") if found is None else found)
+    return KnownDevice(name, replace(RTX_4090, source="unknown") if found is None else found, observed())
 
 
 @dataclass(frozen=True)
@@ -283,11 +287,18 @@ def setup_of(question: SizeQuestion, work: "Workload", known: KnownDevice) -> "S
     size += decode_bytes(question.model.vae, work.plan, vae_dtype)
     decodes = [place_of(device) == place_of(vae_device) for device in question.devices]
     held = loaded_in_ram(question.model.stored_bytes)
-    rates = {name: getattr(known.rates, name) for name in ("flops", "decode_flops", "source", "error")}
+    rates = {name: getattr(known.rates, name) for name in ("flops", "decode_flops", "rates", "source", "error")}
     devices = [
         replace(device_of(device), occupied=size * beside, shared_by=stages, ram=free_ram() + held, **rates)
         for device, beside, stages in zip(question.devices, decodes, stages_beside(question.devices), strict=True)
     ]
     machines = Machines.here(devices, decodes.index(True) if True in decodes else None)
     executor = resolve(question.executor, question.devices)
-    return Setup(machines=machines, decoder_bytes=size, executor=executor, caches=question.caches)
+    return Setup(
+        machines=machines,
+        decoder_bytes=size,
+        executor=executor,
+        caches=question.caches,
+        cards=(known.name,) * len(devices),
+        observed=known.observed,
+    )

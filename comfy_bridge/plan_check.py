@@ -284,7 +284,7 @@ def _machines_of(devices: Sequence[torch.device], ram: float) -> "Machines":
     from liveavatar_runtime.planning.measured import stages_beside
 
     known = known_device(devices[0]).rates
-    rates = {name: getattr(known, name) for name in ("flops", "decode_flops", "source", "error")}
+    rates = {name: getattr(known, name) for name in ("flops", "decode_flops", "rates", "source", "error")}
     return Machines.here(
         replace(device_of(device), shared_by=stages, ram=ram, **rates)
         for device, stages in zip(devices, stages_beside(devices), strict=True)

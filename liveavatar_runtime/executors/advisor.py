@@ -5,6 +5,7 @@
 prints the table of the documentation.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from ..texts import gib
 from ..vae.config import VaeConfig
 from .table import TABLE
 
+EQUAL = 0.1
+"""Speeds that differ by less, relatively, are equally good: no prediction is better than that."""
+
 
 @dataclass(frozen=True)
 class Advisor:
@@ -36,7 +40,7 @@ class Advisor:
         that with less on the cards."""
         settings = [Setting(placement, alone) for placement in (ON_DEVICE, IN_RAM) for alone in (False, True)]
         found = [option for setting in settings for option in self.options_of(setting)]
-        return sorted(found, key=lambda o: (not o.fits, -round(o.fps.likely, 1), len(o.from_ram), max(o.memory)))
+        return sorted(found, key=_rank)
 
     def best(self) -> Option:
         """Raises MachineError when nothing fits."""
@@ -58,6 +62,10 @@ class Advisor:
                 yield from kind.forecast(forecast)
 
 
+def _rank(option: Option) -> tuple[bool, int, int, float]:
+    return not option.fits, -round(math.log(option.fps.likely) / EQUAL), len(option.from_ram), max(option.memory)
+
+
 HEADER = (
     "| Cards | Executor | On cards | In RAM | Most on a card | Frames a second | First block |",
     "| --- | --- | --- | --- | --- | --- | --- |",
@@ -72,7 +80,7 @@ def table(work: Workload, machines: Machines) -> list[str]:
     rows = []
     for option in best.values():
         cards = f"{option.stages} + 1 for the VAE" if option.setting.vae_alone else f"{option.stages}"
-        speed = f"{option.fps.likely:.1f} | {option.first_block.likely:.1f} s" if option.fits else "does not fit | -"
+        speed = f"{option.fps} | {option.first_block} s" if option.fits else "does not fit | -"
         memory = f"{option.from_ram or '-'} | {gib(max(option.memory))}"
         rows.append(f"| {machines.name} | `{option.executor}` | {cards} | {memory} | {speed} |")
     return rows

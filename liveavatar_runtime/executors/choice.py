@@ -48,13 +48,14 @@ def choose_executor(work: Workload, machines: Machines, decoder_bytes: float, wa
 def _options(
     work: Workload, machines: Machines, decoder_bytes: float, placements: Sequence[Placement]
 ) -> dict[str, Option]:
-    """The best setting of each executor: one that fits, then the fastest."""
+    """Of each executor, with the first setting that fits."""
     found: dict[str, Option] = {}
     for placement in placements:
         forecast = Forecast(work, machines, decoder_bytes, Setting(placement))
         for option in (option for kind in FOR_AUTO for option in kind.forecast(forecast)):
             best = found.get(option.executor)
-            if best is None or (option.fits, option.fps.likely) > (best.fits, best.fps.likely):
+            # As the run's plan does: of the places, the faster first, the first one where it fits.
+            if best is None or (option.fits and not best.fits):
                 found[option.executor] = option
     return found
 

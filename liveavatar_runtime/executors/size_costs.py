@@ -11,12 +11,18 @@ from ..planning.forecast import Forecast, Option, Setting
 from ..planning.machines import Machines
 from ..planning.memory import CacheChoice, held_in_ram, ram_bytes, working_bytes
 from ..planning.memory_rows import Rows, taken
+from ..planning.observed import NONE_OBSERVED, ObservedSpeeds, SpeedKey
 from ..planning.ranges import Range, Source
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from .choice import choose_executor
 from .pipelines import caches_for
 from .table import TABLE, here, runs_here
+
+MOST_CORRECTED = 4.0
+"""A run that was further off than this did something else: waited, or shared its card."""
+CORRECTED_ERROR = 0.2
+"""Of a prediction that was corrected by a run of another size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +47,15 @@ class SizeCost:
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """What samples: devices with the VAE's work on one of them (`decoder_bytes`), the executor's name or "auto", and
-    what is wanted of the caches."""
+    what is wanted of the caches. `cards`: the devices' short names, by which `observed` knows them; neither decides
+    what is sampled how, only what is said of its speed."""
 
     machines: Machines
     decoder_bytes: float
     executor: str
     caches: CacheChoice
+    cards: tuple[str, ...] = ()
+    observed: ObservedSpeeds = NONE_OBSERVED
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,9 @@ def ram_of(work: Workload, stages: StagePlan) -> int:
 def size_cost(work: Workload, setup: Setup) -> SizeCost:
     """Of what is planned."""
     stages = planned_stages(work, setup)
-    return least_cost(work, setup) if stages is None else cost_of(work, planned(work, setup, stages))
+    if stages is None:
+        return least_cost(work, setup)
+    return corrected(cost_of(work, planned(work, setup, stages)), work, setup, stages)
 
 
 def cost_of(work: Workload, found: Planned) -> SizeCost:
@@ -102,6 +113,29 @@ def cost_of(work: Workload, found: Planned) -> SizeCost:
         devices=option.devices,
         in_ram=option.ram,
     )
+
+
+def corrected(cost: SizeCost, work: Workload, setup: Setup, stages: StagePlan) -> SizeCost:
+    """With what runs on this machine took: a run of the same kind is the prediction. Else the nearest video by the same
+    means tells how far predictions are off here: by that ratio, within `MOST_CORRECTED`, this one is changed."""
+    key = SpeedKey.of(work, setup.cards[: len(cost.memory)], stages.executor, stages.placement)
+    same = setup.observed.find(key)
+    if same is not None:
+        return replace(cost, fps=same.fps, first_block=same.first_block, source="observed")
+    if cost.fps is None or cost.first_block is None:
+        return cost
+    for record in setup.observed.kin(key)[:1]:
+        plan = replace(work.plan, steps=record.key.steps, window_blocks=record.key.window_blocks)
+        before = size_cost(
+            at_size(replace(work, plan=plan), record.key.width, record.key.height),
+            replace(setup, observed=NONE_OBSERVED),
+        )
+        if before.fps is not None:
+            ratio = min(MOST_CORRECTED, max(1 / MOST_CORRECTED, record.fps.likely / before.fps.likely))
+            fps = Range.around(cost.fps.likely * ratio, CORRECTED_ERROR)
+            first = Range.around(cost.first_block.likely / ratio, CORRECTED_ERROR)
+            return replace(cost, fps=fps, first_block=first, source="observed")
+    return cost
 
 
 def _options(name: str, work: Workload, setup: Setup, placement: Placement) -> Iterator[Option]:

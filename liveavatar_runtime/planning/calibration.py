@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..reading import read_json, readable
+from .rates import Rates
 
 FOLDER = Path(__file__).parent / "calibrations"
 """One JSON file for each card that was measured."""
@@ -20,8 +21,9 @@ DROPPED = re.compile(r"NVIDIA|GeForce|Tesla|\d+\s*GB|HBM\w*|SXM\d*|-", re.IGNORE
 class Calibration:
     """Rates of one card. `flops`, `decode_flops`: operations a second of an evaluation and of decoding, as `workload`
     counts them, in bf16 at 688x368; `matmul_flops`: of a product of 8192 cubed; `memory` in bytes; `host_bandwidth`:
-    bytes a second between pinned memory and the card. A rate that was not measured is None. `measured_with`: versions
-    and date, for people."""
+    bytes a second between pinned memory and the card; `attention_flops` over a full ring; `convolution_flops` of the
+    decoder's convolutions alone; `memory_bandwidth`: bytes a second of all that is none of these. A rate that was not
+    measured is None. `measured_with`: versions and date, for people."""
 
     card: str
     memory: float
@@ -29,11 +31,27 @@ class Calibration:
     decode_flops: float | None = None
     matmul_flops: float | None = None
     host_bandwidth: float | None = None
+    attention_flops: float | None = None
+    convolution_flops: float | None = None
+    memory_bandwidth: float | None = None
     measured_with: str = ""
 
     @property
     def name(self) -> str:
         return short_name(self.card)
+
+    @property
+    def rates(self) -> Rates | None:
+        """Each kind of work by itself, if all of them were measured."""
+        products, attention, convolutions, memory = (
+            self.matmul_flops,
+            self.attention_flops,
+            self.convolution_flops,
+            self.memory_bandwidth,
+        )
+        if products is None or attention is None or convolutions is None or memory is None:
+            return None
+        return Rates(products=products, attention=attention, convolutions=convolutions, memory=memory)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Calibration":

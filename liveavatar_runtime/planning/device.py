@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from ..texts import GIB
 from .calibration import Calibration
 from .ranges import Source
+from .rates import Rates
 
+DECODE_SHARE = 0.42
+"""Of an evaluation's operations a second: what decoding reached on the H100 that was measured."""
 MEASURED_ERROR = 0.1
 """Of a speed that is predicted from measured rates."""
 RESERVED_SHARE = 0.08
@@ -27,7 +30,8 @@ class Device:
     `shared_by`: stages that share it equally, memory and speed alike.
 
     `flops`: sustained operations/s in half precision on this model, about half of the peak; only their relation counts
-    where nothing is simulated. `decode_flops`: of the VAE's decoder, None for the same. `source`: where both come from;
+    where nothing is simulated. `decode_flops`: of the VAE's decoder, None for `DECODE_SHARE` of that. `rates`: each
+    kind of work by itself, where that is known. `source`: where they come from;
     `error`: what they may be off by, as in `Range.around`.
 
     `ram`: system memory for caches and weights that find no room, with what of the weights is there already; `pool`:
@@ -43,6 +47,7 @@ class Device:
     shared_by: int = 1
     flops: float = 1.0
     decode_flops: float | None = None
+    rates: Rates | None = None
     source: Source = "assumed"
     error: float = 0.5
     ram: float = 128 * GIB
@@ -71,12 +76,18 @@ class Device:
     @property
     def decoding(self) -> float:
         """Operations/s of the decoder."""
-        return self.speed if self.decode_flops is None else self.decode_flops / self.shared_by
+        return DECODE_SHARE * self.speed if self.decode_flops is None else self.decode_flops / self.shared_by
 
     @property
     def alone(self) -> "Device":
         """All of it, for one stage."""
         return replace(self, shared_by=1)
+
+    def moving(self, share: float) -> "Device":
+        """As if its work moved only this share of the bytes beside products."""
+        if self.rates is None:
+            return self
+        return replace(self, rates=replace(self.rates, memory=self.rates.memory / share))
 
     def calibrated(self, calibrations: Mapping[str, Calibration]) -> "Device":
         """With the rates that were measured on a card of this name, if one was; its own memory stays."""
@@ -84,5 +95,10 @@ class Device:
         if found is None:
             return self
         return replace(
-            self, flops=found.flops, decode_flops=found.decode_flops, source="measured", error=MEASURED_ERROR
+            self,
+            flops=found.flops,
+            decode_flops=found.decode_flops,
+            rates=found.rates,
+            source="measured",
+            error=MEASURED_ERROR,
         )

@@ -4,7 +4,7 @@ Speeds are predictions from sustained rates (`Device.flops`), which are assumed 
 be relied on is the order of the executors and their memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..dit.placement import ON_DEVICE, Placement
@@ -16,8 +16,12 @@ from .memory_rows import Rows, rows_of, taken, together
 from .ranges import Range, Source, worst
 from .simulator import Costs, simulate
 from .stages import split_by_time
-from .workload import Workload
+from .workload import MOVED_TODAY, Workload
 
+LINK_ERROR = 0.5
+"""Of what a link brings: cards in slots of eight lanes, host memory that is not pinned, other traffic."""
+PRIMING, STARTING = 7 / 3, 0.1
+"""Before the first block the decoder gets 7 latent frames, a block being 3; and kernels are chosen and loaded."""
 BLOCKS, CLIP_FRAMES = 40, 48
 """Blocks that are simulated, in clips of so many frames."""
 
@@ -47,6 +51,19 @@ class Option:
     first_block: Range
     source: Source = "unknown"
     streams: bool = False
+
+    def bound_by_links(self) -> "Option":
+        """With the error of links where that is larger than the cards'."""
+        fps, first = (
+            Range(
+                min(known.low, known.likely / (1 + LINK_ERROR)),
+                known.likely,
+                max(known.high, known.likely * (1 + LINK_ERROR)),
+            )
+            for known in (self.fps, self.first_block)
+        )
+        source: Source = worst([self.source, "assumed"])
+        return replace(self, fps=fps, first_block=first, source=source)
 
     @property
     def memory(self) -> tuple[float, ...]:
@@ -99,6 +116,28 @@ class Forecast:
 
     def pipeline(self, executor: str, schedule: PipelineSchedule) -> Option:
         """Stages with the parts of a schedule, one on each of the first devices."""
+        return self._up_to_today(lambda forecast: forecast._pipeline(executor, schedule))
+
+    def single(self, executor: str, load: Load, moving: float) -> Option:
+        """One evaluation at a time, on all devices of the load alike; `moving`: seconds that the weights need to get
+        there."""
+        return self._up_to_today(lambda forecast: forecast._single(executor, load, moving))
+
+    def _up_to_today(self, made: "Callable[[Forecast], Option]") -> Option:
+        """With what the forms may bring that no card was measured with (`MOVED_TODAY`)."""
+        option = made(self)
+        if self.work.measured_flops is not None or any(device.rates is None for device in self.machines.devices):
+            return option
+        devices = tuple(device.moving(MOVED_TODAY) for device in self.machines.devices)
+        today = made(replace(self, machines=replace(self.machines, devices=devices)))
+        fps, first = option.fps, option.first_block
+        return replace(
+            option,
+            fps=Range(fps.low, fps.likely, max(fps.high, today.fps.high)),
+            first_block=Range(min(first.low, today.first_block.low), first.likely, first.high),
+        )
+
+    def _pipeline(self, executor: str, schedule: PipelineSchedule) -> Option:
         work, parts, placement = self.work, schedule.parts, self.setting.placement
         stages = range(len(parts))
         costs = Costs(
@@ -122,31 +161,43 @@ class Forecast:
         )
         return self._option(executor, schedule, costs, load)
 
-    def single(self, executor: str, load: Load, moving: float) -> Option:
-        """One evaluation at a time, on all devices of the load alike; `moving`: seconds that the weights need to get
-        there."""
+    def _single(self, executor: str, load: Load, moving: float) -> Option:
         cards, layers = len(load.devices), self.work.layers
         slowest = min(range(cards), key=lambda card: self.machines.devices[card].speed)
+        computing = self._evaluation(layers, slowest)
         costs = Costs(
-            evaluate=[max(self._evaluation(layers, slowest), moving)],
+            evaluate=[max(computing, moving)],
             sink=[max(self._sink(layers, slowest), moving)],
             decode=self._decode_seconds(cards),
             decoder_at=self._decoder_at(cards),
         )
-        return self._option(executor, LayerSchedule((layers,), self.work.plan.steps), costs, load)
+        # How fast links are is assumed, whatever is known of the cards.
+        option = self._option(executor, LayerSchedule((layers,), self.work.plan.steps), costs, load)
+        return option if moving <= computing else option.bound_by_links()
 
     def _evaluation(self, layers: range, card: int) -> float:
         """Seconds of one evaluation by some layers; caches in RAM are fetched meanwhile."""
         fetched = max(cache_traffic(self.work.of_stage(layers, range(1)), self.setting.placement))
         fetching = self.machines.interconnect.host.seconds(fetched)
-        return max(self.work.evaluation_flops(layers) / self.machines.devices[card].speed, fetching)
+        return max(self._computing(layers, card), fetching)
+
+    def _computing(self, layers: range, card: int) -> float:
+        device, work = self.machines.devices[card], self.work
+        if device.rates is None or work.measured_flops is not None:
+            return work.evaluation_flops(layers) / device.speed
+        return device.rates.seconds(work.operations(layers)) * device.shared_by
 
     def _sink(self, layers: range, card: int) -> float:
         return len(layers) * self.work.sink_layer_flops() / self.machines.devices[card].speed
 
     def _decode_seconds(self, stages: int) -> float:
         number = stages if self.setting.vae_alone else self.machines.decoder
-        return 0.0 if number is None else self.work.decode_flops() / self.machines.devices[number].decoding
+        if number is None:
+            return 0.0
+        device, work = self.machines.devices[number], self.work
+        if device.rates is None:
+            return work.decode_flops() / device.decoding
+        return device.rates.decode_seconds(work.decode_flops(), work.decode_moved()) * device.shared_by
 
     def _decoder_at(self, stages: int) -> int | None:
         """The stage that decodes too; None when a device without a stage does."""
@@ -169,7 +220,7 @@ class Forecast:
             ram=together(*load.ram),
             fits=self._fits(load),
             fps=Range.around(FRAMES_PER_BLOCK / result.seconds_per_block, error),
-            first_block=Range.around(result.first_block, error),
+            first_block=Range.around(result.first_block + PRIMING * costs.decode, error + STARTING),
             source=worst(device.source for device in used),
         )
 

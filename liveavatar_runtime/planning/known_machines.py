@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from ..texts import GIB
-from .device import Device
 from .machines import ON_PCIE_4, Machines
 from .ranges import UNKNOWN
 
@@ -15,25 +14,22 @@ PLAIN = "1x {size} GiB card"
 
 @dataclass(frozen=True)
 class Cards:
-    """So many equal cards in one machine. `size`: GiB of each; `teraflops`: half of the half-precision rate that the
-    card is sold with, for one that `presets` does not have."""
+    """So many equal cards in one machine, of those that `presets` has."""
 
     card: str
     count: int
-    size: int = 0
-    teraflops: float = 0.0
 
 
 KNOWN: dict[str, Cards] = {
-    "1x RTX 4070": Cards("RTX 4070", 1, 12, 29),
-    "1x RTX 4080": Cards("RTX 4080", 1, 16, 49),
+    "1x RTX 4070": Cards("RTX 4070", 1),
+    "1x RTX 4080": Cards("RTX 4080", 1),
     "1x RTX 4090": Cards("RTX 4090", 1),
-    "1x RTX 5090": Cards("RTX 5090", 1, 32, 105),
-    "1x L40S": Cards("L40S", 1, 48, 181),
+    "1x RTX 5090": Cards("RTX 5090", 1),
+    "1x L40S": Cards("L40S", 1),
     "1x H100": Cards("H100", 1),
     "2x RTX 4090": Cards("RTX 4090", 2),
     "4x RTX 4090": Cards("RTX 4090", 4),
-    "2x RTX 5090": Cards("RTX 5090", 2, 32, 105),
+    "2x RTX 5090": Cards("RTX 5090", 2),
     "5x H800": Cards("H800", 5),
     "8x A100 80 GB": Cards("A100", 8),
 }
@@ -47,7 +43,7 @@ def known_machine(name: str, ram: float) -> Machines:
     Of a card that is told by its memory alone only relations of speeds count (source "unknown").
     """
     # Imported here: it reads the measured rates from files.
-    from .presets import PRESETS, RTX_4090
+    from .presets import CARDS, PRESETS, RTX_4090
 
     if name not in KNOWN:
         (size,) = (size for size in PLAIN_CARDS if PLAIN.format(size=size) == name)
@@ -55,8 +51,6 @@ def known_machine(name: str, ram: float) -> Machines:
         return Machines.of(name, card, (1,), ON_PCIE_4)
     cards = KNOWN[name]
     known = next((machines for machines in PRESETS if machines.devices[0].name == cards.card), None)
-    card = Device(name=cards.card, memory=cards.size * GIB, flops=cards.teraflops * 1e12)
-    links = ON_PCIE_4
-    if known is not None:
-        card, links = known.devices[0], known.interconnect
+    links = ON_PCIE_4 if known is None else known.interconnect
+    card = CARDS[cards.card] if known is None else known.devices[0]
     return Machines.of(name, replace(card, ram=ram), (cards.count,), links)

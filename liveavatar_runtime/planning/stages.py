@@ -34,7 +34,9 @@ def plan_layers(
     `decodes_first`: whether the first device also decodes the blocks, for which it gets fewer layers. Raises
     MachineError when nothing fits.
     """
-    decode_flops = work.decode_flops() / work.plan.steps if decodes_first else 0.0
+    # As operations of an evaluation that take as long.
+    first = devices[0]
+    decode_flops = work.decode_flops() * first.speed / first.decoding / work.plan.steps if decodes_first else 0.0
 
     def split(placement: Placement) -> tuple[tuple[range, ...], Placement]:
         return split_layers(_costs(work, placement, decode_flops), devices), placement

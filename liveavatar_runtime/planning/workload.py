@@ -15,12 +15,21 @@ from ..dit.kv_cache import CacheShape
 from ..dit.model import CausalWanS2V
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..pipeline.stage_model import share_of
+from .rates import Operations
 
 if TYPE_CHECKING:
     from ..sampling.plan import ClipPlan
 
 DECODER_FLOPS_PER_PIXEL = 8_445_266
 """Of the Wan 2.1 VAE's streaming decoder, for each pixel of each frame."""
+DECODER_BYTES_PER_PIXEL = 43_970
+"""That it reads and writes beside its convolutions; those of `EVALUATION_BYTES` hold for it too."""
+EVALUATION_BYTES = 274
+"""That a layer reads and writes beside products and attention, for each value of its hidden state: 166.6 GB at 688x368,
+counted in the forms that a card was measured with."""
+MOVED_TODAY = 0.52
+"""Of both, what today's forms move by count (`benchmarks.traffic`: 87.3 GB, decoding 63.9). No card was measured with
+them yet, so they only make the upper end of what is predicted."""
 DECODER_PARAMETERS = 73_295_603
 LATENT_BYTES = 4
 """Latents travel as float32."""
@@ -118,6 +127,17 @@ class Workload:
         """One evaluation of a stage with these layers."""
         inner, parts = sum(map(self.layer_flops, layers)), self.part_flops
         return inner + parts.first * (0 in layers) + parts.last * (self.layers[-1] in layers)
+
+    def operations(self, layers: range) -> Operations:
+        """One evaluation of a stage with these layers, by kinds of work."""
+        tokens, dim = self.tokens, self.config.dim
+        attention = len(layers) * 4 * tokens * (self.cache_shape.tokens + self.config.text_len) * dim
+        counted = replace(self, measured_flops=None).evaluation_flops(layers)
+        return Operations(counted - attention, attention, len(layers) * EVALUATION_BYTES * tokens * dim)
+
+    def decode_moved(self) -> float:
+        """Bytes that decoding a block reads and writes."""
+        return DECODER_BYTES_PER_PIXEL * FRAMES_PER_BLOCK * self.plan.width * self.plan.height
 
     def sink_layer_flops(self) -> float:
         """One layer over the sink's tokens, which attend to each other."""

@@ -54,7 +54,7 @@ def test_a_file_that_is_none_is_named(tmp_path, content):
 
 def test_a_known_card_takes_over_the_measured_rates_and_says_so():
     a100 = next(card for card in PREDICTED if card.name == "A100")
-    assert a100.source == "assumed" and a100.decoding == a100.flops
+    assert a100.source == "assumed" and a100.decoding < a100.flops
     measured = a100.calibrated({"A100": replace(H100, card="NVIDIA A100-SXM4-80GB", flops=200e12)})
     assert (measured.source, measured.flops, measured.decoding) == ("measured", 200e12, 100e12)
     assert measured.memory == a100.memory

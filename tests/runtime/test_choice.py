@@ -55,7 +55,7 @@ def test_cards_that_only_hold_a_part_get_the_layer_pipeline():
     found = timed(1, 1, 1, 1)
     choice = choose_executor(found.work, places(found, 22), ANYWHERE)
     assert choice.executor == "layer_pipeline"
-    assert str(choice).startswith("auto chose layer_pipeline: 3.") and str(choice).endswith(" x local, 21.1 GiB a card")
+    assert str(choice).startswith("auto chose layer_pipeline: 3.") and str(choice).endswith(" x local, 21.4 GiB a card")
 
 
 def test_equally_fast_pipelines_are_told_apart_by_habit():
