@@ -245,7 +245,7 @@ def test_sizes_tell_memory_and_cost_in_chinese(open_page):
     answer = json.dumps(card_answer("688x368"))
     page.page.route("**/liveavatar/sizes", lambda route: route.fulfill(body=answer, content_type="application/json"))
     page.set_widget(scheduler, "steps", 3)
-    wait_for(page, scheduler, "688x368：RTX 4090 占用", "内存中的缓存 ", "帧（按显卡", "改用 672x352 可省")
+    wait_for(page, scheduler, "688x368：RTX 4090 占用", "内存中的缓存 ", "帧（按公开数据估算）", "改用 672x352 可省")
     assert re.fullmatch(r"384x256 · \d+\.\d GiB · \d\.\d～\d+\.\d fps", label(page, scheduler, "384x256"))
     # 40 and 20 clips of 48 frames, at 1.5 to 3.2 and 4.6 to 10 frames a second.
     assert re.fullmatch(r"120 s · \d+\.\d GiB · \d+ 分～\d+ 分", label(page, scheduler, "120 s", "preset"))
