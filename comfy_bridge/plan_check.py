@@ -32,7 +32,7 @@ from .memory import (
     own_device,
 )
 from .model_loading import BUNDLE_MARK
-from .page_sizes import known_device
+from .page_sizes import KnownDevice, known_device
 from .unloaded_model import UnloadedModel, assumed_model, unloaded_model
 from .vae import vae_parameters, vae_place
 from .worker_model import chosen_places
@@ -87,7 +87,7 @@ class CheckSettings:
 @dataclass(frozen=True)
 class Place:
     """A machine, and what of its RAM is there, taken by others, and taken by the plan's weights, in bytes. `every`: all
-    its devices, where not all of them work."""
+    its devices, where not all of them work. `known`: the kind of this machine's devices, and what runs took."""
 
     name: str
     machines: "Machines"
@@ -96,6 +96,7 @@ class Place:
     weights: int = 0
     every: "Machines | None" = None
     decodes: tuple[bool, ...] = (True,)
+    known: KnownDevice | None = None
 
 
 def check_choice(settings: CheckSettings) -> None:
@@ -224,6 +225,8 @@ def _case(model: UnloadedModel, plan: ClipPlan, inputs: CheckInputs, settings: C
         every=place.every,
         precision=settings.precision,
     )
+    if place.known is not None:
+        case = replace(case, card=place.known.name, observed=place.known.observed)
     return case, place
 
 
@@ -276,7 +279,8 @@ def _here(devices: Sequence[torch.device], weights: Held) -> Place:
     more = len(gpus) > len(set(devices)) and devices[0].type == "cuda"
     every = _machines_of(gpus, left) if more else None
     decodes = tuple(place_of(device) == place_of(vae_device) for device in devices)
-    return Place(THIS_MACHINE, machines, in_all, taken, weights.here + weights.coming, every, decodes)
+    known, held = known_device(devices[0]), weights.here + weights.coming
+    return Place(THIS_MACHINE, machines, in_all, taken, held, every, decodes, known)
 
 
 def _machines_of(devices: Sequence[torch.device], ram: float) -> "Machines":

@@ -12,10 +12,11 @@ from ..dit.placement import Placement, StoredType
 from ..planning.device import RESERVED_SHARE
 from ..planning.machines import Machines
 from ..planning.memory import LADDER, CacheChoice, decode_bytes, settled, streamed_bytes
+from ..planning.observed import NONE_OBSERVED, ObservedSpeeds
 from ..planning.stages import StagePlan
 from ..planning.workload import Workload
 from ..vae.config import VaeConfig
-from .size_costs import Planned, Setup, SizeCost, cost_of, least_cost, planned, planned_stages, ram_of
+from .size_costs import Planned, Setup, SizeCost, corrected, cost_of, least_cost, planned, planned_stages, ram_of
 from .table import DEFAULT
 
 
@@ -38,7 +39,8 @@ class Case:
     that the machine has, where those are more. `decodes`: for each device of `machines`, whether the VAE works there.
     `ram`: bytes of system memory in all; `taken`: of it by all but the plan's weights and caches; `weights_in_ram`: by
     the weights, wherever they go from there. `precision`: of the weights, as Load Avatar Model has it, "" where they
-    cannot be had in another one."""
+    cannot be had in another one. `card`: short name of the devices, by which `observed` knows them: what
+    runs on this machine took."""
 
     work: Workload
     machines: Machines
@@ -51,6 +53,8 @@ class Case:
     caches: CacheChoice = CacheChoice()
     every: Machines | None = None
     precision: str = AUTO
+    card: str = ""
+    observed: ObservedSpeeds = NONE_OBSERVED
 
     @cached_property
     def setup(self) -> Setup:
@@ -63,7 +67,14 @@ class Case:
         decoder = self.decodes.index(True) if any(self.decodes) else None
         placed = replace(machines, devices=devices, decoder=decoder)
         executor = DEFAULT if self.executor == AUTO and len(devices) == 1 else self.executor
-        return Setup(machines=placed, decoder_bytes=size, executor=executor, caches=self.caches)
+        return Setup(
+            machines=placed,
+            decoder_bytes=size,
+            executor=executor,
+            caches=self.caches,
+            cards=(self.card,) * len(devices),
+            observed=self.observed,
+        )
 
     @property
     def beside_weights(self) -> Workload:
@@ -125,7 +136,9 @@ class Answer:
     def cost(self) -> SizeCost:
         """What it takes; of what does not fit, what it would at least."""
         work, setup = self.case.beside_weights, self.case.setup
-        return least_cost(work, setup) if self.stages is None else cost_of(work, planned(work, setup, self.stages))
+        if self.stages is None:
+            return least_cost(work, setup)
+        return corrected(cost_of(work, planned(work, setup, self.stages)), work, setup, self.stages)
 
 
 def answer(case: Case) -> Answer:

@@ -1,6 +1,7 @@
 """Plan Check's arithmetic: what it advises makes the plan fit, what it draws is what is planned."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -15,6 +16,7 @@ from liveavatar_runtime.executors.plan_changes import Change, changes_for, widge
 from liveavatar_runtime.executors.plan_report import PlanReport
 from liveavatar_runtime.media import bar_chart
 from liveavatar_runtime.planning.known_machines import KNOWN, NAMES, known_machine
+from liveavatar_runtime.planning.observed import ObservedSpeed, ObservedSpeeds, SpeedKey
 from liveavatar_runtime.planning.presets import PRESETS
 from liveavatar_runtime.texts import GIB
 
@@ -178,3 +180,15 @@ def test_a_report_is_made_in_reasonable_arithmetic():
     finally:
         plan_advice.answer = original
     assert 0 < len(asked) <= sum(map(len, changes_for(found.case)))
+
+
+def test_what_earlier_runs_took_is_told_of_the_same_plan():
+    """Hardware Probe and finished runs leave such records."""
+    case = replace(case_of("1x RTX 4090", 128, {}), card="RTX 4090")
+    found = answer(case)
+    assert found.stages is not None
+    key = SpeedKey.of(case.work, ("RTX 4090",), found.stages.executor, found.stages.placement)
+    ran = ObservedSpeed(key=key, block_seconds=12.0, first_block_seconds=9.0, spread=0.0, blocks=40, date="2026-11-28")
+    again = answer(replace(case, observed=ObservedSpeeds((ran,))))
+    lines = PlanReport(again, advise(again), "this machine", "a model", again.case.work.plan).lines()
+    assert "Speed: 1.0 frames a second, as earlier runs on this machine took" in lines
