@@ -30,10 +30,11 @@ EQUAL = 0.1
 
 @dataclass(frozen=True)
 class Advisor:
-    """Predicts executors for a workload on machines, with the released VAE."""
+    """Predicts executors for a workload on machines, with the released VAE; `names`: which ones."""
 
     work: Workload
     machines: Machines
+    names: tuple[str, ...] = tuple(TABLE)
 
     def options(self) -> list[Option]:
         """All ways, those that fit first, the faster the earlier; of equally fast ones that with less in RAM, then
@@ -58,8 +59,8 @@ class Advisor:
         machines = self.machines.decoding_at(None if setting.vae_alone else 0, size)
         forecast = Forecast(self.work, machines, size, setting)
         if forecast.cards > 0:
-            for kind in TABLE.values():
-                yield from kind.forecast(forecast)
+            for name in self.names:
+                yield from TABLE[name].forecast(forecast)
 
 
 def _rank(option: Option) -> tuple[bool, int, int, float]:

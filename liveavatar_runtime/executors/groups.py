@@ -25,8 +25,18 @@ def _refusal(devices: Sequence[torch.device], config: AvatarConfig) -> str:
     return ""
 
 
+def gathering_seconds(forecast: Forecast) -> float:
+    """Of all layers for one evaluation, over the slowest link of the ring; each device has its share of them already.
+    What stands before and after the layers is whole on every device."""
+    work, cards = forecast.work, forecast.cards
+    ring = [forecast.machines.between(card, (card + 1) % cards) for card in range(cards)]
+    slowest = min(ring, key=lambda link: link.bandwidth)
+    received = sum(map(work.layer_weights, work.layers)) * (cards - 1) / cards
+    return slowest.seconds(received) + slowest.latency * len(work.layers) * (cards - 1)
+
+
 def _forecast(forecast: Forecast) -> Iterator[Option]:
-    """Every device does every evaluation; the next layer is gathered meanwhile, over the slowest link of the ring.
+    """Every device does every evaluation; the next layer is gathered meanwhile.
 
     Layers and voice injections are shared out; what stands before and after them is whole on every device
     (`rank.fsdp`)."""
@@ -35,14 +45,11 @@ def _forecast(forecast: Forecast) -> Iterator[Option]:
         return
     layers = [work.layer_weights(layer) for layer in work.layers]
     whole = work.weights(work.layers) - sum(layers)
-    ring = [forecast.machines.between(card, (card + 1) % cards) for card in range(cards)]
-    slowest = min(ring, key=lambda link: link.bandwidth)
-    gather = slowest.seconds(sum(layers) * (cards - 1) / cards) + slowest.latency * len(layers) * (cards - 1)
     gathered = max(first + second for first, second in pairwise(layers)) if len(layers) > 1 else layers[0]
     shared = rows_of([("weights", whole + sum(layers) / cards), ("gather buffers", gathered)])
     held = together(shared, working_rows(work, placement))
     load = Load(devices=[held] * cards, ram=[caches_in_ram(work, placement)] * cards)
-    yield forecast.single(FSDP.name, load, gather)
+    yield forecast.single(FSDP.name, load, gathering_seconds(forecast))
 
 
 FSDP = ExecutorKind(
