@@ -15,7 +15,7 @@ from liveavatar_runtime.planning.memory import LADDER, CacheChoice, settled
 from .hardware import in_all, machines_of, measured_machines
 from .refusal import with_advice
 from .sampling_job import SamplingJob
-from .worker_model import worker_placement
+from .worker_placement import worker_placement
 
 if TYPE_CHECKING:
     from liveavatar_runtime.planning.machines import Machines

@@ -11,7 +11,7 @@ from torch import Tensor
 from liveavatar_runtime.device_kinds import shares_ram
 from liveavatar_runtime.devices import AUTO, all_devices
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.executors.table import check_devices, check_executor, resolve
+from liveavatar_runtime.executors.table import check_devices, check_executor, needs_named_devices, resolve
 from liveavatar_runtime.planning.known_machines import THIS_MACHINE
 from liveavatar_runtime.planning.memory import CacheChoice
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -301,7 +301,7 @@ def _elsewhere(settings: CheckSettings, weights: int) -> Place:
 
     ram = settings.ram * GIB
     machines, every = known_machine(settings.machine, ram * (1 - RESERVED_SHARE) - OTHERS - weights), None
-    if settings.executor != AUTO and resolve(settings.executor, []) == "local":
+    if settings.executor != AUTO and not needs_named_devices(settings.executor):
         machines, every = replace(machines, devices=machines.devices[:1], machine_of=(0,)), machines
     decodes = (True, *[False] * (len(machines.devices) - 1))
     name = f"{settings.machine} with {settings.ram:g} GiB of RAM"

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from liveavatar_runtime.errors import InputError
-from liveavatar_runtime.planning.memory import CacheChoice
 
 from .avatar import AvatarModel
 from .folders import hashes_folder, maps_files, user_file
-from .memory import device_memory, free_ram, make_room_for_others, own_device
+from .memory import make_room_for_others, own_device
 from .progress import stop_if_interrupted
-from .sampling_job import SamplingJob
 from .stage_models import check_clonable
 
 if TYPE_CHECKING:
@@ -140,27 +137,6 @@ def worker_executor(workers: "Workers", devices: Sequence[torch.device], placeme
 
     make_room_for_others(devices)
     return RemoteExecutor(workers, stop_if_interrupted, placement)
-
-
-def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
-    """Where each rank's caches are: planned for devices of this machine, for others as the widgets say.
-
-    Raises MachineError when nothing fits.
-    """
-    from liveavatar_runtime.planning.device import Device
-    from liveavatar_runtime.planning.memory import choose_placement, fits, settled
-
-    model = job.model
-    if not model.devices:
-        return caches.as_said()
-    ranks, work = len(model.devices), job.work
-    part = replace(work, stored_bytes=work.weights(work.layers) // ranks)
-    memory, kind = min(map(device_memory, model.devices)), model.devices[0].type
-    # All ranks share the memory of the host, and on the processor that is the device as well.
-    own = memory // ranks if kind == "cpu" else None
-    device = Device(kind=kind, memory=own or memory, ram=free_ram() // ranks, occupied=job.decoder_bytes, pool=own)
-    in_all = replace(device, ram=int(device_memory(torch.device("cpu")) * (1 - device.reserve)) // ranks)
-    return choose_placement(part, device, settled(caches, partial(fits, part, in_all)))
 
 
 def describe_workers(avatar: AvatarModel) -> str:

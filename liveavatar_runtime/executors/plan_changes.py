@@ -8,8 +8,8 @@ import torch
 from ..devices import AUTO
 from ..planning.size_presets import FAMILIES
 from ..sampling.plan import ClipPlan
-from .pipelines import LAYER_PIPELINE
 from .plan_case import Case
+from .table import FOR_AUTO
 
 MODEL, SCHEDULER, SAMPLER = "Load Avatar Model", "Clip Scheduler", "DiT Sampler"
 """Nodes that have the settings."""
@@ -115,12 +115,16 @@ def changes_for(case: Case) -> list[list[Change]]:
     return [found for kind in kinds if (found := list(kind(case)))]
 
 
+SHARING_LAYERS = next(kind.name for kind in FOR_AUTO if kind.shares == "layers")
+"""The executor that needs the least on each card."""
+
+
 def _cards(case: Case) -> Iterator[Change]:
     count = len((case.every or case.machines).devices)
     if count < 2 or count > case.work.config.num_layers or (case.executor == AUTO and case.every is None):
         return
-    if case.executor != LAYER_PIPELINE.name or case.every is not None:
-        values = (("executor", LAYER_PIPELINE.name), ("devices", AUTO))
+    if case.executor != SHARING_LAYERS or case.every is not None:
+        values = (("executor", SHARING_LAYERS), ("devices", AUTO))
         yield Change(MODEL, values, NO_COST, "It costs no quality: every executor gives the same latents.")
 
 

@@ -50,6 +50,7 @@ class Device:
     rates: Rates | None = None
     source: Source = "assumed"
     error: float = 0.5
+    streams: bool = True
     ram: float = 128 * GIB
     pool: float | None = None
 

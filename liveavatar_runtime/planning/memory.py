@@ -266,7 +266,8 @@ def _filled(work: Workload, device: Device, placement: Placement) -> Placement:
 
 
 def _fits(work: Workload, device: Device, placement: Placement) -> bool:
-    weights, streaming = work.weights(work.layers), streaming_window(work)
+    weights = work.weights(work.layers)
+    streaming = streaming_window(work) if device.streams else weights
     working, in_ram = working_bytes(work, placement), ram_bytes(work, placement)
     if device.usable_pool is not None:
         held = max(streaming, weights - work.on_disk_bytes)
