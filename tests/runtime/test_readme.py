@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ import torch
 
 from benchmarks import card_table
 from liveavatar_runtime.config import WAN_S2V_14B
+from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.media.codecs import CODECS
 from liveavatar_runtime.media.images import fit_size
 from liveavatar_runtime.planning.device import Device
+from liveavatar_runtime.planning.forecast import Setting
 from liveavatar_runtime.planning.memory import (
     cache_bytes,
     choose_placement,
@@ -22,7 +25,8 @@ from liveavatar_runtime.planning.memory import (
     moved_bytes,
     ram_bytes,
 )
-from liveavatar_runtime.planning.workload import Workload
+from liveavatar_runtime.planning.presets import PRESETS
+from liveavatar_runtime.planning.workload import DECODER_PARAMETERS, Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.vae.config import VaeConfig
 
@@ -114,6 +118,33 @@ def test_the_table_of_cards_is_the_planners():
     for (card, _, size), told in card_table.MEASURED.items():
         rates = re.findall(rf"\| {size} \| ([\d.]+) \|", end_to_end)
         assert card == "H100" and told.removesuffix(", measured") in {f"{float(rate):.1f}" for rate in rates}
+
+
+def test_the_table_in_the_notes_of_the_14b_templates_is_the_planners():
+    """One card each, and four; the templates have the weights in fp8 at 688x368."""
+    expected = []
+    for card in (card_table.RTX_4080, card_table.RTX_4090, card_table.L40S, card_table.H100):
+        row = card_table.Row(card, "fp8", "688x368")
+        setting = Setting(choose_placement(row.work, replace(card, occupied=decode_size(row.work.plan))))
+        expected.append(next(Advisor(row.work, row.machines, ("local",)).options_of(setting)))
+    work = card_table.Row(card_table.RTX_4090, "fp8", "688x368").work
+    four = next(machines for machines in PRESETS if machines.name == "4x RTX 4090")
+    expected.append(Advisor(work, four, ("layer_pipeline",)).best())
+    numbers = [
+        (f"{sum(row.size for row in option.ram if row.what == 'KV caches') / GIB:.0f} GiB", str(option.fps))
+        for option in expected
+    ]
+    for name in ("en", "zh"):
+        notes = json.loads((ROOT / "web" / "templates" / f"{name}.json").read_text(encoding="utf-8"))["notes"]
+        for template in ("avatar_14b", "avatar_14b_long", "avatar_14b_segments"):
+            lines = [line for line in notes[template].splitlines() if " GiB |" in line]
+            told = [tuple(cell.strip() for cell in line.strip("|").split("|"))[2:] for line in lines]
+            assert [(ram, fps.replace("～", " to ")) for ram, fps in told] == numbers, (name, template)
+
+
+def decode_size(plan: ClipPlan) -> int:
+    """Bytes of the VAE and of its work."""
+    return DECODER_PARAMETERS * 2 + decode_bytes(VaeConfig(), plan, torch.bfloat16)
 
 
 def test_quoted_messages_are_the_codes_own():
