@@ -16,4 +16,4 @@ def to_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def from_fp8(bits: Tensor, scale: Tensor) -> Tensor:
     """What `to_fp8` was given, float32 [..., head_dim], within 1/16 of each value or 1/1000 of the head's largest."""
-    return bits.view(FP8).float() * scale
+    return bits.view(FP8).float().mul_(scale)

@@ -122,7 +122,8 @@ class RopeTables:
     that an evaluation neither computes nor waits for any.
     """
 
-    PAGE = 4096
+    PAGE = 512
+    """As few as let a page take next to no memory, also while it is made in float64."""
     LONGEST = 64
     """Frames that are asked for at once; a page holds as many of the next one."""
 
