@@ -3,6 +3,7 @@
 python scripts/run_tests.py [tests/golden -k rope]
 
 --fast, alone: only the tests without the mark `slow`, in two processes, for an answer in a minute.
+-m long: what the run of everything leaves out, further cases and proofs that take minutes.
 """
 
 import os
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
     # The tests start some two hundred Python processes, each of which would compile the pack anew: 1.7 of 4.9 seconds.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     checks = [["ruff", "check"], ["ruff", "format", "--check"], ["pyright"], ["scripts.check_page"]]
-    checks.append(["pytest", "--numprocesses", str(processes), "--dist", "loadfile"])
+    checks.append(["pytest", "-m", "not long", "--numprocesses", str(processes), "--dist", "loadfile"])
     failed = []
     for check in [["pytest", *arguments]] if arguments else checks:
         say(f"- {' '.join(check)}")

@@ -76,6 +76,22 @@ LONGEST = [
     "spool",
 ]
 """Files that a run begins with: one of them at its end would keep a single core busy while the others have nothing."""
+LONG = {
+    "runtime/test_worker_failures.py": ("[fsdp_killed]", "[fsdp_stopped]", "[fsdp_hangs]", "[2-1]"),
+    "runtime/test_decoder_rank.py": ("while_it_is_sampled_is_the_same[timestep_pipeline]",),
+    "runtime/test_workers.py": ("other_numbers_of_ranks_give_the_same_latents[fsdp-3]",),
+    "comfy_parity/test_loading_memory.py": ("[ComfyUI: bf16, as in file]",),
+    "comfy_parity/test_core_compile.py": ("[float32]",),
+    "server/test_model_files.py": ("test_memory_does_not_grow_with_model_switches",),
+    "server/test_workers_package.py": ("test_installed_by_pip_it_uses_the_packs_runtime",),
+    "browser/test_messages.py": ("[classic]",),
+    "browser/test_player.py": ("test_two_decoders_and_a_list_of_videos",),
+    "browser/test_live.py": ("test_lengths_follow_widgets_and_links[classic]",),
+    "browser/test_long_video.py": ("test_opens_as_it_was_saved[classic-",),
+    "browser/test_templates.py": ("is_offered_with_its_folder[classic]", "with_the_files_there[classic]"),
+}
+"""By their files, parts of the names of tests that the run of everything leaves out, to end within 20 minutes: further
+cases of what the others prove, and proofs of memory and packaging that take minutes. `pytest -m long` runs them."""
 FAST = "not slow"
 """The choice of `scripts/test.sh --fast`."""
 
@@ -104,6 +120,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+        parts = LONG.get(item.path.relative_to(ROOT / "tests").as_posix(), ())
+        if any(part in item.nodeid for part in parts):
+            item.add_marker(pytest.mark.long)
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..device_kinds import copies_ahead
 from ..texts import MIB
 
 COPIED = 256 * MIB
@@ -44,8 +45,9 @@ def has_nccl() -> bool:
 def _with_ram(card: torch.device) -> list[Link]:
     here = torch.empty(COPIED, dtype=torch.uint8, pin_memory=True)
     there = torch.empty(COPIED, dtype=torch.uint8, device=card)
-    to_card = rate(lambda: there.copy_(here, non_blocking=True), [card])
-    to_ram = rate(lambda: here.copy_(there, non_blocking=True), [card])
+    ahead = copies_ahead(card)
+    to_card = rate(lambda: there.copy_(here, non_blocking=ahead), [card])
+    to_ram = rate(lambda: here.copy_(there, non_blocking=ahead), [card])
     return [
         Link(source="cpu", target=str(card), rate=to_card),
         Link(source=str(card), target="cpu", rate=to_ram),
@@ -56,7 +58,8 @@ def _between(source: torch.device, target: torch.device) -> Link:
     here = torch.empty(COPIED, dtype=torch.uint8, device=source)
     there = torch.empty(COPIED, dtype=torch.uint8, device=target)
     direct = torch.cuda.can_device_access_peer(source, target)
-    speed = rate(lambda: there.copy_(here, non_blocking=True), [source, target])
+    ahead = copies_ahead(source, target)
+    speed = rate(lambda: there.copy_(here, non_blocking=ahead), [source, target])
     return Link(source=str(source), target=str(target), rate=speed, direct=direct)
 
 
