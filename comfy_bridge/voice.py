@@ -53,8 +53,8 @@ def _long_voice(encoder: AudioEncoder, sound: "Sound") -> "AvatarAudio | None":
     from liveavatar_runtime.audio.features import AvatarAudio
     from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, is_long
 
-    weights = weights_of_encoder(encoder)
-    if weights is None or not is_long(sound.waveform, sound.sample_rate):
+    weights = weights_of_encoder(encoder) if is_long(sound.waveform, sound.sample_rate) else None
+    if weights is None:
         return None
     encode, samples = prepared_samples(encoder, sound)
     windows = EncodedWindows(encode, samples, LongTrack(folder=temporary_root()), device_of(encoder))

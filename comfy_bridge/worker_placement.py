@@ -38,13 +38,14 @@ def worker_placement(job: SamplingJob, caches: CacheChoice) -> "Placement":
 
 
 def _of_a_rank(job: SamplingJob) -> "Workload":
-    """What a rank samples, with the weights that it holds at one time: those of its own, and what it gathers."""
+    """What a rank samples, with the most weights that one holds at one time: those of its own, and what it gathers."""
     ranks, work = len(job.model.devices), job.work
     option = next(_options(job, job.model.executor, CacheChoice()), None)
     if option is None:
         return replace(work, stored_bytes=work.weights(work.layers) // ranks)
-    held = (row.size for row in option.devices[0] if row.what in ("weights", "gather buffers"))
-    return replace(work, stored_bytes=int(sum(held)))
+    # Stages of a pipeline differ.
+    held = max(sum(row.size for row in rows if row.what in ("weights", "gather buffers")) for rows in option.devices)
+    return replace(work, stored_bytes=int(held))
 
 
 def _rank_device(job: SamplingJob) -> "Device":
