@@ -39,9 +39,12 @@ def _given(tensor: Tensor) -> str:
 
 
 def check_finite(name: str, value: Any) -> None:
-    """A number, or each field of a dataclass."""
+    """A number, each field of a dataclass, or each item of a tuple."""
     if is_dataclass(value):
         for field in fields(value):
             check_finite(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            check_finite(f"{name}[{number}]", item)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}; it must be finite")

@@ -63,6 +63,8 @@ class RunRequest(Message, tag="run"):
     motion: Tensor
     actor_masks: Tensor | None
     first_frames: dict[Count, Tensor]
+    texts: dict[Count, Tensor] = {}
+    pictures: dict[Count, Tensor] = {}
 
     @classmethod
     def of(
@@ -81,6 +83,8 @@ class RunRequest(Message, tag="run"):
             motion=conditions.motion,
             actor_masks=conditions.actor_masks,
             first_frames=dict(start.first_frames),
+            texts=dict(conditions.texts),
+            pictures=dict(conditions.pictures),
         )
 
     def on(self, placement: Placement) -> "RunRequest":
@@ -98,6 +102,18 @@ class RunRequest(Message, tag="run"):
                 raise ValueError(f"actor_masks has {self.actor_masks.shape[1]} frames; a block uses three")
         for block, frame in self.first_frames.items():
             check_tensor(f"first_frames[{block}]", frame, CHANNELS, 1, height, width)
+        self._check_script(height, width)
+
+    def _check_script(self, height: int, width: int) -> None:
+        changes = self.plan.script.changes
+        for block, text in self.texts.items():
+            check_tensor(f"texts[{block}]", text, None, None)
+        for block, picture in self.pictures.items():
+            check_tensor(f"pictures[{block}]", picture, CHANNELS, 1, height, width)
+        if {c.block for c in changes if c.text} != self.texts.keys():
+            raise ValueError(f"texts begin at {sorted(self.texts)}; the plan's script says otherwise")
+        if {c.block for c in changes if c.picture} != self.pictures.keys():
+            raise ValueError(f"pictures begin at {sorted(self.pictures)}; the plan's script says otherwise")
 
     @property
     def actors(self) -> int | None:
@@ -106,12 +122,19 @@ class RunRequest(Message, tag="run"):
 
     def check_for(self, config: AvatarConfig) -> None:
         """Raises ValueError for conditions of another model."""
-        check_tensor("text", self.text, None, config.text_dim)
+        for text in (self.text, *self.texts.values()):
+            check_tensor("text", text, None, config.text_dim)
         check_tensor("motion", self.motion, CHANNELS, config.motion_frames[1], None, None)
 
     def conditions(self, audio: FrameFeatures) -> Conditions:
         return Conditions(
-            text=self.text, reference=self.reference, motion=self.motion, audio=audio, actor_masks=self.actor_masks
+            text=self.text,
+            reference=self.reference,
+            motion=self.motion,
+            audio=audio,
+            actor_masks=self.actor_masks,
+            texts=self.texts,
+            pictures=self.pictures,
         )
 
     def start(self, rings: Mapping[str, Tensor] | None) -> RunStart:

@@ -60,10 +60,14 @@ class CausalAudioEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class AudioTokens:
-    """Encoded voice of a block: `glob` [actors, frames, 1, dim], `local` [actors, frames, tokens + 1, dim]."""
+    """Encoded voice of a block: `glob` [actors, frames, 1, dim], `local` [actors, frames, tokens + 1, dim].
+
+    `strength`: factor of what it adds to the hidden states; at 1 nothing is multiplied.
+    """
 
     glob: Tensor
     local: Tensor
+    strength: float = 1.0
 
 
 def mix_layers(encoder: Any, features: Tensor) -> Tensor:
@@ -128,28 +132,36 @@ class AudioInjector(nn.Module):
 
 @dataclass(frozen=True)
 class Injection:
-    """What one injection layer needs of a block's voice: shift, 1 + scale [actors * frames, 1, dim]; keys, values."""
+    """What one injection layer needs of a block's voice: shift, 1 + scale [actors * frames, 1, dim]; keys, values;
+    strength [actors * frames, 1, 1], None where it is 1."""
 
     shift: Tensor
     one_and_scale: Tensor
     context: KeysValues
+    strength: Tensor | None = None
 
 
 def prepare_injection(injector: Any, index: int, tokens: AudioTokens, head_dim: int) -> Injection:
     """Modulation, keys and values of injection `index`: the same for all steps of the block, so made once."""
     glob, local = tokens.glob[:, :, 0].flatten(0, 1), tokens.local.flatten(0, 1)
     shift, scale = injector.injector_adain_layers[index].linear(F.silu(glob)).unsqueeze(1).chunk(2, dim=-1)
-    return Injection(shift, 1 + scale, project_keys_values(injector.injector[index], local, head_dim))
+    strength = None if tokens.strength == 1.0 else shift.new_full((len(shift), 1, 1), tokens.strength)
+    return Injection(shift, 1 + scale, project_keys_values(injector.injector[index], local, head_dim), strength)
 
 
 def join_injections(injections: Sequence[Injection]) -> Injection:
     """Those of several blocks as one batch."""
     if len(injections) == 1:
         return injections[0]
+    strength = None
+    if any(i.strength is not None for i in injections):
+        ones = (i.shift.new_ones(len(i.shift), 1, 1) if i.strength is None else i.strength for i in injections)
+        strength = torch.cat(list(ones))
     return Injection(
         torch.cat([i.shift for i in injections]),
         torch.cat([i.one_and_scale for i in injections]),
         KeysValues(torch.cat([i.context.k for i in injections]), torch.cat([i.context.v for i in injections])),
+        strength,
     )
 
 
@@ -179,7 +191,10 @@ def inject_audio(
     """
     batch, actors = len(hidden), injection.shift.shape[0] // (frames * len(hidden))
     by_frame = hidden.unflatten(1, (1, frames, -1)).expand(-1, actors, -1, -1, -1).flatten(0, 2)
-    residual = layer(by_frame, injection).unflatten(0, (batch, actors, frames))
+    residual = layer(by_frame, injection)
+    if injection.strength is not None:
+        residual = residual * injection.strength
+    residual = residual.unflatten(0, (batch, actors, frames))
     if actor_masks is not None:
         residual = residual * actor_masks
     # One actor needs no sum.

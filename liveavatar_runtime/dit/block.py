@@ -81,11 +81,13 @@ def _hooked_row(call: "SelfAttention", hooks: RowHooks, row: Tensor, context: Ke
 
 def attend_text(call: "SelfAttention", modules: Any, hidden: Tensor, x: Tensor, text: KeysValues) -> Tensor:
     """hidden float32 [B, L, dim] with the text added, of a batch with hooks; x [B, L, dim] asks. As `attend_rows`."""
-    rows = zip(call.hooks or (), hidden.split(1), x.split(1), strict=True)
+    texts = [KeysValues(k, v) for k, v in zip(text.k.split(1), text.v.split(1), strict=True)]
+    texts = texts * len(hidden) if len(texts) == 1 else texts
+    rows = zip(call.hooks or (), hidden.split(1), x.split(1), texts, strict=True)
     attended: list[Tensor] = []
-    for hooks, row, asks in rows:
+    for hooks, row, asks, own_text in rows:
         kernel = partial(hooks.attend, call.layer, call.kernel)
-        added = row + cross_attention(modules, asks, text, call.head_dim, kernel)
+        added = row + cross_attention(modules, asks, own_text, call.head_dim, kernel)
         attended.append(hooks.after_text_attention(call.layer, added, asks))
     return torch.cat(attended)
 
@@ -149,7 +151,7 @@ class SinkAttention(SelfAttention):
 def run_layer(
     layer: Any, hidden: Tensor, modulation: Tensor, text: KeysValues, self_attention: SelfAttention
 ) -> Tensor:
-    """hidden [B, L, dim]; modulation float32 [B, 6, dim]; text keys/values [1, ...] -> hidden [B, L, dim]."""
+    """hidden [B, L, dim]; modulation float32 [B, 6, dim]; text keys/values [1 or B, ...] -> hidden [B, L, dim]."""
     dtype = hidden.dtype
     parts = modulation_parts(layer.modulation, modulation)
     shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn = parts

@@ -6,7 +6,7 @@ evaluation is made once and handed in: `VideoContext` for a video (text keys and
 `velocity`, of which `run_layers` takes any range of layers, so that a pipeline stage can own a part of the model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,6 +79,10 @@ GRAPHS_OF_A_PROCESS = 64
 without compiling."""
 
 
+TextContext = Mapping[int, KeysValues]
+"""Keys and values of an encoded prompt, each [1, text_len, heads, head_dim], by layer."""
+
+
 @dataclass(frozen=True)
 class VideoContext:
     """Made once a video: text keys/values of each layer in the range, modulations of every step and of t = 0.
@@ -86,7 +90,7 @@ class VideoContext:
     `timesteps`: what the model is told at each step, in 0..1000.
     """
 
-    text: dict[int, KeysValues]
+    text: TextContext
     steps: tuple[TimeModulation, ...]
     clean: TimeModulation
     timesteps: tuple[float, ...]
@@ -121,12 +125,16 @@ class BlockContext:
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation of a batch: a block at a step, the sink that is in force, and the distance to the reference."""
+    """One evaluation of a batch: a block at a step, the sink that is in force, and the distance to the reference.
+
+    `text`: the prompt in force; None: the video's.
+    """
 
     block: BlockContext
     step: int
     sink: Sink
     distance: int
+    text: TextContext | None = None
 
 
 class CausalWanS2V(nn.Module):
@@ -226,7 +234,7 @@ class CausalWanS2V(nn.Module):
         padded[0, :rows] = text[:rows].to(padded)
         return self.text_embedding(padded)
 
-    def text_context(self, embedded: Tensor, layers: range) -> dict[int, KeysValues]:
+    def text_context(self, embedded: Tensor, layers: range) -> TextContext:
         """Keys and values of the embedded text for each layer."""
         return {n: project_keys_values(self.blocks[n].cross_attn, embedded, self.config.head_dim) for n in layers}
 
@@ -293,9 +301,10 @@ class CausalWanS2V(nn.Module):
         rope = stack_factors([row.block.rope for row in rows])
         modulation = _together([video.steps[row.step].layers for row in rows])
         outside = self._outside(video, (video.timesteps[row.step] / TRAIN_STEPS for row in rows))
+        texts = [row.text or video.text for row in rows]
         for number in cache.layers:
             attention = BlockAttention(number, head_dim, kernel, rope, cache, uses, **outside)
-            hidden = self._layer(number)(hidden, modulation, video.text[number], attention)
+            hidden = self._layer(number)(hidden, modulation, _text_of(texts, number), attention)
             hidden = self._inject(number, hidden, [row.block for row in rows])
         return hidden
 
@@ -344,6 +353,14 @@ class CausalWanS2V(nn.Module):
         tokens = run_head(self.head, hidden, _together([video.steps[row.step].head for row in rows]))
         place = rows[0].block.place
         return unpatchify(tokens, place.frames, place.grid, self.config.patch_size)
+
+
+def _text_of(texts: Sequence[TextContext], number: int) -> KeysValues:
+    """What layer `number` attends to of the prompts of a batch's rows; where they share one, it is there once."""
+    if all(text is texts[0] for text in texts):
+        return texts[0][number]
+    parts = [text[number] for text in texts]
+    return KeysValues(torch.cat([part.k for part in parts]), torch.cat([part.v for part in parts]))
 
 
 def _cache_use(row: Row) -> CacheUse:

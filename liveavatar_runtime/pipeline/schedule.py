@@ -6,9 +6,9 @@ stages of `path(s)` one after the other. It may begin when
 1. (b, s - 1) has left the last stage of its path, for its latents are the input, and
 2. at every stage (b - 1, s) has passed, for its keys and values are attended to.
 
-Before its blocks, and again wherever another reference picture comes into force (with the adaptive sink at the first
-block of clip 1, from the first latent frame of block 0), a third kind of work passes all stages: `sink` prefills the
-sink that the blocks from then on use. It needs the block that the picture is taken from to be finished.
+Before its blocks, and again wherever another reference picture or prompt comes into force (with the adaptive sink at
+the first block of clip 1, from the first latent frame of block 0), a third kind of work passes all stages: `sink`
+prefills the sink that the blocks from then on use. It needs the block that the picture is taken from to be finished.
 
 A *tick* is the time of one evaluation at one stage. Ticks prove that an order exists which keeps every stage busy; at
 run time a stage does its operations in that order and waits for their inputs, so unequal stages and slow links only
@@ -63,7 +63,7 @@ class Span:
         """From block `first` to the end of the plan."""
         sources = {block: plan.sink_source(block) for block in range(first, plan.num_blocks)}
         changes = {b: s for b, s in sources.items() if b == first or s != sources[b - 1]}
-        return cls(first, plan.num_blocks, changes)
+        return cls(first, plan.num_blocks, {block: source.frame_of for block, source in changes.items()})
 
 
 class PipelineSchedule(Protocol):

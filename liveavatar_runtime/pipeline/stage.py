@@ -11,6 +11,7 @@ from ..dit.audio import AudioTokens
 from ..dit.kv_cache import CacheShape, ResidentCache
 from ..dit.placement import ON_DEVICE, Placement
 from ..sampling.evaluator import Embedded, Evaluator, MakeCache, PlacedModel, first_evaluated
+from ..sampling.plan import SinkSource
 from ..sampling.run import Evaluation, SamplingRequest
 from .schedule import Operation, PipelineSchedule, Span
 from .transport import MessageKey, Transport
@@ -106,20 +107,23 @@ class Stage:
         key = MessageKey("sink", block)
         if self.embeds:
             tokens = self.evaluator.embed_sink(self._reference(self.plan.sink_source(block)))
+            text = self.evaluator.embed_new_text(block)
         else:
-            tokens = self.transport.receive(self.number - 1, key)["tokens"]
-        tokens = self.evaluator.fill_sink(block, tokens)
+            got = self.transport.receive(self.number - 1, key)
+            tokens, text = got["tokens"], got.get("text")
+        tokens = self.evaluator.fill_sink(block, tokens, text)
         if not self.ends:
-            self.transport.deliver(self.number + 1, key, {"tokens": tokens})
+            new_text = {} if text is None else {"text": text}
+            self.transport.deliver(self.number + 1, key, {"tokens": tokens, **new_text})
 
-    def _reference(self, source: int | None) -> Tensor:
+    def _reference(self, source: SinkSource) -> Tensor:
         known = self.evaluator.reference(source)
         if known is not None:
             return known
-        assert source is not None, "the picture is always known"
+        assert source.frame_of is not None, "the picture is always known"
         last = self.schedule.path(self.plan.steps - 1)[-1]
-        frame = self.transport.receive(last, MessageKey("first_frame", source))["frame"]
-        self.evaluator.first_frames[source] = frame
+        frame = self.transport.receive(last, MessageKey("first_frame", source.frame_of))["frame"]
+        self.evaluator.first_frames[source.frame_of] = frame
         return frame
 
     def _evaluate(self, operation: Operation) -> None:

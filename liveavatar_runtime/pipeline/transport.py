@@ -13,9 +13,10 @@ from torch import Tensor
 from ..errors import MachineError
 
 MessageKind = Literal["start", "sink", "hidden", "latents", "first_frame"]
-"""start: what is made once a video (text, time), down the layer pipeline. sink: sink tokens between two layer ranges.
-hidden: a block's tokens between two layer ranges, at step 0 with its encoded voice. latents: a block's latents between
-two steps. first_frame: the first generated latent frame, from the stage that finishes block 0."""
+"""start: what is made once a video (text, time), down the layer pipeline. sink: sink tokens between two layer ranges,
+with the text where another prompt begins. hidden: a block's tokens between two layer ranges, at step 0 with its encoded
+voice. latents: a block's latents between two steps. first_frame: the first latent frame of a block that a sink is made
+from, from the stage that finishes it."""
 
 
 @dataclass(frozen=True)

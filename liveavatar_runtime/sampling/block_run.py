@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .evaluator import Evaluator
+from .plan import SinkSource
 from .run import Evaluation, LatentBlock, SamplingRequest
 
 
@@ -44,7 +45,7 @@ class BlockRun(Iterator[LatentBlock]):
         self._at_once, self._told = at_once, told
         self._evaluator: Evaluator | None = None
         self._flying: deque[BlockInFlight] = deque()
-        self._sink_source: int | None = None
+        self._sink_source: SinkSource | None = None
         self._next = self._last = 0
 
     def __next__(self) -> LatentBlock:
@@ -91,8 +92,9 @@ class BlockRun(Iterator[LatentBlock]):
         reference = evaluator.reference(source)
         if reference is None:
             return
-        if not evaluator.has_sink or source != self._sink_source:
-            evaluator.fill_sink(block, evaluator.embed_sink(reference))
+        if source != self._sink_source:
+            text = evaluator.embed_new_text(block)
+            evaluator.fill_sink(block, evaluator.embed_sink(reference), text)
             self._sink_source = source
         evaluator.hear(block, evaluator.embed_voice(block))
         self._flying.append(BlockInFlight(block, evaluator.noise(block)))

@@ -1,6 +1,7 @@
 """What steers a video besides the plan: text, picture, motion history, voice, masks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +35,8 @@ class Conditions:
     """Inputs of the model, on the CPU, latents in the model's space.
 
     text [L, text_dim]; reference [16, 1, h, w]; motion [16, 19, h, w], oldest first; actor_masks
-    [actors, latent frames, rows, columns] on the token grid, of which a block uses the first three frames.
+    [actors, latent frames, rows, columns] on the token grid, of which a block uses the first three frames. `texts`,
+    `pictures`: what replaces `text` and `reference` from a block on, where `ClipPlan.script` says so.
     """
 
     text: Tensor
@@ -42,3 +44,13 @@ class Conditions:
     motion: Tensor
     audio: FrameFeatures
     actor_masks: Tensor | None = None
+    texts: Mapping[int, Tensor] = field(default_factory=dict)
+    pictures: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def text_since(self, block: int) -> Tensor:
+        """The prompt that is in force from a block on, 0 for the one from the beginning."""
+        return self.texts[block] if block else self.text
+
+    def picture_since(self, block: int) -> Tensor:
+        """The reference picture, likewise."""
+        return self.pictures[block] if block else self.reference

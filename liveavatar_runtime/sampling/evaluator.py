@@ -5,7 +5,7 @@ Here is all that sampling does with the model, once. What runs it decides in whi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -15,14 +15,14 @@ from torch import Tensor
 from ..dit.audio import AudioTokens
 from ..dit.embeddings import TimeModulation
 from ..dit.kv_cache import CacheShape, KVCache, ResidentCache, Sink
-from ..dit.model import BlockContext, BlockPlace, CausalWanS2V, Row, VideoContext
+from ..dit.model import BlockContext, BlockPlace, CausalWanS2V, Row, TextContext, VideoContext
 from ..dit.placement import Placement
 from ..dit.staged_cache import StagedCache
 from ..duration import FRAMES_PER_BLOCK, LATENT_FRAMES_PER_BLOCK
 from ..errors import InputError
 from ..pinned_memory import BY_DRIVER, Pinning
 from .noise_schedule import flow_matching_schedule
-from .plan import ClipPlan
+from .plan import ClipPlan, SinkSource
 from .run import RunStart, SamplingRequest
 
 MakeCache = Callable[[CacheShape, range, torch.dtype, torch.device, range], KVCache]
@@ -74,6 +74,14 @@ class Embedded:
         return cls(tensors["text"], tuple(TimeModulation(layers, head) for layers, head in pairs))
 
 
+@dataclass(frozen=True)
+class InForce:
+    """What the blocks from one on attend to besides each other: the sink, and the prompt that it was made with."""
+
+    sink: Sink
+    text: TextContext
+
+
 Step = tuple[int, int]
 """(block, step): an evaluation."""
 
@@ -102,8 +110,9 @@ class Evaluator:
         self.cache = make_cache(shape, self.layers, dtype, self.device, self.steps)
         self.first_frames: dict[int, Tensor] = dict(request.start.first_frames)
         self._sources: set[int] = set()
-        # By the first block that uses it: while a new sink comes into force, two are in use.
-        self._sinks: dict[int, Sink] = {}
+        # By the first block that uses them: while a new sink comes into force, two are in use.
+        self._in_force: dict[int, InForce] = {}
+        self._first = first_evaluated(shape, request.start)
         self._contexts: dict[int, BlockContext] = {}
         self._tables = self.model.rope_tables(self.plan.grid, self.device)
 
@@ -113,22 +122,31 @@ class Evaluator:
         Raises InputError when the start does not hold what that needs.
         """
         start = self.request.start
-        first = first_evaluated(self.cache.shape, start)
+        first = self._first
         if start.rings is None:
             self.cache.start_at(first)
         else:
             for step in self.steps:
                 self.cache.load_ring(step, first - 1, start.rings)
-        self._sources = self.plan.sink_sources(first)
+        self._sources = self.plan.sink_frames(first)
         missing = sorted(s for s in self._sources if s < first and s not in self.first_frames)
         if missing:
             raise InputError(f"to begin at block {first}, the first latent frame of block {missing[0]} is needed")
         return first
 
     def embed_conditions(self) -> Embedded:
-        """Text and time, where the embeddings are."""
-        text = self.model.embed_text(self.request.conditions.text, self.dtype, self.device)
+        """Text of the first block and time, where the embeddings are."""
+        text = self._embed_text(self.plan.script.text_since(self._first))
         return Embedded(text, self.model.embed_times((*self.flow.timesteps, 0.0), self.device))
+
+    def embed_new_text(self, block: int) -> Tensor | None:
+        """The prompt [1, text_len, dim] that begins with a block; None when the one before goes on, or the run begins
+        with this block, whose prompt `condition` has."""
+        new = block != self._first and self.plan.script.text_since(block) == block
+        return self._embed_text(block) if new else None
+
+    def _embed_text(self, since: int) -> Tensor:
+        return self.model.embed_text(self.request.conditions.text_since(since), self.dtype, self.device)
 
     def condition(self, embedded: Embedded) -> None:
         """Text and time for these layers."""
@@ -140,22 +158,26 @@ class Evaluator:
         motion = self.request.conditions.motion
         return self.model.embed_sink(self._moved(reference)[None], self._moved(motion)[None])
 
-    @property
-    def has_sink(self) -> bool:
-        return bool(self._sinks)
+    def fill_sink(self, block: int, tokens: Tensor, text: Tensor | None = None) -> Tensor:
+        """Prefill the sink of `block` and later blocks; returns the tokens after these layers.
 
-    def fill_sink(self, block: int, tokens: Tensor) -> Tensor:
-        """Prefill the sink of `block` and later blocks; returns the tokens after these layers."""
-        sink = self._sinks[block] = Sink()
+        `text` [1, text_len, dim]: the prompt from this block on, where another one begins.
+        """
+        if text is not None:
+            self.video = replace(self.video, text=self.model.text_context(text, self.layers))
+        sink = Sink()
+        self._in_force[block] = InForce(sink, self.video.text)
         return self.model.run_sink_layers(tokens, self.video, self.plan.grid, self.cache, sink)
 
     def sink_of(self, block: int) -> Sink:
         """The one in force for a block."""
-        return self._sinks[self._first_with_sink_of(block)]
+        return self._in_force_for(block).sink
 
-    def reference(self, source: int | None) -> Tensor | None:
+    def reference(self, source: SinkSource) -> Tensor | None:
         """What a sink shows: the picture, or a block's first latent frame; None when that is not known here."""
-        return self.request.conditions.reference if source is None else self.first_frames.get(source)
+        if source.frame_of is None:
+            return self.request.conditions.picture_since(source.picture)
+        return self.first_frames.get(source.frame_of)
 
     def noise(self, block: int) -> Tensor:
         """float32 [16, 3, h, w]."""
@@ -173,6 +195,8 @@ class Evaluator:
         masks = self.request.conditions.actor_masks
         masks = None if masks is None else self._moved(masks[:, :LATENT_FRAMES_PER_BLOCK])
         place = BlockPlace(block, LATENT_FRAMES_PER_BLOCK, self.plan.grid)
+        motion = self.plan.script.motion_at(block)
+        voice = voice if motion == 1.0 else replace(voice, strength=motion)
         self._contexts[block] = self.model.block_context(place, voice, self.layers, masks, self._tables)
 
     def embed(self, latents: Sequence[Tensor]) -> Tensor:
@@ -181,8 +205,11 @@ class Evaluator:
 
     def rows(self, steps: Sequence[Step]) -> list[Row]:
         """Evaluations that go through the layers together, each at another step."""
-        plan = self.plan
-        return [Row(self._contexts[b], s, self.sink_of(b), plan.distance(b, s)) for b, s in steps]
+        return [self._row(block, step) for block, step in steps]
+
+    def _row(self, block: int, step: int) -> Row:
+        held = self._in_force_for(block)
+        return Row(self._contexts[block], step, held.sink, self.plan.distance(block, step), held.text)
 
     def run_layers(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
         """hidden [rows, tokens, dim] -> the same after these layers; the blocks' keys and values are kept."""
@@ -206,16 +233,19 @@ class Evaluator:
     def leave(self, block: int) -> None:
         """The block has gone through all steps here: forget it, and the sinks that only older blocks used."""
         del self._contexts[block]
-        in_force = self._first_with_sink_of(block)
-        for older in [first for first in self._sinks if first < in_force]:
-            del self._sinks[older]
+        in_force = self._first_in_force(block)
+        for older in [first for first in self._in_force if first < in_force]:
+            del self._in_force[older]
 
     def rings_after(self, block: int) -> dict[str, Tensor]:
         """The state after a block, of these layers and steps; no later block may be past it."""
         return {name: t for step in self.steps for name, t in self.cache.ring(step, block).items()}
 
-    def _first_with_sink_of(self, block: int) -> int:
-        return max(first for first in self._sinks if first <= block)
+    def _in_force_for(self, block: int) -> InForce:
+        return self._in_force[self._first_in_force(block)]
+
+    def _first_in_force(self, block: int) -> int:
+        return max(first for first in self._in_force if first <= block)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.dtype)

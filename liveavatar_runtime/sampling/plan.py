@@ -19,6 +19,7 @@ from ..duration import (
 )
 from ..errors import InputError
 from ..latent_space import CHANNELS, STRIDE, TOKEN_SIDE
+from .script import NO_SCRIPT, Script
 
 SIDE_MULTIPLE = 64
 MAX_SIDE = 4096
@@ -68,6 +69,19 @@ class Segment:
         return self.clips.start == 0
 
 
+@dataclass(frozen=True)
+class SinkSource:
+    """What a sink is made from; equal ones make equal sinks.
+
+    `frame_of`: the block whose first latent frame is its reference; None: the picture. `picture`, `text`: the blocks
+    from which on the reference picture and the prompt have been in force, 0 from the beginning.
+    """
+
+    frame_of: int | None = None
+    picture: int = 0
+    text: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
     """The work of one video.
@@ -80,7 +94,7 @@ class ClipPlan:
     it as adaptive does and again after every `reanchor_clips` clips, by the newest clip's first latent frame.
     `segment_clips`, `segment_index`: which part of the video is made now (0 and 0: all). They change no latents: all
     other fields describe the whole video. `cut_frames`: frames at the end of the last clip that are sampled, as a clip
-    is what is kept, and left out of the video.
+    is what is kept, and left out of the video. `script`: what changes in the course of the video.
     """
 
     num_clip: int = 10
@@ -99,6 +113,7 @@ class ClipPlan:
     segment_index: int = 0
     reanchor_clips: int = 10
     cut_frames: int = 0
+    script: Script = NO_SCRIPT
 
     def __post_init__(self) -> None:
         check_num_clip(self.num_clip)
@@ -190,30 +205,41 @@ class ClipPlan:
         if isinstance(self.relative_distance, int):
             return self.relative_distance
         if self.relative_distance is None:
-            return random.Random(f"{self.seed}/{block}/{step}").randint(MIN_DISTANCE, MAX_DISTANCE)
+            seed = self.script.seed_at(block, self.seed)
+            return random.Random(f"{seed}/{block}/{step}").randint(MIN_DISTANCE, MAX_DISTANCE)
         return self.relative_distance[(block * self.steps + step) % len(self.relative_distance)]
 
-    def clip_noise(self, clip: int) -> Tensor:
-        """Start noise of a clip, float32 [16, infer_frames / 4, h, w], from a CPU generator seeded seed + clip."""
-        generator = torch.Generator("cpu").manual_seed((self.seed + clip) % 2**64)
+    def clip_noise(self, clip: int, seed: int | None = None) -> Tensor:
+        """Start noise of a clip, float32 [16, infer_frames / 4, h, w], from a CPU generator seeded seed + clip; None:
+        the plan's seed."""
+        generator = torch.Generator("cpu").manual_seed(((self.seed if seed is None else seed) + clip) % 2**64)
         shape = (CHANNELS, self.infer_frames // FRAMES_PER_LATENT, *self.latent_size)
         return torch.randn(shape, generator=generator)
 
     def block_noise(self, block: int) -> Tensor:
-        """Start noise of a block, float32 [16, 3, h, w]."""
-        first = (block % self.blocks_per_clip) * LATENT_FRAMES_PER_BLOCK
-        return self.clip_noise(self.clip_of(block))[:, first : first + LATENT_FRAMES_PER_BLOCK]
+        """Start noise of a block, float32 [16, 3, h, w]: its part of the clip's, of the seed in force."""
+        clip, offset = divmod(block, self.blocks_per_clip)
+        first = offset * LATENT_FRAMES_PER_BLOCK
+        noise = self.clip_noise(clip, self.script.seed_at(block, self.seed))
+        return noise[:, first : first + LATENT_FRAMES_PER_BLOCK]
 
-    def sink_source(self, block: int) -> int | None:
-        """The block whose first latent frame is the sink's reference while `block` is sampled; None: the picture."""
-        clip = self.clip_of(block)
-        if self.sink_policy == "reference" or clip == 0:
+    def sink_source(self, block: int) -> SinkSource:
+        """What the sink is made from while `block` is sampled."""
+        picture, text = self.script.picture_since(block), self.script.text_since(block)
+        return SinkSource(self._frame_of_sink(block, picture), picture, text)
+
+    def _frame_of_sink(self, block: int, picture: int) -> int | None:
+        """The block whose first latent frame is the sink's reference; None: the picture in force since `picture`."""
+        clip, first_clip = self.clip_of(block), self.clip_of(picture)
+        if self.sink_policy == "reference" or clip == first_clip:
             return None
-        if self.sink_policy == "adaptive":
-            return 0
-        return (clip - 1) // self.reanchor_clips * self.reanchor_clips * self.blocks_per_clip
+        anchor = 0
+        if self.sink_policy == "reanchor":
+            anchor = (clip - first_clip - 1) // self.reanchor_clips * self.reanchor_clips
+        # A picture that begins within a clip has no frame of its own before.
+        return picture if anchor == 0 else (first_clip + anchor) * self.blocks_per_clip
 
-    def sink_sources(self, first_block: int = 0) -> set[int]:
-        """Blocks whose first latent frame the sink is made from while the blocks from `first_block` on are sampled."""
-        sources = {self.sink_source(block) for block in range(first_block, self.num_blocks)}
+    def sink_frames(self, first_block: int = 0) -> set[int]:
+        """Blocks whose first latent frame a sink is made from while the blocks from `first_block` on are sampled."""
+        sources = {self.sink_source(block).frame_of for block in range(first_block, self.num_blocks)}
         return {source for source in sources if source is not None}

@@ -52,7 +52,7 @@ class RunStart:
     """Where a run begins.
 
     `first_block`: the first block to yield. `first_frames`: first latent frame, float32 [16, 1, h, w], of the earlier
-    blocks in `ClipPlan.sink_sources(first_block)` (of those before the warm-up, if it warms up). `rings`: the state
+    blocks in `ClipPlan.sink_frames(first_block)` (of those before the warm-up, if it warms up). `rings`: the state
     after the block before; with None the blocks of at least one ring before it are sampled again and thrown away,
     which is exact only if that reaches block 0.
     """

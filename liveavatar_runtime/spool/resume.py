@@ -101,14 +101,18 @@ def _first_frames(
 ) -> dict[int, Tensor] | None:
     """First latent frames of the blocks before `before` that sinks are made from; None when one is not readable.
 
-    Such a block is the first one of its clip, which is in the spool or, unfinished, in `parts`.
+    Such a block's clip is in the spool or, unfinished, in `parts`.
     """
     frames: dict[int, Tensor] = {}
-    for source in sorted(s for s in plan.sink_sources(needed_from) if s < before):
-        unfinished = bool(parts) and plan.clip_of(source) == plan.clip_of(before)
-        latents = parts[0] if unfinished else spool.read_clip(plan.clip_of(source), clip_shape(plan))
-        if latents is None:
-            return None
+    for source in sorted(s for s in plan.sink_frames(needed_from) if s < before):
+        clip, offset = divmod(source, plan.blocks_per_clip)
+        if parts and clip == plan.clip_of(before):
+            latents = parts[offset]
+        else:
+            whole = spool.read_clip(clip, clip_shape(plan))
+            if whole is None:
+                return None
+            latents = whole[:, offset * LATENT_FRAMES_PER_BLOCK :]
         frames[source] = latents[:, :1].clone()
     return frames
 

@@ -108,7 +108,7 @@ def test_the_given_picture_as_reference(make, model, local):
 @EXECUTORS
 def test_a_sink_that_is_renewed_again_and_again(make, model, local):
     plan = replace(PLAN, num_clip=6, infer_frames=12, sink_policy="reanchor", reanchor_clips=2)
-    assert len(plan.sink_sources()) > 2
+    assert len(plan.sink_frames()) > 2
     assert_same(list(make(model, 3).run(SamplingRequest(random_conditions(), plan))), blocks_of(local, plan))
 
 

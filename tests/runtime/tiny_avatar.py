@@ -1,6 +1,6 @@
 """A random transformer of few layers, with conditions and a plan, for tests that compare executors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.script import Change, Script
 
 CONFIG = AvatarConfig(
     dim=32,
@@ -64,3 +65,24 @@ def random_conditions(config: AvatarConfig = CONFIG, plan: ClipPlan = PLAN, acto
         audio=Noise(config, actors),
         actor_masks=masks if actors > 1 else None,
     )
+
+
+SCRIPT = Script(
+    (
+        Change(block=3, text=True),
+        Change(block=5, seed=70, motion=0.5),
+        Change(block=6, picture=True, motion=1.0),
+        Change(block=8, text=True),
+    )
+)
+"""Within clips and at their borders, with clips of two blocks."""
+SCRIPTED = replace(PLAN, num_clip=6, infer_frames=24, window_blocks=2, script=SCRIPT)
+
+
+def scripted_conditions(config: AvatarConfig = CONFIG, plan: ClipPlan = SCRIPTED, actors: int = 1) -> Conditions:
+    """Those of `random_conditions` with what the script's changes begin."""
+    generator = torch.Generator().manual_seed(5)
+    texts = {c.block: torch.randn(3, config.text_dim, generator=generator) for c in plan.script.changes if c.text}
+    size = (16, 1, *plan.latent_size)
+    pictures = {c.block: torch.randn(size, generator=generator) for c in plan.script.changes if c.picture}
+    return replace(random_conditions(config, plan, actors), texts=texts, pictures=pictures)
