@@ -11,7 +11,8 @@ from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.latent_space import STRIDE
 from liveavatar_runtime.vae.online_decoder import VideoStart
 
-from ..messages import CloseDecoder, Decode, DecoderRefused, Message, OpenDecoder
+from ..message import Message
+from ..messages import CloseDecoder, Decode, DecoderRefused, OpenDecoder
 from ..wire.endpoint import ConnectionLost
 from .connection import Poll
 from .executor import NUMBER_BITS, never

@@ -12,7 +12,8 @@ from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.errors import InputError, MachineError, replaced
 from liveavatar_runtime.sampling.run import Evaluation, LatentBlock, SamplingRequest
 
-from ..messages import Block, Cancel, More, Release, Ring, Rings, RunRefused, RunRequest, Step, WantRings
+from ..messages import Block, Cancel, More, Release, Ring, Rings, RunRefused, Step, WantRings
+from ..run_request import RunRequest
 from ..wire.endpoint import ConnectionLost
 from .connection import Connection, Poll
 from .groups import Workers

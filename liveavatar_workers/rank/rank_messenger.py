@@ -15,7 +15,8 @@ import torch.distributed as dist
 
 from liveavatar_runtime.errors import handled
 
-from ..messages import BetweenRanks, Message
+from ..message import Message
+from ..messages import BetweenRanks
 from ..wire.codec import Incoming, bytes_as_tensor, encode, read_header
 from .ranks import FOREVER, OtherRankLost, Rank
 

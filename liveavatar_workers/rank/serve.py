@@ -14,7 +14,8 @@ from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.evaluator import PlacedModel
 from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest, SamplingRun
 
-from ..messages import Cancelled, End, Go, Release, Ring, Rings, RunRefused, RunRequest, WantRings
+from ..messages import Cancelled, End, Go, Release, Ring, Rings, RunRefused, WantRings
+from ..run_request import RunRequest
 from .cache_bytes import cache_bytes, measured
 from .comfyui_connection import ComfyUIConnection, RunCancelled, refuse_misfits
 from .pipeline_worker import PipelinePart, PipelineWorker, send_block, step_message

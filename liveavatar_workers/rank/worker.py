@@ -23,7 +23,8 @@ from liveavatar_runtime.executors.table import IN_GROUPS, check_groups
 
 from ..addresses import LOOPBACK, parse_address
 from ..keys import CLIENTS_VARIABLE, KEY_VARIABLE, KeyPair, parse_key, read_pair, read_public_keys
-from ..messages import DtypeName, RankAbout, Ready, ToWorkers
+from ..message import DtypeName
+from ..messages import RankAbout, Ready, ToWorkers
 from ..precisions import PRECISIONS
 from ..wire.server import Server
 from .cache_bytes import parameter_bytes

@@ -10,7 +10,8 @@ import zmq
 from liveavatar_runtime.errors import handled, on_failure, replaced
 
 from ..keys import KeyPair
-from ..messages import Beat, Hello, Message, SessionEnded, Welcome
+from ..message import Message
+from ..messages import Beat, Hello, SessionEnded, Welcome
 from ..version import VERSION
 from .assembly import HEADER, Assembly
 from .codec import MessageError, encode

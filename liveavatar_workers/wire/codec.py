@@ -18,7 +18,7 @@ from torch import Tensor
 from liveavatar_runtime.dtypes import dtype_name
 from liveavatar_runtime.errors import InputError, MachineError, replaced
 
-from ..messages import Message
+from ..message import Message
 
 HEADER_BYTES = 4 * 2**20
 BODY_BYTES = 16 * 2**30

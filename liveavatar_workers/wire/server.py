@@ -10,7 +10,8 @@ import zmq
 from liveavatar_runtime.errors import MachineError, replaced
 
 from ..keys import KeyPair
-from ..messages import Beat, Hello, Malformed, Message, SessionEnded, Welcome
+from ..message import Message
+from ..messages import Beat, Hello, Malformed, SessionEnded, Welcome
 from ..version import VERSION
 from .admission import Admission
 from .assembly import CHUNK, HEADER, Assembly

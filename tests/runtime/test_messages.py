@@ -15,7 +15,8 @@ from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import RunStart
-from liveavatar_workers.messages import Block, More, Ring, RunRequest, Step, ToComfyUI, ToWorkers, Voice
+from liveavatar_workers.messages import Block, More, Ring, Step, ToComfyUI, ToWorkers, Voice
+from liveavatar_workers.run_request import RunRequest
 from liveavatar_workers.wire.assembly import CHUNK, CHUNK_BYTES, HEADER, Assembly, pieces
 from liveavatar_workers.wire.codec import BODY_BYTES, HEADER_BYTES, WIRE_DTYPES, MessageError, bytes_of, encode
 

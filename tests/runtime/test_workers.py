@@ -20,7 +20,8 @@ from liveavatar_runtime.sampling.run import Evaluation, Executor, LatentBlock, R
 from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import LocalWorkers
-from liveavatar_workers.messages import Block, More, Ready, RunRefused, RunRequest, Voice, WantVoice
+from liveavatar_workers.messages import Block, More, Ready, RunRefused, Voice, WantVoice
+from liveavatar_workers.run_request import RunRequest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ import msgspec
 import zmq
 
 from liveavatar_workers.keys import KeyPair
-from liveavatar_workers.messages import Beat, Hello, Message, ToComfyUI, ToWorkers
+from liveavatar_workers.message import Message
+from liveavatar_workers.messages import Beat, Hello, ToComfyUI, ToWorkers
 from liveavatar_workers.version import VERSION
 from liveavatar_workers.wire.assembly import CHUNK, HEADER, Assembly, pieces
 from liveavatar_workers.wire.client import Client
