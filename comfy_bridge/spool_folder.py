@@ -97,11 +97,12 @@ class NamedVideo:
 def named_video(weights: str, prepared: Prepared, voice: "AvatarAudio", numerics: Numerics) -> NamedVideo:
     """A video whose clips are kept.
 
-    A long voice is named by its sound and its encoder. Earlier versions named it by all its features, so where there
-    are spools that may be theirs, all of it is encoded to see whether one of them is this video's.
+    A long or bounded voice is named by its sound and its encoder. Earlier versions, which had no bounded ones, named
+    it by all its features, so where there are spools that may be theirs, all of it is encoded to see whether one of
+    them is this video's.
     """
     video = NamedVideo(weights, prepared, voice.fingerprint, bool(voice.sound_key))
-    if not video.by_sound or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
+    if not video.by_sound or voice.heard or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
         return video
     older = replace(video, voice=voice.features_fingerprint, by_sound=False)
     return older if _has_clips(older, numerics) else video

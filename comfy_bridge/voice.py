@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,14 +22,23 @@ if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
     from liveavatar_runtime.audio.waveform import Sound
     from liveavatar_runtime.audio.windows import Encode
+    from liveavatar_runtime.fingerprint import Fingerprint
     from liveavatar_runtime.sampling.plan import ClipPlan
 
+Context = Literal["whole", "bounded"]
+CONTEXTS: tuple[Context, ...] = get_args(Context)
+WHOLE, BOUNDED = CONTEXTS
 
-def encode_voice(encoder: AudioEncoder | None, audio: object, hidden: Hidden, notes: Notes) -> "AvatarAudio":
+
+def encode_voice(
+    encoder: AudioEncoder | None, audio: object, hidden: Hidden, notes: Notes, context: Context = WHOLE
+) -> "AvatarAudio":
     """An AUDIO of any node, encoded; the notes say what of the sound was changed.
 
     Raises InputError when encoder or sound are missing or of no use, DeviceFullError when memory is.
     """
+    if context not in CONTEXTS:
+        raise InputError(f"context is {context!r}; allowed are {', '.join(CONTEXTS)}.")
     if encoder is None:
         raise InputError(
             "no audio encoder: this model has none of its own. Connect Load Audio Encoder with "
@@ -38,6 +47,8 @@ def encode_voice(encoder: AudioEncoder | None, audio: object, hidden: Hidden, no
     sound = read_audio(audio)
     notes.warn(*sound.changes)
     with voice_told(encoder, sound):
+        if context == BOUNDED:
+            return _bounded_voice(encoder, sound, preparation(hidden.unique_id))
         return _long_voice(encoder, sound) or _whole_voice(encoder, sound, preparation(hidden.unique_id))
 
 
@@ -59,6 +70,30 @@ def _long_voice(encoder: AudioEncoder, sound: "Sound") -> "AvatarAudio | None":
     encode, samples = prepared_samples(encoder, sound)
     windows = EncodedWindows(encode, samples, LongTrack(folder=temporary_root()), device_of(encoder))
     return AvatarAudio.of_windows(windows, (sound.waveform, sound.sample_rate), sound_key(samples, weights))
+
+
+def _bounded_voice(encoder: AudioEncoder, sound: "Sound", progress: Progress) -> "AvatarAudio":
+    """Its windows are encoded when they are needed, but for an encoder that does not show its weights: nothing else
+    would tell its features apart."""
+    from liveavatar_runtime.audio.bounded import BoundedTrack, HeardSound
+    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.waveform import to_encoder_rate_in_pieces
+    from liveavatar_runtime.audio.windows import EncodedWindows
+
+    whole = partial(_all_layers, encoder)
+
+    def encode(window: Tensor, rate: int) -> Tensor:
+        with voice_told(encoder, sound):
+            # A window of its own level and in memory of its own: neither what comes after it nor its place counts.
+            return whole(window.clone(), rate)
+
+    weights = weights_of_encoder(encoder)
+    heard = HeardSound(sound.waveform, sound.sample_rate, weights_key(weights) if weights else "")
+    samples = to_encoder_rate_in_pieces(sound.waveform, sound.sample_rate)
+    windows = EncodedWindows(encode, samples, BoundedTrack(folder=temporary_root()), device_of(encoder))
+    if not heard.encoder:
+        windows.need(0, heard.frames, progress)
+    return AvatarAudio.of_bounded(windows, heard)
 
 
 def prepared_samples(encoder: AudioEncoder, sound: "Sound") -> "tuple[Encode, Tensor]":
@@ -90,7 +125,19 @@ def sound_key(samples: Tensor, weights: "dict[str, Tensor]") -> str:
 
     rule = A_MINUTE_AT_A_TIME.window_seconds, A_MINUTE_AT_A_TIME.context_seconds
     (heard,) = contents({"samples": InMemory(samples)}).values()
-    fingerprint = Fingerprint().add("windows", list(rule)).add("samples", heard.digest)
+    return _with_weights(Fingerprint().add("windows", list(rule)).add("samples", heard.digest), weights)
+
+
+def weights_key(weights: "dict[str, Tensor]") -> str:
+    """Of an encoder."""
+    from liveavatar_runtime.fingerprint import Fingerprint
+
+    return _with_weights(Fingerprint(), weights)
+
+
+def _with_weights(fingerprint: "Fingerprint", weights: "dict[str, Tensor]") -> str:
+    from liveavatar_runtime.checkpoint.content import InMemory, contents
+
     for name, content in contents({name: InMemory(weights[name]) for name in sorted(weights)}).items():
         fingerprint.add("weight", [name, content.digest])
     return fingerprint.hexdigest()

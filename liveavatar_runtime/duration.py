@@ -231,6 +231,25 @@ def bucket_index(frame: int, fps: Fraction) -> int:
     return round(frame * BUCKET_RATE / fps)
 
 
+def fixed_bucket_count(feature_frames: int) -> int:
+    """30 Hz buckets that end within `feature_frames` 50 Hz frames, where they lie at fixed times."""
+    return feature_frames * BUCKET_RATE // FEATURE_RATE
+
+
+def fixed_bucket_position(bucket: int) -> tuple[int, Fraction]:
+    """Where in the 50 Hz frames a bucket lies: the frame before it, and the share (0 to below 1) of the one after."""
+    position = Fraction(bucket * FEATURE_RATE, BUCKET_RATE)
+    return math.floor(position), position % 1
+
+
+def frames_before_bucket(bucket: int, fps: Fraction) -> int:
+    """Video frames from the first one on whose bucket comes before `bucket`: `bucket_index` backwards."""
+    frame = max(0, math.floor((bucket - Fraction(1, 2)) * fps / BUCKET_RATE))
+    while bucket_index(frame, fps) < bucket:
+        frame += 1
+    return frame
+
+
 def format_fps(fps: Fraction) -> str:
     """Frames a second for people, with the fraction where a few digits are not all of it: "25", "12.5",
     "29.97 (30000/1001)"."""

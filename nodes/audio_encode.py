@@ -7,7 +7,7 @@ from liveavatar_runtime import duration as time
 from ..comfy_bridge.comfy_types import AudioEncoder
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import verdict
-from ..comfy_bridge.voice import encode_voice
+from ..comfy_bridge.voice import BOUNDED, CONTEXTS, WHOLE, Context, encode_voice
 from .search_words import search_words
 from .time_inputs import FPS, INFER_FRAMES, check_clip_frames, fps_input, infer_frames_input
 from .types import CATEGORY, AudioSocket
@@ -40,6 +40,15 @@ class AudioEncode(io.ComfyNode):
                     optional=True,
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "context",
+                    options=list(CONTEXTS),
+                    default=WHOLE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What a moment of the voice hears. whole: all of it, a minute at a time if it is long. "
+                    "bounded: the seconds around it, so that a longer voice continues the same video.",
+                ),
             ],
             outputs=[
                 AudioSocket.Output("avatar_audio", display_name="avatar_audio", tooltip="The encoded voice."),
@@ -61,13 +70,19 @@ class AudioEncode(io.ComfyNode):
         audio: object,
         infer_frames: int = INFER_FRAMES,
         fps: float = FPS,
+        context: Context = WHOLE,
     ) -> io.NodeOutput:
         notes = Notes()
-        encoded = encode_voice(audio_encoder, audio, cls.hidden, notes)
+        encoded = encode_voice(audio_encoder, audio, cls.hidden, notes, context)
         # The features know nothing of these two; only Clip Scheduler's decide the video.
         rate = time.parse_fps(fps)
         clips = time.clips_for_frames(encoded.video_frames(rate), infer_frames)
         seconds = time.format_duration(encoded.duration)
         shown = time.format_fps(rate)
         notes.tell(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {shown} fps cover it")
+        if context == BOUNDED:
+            settled = time.format_duration(encoded.settled_duration)
+            notes.tell(
+                f"context bounded: a longer voice continues the video; the first {settled} of it stay as they are"
+            )
         return notes.output(encoded, float(encoded.duration), clips)

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..duration import bucket_count, bucket_index, frames_for_samples
+from ..duration import (
+    FEATURE_RATE,
+    FRAMES_PER_BLOCK,
+    bucket_count,
+    bucket_index,
+    fixed_bucket_count,
+    fixed_bucket_position,
+    frames_for_samples,
+)
 from ..errors import InputError
+from ..fingerprint import Fingerprint
 from ..progress import Progress
+from .bounded import HeardSound, at_fixed_times, settled_video_frames
 from .disk_backed import zeros
 from .waveform import resample
 from .windows import EncodedWindows
@@ -31,6 +41,8 @@ class AvatarAudio:
     lengths: valid feature frames of each actor; () means all T.
     windows: of a long track of one actor, what encodes it as its frames are needed; `features` look into its states.
     sound_key: of such a track, hash of what decides its features, be they there or not: sound, encoder, windows.
+    heard: of a voice with bounded context, the sound of each actor, and what of it decides which features; such a
+        voice can go on, and what was settled of it stays (`settled_frames`). () for a voice that is encoded as a whole.
     """
 
     features: Tensor
@@ -39,11 +51,18 @@ class AvatarAudio:
     lengths: tuple[int, ...] = ()
     windows: EncodedWindows | None = None
     sound_key: str = ""
+    heard: tuple[HeardSound, ...] = ()
 
     @classmethod
     def of_windows(cls, windows: EncodedWindows, sound: tuple[Tensor, int], sound_key: str) -> "AvatarAudio":
         """A long track; `sound`: its waveform [C, S] and samples a second."""
         return cls(windows.states[None], *sound, windows=windows, sound_key=sound_key)
+
+    @classmethod
+    def of_bounded(cls, windows: EncodedWindows, heard: HeardSound) -> "AvatarAudio":
+        """A track with bounded context."""
+        sound_key = heard.key if heard.encoder else ""
+        return cls(windows.states[None], heard.waveform, heard.sample_rate, (), windows, sound_key, (heard,))
 
     def __post_init__(self) -> None:
         if self.features.ndim != 4 or not self.features.is_floating_point():
@@ -57,6 +76,7 @@ class AvatarAudio:
                 "it must be [channels, samples] at a rate above 0."
             )
         actors, _, frames, _ = self.features.shape
+        assert not self.heard or len(self.heard) == actors
         if self.lengths and (len(self.lengths) != actors or not all(0 <= n <= frames for n in self.lengths)):
             raise InputError(f"lengths are {self.lengths} for {actors} actors of {frames} feature frames.")
 
@@ -90,8 +110,6 @@ class AvatarAudio:
     @property
     def features_fingerprint(self) -> str:
         """Content hash of all features."""
-        from ..fingerprint import Fingerprint
-
         return Fingerprint().add("features", self.content.digest).add("lengths", list(self.lengths)).hexdigest()
 
     @property
@@ -108,18 +126,52 @@ class AvatarAudio:
         """Have what video frames [first_frame, first_frame + num_frames) hear encoded."""
         if self.windows is None or not num_frames:
             return
+        ends = [bucket_index(frame, fps) for frame in (first_frame, first_frame + num_frames - 1)]
+        if self.heard:
+            first, end = (fixed_bucket_position(bucket)[0] for bucket in ends)
+            self.encode(first, end + 2, progress)
+            return
         count, last = bucket_count(self.features.shape[2]), self.features.shape[2] - 1
-        ends = (bucket_index(frame, fps) for frame in (first_frame, first_frame + num_frames - 1))
         first, end = (min(bucket, count - 1) * last // max(count - 1, 1) for bucket in ends)
         # One frame of room on each side: positions are computed in float32.
         self.encode(max(0, first - 1), end + 3, progress)
 
+    @property
+    def settled_duration(self) -> Fraction:
+        """Seconds from the start whose features stay, as `settled_frames`."""
+        return Fraction(min((sound.settled for sound in self.heard), default=0), FEATURE_RATE)
+
+    def settled_frames(self, fps: Fraction) -> int:
+        """First video frames of a voice with bounded context whose features stay as they are, to the bit, however its
+        sound goes on; 0 of a voice that is encoded as a whole."""
+        return min((settled_video_frames(sound.settled, fps) for sound in self.heard), default=0)
+
+    def heard_keys(self, fps: Fraction, blocks: int) -> tuple[str, ...] | None:
+        """For each of the first `blocks` blocks of a video, also after the voice's end, a hash of what decides its
+        features: the sound that it hears, the encoder, the windows. None for a voice that is encoded as a whole.
+
+        A longer voice has the same keys for blocks of settled frames. Nothing is encoded, but where the encoder's
+        weights cannot be read: there the features themselves are hashed.
+        """
+        if not self.heard:
+            return None
+        keys: list[str] = []
+        for first in range(0, blocks * FRAMES_PER_BLOCK, FRAMES_PER_BLOCK):
+            key = Fingerprint()
+            if all(sound.encoder for sound in self.heard):
+                buckets = [bucket_index(frame, fps) for frame in range(first, first + FRAMES_PER_BLOCK)]
+                key.add("sounds", [sound.block_key(buckets) for sound in self.heard])
+            else:
+                key.add("features", self.aligned(first, FRAMES_PER_BLOCK, fps))
+            keys.append(key.hexdigest())
+        return tuple(keys)
+
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
         """Features of video frames [first_frame, first_frame + num_frames): [A, L, D, num_frames] float32.
 
-        Features are interpolated linearly from 50 to 30 a second, each frame takes the nearest of these, and frames
-        after the end of an actor's track are zero. Only the asked frames are computed, and a frame's values don't
-        depend on which others are asked for.
+        Features are interpolated linearly from 50 to 30 a second (ends on ends; of a bounded voice at fixed times),
+        each frame takes the nearest of these, and frames after the end of an actor's track are zero. Only the asked
+        frames are computed, and a frame's values don't depend on which others are asked for.
         """
         if first_frame < 0 or num_frames < 0:
             raise ValueError(f"frames [{first_frame}, {first_frame + num_frames}) are not a range of video frames")
@@ -131,9 +183,12 @@ class AvatarAudio:
         actors, layers, _, width = self.features.shape
         aligned = torch.zeros(actors, layers, width, num_frames)
         for track, length, result in zip(self.features, lengths, aligned, strict=True):
-            buckets = bucket_count(length)
+            buckets = fixed_bucket_count(length) if self.heard else bucket_count(length)
             heard = [index for index in indices if index < buckets]
-            result[..., : len(heard)] = interpolate(track[:, :length], heard, buckets).transpose(1, 2)
+            if self.heard:
+                result[..., : len(heard)] = at_fixed_times(track[:, :length], heard).transpose(1, 2)
+            else:
+                result[..., : len(heard)] = interpolate(track[:, :length], heard, buckets).transpose(1, 2)
         return aligned
 
     @staticmethod
@@ -142,7 +197,7 @@ class AvatarAudio:
 
         Shorter tracks end in silence (zero features). The mix has the first track's sample rate and the most
         channels, and is turned down only where the sum would clip. Raises InputError when the tracks come from
-        different audio encoders.
+        different audio encoders, or only some of them have bounded context.
         """
         if not tracks:
             raise InputError("no audio tracks were given; at least one is needed.")
@@ -152,6 +207,9 @@ class AvatarAudio:
                 f"the audio tracks come from different audio encoders: (layers, width) are {sorted(widths)}. "
                 "Encode all of them with the same one."
             )
+        heard = tuple(sound for track in tracks for sound in track.heard)
+        if heard and not all(track.heard for track in tracks):
+            raise InputError("only some of the audio tracks have bounded context. Encode all with the same context.")
         longest = max(track.features.shape[2] for track in tracks)
         actors = sum(track.actors for track in tracks)
         (layers, width), dtype = widths.pop(), tracks[0].features.dtype
@@ -162,7 +220,7 @@ class AvatarAudio:
             rows = slice(len(lengths), len(lengths) + track.actors)
             features[rows, :, : track.features.shape[2]] = track.features
             lengths += track.lengths or (track.features.shape[2],) * track.actors
-        return AvatarAudio(features, _mix(tracks), tracks[0].sample_rate, tuple(lengths))
+        return AvatarAudio(features, _mix(tracks), tracks[0].sample_rate, tuple(lengths), heard=heard)
 
 
 def broken_text(broken: int, count: int) -> str:

@@ -117,27 +117,76 @@ def resample(waveform: Tensor, sample_rate: int, new_rate: int) -> Tensor:
     """[..., S] at `sample_rate` -> [..., ceil(S * new_rate / sample_rate)] at `new_rate`."""
     if sample_rate == new_rate:
         return waveform
-    common = math.gcd(sample_rate, new_rate)
-    if (sample_rate // common) * (new_rate // common) > _MAX_RESAMPLE_FILTER:
-        raise InputError(
-            f"the audio's sample rate is {sample_rate} Hz, which does not convert to {new_rate} Hz in small steps. "
-            "Save it at a usual rate (8000, 16000, 22050, 24000, 44100, 48000 Hz) first."
-        )
-    from torchaudio.functional import resample as torchaudio_resample
-
     piece_seconds, margin_seconds = 60, 1
     if waveform.shape[-1] <= piece_seconds * sample_rate:
-        return torchaudio_resample(waveform, sample_rate, new_rate)
+        return _resampled(waveform, sample_rate, new_rate)
     # In pieces, as torchaudio needs up to 19 times the memory of its input; whole seconds are whole samples at both
     # rates, and the filter is much shorter than the margin, so the pieces join without a seam.
     whole = waveform.new_zeros(*waveform.shape[:-1], math.ceil(Fraction(waveform.shape[-1] * new_rate, sample_rate)))
     for second in range(0, math.ceil(waveform.shape[-1] / sample_rate), piece_seconds):
         first = max(second - margin_seconds, 0)
         last = second + piece_seconds + margin_seconds
-        piece = torchaudio_resample(waveform[..., first * sample_rate : last * sample_rate], sample_rate, new_rate)
+        piece = _resampled(waveform[..., first * sample_rate : last * sample_rate], sample_rate, new_rate)
         piece = piece[..., (second - first) * new_rate :][..., : piece_seconds * new_rate]
         whole[..., second * new_rate :][..., : piece.shape[-1]] = piece
     return whole
+
+
+def _resampled(waveform: Tensor, sample_rate: int, new_rate: int) -> Tensor:
+    """In one go."""
+    from torchaudio.functional import resample as torchaudio_resample
+
+    common = math.gcd(sample_rate, new_rate)
+    if (sample_rate // common) * (new_rate // common) > _MAX_RESAMPLE_FILTER:
+        raise InputError(
+            f"the audio's sample rate is {sample_rate} Hz, which does not convert to {new_rate} Hz in small steps. "
+            "Save it at a usual rate (8000, 16000, 22050, 24000, 44100, 48000 Hz) first."
+        )
+    return torchaudio_resample(waveform, sample_rate, new_rate)
+
+
+def to_encoder_rate_in_pieces(waveform: Tensor, sample_rate: int) -> Tensor:
+    """As `to_encoder_rate`, so that sound which goes on has the same first samples (`settled_samples` of them), to the
+    bit: what is resampled at once begins at a fixed time and has a fixed length, with silence after the end."""
+    mono = waveform.float().mean(dim=0, keepdim=True)
+    if sample_rate == ENCODER_SAMPLE_RATE:
+        return mono
+    piece_seconds, margin_seconds = 10, 1
+    whole = mono.new_zeros(1, encoder_length(mono.shape[-1], sample_rate))
+    for second in range(0, math.ceil(mono.shape[-1] / sample_rate), piece_seconds):
+        first, last = second - margin_seconds, second + piece_seconds + margin_seconds
+        given = mono[:, max(first, 0) * sample_rate : last * sample_rate]
+        piece = mono.new_zeros(1, (last - first) * sample_rate)
+        piece[:, (max(first, 0) - first) * sample_rate :][:, : given.shape[-1]] = given
+        kept = whole[:, second * ENCODER_SAMPLE_RATE :][:, : piece_seconds * ENCODER_SAMPLE_RATE]
+        resampled = _resampled(piece, sample_rate, ENCODER_SAMPLE_RATE)
+        kept.copy_(resampled[:, margin_seconds * ENCODER_SAMPLE_RATE :][:, : kept.shape[-1]])
+    return whole
+
+
+def settled_samples(num_samples: int, sample_rate: int) -> int:
+    """First samples at 16 kHz that no sound after the `num_samples` at `sample_rate` changes."""
+    seen = Fraction(num_samples, sample_rate) - _reach(sample_rate)
+    return max(0, math.ceil(seen * ENCODER_SAMPLE_RATE))
+
+
+def source_samples(num_samples: int, sample_rate: int) -> int:
+    """First samples at `sample_rate` that decide the first `num_samples` at 16 kHz: `settled_samples` backwards."""
+    last = Fraction(num_samples - 1, ENCODER_SAMPLE_RATE) + _reach(sample_rate)
+    return math.floor(last * sample_rate) + 1 if num_samples > 0 else 0
+
+
+def first_source_sample(sample: int, sample_rate: int) -> int:
+    """The first of the samples at `sample_rate` that decide one at 16 kHz."""
+    return max(0, math.ceil((Fraction(sample, ENCODER_SAMPLE_RATE) - _reach(sample_rate)) * sample_rate))
+
+
+def _reach(sample_rate: int) -> Fraction:
+    """Seconds before and after a sample at 16 kHz that it is made of."""
+    if sample_rate == ENCODER_SAMPLE_RATE:
+        return Fraction(0)
+    # As torchaudio.functional.resample: 6 zero crossings of a low-pass at 0.99 of the lower rate.
+    return Fraction(600, 99 * min(sample_rate, ENCODER_SAMPLE_RATE))
 
 
 def to_encoder_rate(waveform: Tensor, sample_rate: int) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +38,10 @@ class LongTrack:
                 f"a window of {self.window_seconds} s is too short for two contexts of {self.context_seconds} s"
             )
 
+    def windows(self, frames: int) -> "list[Window]":
+        """Of a track of `frames` feature frames."""
+        return plan_windows(frames, self.window_seconds * FEATURE_RATE, self.context_seconds * FEATURE_RATE)
+
     def report(self, done: int, windows: int) -> None:
         if self.progress is not None:
             self.progress(done, windows)
@@ -57,6 +62,20 @@ class Window:
     def keeps(self, first: int, stop: int) -> bool:
         """Whether any of feature frames [first, stop) is kept of it."""
         return self.keep_start < stop and first < self.keep_stop
+
+
+class WindowRule(Protocol):
+    """Where a track is cut into windows, and how their hidden states are kept."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def folder(self) -> Path | None: ...
+
+    def windows(self, frames: int) -> list[Window]:
+        """Of a track of `frames` feature frames, in order; they keep every one of them once."""
+        ...
 
 
 def plan_windows(num_frames: int, window_frames: int, context_frames: int) -> list[Window]:
@@ -103,18 +122,18 @@ def encode_in_windows(
 
 
 class EncodedWindows:
-    """A long track, of which each window is encoded when one of its frames is needed first.
+    """A track of several windows, of which each is encoded when one of its frames is needed first.
 
     `states` [L, T, D]: zeros where nothing was encoded yet. Windows are those of the whole track, so a frame's values
     do not depend on what is asked for. `device`: where it is encoded. `broken`: values that are no numbers, of those
     encoded so far.
     """
 
-    def __init__(self, encode: Encode, samples: Tensor, how: LongTrack, device: torch.device = CPU) -> None:
+    def __init__(self, encode: Encode, samples: Tensor, how: WindowRule, device: torch.device = CPU) -> None:
         """`samples` [1, S] at 16 kHz. The first window is encoded at once, since it tells the sizes."""
         self._encode, self._samples, self.device = encode, samples, device
         frames = encoder_frames(samples.shape[-1])
-        self._windows = plan_windows(frames, how.window_seconds * FEATURE_RATE, how.context_seconds * FEATURE_RATE)
+        self._windows = how.windows(frames)
         self._missing = set(range(len(self._windows)))
         self._lock = threading.Lock()
         self.broken = 0

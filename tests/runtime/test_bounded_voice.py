@@ -1,0 +1,201 @@
+"""A voice with bounded context: what stays of it, to the bit, when it goes on, and the keys that tell so."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from liveavatar_runtime.audio.bounded import BOUNDED, BoundedContext, BoundedTrack, HeardSound
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
+from liveavatar_runtime.audio.waveform import (
+    settled_samples,
+    source_samples,
+    to_encoder_rate,
+    to_encoder_rate_in_pieces,
+)
+from liveavatar_runtime.audio.windows import Encode, EncodedWindows
+from liveavatar_runtime.checkpoint.bundle import find_bundle
+from liveavatar_runtime.checkpoint.safetensors_io import read_json, read_weight_file
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK, encoder_frames, parse_fps
+from liveavatar_runtime.errors import InputError
+
+SMALL = BoundedContext(step=10, look_back=20, look_ahead=5)
+RATES = (8000, 11025, 16000, 22050, 44100, 48000)
+FPS = (16, 23.976, 24, 25, 29.97, 30, 60)
+
+
+def sound(samples: int, seed: int = 1, channels: int = 1) -> Tensor:
+    return torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
+
+
+def whole_window(samples: Tensor, rate: int) -> Tensor:
+    """An encoder of which every frame sees all that it is given, and how much that is."""
+    frames = samples[0].unfold(0, 400, 320)
+    of_all = torch.stack([samples.mean(), samples.std(), torch.tensor(float(samples.shape[1]))])
+    return torch.cat([frames.mean(1, keepdim=True), of_all.repeat(len(frames), 1)], dim=1)[None].repeat(2, 1, 1)
+
+
+def bounded(
+    waveform: Tensor, rate: int, encode: Encode = whole_window, context: BoundedContext = SMALL, encoder: str = "one"
+) -> AvatarAudio:
+    windows = EncodedWindows(encode, to_encoder_rate_in_pieces(waveform, rate), BoundedTrack(context))
+    return AvatarAudio.of_bounded(windows, HeardSound(waveform, rate, encoder, context))
+
+
+@pytest.mark.parametrize("frames", [1, 9, 10, 11, 34, 35, 36, 1000])
+def test_windows_lie_at_fixed_places_and_keep_every_frame_once(frames: int) -> None:
+    windows, longer = SMALL.windows(frames), SMALL.windows(frames + 100)
+    assert [n for window in windows for n in range(window.keep_start, window.keep_stop)] == list(range(frames))
+    whole = SMALL.settled(frames) // SMALL.step
+    assert windows[:whole] == longer[:whole] and windows[whole:] != longer[whole : len(windows)]
+    for window in windows[:whole]:
+        assert window.stop - window.keep_stop == SMALL.look_ahead
+        assert window.keep_start - window.start == min(SMALL.look_back, window.keep_start)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rate=st.sampled_from(RATES), milliseconds=st.integers(30, 1500), more=st.integers(1, 1500), fps=st.data())
+def test_settled_frames_stay_when_the_voice_goes_on(
+    rate: int, milliseconds: int, more: int, fps: st.DataObject
+) -> None:
+    """Features and keys of any split, to the bit; and the first frame that is not settled does change."""
+    frame_rate = parse_fps(fps.draw(st.sampled_from(FPS)))
+    longer = sound((milliseconds + more) * rate // 1000)
+    part, whole = (bounded(waveform, rate) for waveform in (longer[:, : milliseconds * rate // 1000], longer))
+    settled = part.settled_frames(frame_rate)
+    assert settled <= whole.settled_frames(frame_rate) <= whole.video_frames(frame_rate)
+    assert torch.equal(part.aligned(0, settled, frame_rate), whole.aligned(0, settled, frame_rate))
+    blocks = settled // FRAMES_PER_BLOCK
+    some, all_of_it = (track.heard_keys(frame_rate, blocks + 1) for track in (part, whole))
+    assert some is not None and all_of_it is not None
+    assert some[:blocks] == all_of_it[:blocks] and len({*all_of_it}) == blocks + 1
+    if whole.settled_frames(frame_rate) >= (blocks + 1) * FRAMES_PER_BLOCK:
+        assert some[blocks] != all_of_it[blocks]
+        after = settled, (blocks + 1) * FRAMES_PER_BLOCK - settled, frame_rate
+        assert not torch.equal(part.aligned(*after), whole.aligned(*after))
+
+
+@settings(max_examples=25, deadline=None)
+@given(rate=st.sampled_from(RATES), samples=st.integers(0, 40_000), other=st.integers(1, 3))
+def test_sound_at_another_rate_is_settled_as_soon_as_the_filter_has_seen_it(
+    rate: int, samples: int, other: int
+) -> None:
+    longer = sound(samples + rate)
+    changed = longer.clone()
+    changed[:, samples:] *= 1 + other
+    settled = settled_samples(samples, rate)
+    ends = (
+        to_encoder_rate_in_pieces(longer[:, :samples], rate),
+        *(to_encoder_rate_in_pieces(waveform, rate) for waveform in (longer, changed)),
+    )
+    assert all(torch.equal(ends[0][:, :settled], one[:, :settled]) for one in ends)
+    assert settled == 0 or source_samples(settled, rate) <= samples
+    assert source_samples(settled + 1, rate) > samples
+
+
+@pytest.mark.parametrize("rate", [*RATES, 12345])
+def test_resampling_in_fixed_pieces_equals_one_go(rate: int) -> None:
+    waveform = sound(23 * rate + 123, channels=2)
+    torch.testing.assert_close(
+        to_encoder_rate_in_pieces(waveform, rate), to_encoder_rate(waveform, rate), atol=1e-5, rtol=0
+    )
+
+
+def test_the_real_encoder_gives_settled_frames_the_same_bits() -> None:
+    bundle = find_bundle(Path(__file__).parents[2] / "demo" / "liveavatar-demo").wav2vec2
+    assert bundle is not None
+    encoder = load_wav2vec2(read_weight_file(bundle)[0], read_json(bundle / "config.json"))
+
+    def encode(window: Tensor, rate: int) -> Tensor:
+        return encoder.encode(window.clone(), rate)
+
+    fps, rate = Fraction(25), 22050
+    longer = sound(9 * rate)
+    whole = bounded(longer, rate, encode, BOUNDED)
+    for seconds in (Fraction(1, 2), 3, 5):
+        part = bounded(longer[:, : int(seconds * rate)], rate, encode, BOUNDED)
+        settled = part.settled_frames(fps)
+        assert (settled > 0) == (seconds > 2)
+        assert torch.equal(part.aligned(0, settled, fps), whole.aligned(0, settled, fps))
+
+
+def test_frames_are_at_their_times_however_long_the_voice() -> None:
+    """A feature that is its own time in seconds is read at the frame's bucket."""
+
+    def times(samples: Tensor, rate: int) -> Tensor:
+        return samples[0, : encoder_frames(samples.shape[1]) * 320 : 320, None][None]
+
+    for seconds in (1, 7, 20):
+        clock = (torch.arange(seconds * 16000) / 16000)[None]
+        track = bounded(clock, 16000, times)
+        read = track.aligned(0, 30 * seconds - 1, Fraction(30)).flatten()
+        torch.testing.assert_close(read, torch.arange(30 * seconds - 1) / 30, atol=1e-5, rtol=0)
+        assert track.aligned(30 * seconds, 12, Fraction(30)).abs().max() == 0
+
+
+def test_a_block_is_encoded_when_it_is_needed_and_its_key_needs_nothing() -> None:
+    track = bounded(sound(16000 * 20), 16000)
+    assert track.heard_keys(Fraction(25), 45) is not None and track.windows is not None and track.windows.encoded == 1
+    track.aligned(240, 12, Fraction(25))
+    assert track.windows.encoded <= 5
+    assert track.fingerprint == track.sound_key
+
+
+def test_a_key_tells_what_decides_a_block_and_nothing_else() -> None:
+    waveform, fps = sound(16000 * 6), Fraction(25)
+    before = bounded(waveform, 16000).heard_keys(fps, 14)
+    assert before is not None and len({*before}) == 14
+    # Block 12 begins after the last sample.
+    longer = bounded(waveform, 16000).heard_keys(fps, 20)
+    assert longer is not None and longer[:14] == before and len({*longer[13:]}) == 1
+    changed = waveform.clone()
+    changed[:, 48000] += 1
+    after = bounded(changed, 16000).heard_keys(fps, 14)
+    assert after is not None
+    # 3 s: heard by windows that keep 2.8 s (look-ahead) to 3.4 s (look-back), with up to 0.1 s of room.
+    assert [n for n in range(14) if before[n] != after[n]] == [5, 6, 7]
+    features = [bounded(one, 16000).aligned(0, 168, fps) for one in (waveform, changed)]
+    differing = (features[0] != features[1]).any(dim=(0, 1, 2)).nonzero().flatten() // FRAMES_PER_BLOCK
+    assert {*differing.tolist()} <= {5, 6, 7}
+    others = (
+        bounded(waveform, 16000, encoder="another"),
+        bounded(waveform, 16000, context=BoundedContext(10, 20, 10)),
+        bounded(waveform, 8000),
+    )
+    assert all({*before}.isdisjoint(other.heard_keys(fps, 12) or ()) for other in others)
+
+
+def test_an_encoder_without_a_name_has_its_features_hashed() -> None:
+    fps = Fraction(25)
+    longer = sound(16000 * 4)
+    part, whole = (bounded(waveform, 16000, encoder="") for waveform in (longer[:, :32000], longer))
+    blocks = part.settled_frames(fps) // FRAMES_PER_BLOCK
+    some, all_of_it = part.heard_keys(fps, blocks), whole.heard_keys(fps, blocks)
+    assert some == all_of_it and blocks == len({*(some or ())}) == 3
+    assert part.sound_key == "" and part.fingerprint == part.features_fingerprint
+
+
+def test_speakers_keep_what_is_settled_of_each() -> None:
+    fps = Fraction(25)
+    tracks = [bounded(sound(samples, seed=samples), 16000) for samples in (50_000, 32_000)]
+    together = AvatarAudio.stack(tracks)
+    expected = torch.cat([track.aligned(0, 60, fps) for track in tracks])
+    assert torch.equal(together.aligned(0, 60, fps), expected)
+    assert together.settled_frames(fps) == tracks[1].settled_frames(fps) == 45
+    longer = AvatarAudio.stack([bounded(torch.cat([sound(50_000, 50_000), sound(9000)], dim=1), 16000), tracks[1]])
+    keys, more = together.heard_keys(fps, 4), longer.heard_keys(fps, 4)
+    assert (
+        keys is not None
+        and more is not None
+        and keys[:3] == more[:3]
+        and keys != AvatarAudio.stack(tracks[::-1]).heard_keys(fps, 4)
+    )
+    whole = AvatarAudio(torch.zeros(1, 2, 50, 4), torch.zeros(1, 16000), 16000)
+    assert whole.heard_keys(fps, 4) is None and whole.settled_frames(fps) == 0
+    with pytest.raises(InputError, match="Encode all with the same context"):
+        AvatarAudio.stack([tracks[0], whole])
