@@ -20,6 +20,7 @@ from ..duration import (
 from ..errors import InputError
 from ..latent_space import CHANNELS, STRIDE, TOKEN_SIDE
 from .script import NO_SCRIPT, Script
+from .takes import Take
 
 SIDE_MULTIPLE = 64
 MAX_SIDE = 4096
@@ -95,6 +96,7 @@ class ClipPlan:
     `segment_clips`, `segment_index`: which part of the video is made now (0 and 0: all). They change no latents: all
     other fields describe the whole video. `cut_frames`: frames at the end of the last clip that are sampled, as a clip
     is what is kept, and left out of the video. `script`: what changes in the course of the video.
+    `takes`: clips that are made again with other noise; `takes.resolved` makes seeds of them before sampling.
     """
 
     num_clip: int = 10
@@ -114,6 +116,7 @@ class ClipPlan:
     reanchor_clips: int = 10
     cut_frames: int = 0
     script: Script = NO_SCRIPT
+    takes: tuple[Take, ...] = ()
 
     def __post_init__(self) -> None:
         check_num_clip(self.num_clip)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..errors import InputError
@@ -50,6 +50,12 @@ class Script:
         blocks = [change.block for change in self.changes]
         if blocks != sorted(set(blocks)):
             raise InputError(f"changes begin at the blocks {blocks}; they must ascend, with one change a block")
+
+    def with_seed(self, block: int, seed: int) -> "Script":
+        """With another seed from a block on, until the next one."""
+        others = [change for change in self.changes if change.block != block]
+        same = next((change for change in self.changes if change.block == block), Change(block=block))
+        return replace(self, changes=tuple(sorted([*others, replace(same, seed=seed)], key=lambda c: c.block)))
 
     def text_since(self, block: int) -> int:
         """The block from which on the prompt of a block has been in force; 0: from the beginning."""

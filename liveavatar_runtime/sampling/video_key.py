@@ -8,7 +8,7 @@ from .plan import ClipPlan
 
 # Raised when the same inputs begin to give other latents.
 FORMAT = 3
-NOT_IN_KEY = {"num_clip", "segment_clips", "segment_index", "keep_aspect", "cut_frames", "script"}
+NOT_IN_KEY = {"num_clip", "segment_clips", "segment_index", "keep_aspect", "cut_frames", "script", "takes"}
 """Fields of a plan that change how much of a video is made, not what is in it, and the script, which names of clips and
 states tell (`spool.chain`)."""
 

@@ -5,6 +5,9 @@
 <key>/state-0000052-fp8.safetensors  the same with the rings in fp8
 <key>/anew-0000052-warm-up       block 52 was begun without a state, so it does not follow exactly from block 51
 <key>/anew-0000052-fp8           block 52 was begun from a state in fp8
+<key>/clip-000012-<mark>.safetensors  the same of a video in which something has changed by then (`chain.py`); states
+                                 and beginnings anew likewise
+<key>/branch-<mark>.json         the marks of such a video
 <key>/spool.json                 what it is, for people; its time is when it was last used
 <key>.lock                       held by whoever samples, and only then there
 """
@@ -28,6 +31,8 @@ from ..errors import MachineError, handled, reason_of, replaced
 from ..texts import mib
 from .about import NAME as ABOUT
 from .about import note_use, write_about
+from .chain import BRANCH_NAME, MARK, PLAIN, Branch, Chain, named, read_branches, write_branch
+from .chain import told as told_of
 from .checked_files import (
     DamagedFile,
     clear_unfinished,
@@ -42,9 +47,9 @@ from .states import State, rings_from_fp8, rings_in_fp8
 
 LATENTS = "latents"
 STATE_KINDS = ("state", "state in fp8")
-CLIP_NAME = re.compile(r"clip-(\d+)\.safetensors")
-_STATE = re.compile(r"state-(\d+)(-fp8)?\.safetensors")
-_ANEW = re.compile(r"anew-(\d+)-(fp8|warm-up)")
+CLIP_NAME = re.compile(rf"clip-(\d+)(?:-({MARK}))?\.safetensors")
+_STATE = re.compile(rf"state-(\d+)(?:-({MARK}))?(-fp8)?\.safetensors")
+_ANEW = re.compile(rf"anew-(\d+)(?:-({MARK}))?-(fp8|warm-up)")
 
 
 class NoRoom(MachineError):
@@ -65,6 +70,7 @@ class Spool:
 
     The name of its folder is the video's key: a file can only be read in a folder of this name, and as the clip or
     state that it is. `refusal(bytes)` is asked before a file of that size is written, and says why not, or nothing.
+    `chain`: what its clips and states are named by beside their numbers; those of other chains are other branches.
     """
 
     def __init__(
@@ -72,8 +78,9 @@ class Spool:
         folder: Path,
         about: Mapping[str, Any] | None = None,
         refusal: Callable[[int], str] = lambda size: "",
+        chain: Chain = PLAIN,
     ) -> None:
-        self.folder = folder
+        self.folder, self.chain = folder, chain
         self.about = dict(about or {})
         self._refusal = refusal
         self._lock = LockFile(folder.with_name(folder.name + ".lock"))
@@ -88,6 +95,12 @@ class Spool:
         spool = cls(Path(outer) / "spool")
         weakref.finalize(spool, shutil.rmtree, outer, True)
         return spool
+
+    def with_chain(self, chain: Chain) -> "Spool":
+        """Another branch in the same folder, under the same lock."""
+        other = Spool(self.folder, self.about, self._refusal, chain)
+        other._lock = self._lock
+        return other
 
     @property
     def locked(self) -> bool:
@@ -106,6 +119,7 @@ class Spool:
             self.folder.mkdir(exist_ok=True)
             clear_unfinished(self.folder)
         write_about(self.folder, self.about)
+        write_branch(self.folder, self.chain.branch())
         return True
 
     def unlock(self) -> None:
@@ -120,13 +134,14 @@ class Spool:
 
     def clips(self) -> list[int]:
         """Numbers of all finished clips."""
-        return sorted(int(match[1]) for match in self._matches(CLIP_NAME))
+        found = ((int(match[1]), match[2] or "") for match in self._matches(CLIP_NAME))
+        return sorted(number for number, mark in found if mark == self.chain.of_clip(number))
 
     def read_clip(self, clip: int, shape: tuple[int, ...]) -> Tensor | None:
         """Latents float32 of `shape`, [16, infer_frames / 4, h, w]; None when there are none or they were damaged, of
         another shape or of another clip or video (now deleted)."""
         path = self._clip_path(clip)
-        tensors = self._read(path, self._what("clip", clip))
+        tensors = self._read(path, self._what_clip(clip))
         if tensors is None:
             return None
         latents = tensors.get(LATENTS)
@@ -138,17 +153,22 @@ class Spool:
     def write_clip(self, clip: int, latents: Tensor, still_needed: int = 0) -> None:
         """Raises MachineError when the disk refuses, NoRoom if it is full (`still_needed` bytes is what the text says
         to make room for) or the budget is; and NotFinite for values that are not numbers."""
-        self._write(self._clip_path(clip), {LATENTS: latents}, self._what("clip", clip), still_needed)
+        self._write(self._clip_path(clip), {LATENTS: latents}, self._what_clip(clip), still_needed)
 
     def note_inexact_start(self, start: InexactStart, blocks_per_clip: int) -> None:
-        """Forget the block's clip and all that comes after it, and note that it is begun anew."""
-        block = start.block
+        """Forget the block's clip and all that comes after it, also of branches that go on from it, and note that it is
+        begun anew."""
+        block, clip = start.block, start.block // blocks_per_clip
         for number in self.states():
             if number > block:
                 self.remove_state(number)
-        for number in self.clips():
-            if number >= block // blocks_per_clip:
-                self._remove(self._clip_path(number))
+        self._forget_clips_of(self.chain.branch(), clip)
+        for branch in (Branch(), *read_branches(self.folder)):
+            if branch.mark != self.chain.branch().mark and branch.of_clip(clip) == self.chain.of_clip(clip):
+                self._forget_clips_of(branch, clip)
+                for path, number, _ in self.other_states():
+                    if number > block:
+                        self._remove(path)
         for other in self.inexact_starts():
             if other.block >= block:
                 self._remove(self._anew_path(other))
@@ -156,10 +176,16 @@ class Spool:
             self._anew_path(start).touch()
             sync_folder(self.folder)
 
+    def _forget_clips_of(self, branch: Branch, first: int) -> None:
+        for match in self._matches(CLIP_NAME):
+            number = int(match[1])
+            if number >= first and (match[2] or "") == branch.of_clip(number):
+                self._remove(self.folder / match[0])
+
     def inexact_starts(self) -> list[InexactStart]:
         """Where the video was begun anew, ascending."""
-        found = [InexactStart(int(match[1]), match[2] == "fp8") for match in self._matches(_ANEW)]
-        return sorted(found, key=lambda start: start.block)
+        matches = (m for m in self._matches(_ANEW) if (m[2] or "") == self.chain.of_block(int(m[1])))
+        return sorted((InexactStart(int(m[1]), m[3] == "fp8") for m in matches), key=lambda start: start.block)
 
     def last_inexact_start(self, block: int) -> InexactStart:
         """The last one at or before a block."""
@@ -167,16 +193,35 @@ class Spool:
 
     def states(self) -> list[int]:
         """Blocks that sampling can be continued before, ascending."""
-        return sorted({int(match[1]) for match in self._matches(_STATE)})
+        return sorted({int(match[1]) for match in self._own_states()})
 
     def state_sizes(self) -> dict[int, int]:
         """Bytes on the disk of the states before each block."""
         sizes: dict[int, int] = {}
-        for match in self._matches(_STATE):
+        for match in self._own_states():
             with suppress(FileNotFoundError):
                 size = (self.folder / match[0]).lstat().st_size
                 sizes[int(match[1])] = sizes.get(int(match[1]), 0) + size
         return sizes
+
+    def _own_states(self) -> list[re.Match[str]]:
+        return [m for m in self._matches(_STATE) if (m[2] or "") == self.chain.of_state(int(m[1]))]
+
+    def other_states(self) -> list[tuple[Path, int, int]]:
+        """States of other branches, longest unused first: file, next block, bytes."""
+        own = {match[0] for match in self._own_states()}
+        found: list[tuple[float, Path, int, int]] = []
+        for match in self._matches(_STATE):
+            path = self.folder / match[0]
+            with suppress(FileNotFoundError):
+                if match[0] not in own:
+                    stat = path.lstat()
+                    found.append((stat.st_mtime, path, int(match[1]), stat.st_size))
+        return [(path, number, size) for _, path, number, size in sorted(found)]
+
+    def remove_other_state(self, path: Path) -> None:
+        """One of `other_states`."""
+        self._remove(path)
 
     def is_fp8(self, next_block: int) -> bool:
         """Whether the rings of a state are in fp8."""
@@ -185,7 +230,7 @@ class Spool:
     def read_state(self, next_block: int) -> State | None:
         """None when there is none or it was damaged (now deleted)."""
         fp8 = self.is_fp8(next_block)
-        tensors = self._read(self._state_path(next_block, fp8), self._what(STATE_KINDS[fp8], next_block))
+        tensors = self._read(self._state_path(next_block, fp8), self._what_state(next_block, fp8))
         if tensors is None:
             return None
         latents = tensors.pop(LATENTS, None)
@@ -199,25 +244,31 @@ class Spool:
             return
         partial = {} if state.latents is None else {LATENTS: state.latents}
         rings = rings_in_fp8(state.rings) if fp8 else state.rings
-        what = self._what(STATE_KINDS[fp8], state.next_block)
+        what = self._what_state(state.next_block, fp8)
         self._write(self._state_path(state.next_block, fp8), {**rings, **partial}, what, still_needed)
 
     def remove_state(self, next_block: int) -> None:
         for fp8 in (False, True):
             self._remove(self._state_path(next_block, fp8))
 
-    def _what(self, kind: str, number: int) -> dict[str, Any]:
+    def _what_clip(self, clip: int) -> dict[str, Any]:
         """What a file is, beside its content."""
-        return {"video": self.folder.name, "kind": kind, "number": number}
+        return {"video": self.folder.name, "kind": "clip", "number": clip, **told_of(self.chain.of_clip(clip))}
+
+    def _what_state(self, next_block: int, fp8: bool) -> dict[str, Any]:
+        mark = told_of(self.chain.of_state(next_block))
+        return {"video": self.folder.name, "kind": STATE_KINDS[fp8], "number": next_block, **mark}
 
     def _clip_path(self, clip: int) -> Path:
-        return self.folder / f"clip-{clip:06}.safetensors"
+        return self.folder / f"clip-{clip:06}{named(self.chain.of_clip(clip))}.safetensors"
 
     def _state_path(self, next_block: int, fp8: bool = False) -> Path:
-        return self.folder / f"state-{next_block:07}{'-fp8' * fp8}.safetensors"
+        mark = named(self.chain.of_state(next_block))
+        return self.folder / f"state-{next_block:07}{mark}{'-fp8' * fp8}.safetensors"
 
     def _anew_path(self, start: InexactStart) -> Path:
-        return self.folder / f"anew-{start.block:07}-{'fp8' if start.from_fp8 else 'warm-up'}"
+        mark = named(self.chain.of_block(start.block))
+        return self.folder / f"anew-{start.block:07}{mark}-{'fp8' if start.from_fp8 else 'warm-up'}"
 
     def _matches(self, pattern: re.Pattern[str]) -> list[re.Match[str]]:
         names: list[str] = []
@@ -271,7 +322,7 @@ class Spool:
 
 def is_spool_file(name: str) -> bool:
     """Whether files of this name are found in spools."""
-    return name == ABOUT or any(pattern.fullmatch(name) for pattern in (CLIP_NAME, _STATE, _ANEW))
+    return name == ABOUT or any(pattern.fullmatch(name) for pattern in (CLIP_NAME, _STATE, _ANEW, BRANCH_NAME))
 
 
 def free_bytes(folder: Path) -> int:

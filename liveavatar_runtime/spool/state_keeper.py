@@ -1,6 +1,6 @@
 """Which states of a video are on the disk: written, forgotten, and given up where a clip needs their room."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -34,6 +34,7 @@ class StateKeeper:
         if new not in kept:
             return
         self._forget(sizes.keys() - kept - self._wait_for(new, sizes, kept))
+        self._make_room_beside_other_branches()
         write = partial(self._spool.write_state, state, still_needed, self.settings.fp8)
         while not _wrote(write, lambda: self._older(new)):
             self._spool.remove_state(self._older(new)[0])
@@ -46,7 +47,11 @@ class StateKeeper:
         """
         gave_up = False
         write = partial(self._spool.write_clip, clip, latents, still_needed)
-        while not _wrote(write, self._spool.states):
+        while not _wrote(write, lambda: [*self._spool.other_states(), *self._spool.states()]):
+            others = self._spool.other_states()
+            if others:
+                self._spool.remove_other_state(others[0][0])
+                continue
             self._spool.remove_state(self._spool.states()[0])
             gave_up = True
         return gave_up
@@ -62,6 +67,13 @@ class StateKeeper:
         together = sum(sizes.get(block, self.settings.size) for block in kept | last)
         return last if together <= self.settings.budget else set()
 
+    def _make_room_beside_other_branches(self) -> None:
+        """States of all branches keep within the budget: those of others that were not used for longest go first."""
+        own = sum(self._spool.state_sizes().values()) + self.settings.size
+        others = self._spool.other_states()
+        while others and own + sum(size for _, _, size in others) > self.settings.budget:
+            self._spool.remove_other_state(others.pop(0)[0])
+
     def _older(self, block: int) -> list[int]:
         return [other for other in self._spool.states() if other < block]
 
@@ -70,7 +82,7 @@ class StateKeeper:
             self._spool.remove_state(block)
 
 
-def _wrote(write: Callable[[], None], removable: Callable[[], list[int]]) -> bool:
+def _wrote(write: Callable[[], None], removable: Callable[[], Sequence[object]]) -> bool:
     """False when there is no room and a state could make some."""
     try:
         write()

@@ -1,5 +1,6 @@
 """States that sampling is continued from: what they hold, which are kept, and how they become smaller."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ SMALL_STATE = 64 * 2**20
 """States up to this size are kept after every clip: it costs less than a second and saves every clip from a crash."""
 
 SPARE_CLIPS = 16
-"""Small states of so many last clips are kept, and of every clip that this divides."""
+"""Small states of so many last clips are kept; larger ones are at least so many clips apart."""
 
 BITS, SCALE, DTYPE = ".fp8", ".fp8_scale", "fp8_of"
 """Ends of the names of a ring in fp8; and the name of an empty tensor of the type that the rings had."""
@@ -74,7 +75,21 @@ class StateSettings:
         """Whether the state after a block of `plan` (the whole one, with its segments) is kept."""
         if not self.allowed or (block + 1) % plan.blocks_per_clip:
             return False
-        return self.at_every_clip or (ends_segment(plan, block + 1) and block + 1 < plan.num_blocks)
+        if self.at_every_clip:
+            return True
+        return block + 1 < plan.num_blocks and (ends_segment(plan, block + 1) or self._to_go_back_to(plan, block + 1))
+
+    def _to_go_back_to(self, plan: ClipPlan, next_block: int) -> bool:
+        """Whether people may go back to this place: a change of the script begins in the clip, or it is one of those
+        that are evenly spaced, where there are no segments."""
+        clip = next_block // plan.blocks_per_clip
+        spaced = not plan.segment_clips and clip % self._spacing(plan) == 0
+        return spaced or any(plan.clip_of(change.block) == clip for change in plan.script.changes)
+
+    def _spacing(self, plan: ClipPlan) -> int:
+        """Clips from one state to the next, so that all of them take no more than a quarter of the budget."""
+        fewest = 1 if self.at_every_clip else SPARE_CLIPS
+        return max(fewest, math.ceil(4 * plan.num_clip * self.size / max(1, self.budget)))
 
     def kept(self, plan: ClipPlan, sizes: Mapping[int, int]) -> set[int]:
         """Of states before these blocks (of so many bytes) those that stay: the newest and, as far as the budget
@@ -94,11 +109,12 @@ class StateSettings:
         return min(self.budget, self.size * (len(self.kept(plan, written)) + 1)) if self.allowed else 0
 
     def worth_keeping(self, plan: ClipPlan, next_block: int, newest: int) -> bool:
-        """Whether the state before a block is still of use once there is a newer one: to repair a damaged clip."""
-        clips, rest = divmod(next_block, plan.blocks_per_clip)
+        """Whether the state before a block is still of use once there is a newer one: to repair a damaged clip, or to
+        go back to."""
+        rest = next_block % plan.blocks_per_clip
         recent = newest - next_block <= SPARE_CLIPS * plan.blocks_per_clip
-        spare = self.at_every_clip and not rest and (recent or clips % SPARE_CLIPS == 0)
-        return spare or ends_segment(plan, next_block)
+        spare = self.at_every_clip and not rest and recent
+        return spare or ends_segment(plan, next_block) or (not rest and self._to_go_back_to(plan, next_block))
 
 
 def ends_segment(plan: ClipPlan, next_block: int) -> bool:

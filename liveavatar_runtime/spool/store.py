@@ -15,6 +15,7 @@ from ..disk import what_to_do
 from ..errors import MachineError, reason_of, replaced
 from ..texts import fine_size
 from . import about as spool_about
+from .chain import BRANCH_NAME, PLAIN, Chain
 from .lock_file import LockFile
 from .spool import CLIP_NAME, Spool, free_bytes, is_spool_file
 
@@ -32,19 +33,21 @@ def _nobody(text: str) -> None:
 
 @dataclass(frozen=True)
 class SpoolInfo:
-    """One spool: its finished clips, bytes on the disk, time of last use (seconds since 1970, 0: unknown), and what it
-    is, None when that is not readable."""
+    """One spool: its finished clips, of all branches, bytes on the disk, time of last use (seconds since 1970, 0:
+    unknown), what it is, None when that is not readable, and the branches beside the video in which nothing changes."""
 
     key: str
     clips: int
     size: int
     used: float
     about: Mapping[str, Any] | None
+    branches: int = 0
 
     def __str__(self) -> str:
         key = "".join(letter if letter.isprintable() else "?" for letter in self.key[:8])
         facts = "what it is: unknown" if self.about is None else ", ".join(f"{k} {v}" for k, v in self.about.items())
-        return f"{key}: {self.clips} clips, {fine_size(self.size)}, used {_when(self.used, time.time())}; {facts}"
+        branches = f", {self.branches} branch{'es' * (self.branches > 1)}" if self.branches else ""
+        return f"{key}: {self.clips} clips{branches}, {fine_size(self.size)}, used {_when(self.used, time.time())}; {facts}"
 
     def unused_for(self, now: float) -> float:
         """Seconds; 0 where the clock was set back since."""
@@ -62,12 +65,12 @@ class SpoolStore:
 
     root: Path
 
-    def open(self, key: str, about: Mapping[str, Any], budget: int = 0) -> Spool:
+    def open(self, key: str, about: Mapping[str, Any], budget: int = 0, chain: Chain = PLAIN) -> Spool:
         """The spool of a video; nothing is made on the disk before it is written to.
 
         With a `budget` it writes only what keeps all of them within so many bytes, after the longest unused have gone.
         """
-        return Spool(self.root / key, about, partial(self._refusal, key, budget) if budget else lambda size: "")
+        return Spool(self.root / key, about, partial(self._refusal, key, budget) if budget else lambda size: "", chain)
 
     def spools(self) -> list[SpoolInfo]:
         """All of them, last used first, whatever state their folders are in. Others may come and go meanwhile."""
@@ -153,6 +156,7 @@ class SpoolStore:
             size=sum(stat.st_size for stat in files.values()),
             used=max(times, default=0.0),
             about=spool_about.read_about(folder),
+            branches=sum(bool(BRANCH_NAME.fullmatch(name)) for name in files),
         )
 
     def _remove(self, key: str, refused: Callable[[str], None] = _nobody) -> bool:

@@ -47,11 +47,11 @@ class Sampling:
         # At this size threads only wait for each other.
         torch.set_num_threads(1)
         self._executor = LocalExecutor(random_model(), CPU, torch.float32)
-        self._conditions = random_conditions()
+        self.conditions = random_conditions()
 
     def __call__(self, plan: ClipPlan, start: RunStart, keep_rings: KeepRings) -> BlockRun:
         self.starts.append(start)
-        return self._executor.run(SamplingRequest(self._conditions, plan, start, self._after_step, keep_rings))
+        return self._executor.run(SamplingRequest(self.conditions, plan, start, self._after_step, keep_rings))
 
     def _after_step(self, evaluation: Evaluation) -> None:
         if (evaluation.block, evaluation.step) == self.stop_at:

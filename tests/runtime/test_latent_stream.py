@@ -183,8 +183,10 @@ def test_which_states_are_worth_keeping():
     def kept(settings: StateSettings, plan: ClipPlan) -> list[int]:
         return [b for b in range(1, 101) if settings.worth_keeping(plan, b, newest=101)]
 
-    assert kept(small, plan) == [32, 64, *range(70, 101, 2)]
-    assert kept(big, plan) == []
+    assert kept(small, plan) == [*range(2, 101, 2)]
+    # A quarter of the budget has room for 25 of these and for two of those, beside the last ones.
+    assert kept(replace(small, budget=100_000), plan) == [*range(8, 70, 8), *range(70, 101, 2)]
+    assert kept(big, plan) == [100]
     assert kept(big, replace(plan, segment_clips=20)) == [40, 80]
 
 
