@@ -12,7 +12,9 @@ from liveavatar_runtime.planning.memory import CacheChoice, ram_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
 from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
+from liveavatar_runtime.sampling.takes import ResolvedTakes, resolved
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, StreamHooks
+from liveavatar_runtime.spool.spliced_stream import SplicedStream
 from liveavatar_runtime.spool.states import StateSettings
 
 from .attention_choice import ChosenAttention, choose_attention, patches_key
@@ -29,7 +31,16 @@ from .prompt_input import read_prompt
 from .run_facts import facts_of
 from .sampling_job import SamplingJob
 from .sampling_report import SamplingReport
-from .spool_folder import KEEP, NamedVideo, SpoolChoice, finished_clips, named_video, open_spool, state_settings
+from .spool_folder import (
+    KEEP,
+    NamedVideo,
+    SpoolChoice,
+    finished_clips,
+    named_video,
+    open_spool,
+    spool_of_take,
+    state_settings,
+)
 from .vae import managed_vae
 from .voice import encode_ahead
 
@@ -102,7 +113,7 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
 
     Raises InputError for what was given, MachineError for what does not fit or is not installed.
     """
-    work = _prepared_job(inputs, settings, hidden, notes)
+    work, takes = _with_takes(_prepared_job(inputs, settings, hidden, notes), notes)
     video = _named(work, inputs.voice, settings.spool, hidden)
     work = _as_begun(work, video, settings)
     executor = work.executor
@@ -112,17 +123,19 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     notes.tell(*executor.told, *work.attention.facts)
     spool, states = _opened_spool(work, video, settings.spool, notes)
     report = SamplingReport(hidden, facts_of(work))
-    stream = LatentStream(
-        work.job.plan,
-        work.prepared.priming,
-        lambda part, first, keep_rings: work.start(part, first, keep_rings, report),
-        Storage(spool, states),
-        StreamHooks(
-            say=lambda news: show_text(report.node_id, news),
-            stop_if_interrupted=stop_if_interrupted,
-            cause_of_nan=lambda: cause_of_nan(work.job.model, work.numerics),
-        ),
+    hooks = StreamHooks(
+        say=lambda news: show_text(report.node_id, news),
+        stop_if_interrupted=stop_if_interrupted,
+        cause_of_nan=lambda: cause_of_nan(work.job.model, work.numerics),
     )
+
+    def start_run(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> SamplingRun:
+        return work.start(part, first, keep_rings, report)
+
+    stream = SplicedStream(work.job.plan, work.prepared.priming, start_run, Storage(spool, states), hooks)
+    for clip, part in takes.alone.items():
+        kept = Storage(spool_of_take(spool, video.with_plan(part), work.numerics, settings.spool), states)
+        stream.takes[clip] = LatentStream(part, work.prepared.priming, start_run, kept, hooks)
     report.follow(stream)
     return AvatarLatents(stream, inputs.voice, inputs.model.workers, report)
 
@@ -136,6 +149,25 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)
+
+
+def _with_takes(work: PreparedJob, notes: Notes) -> tuple[PreparedJob, ResolvedTakes]:
+    """The job with the seeds of the plan's takes; the notes say what they are."""
+    takes = resolved(work.prepared.plan)
+    if takes.beyond:
+        notes.warn(
+            f"takes names clip {takes.beyond[0].clip + 1}, and the video has {takes.plan.num_clip} clips: it is not "
+            "used. Remove it, or make the video longer."
+        )
+    for take in work.prepared.plan.takes:
+        if take not in takes.beyond:
+            notes.tell(
+                f"Clip {take.clip + 1} alone is take {take.number}"
+                if take.alone
+                else f"From clip {take.clip + 1} on the video is take {take.number}"
+            )
+    prepared, job = replace(work.prepared, plan=takes.plan), replace(work.job, plan=takes.plan)
+    return replace(work, prepared=prepared, job=job), takes
 
 
 def _checked_attention(model: AvatarModel, settings: SamplerSettings, notes: Notes) -> ChosenAttention:

@@ -15,6 +15,7 @@ from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared
 from liveavatar_runtime.sampling.video_key import EXACT, Numerics, video_key
+from liveavatar_runtime.spool.chain import Chain, chain_of
 from liveavatar_runtime.spool.latent_stream import clip_bytes, clip_file_bytes
 from liveavatar_runtime.spool.resume import StateChoice, how_it_goes_on
 from liveavatar_runtime.spool.spool import Spool
@@ -81,17 +82,28 @@ def state_settings(job: SamplingJob, placement: Placement, choice: SpoolChoice, 
 @dataclass(frozen=True, eq=False)
 class NamedVideo:
     """What names a video, whatever computes it: the model's `weights` (`weights_of`), conditions with plan, and the
-    fingerprint of its voice; `by_sound`: whether that is of the sound instead of all features."""
+    fingerprint of its voice; `by_sound`: whether that is of the sound instead of all features. `heard`: of a voice that
+    may go on what names the features of each block; `voice` is of its beginning then."""
 
     weights: str
     prepared: Prepared
     voice: str
     by_sound: bool = False
+    heard: tuple[str, ...] = ()
 
     def key(self, numerics: Numerics) -> str:
         """The name of its spool when it is computed like this."""
         prepared = self.prepared
         return video_key(self.weights, numerics, prepared.conditions, self.voice, prepared.plan)
+
+    @property
+    def chain(self) -> Chain:
+        """What its clips are named by beside their numbers."""
+        return chain_of(self.prepared.plan, self.prepared.conditions, self.heard)
+
+    def with_plan(self, plan: ClipPlan) -> "NamedVideo":
+        """The same with other seeds, such as a take."""
+        return replace(self, prepared=replace(self.prepared, plan=plan))
 
 
 def named_video(weights: str, prepared: Prepared, voice: "AvatarAudio", numerics: Numerics) -> NamedVideo:
@@ -101,6 +113,9 @@ def named_video(weights: str, prepared: Prepared, voice: "AvatarAudio", numerics
     it by all its features, so where there are spools that may be theirs, all of it is encoded to see whether one of
     them is this video's.
     """
+    heard = voice.heard_keys(prepared.plan.fps, prepared.plan.num_blocks)
+    if heard is not None:
+        return NamedVideo(weights, prepared, heard[0], True, heard)
     video = NamedVideo(weights, prepared, voice.fingerprint, bool(voice.sound_key))
     if not video.by_sound or voice.heard or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
         return video
@@ -144,10 +159,10 @@ def open_spool(
     spools, clips = store(), range(plan.segment.clips.stop)
     spools.remove_left_locks()
     facts = {**about(plan), **({VOICE: LONG} if video.by_sound else {})}
-    spool = spools.open(video.key(numerics), facts, choice.bytes_allowed)
+    spool = spools.open(video.key(numerics), facts, choice.bytes_allowed, video.chain)
     finished = finished_in(spool, clips)
     needed = (len(clips) - finished) * clip_file_bytes(plan)
-    elsewhere = {other: finished_in(spools.open(video.key(other), {}), clips) for other in other_settings(numerics)}
+    elsewhere = {other: finished_clips(video, other) for other in other_settings(numerics)}
     warnings = made_otherwise(numerics, elsewhere, finished, len(clips))
     removed: list[SpoolInfo] = []
     if needed and choice.bytes_allowed:
@@ -171,7 +186,19 @@ def make_room(spools: SpoolStore, spool: Spool, plan: ClipPlan, budget: int, nee
 
 def finished_clips(video: NamedVideo, numerics: Numerics) -> int:
     """How many of the clips that are wanted are finished when they are computed like this."""
-    return finished_in(store().open(video.key(numerics), {}), range(video.prepared.plan.segment.clips.stop))
+    spool = store().open(video.key(numerics), {}, chain=video.chain)
+    return finished_in(spool, range(video.prepared.plan.segment.clips.stop))
+
+
+def spool_of_take(whole: Spool, video: NamedVideo, numerics: Numerics, choice: SpoolChoice) -> Spool:
+    """The spool of a take of a video whose own is `whole`: another branch in its folder, or, where the take begins with
+    the video, in one of its own."""
+    if choice.spool == TEMPORARY:
+        return Spool.temporary(temporary_root())
+    key = video.key(numerics)
+    if key == whole.folder.name:
+        return whole.with_chain(video.chain)
+    return store().open(key, about(video.prepared.plan), choice.bytes_allowed, video.chain)
 
 
 def finished_in(spool: Spool, clips: range) -> int:

@@ -18,6 +18,7 @@ from liveavatar_runtime.sampling.plan import (
     check_distance,
 )
 from liveavatar_runtime.sampling.plan_request import AS_MANY_AS_THE_VOICE_NEEDS, ENDS, End, PlanRequest
+from liveavatar_runtime.sampling.takes import parse_takes
 
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import check_number, other_widgets, verdict
@@ -34,6 +35,11 @@ PRESET_TOOLTIP = (
     "Decides clips, frames of a clip, frame rate, size and steps, also over links; upright and square stay so. check: "
     "10 clips at 384x256 with 3 steps; 60 s and 120 s: 688x368; 180 s delivery: 704x384; long form: 688x368, as long "
     "as the voice. custom: the widgets decide."
+)
+TAKES_TOOLTIP = (
+    "Clips that are made again with another seed: '5-: 1' makes all clips from clip 5 on again, '9: 1' clip 9 alone; "
+    "with commas several. A higher number is another take, 0 or nothing the first one. Finished takes stay on the disk "
+    "and are replayed when they are chosen again."
 )
 
 
@@ -187,6 +193,13 @@ class ClipScheduler(io.ComfyNode):
                     # For the page, which fills the widgets.
                     extra_dict={"presets": {name: one.for_page() for name, one in plan_presets.PRESETS.items()}},
                 ),
+                io.String.Input(
+                    "takes",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip=TAKES_TOOLTIP,
+                ),
             ],
             outputs=[PlanSocket.Output("plan", display_name="plan", tooltip="The plan for DiT Sampler.")],
             hidden=[io.Hidden.unique_id],
@@ -199,6 +212,7 @@ class ClipScheduler(io.ComfyNode):
         num_clip, segment_clips, segment_index, preset = other_widgets(
             cls, num_clip=0, segment_clips=0, segment_index=0, preset=CUSTOM
         )
+        (takes,) = other_widgets(cls, takes="")
         known = plan_presets.PRESETS.get(preset)
         num_clip = num_clip if known is None else known.num_clip
         segment = None if num_clip is None else (num_clip, segment_clips, segment_index)
@@ -208,6 +222,7 @@ class ClipScheduler(io.ComfyNode):
             # 0 stands for a draw.
             (check_distance, distance or None),
             (lambda n: PlanRequest.of(n[0], segment_clips=n[1], segment_index=n[2]), segment),
+            (parse_takes, takes),
         )
 
     @classmethod
@@ -231,6 +246,7 @@ class ClipScheduler(io.ComfyNode):
         end: End = "clip",
         size: str = CUSTOM,
         preset: str = CUSTOM,
+        takes: str = "",
     ) -> io.NodeOutput:
         asked = {"num_clip": num_clip, "infer_frames": infer_frames, "fps": fps, "width": width, "height": height}
         asked |= {"steps": steps, "size": size}
@@ -259,6 +275,7 @@ class ClipScheduler(io.ComfyNode):
             segment_clips=segment_clips,
             segment_index=segment_index,
             reanchor_clips=reanchor_clips,
+            takes=parse_takes(takes),
         )
         notes = Notes(size_note(size), *advice(request))
         notes.warn(plan_presets.preset_note(preset, asked))

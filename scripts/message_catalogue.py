@@ -55,7 +55,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_workers/rank/store.py": {"attempt {attempt}"},
     "liveavatar_workers/rank/watch.py": {"told to end/{number}"},
     "liveavatar_workers/rank/worker.py": {"start_text"},
-    "nodes/clip_scheduler.py": {"SIZE_TOOLTIP", "PRESET_TOOLTIP"},
+    "nodes/clip_scheduler.py": {"SIZE_TOOLTIP", "PRESET_TOOLTIP", "TAKES_TOOLTIP"},
     "nodes/search_words.py": None,
 }
 """Of each module, constants, functions and calls with texts that no page shows, and such texts: tables, what is read in

@@ -27,9 +27,9 @@ class Take:
         return f"{self.clip + 1}{'' if self.alone else '-'}: {self.number}"
 
     def seed(self, seed: int) -> int:
-        """The seed that is taken for one that would be in force, 64 bits: far from it, since clips count on from it."""
+        """The seed that is taken for one that would be in force, 63 bits: far from it, since clips count on from it."""
         digest = hashlib.sha256(f"{seed}/{self.clip}/{self.number}".encode()).digest()
-        return int.from_bytes(digest[:8], "little")
+        return int.from_bytes(digest[:8], "little") % 2**63
 
 
 def parse_takes(text: str) -> tuple[Take, ...]:

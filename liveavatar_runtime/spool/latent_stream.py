@@ -306,6 +306,11 @@ class LatentStream:
         written = self.spool.has_clip(work.clip)
         if not written and self._states.write_clip(work.clip, torch.cat(work.parts, dim=1), needed):
             self._tell_no_room()
+        if self.spool.removed_of_others:
+            self._tell(
+                "Clips of other takes of this video were removed to make room, see spool_budget; going back to them "
+                "samples them again"
+            )
         work.rings = self._unwritten = None
         self._states.forget_surplus()
         self.writing_seconds += time.perf_counter() - begun

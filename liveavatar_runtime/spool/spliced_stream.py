@@ -1,12 +1,11 @@
 """SplicedStream: a video of which single clips are other takes, while the clips after them stay as they are."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from ..sampling.plan import ClipPlan
 from ..sampling.run import LatentBlock
-from .latent_stream import LatentStream
+from .latent_stream import NO_HOOKS, TEMPORARY, LatentStream, StartRun, Storage, StreamHooks
 from .resume import clip_shape
 
 LARGE_SEAM = 2.0
@@ -20,7 +19,16 @@ class SplicedStream(LatentStream):
     that nobody takes the video for one that was sampled in one go. Only one stream at a time has its caches.
     """
 
-    takes: Mapping[int, LatentStream] = {}
+    def __init__(
+        self,
+        plan: ClipPlan,
+        history: Tensor,
+        start_run: StartRun,
+        storage: Storage = TEMPORARY,
+        hooks: StreamHooks = NO_HOOKS,
+    ) -> None:
+        super().__init__(plan, history, start_run, storage, hooks)
+        self.takes: dict[int, LatentStream] = {}
 
     @property
     def finished_clips(self) -> int:
@@ -68,11 +76,15 @@ class SplicedStream(LatentStream):
             return
         steps = [float(torch.linalg.vector_norm(after[:, 0] - latents[:, -1])) for latents in (taken, before)]
         ratio = steps[0] / max(steps[1], torch.finfo(torch.float32).tiny)
-        told = f"Clip {clip + 1} alone is another take: the step into clip {clip + 2} is {ratio:.1f} times as large"
         if ratio <= LARGE_SEAM:
-            self._tell(f"{told} as before", expected=True)
+            self._tell(
+                f"Clip {clip + 1} alone is another take: the step into clip {clip + 2} is {ratio:.1f} times as large as "
+                "before",
+                expected=True,
+            )
         else:
             self._tell(
-                f"{told} as before, so a jump may be seen there. To sample the clips after it anew as well, write "
+                f"Clip {clip + 1} alone is another take, and the step into clip {clip + 2} is {ratio:.1f} times as "
+                f"large as before: a jump may be seen there. To sample the clips after it anew as well, write "
                 f"{clip + 1}- instead of {clip + 1} in takes"
             )

@@ -84,6 +84,8 @@ class Spool:
         self.about = dict(about or {})
         self._refusal = refusal
         self._lock = LockFile(folder.with_name(folder.name + ".lock"))
+        self.removed_of_others = 0
+        """Clips of other branches that made room for this one's."""
 
     @classmethod
     def temporary(cls, parent: Path | None = None) -> "Spool":
@@ -276,6 +278,15 @@ class Spool:
             names = os.listdir(self.folder)
         return [match for match in map(pattern.fullmatch, names) if match]
 
+    def _oldest_of_other_branches(self) -> Path | None:
+        """The clip of another branch that was written first."""
+        found: list[tuple[float, Path]] = []
+        for match in self._matches(CLIP_NAME):
+            if (match[2] or "") != self.chain.of_clip(int(match[1])):
+                with suppress(FileNotFoundError):
+                    found.append(((self.folder / match[0]).lstat().st_mtime, self.folder / match[0]))
+        return min(found)[1] if found else None
+
     def _read(self, path: Path, what: Mapping[str, Any]) -> dict[str, Tensor] | None:
 
         def unreadable(error: OSError) -> MachineError:
@@ -302,9 +313,12 @@ class Spool:
     def _write(self, path: Path, tensors: Mapping[str, Tensor], what: Mapping[str, Any], still_needed: int) -> None:
         assert self.locked, "only the holder of the lock writes"
         size = written_bytes(tensors)
-        refusal = self._refusal(size)
-        if refusal:
-            raise NoRoom(refusal)
+        while refusal := self._refusal(size):
+            oldest = self._oldest_of_other_branches()
+            if oldest is None:
+                raise NoRoom(refusal)
+            self._remove(oldest)
+            self.removed_of_others += 1
 
         def not_kept(error: OSError) -> MachineError:
             text = f"the finished clips could not be kept in {self.folder}: {reason_of(error)}."

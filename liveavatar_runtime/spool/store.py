@@ -46,9 +46,9 @@ class SpoolInfo:
     def __str__(self) -> str:
         key = "".join(letter if letter.isprintable() else "?" for letter in self.key[:8])
         facts = "what it is: unknown" if self.about is None else ", ".join(f"{k} {v}" for k, v in self.about.items())
-        branches = f", {self.branches} branch{'es' * (self.branches > 1)}" if self.branches else ""
-        used = f"used {_when(self.used, time.time())}"
-        return f"{key}: {self.clips} clips{branches}, {fine_size(self.size)}, {used}; {facts}"
+        branches = f", branches {self.branches}" if self.branches else ""
+        used = _when(self.used, time.time())
+        return f"{key}: {self.clips} clips{branches}, {fine_size(self.size)}, used {used}; {facts}"
 
     def unused_for(self, now: float) -> float:
         """Seconds; 0 where the clock was set back since."""

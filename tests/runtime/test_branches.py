@@ -162,7 +162,7 @@ def test_the_list_of_spools_counts_branches(tmp_path):
     made(tmp_path / key, PLAN)
     made(tmp_path / key, scripted(Change(block=10, seed=5)))
     (info,) = SpoolStore(tmp_path).spools()
-    assert info.branches == 1 and info.clips == 11 and "11 clips, 1 branch," in str(info)
+    assert info.branches == 1 and info.clips == 11 and "11 clips, branches 1," in str(info)
 
 
 def test_a_longer_branch_takes_the_place_of_what_it_goes_on_from(tmp_path):
@@ -181,7 +181,7 @@ def splice(sampling: Sampling, folder: Path, plan: ClipPlan) -> SplicedStream:
     stream = SplicedStream(found.plan, history, sampling, Storage(whole, StateSettings()), StreamHooks())
     for clip, part in found.alone.items():
         spool = whole.with_chain(chain_of(part, sampling.conditions))
-        stream.takes = {**stream.takes, clip: LatentStream(part, history, sampling, Storage(spool, StateSettings()))}
+        stream.takes[clip] = LatentStream(part, history, sampling, Storage(spool, StateSettings()))
     return stream
 
 
