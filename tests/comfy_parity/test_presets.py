@@ -37,7 +37,8 @@ def test_a_preset_is_the_plan_of_its_widgets(plan_of, name):
 def test_the_page_gets_the_same_table(pack):
     node = importlib.import_module(f"{pack.__name__}.nodes.clip_scheduler").ClipScheduler
     inputs = node.INPUT_TYPES()
-    assert list(inputs["optional"])[-1] == "preset"
+    # Saved widgets count by position: what came later stands behind it.
+    assert list(inputs["optional"])[-2:] == ["preset", "takes"]
     kind, options = inputs["optional"]["preset"]
     assert (kind, options["default"], options["options"]) == ("COMBO", CUSTOM, [CUSTOM, *PRESETS])
     assert options["presets"] == {name: preset.for_page() for name, preset in PRESETS.items()}
