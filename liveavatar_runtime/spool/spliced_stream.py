@@ -78,8 +78,8 @@ class SplicedStream(LatentStream):
         ratio = steps[0] / max(steps[1], torch.finfo(torch.float32).tiny)
         if ratio <= LARGE_SEAM:
             self._tell(
-                f"Clip {clip + 1} alone is another take: the step into clip {clip + 2} is {ratio:.1f} times as large as "
-                "before",
+                f"Clip {clip + 1} alone is another take: the step into clip {clip + 2} is {ratio:.1f} times as large "
+                "as before",
                 expected=True,
             )
         else:
