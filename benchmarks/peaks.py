@@ -8,12 +8,9 @@ resident memory of the process, then again for the bytes of live tensors (the pr
 itself). Both are what sampling adds: the model and the conditions are there before. On a processor caches "in RAM" and
 "on the device" are in the same memory, so what is planned is the sum of both, over all stages.
 
-Live tensors may differ from the plan by 10 %, and by what it leaves out, which is little at real sizes: in every stage
-half a MiB of voice, noise, latents and modulations; the factors of the positions, as large as the hidden states for one
-head as the demo has; for fp8 a layer's keys or values unpacked in float32; where sinks are begun, the processor's copy
-of the frame packer's largest kernel in another layout (2 MiB for the demo's), as far as it is more than the activations
-and buffers that are not there then. Resident memory may differ by 10 % or 64 MiB: the C library's allocator keeps what
-is freed.
+Live tensors may differ from the plan by 10 %. Those of a pipeline's stage are what its thread has allocated, whoever
+frees it, and all stages count as if each had a device of its own. Resident memory, of all stages at one time, may
+differ by 10 % or 64 MiB: the C library's allocator keeps what is freed.
 """
 
 import argparse
@@ -40,12 +37,12 @@ from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.placement import Placement
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.executors.pipelines import run_told
-from liveavatar_runtime.latent_space import CHANNELS
 from liveavatar_runtime.pipeline.schedule import LayerSchedule, PipelineSchedule, TimestepSchedule, split_steps
-from liveavatar_runtime.pipeline.stage import StageTask
+from liveavatar_runtime.pipeline.stage import FinishedBlock, Result, StageTask
 from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
 from liveavatar_runtime.pipeline.threads import PipelineRun, StagePort, StageWorker
-from liveavatar_runtime.planning.memory import activation_bytes, ram_bytes, staging_bytes, working_bytes
+from liveavatar_runtime.pipeline.transport import MessageKey, Tensors
+from liveavatar_runtime.planning.memory import shared_bytes
 from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.block_run import BlockRun
@@ -64,9 +61,8 @@ STAGES = 2
 PLAN = ClipPlan(num_clip=3, width=64, height=64, keep_aspect=False)
 BLOCKS = 5
 """The ring of four is full then, and the second clip's sink, made of the first clip's latents, is in force."""
-TOLERANCE, SMALL, RESIDENT = 0.1, MIB // 2, 64 * MIB
-"""Of what is planned; bytes of a stage's small tensors, which no plan counts; bytes that resident memory may be off in
-any case."""
+TOLERANCE, RESIDENT = 0.1, 64 * MIB
+"""Of what is planned; bytes that resident memory may be off in any case."""
 SAMPLED_EVERY = 0.002
 """Seconds between two looks at the resident memory."""
 
@@ -104,42 +100,13 @@ class Case:
     def works(self) -> list[Workload]:
         """Of the stages."""
         work = Workload(self.config, self.plan, self.torch_dtype)
-        return [work.of_stage(part.layers, part.steps) for part in self.schedule.parts]
+        schedule = self.schedule
+        return [work.of_stage(part.layers, part.steps, schedule.blocks_at_a_stage) for part in schedule.parts]
 
     @property
     def planned(self) -> int:
         """Bytes of all stages, on the device and in RAM together."""
-        return sum(working_bytes(work, self.placement) + ram_bytes(work, self.placement) for work in self.works)
-
-    @property
-    def left_out(self) -> int:
-        """Bytes that the plan does not count."""
-        begin_sinks = [work for work, part in zip(self.works, self.schedule.parts, strict=True) if 0 in part.layers]
-        packing = sum(max(0, self._packing - self._not_there(work)) for work in begin_sinks)
-        return packing + sum(SMALL + self._positions(work) + self._unpacked(work) for work in self.works)
-
-    def _positions(self, work: Workload) -> int:
-        """Bytes of cos, sin and the complex number of both: of each block of a batch, and of the batch."""
-        blocks = 2 * self.plan.steps if self.placement.batched else 1
-        return blocks * work.tokens * (self.config.head_dim // 2) * 16
-
-    def _unpacked(self, work: Workload) -> int:
-        """Bytes of what a block reads of a ring in fp8: its keys or its values, as they are kept and in float32."""
-        shape = work.cache_shape
-        values = (shape.ring_tokens - shape.block_tokens) * self.config.dim
-        return values * (1 + 4) if self.placement.kv_dtype == "fp8" else 0
-
-    @property
-    def _packing(self) -> int:
-        """Bytes of the kernel that packs the oldest motion frames."""
-        frames, rows, columns = self.config.patch_size
-        longest = 4
-        return self.config.dim * CHANNELS * longest**3 * frames * rows * columns * self.torch_dtype.itemsize
-
-    def _not_there(self, work: Workload) -> int:
-        """Bytes of the plan that are not used while motion is packed."""
-        staging = staging_bytes(work, self.placement) if self.placement.resident else 0
-        return activation_bytes(work, self.placement.batched) + staging
+        return sum(shared_bytes(work, self.placement) for work in self.works)
 
 
 @dataclass(frozen=True)
@@ -150,7 +117,7 @@ class Peaks:
     resident: int | None = None
 
     def live_fits(self, case: Case) -> bool:
-        return abs(self.live - case.planned) <= TOLERANCE * case.planned + case.left_out
+        return abs(self.live - case.planned) <= TOLERANCE * case.planned
 
     def resident_fits(self, case: Case) -> bool:
         return self.resident is None or abs(self.resident - case.planned) <= max(TOLERANCE * case.planned, RESIDENT)
@@ -206,14 +173,35 @@ def _stages(model: CausalWanS2V, request: SamplingRequest, case: Case, counter: 
 
     def worker(number: int, place: PlacedModel) -> StageWorker:
         def work(port: StagePort) -> None:
-            with counter.counted() if counter else nullcontext():
+            if counter is None:
                 run_told(number, place, task, port, port)
+                return
+            counted = CountedPort(port, counter)
+            with counter.counted():
+                run_told(number, place, task, counted, counted)
 
         return StageWorker(place.device, work)
 
     for place in places:
         align_weights(place.model, place.device)
     return PipelineRun([worker(number, place) for number, place in enumerate(places)], task)
+
+
+class CountedPort(StagePort):
+    """One whose stage is counted: it tells what leaves the stage."""
+
+    def __init__(self, port: StagePort, counter: LiveBytes) -> None:
+        super().__init__(port.number, port.device, port.links)
+        self._counter = counter
+
+    def deliver(self, stage: int, key: MessageKey, tensors: Tensors) -> None:
+        self._counter.hand_over(tensors.values())
+        super().deliver(stage, key, tensors)
+
+    def put(self, result: Result) -> None:
+        if isinstance(result, FinishedBlock):
+            self._counter.hand_over([result.latents])
+        super().put(result)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def _loaded(job: SamplingJob, stages: "StagePlan", devices: Sequence[torch.devic
         layers_on[device].update(layers)
     patchers = {device: patcher_on(job.model, device, layers) for device, layers in layers_on.items()}
     # Of the device with the most layers, for all steps.
-    most = job.work.of_stage(range(max(map(len, layers_on.values()))), job.work.steps)
+    most = job.work.of_stage(range(max(map(len, layers_on.values()))), job.work.steps, stages.blocks)
     first, *others = patchers.values()
     with sampling_told(most, stages.placement, devices[0]):
         needed = working_bytes(most, stages.placement) + job.decoding_bytes

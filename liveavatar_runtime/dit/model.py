@@ -281,9 +281,17 @@ class CausalWanS2V(nn.Module):
 
     def embed_sink(self, reference: Tensor, motion: Tensor) -> Tensor:
         """Reference latent [B, 16, 1, h, w], motion latents [B, 16, 19, h, w] -> sink tokens [B, N, dim]."""
-        ref = embed_patches(self.patch_embedding, reference)
+        return torch.cat([self.embed_reference(reference), self.embed_motion(motion)], dim=1)
+
+    def embed_reference(self, reference: Tensor) -> Tensor:
+        """The first tokens of a sink."""
+        tokens = embed_patches(self.patch_embedding, reference)
+        return tokens + self._kind(REFERENCE, tokens)
+
+    def embed_motion(self, motion: Tensor) -> Tensor:
+        """The others, the same for all sinks of a video."""
         packed = pack_motion(self.frame_packer, motion)
-        return torch.cat([ref + self._kind(REFERENCE, ref), packed + self._kind(MOTION, packed)], dim=1)
+        return packed + self._kind(MOTION, packed)
 
     def _kind(self, row: int, like: Tensor) -> Tensor:
         # Called, not read: an adopted tree may hold this weight quantised.

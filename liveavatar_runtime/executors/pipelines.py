@@ -85,7 +85,8 @@ def run_stages(places: Sequence[PlacedModel], task: StageTask) -> PipelineRun:
 def run_told(number: int, place: PlacedModel, task: StageTask, transport: Transport, output: Output) -> None:
     """Runs a stage. Raises DeviceFullError, with what frees memory of its share, when its device is full."""
     part = task.schedule.parts[number]
-    work = Workload(place.model.config, task.request.plan, task.dtype).of_stage(part.layers, part.steps)
+    whole = Workload(place.model.config, task.request.plan, task.dtype)
+    work = whole.of_stage(part.layers, part.steps, task.schedule.blocks_at_a_stage)
     with sampling_told(work, task.placement, place.device):
         Stage(number, place, task, transport, output).run()
 

@@ -31,6 +31,7 @@ ROWS: dict[str, str] = {
     "KV caches": "KV caches {size}",
     "staging buffers": "staging buffers {size}",
     "prompt": "prompt {size}",
+    "blocks under way": "blocks under way {size}",
     "activations": "activations {size}",
     "VAE": "VAE {size}",
     OTHERS: "system and other models {size}",

@@ -87,6 +87,21 @@ class PipelineSchedule(Protocol):
         """Upper bound of the blocks that are begun and not finished at any tick."""
         ...
 
+    @property
+    def blocks_at_a_stage(self) -> int:
+        """Upper bound of the blocks that any one stage has begun and has steps left of, at any tick."""
+        ...
+
+
+def layer_stride(stages: int, steps: int) -> int:
+    """Ticks from one step of a block to its next, in a `LayerSchedule`."""
+    return next(d for d in range(stages, stages + steps + 1) if math.gcd(d, steps) == 1)
+
+
+def blocks_at_a_layer_stage(stages: int, steps: int) -> int:
+    """Of a `LayerSchedule`: a block is at a stage from its first step to its last, and one begins every `steps`."""
+    return math.ceil((layer_stride(stages, steps) * (steps - 1) + 1) / steps)
+
 
 @dataclass(frozen=True)
 class LayerSchedule:
@@ -125,8 +140,11 @@ class LayerSchedule:
     @cached_property
     def stride(self) -> int:
         """d: ticks from one step of a block to its next."""
-        stages = len(self.layers)
-        return next(d for d in range(stages, stages + self.steps + 1) if math.gcd(d, self.steps) == 1)
+        return layer_stride(len(self.layers), self.steps)
+
+    @property
+    def blocks_at_a_stage(self) -> int:
+        return blocks_at_a_layer_stage(len(self.layers), self.steps)
 
     def path(self, step: int) -> range:
         return range(len(self.layers))
@@ -187,6 +205,10 @@ class TimestepSchedule:
 
     def blocks_in_flight(self) -> int:
         return len(self.step_ranges)
+
+    @property
+    def blocks_at_a_stage(self) -> int:
+        return 1
 
     def operations(self, stage: int, span: Span) -> Iterator[Operation]:
         own, period = self.step_ranges[stage], max(map(len, self.step_ranges))

@@ -83,8 +83,8 @@ class Stage:
         return self.schedule.path(self.part.steps[0])[-1] == self.number
 
     def run(self) -> None:
-        self.evaluator.begin()
         self._condition()
+        self.evaluator.begin()
         for operation in self.schedule.operations(self.number, self.task.span(self.evaluator.cache.shape)):
             self.transport.check()
             if operation.kind == "sink":

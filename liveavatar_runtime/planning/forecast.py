@@ -150,7 +150,7 @@ class Forecast:
             decode=self._decode_seconds(len(parts)),
             decoder_at=self._decoder_at(len(parts)),
         )
-        works = [work.of_stage(part.layers, part.steps) for part in parts]
+        works = [work.of_stage(part.layers, part.steps, schedule.blocks_at_a_stage) for part in parts]
         weights = [work.weights(part.layers) for part in parts]
         load = Load(
             devices=[

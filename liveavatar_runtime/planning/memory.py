@@ -15,6 +15,15 @@ from ..usual_sizes import smaller_sizes
 from ..vae.memory import decode_bytes_per_pixel
 from .device import Device
 from .memory_rows import Rows, rows_of, taken
+from .moments import (
+    activation_bytes,
+    attention_bytes,
+    blocks_bytes,
+    embedding_bytes,
+    packing_bytes,
+    text_bytes,
+    voice_bytes,
+)
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -119,8 +128,7 @@ def cache_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
     shape = work.cache_shape
     if placement.resident:
         # Every step has a sink in front of its ring; what is turned of the reference's keys is there once more.
-        turned = shape.reference_tokens * shape.heads * shape.temporal_channels
-        layer = shape.values(shape.steps * shape.tokens) + turned
+        layer = shape.values(shape.steps * shape.tokens) + _turned(shape)
         return work.config.num_layers * layer * work.dtype.itemsize
     others = work.config.num_layers - placement.device_layers
     return others * staged_layer_bytes(work, placement) + placement.device_layers * device_layer_bytes(work, placement)
@@ -136,9 +144,8 @@ def device_layer_bytes(work: Workload, placement: Placement) -> int:
         return staged_layer_bytes(work, placement)
     shape = work.cache_shape
     sinks = max(SINKS, -(-shape.steps // 2))
-    turned = shape.reference_tokens * shape.heads * shape.temporal_channels
     tokens = shape.steps * shape.ring_tokens + sinks * shape.sink_tokens
-    return (shape.values(tokens) + turned) * work.dtype.itemsize
+    return (shape.values(tokens) + _turned(shape)) * work.dtype.itemsize
 
 
 def staged_layer_bytes(work: Workload, placement: Placement) -> int:
@@ -153,11 +160,25 @@ def staged_layer_bytes(work: Workload, placement: Placement) -> int:
 
 
 def staging_bytes(work: Workload, placement: Placement) -> int:
-    """Device memory beside the caches: buffers of a staged one; of a resident one, a new sink until it is copied."""
+    """Device memory beside the caches: buffers of a staged one; of a resident one, a new sink until it is copied, with
+    what will be turned of its reference's keys."""
     shape = work.cache_shape
     if not placement.resident:
         return BUFFERS * shape.values(shape.tokens) * work.dtype.itemsize
-    return work.config.num_layers * shape.values(shape.sink_tokens) * work.dtype.itemsize
+    return work.config.num_layers * (shape.values(shape.sink_tokens) + _turned(shape)) * work.dtype.itemsize
+
+
+def unpacking_bytes(work: Workload, placement: Placement) -> int:
+    """Keys or values of one layer while they become numbers again that are kept as fp8: those that a block reads of a
+    full ring, in float32."""
+    shape = work.cache_shape
+    tokens = shape.ring_tokens - shape.block_tokens
+    return 4 * shape.values(tokens) // 2 if placement.kv_dtype == "fp8" else 0
+
+
+def _turned(shape: CacheShape) -> int:
+    """Values of the reference's keys in one layer that are turned whenever it moves."""
+    return shape.reference_tokens * shape.heads * shape.temporal_channels
 
 
 def ring_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
@@ -179,33 +200,42 @@ def cache_traffic(work: Workload, placement: Placement) -> tuple[int, int]:
     return evaluations * (sink + others), evaluations * own
 
 
-def activation_bytes(work: Workload, batched: bool = False) -> int:
-    """Peak of one evaluation's (or one batch's) intermediate tensors.
-
-    The widest moment is the FFN: its hidden layer before and after the activation, beside the residual and the
-    modulated input in float32 and in the model's dtype.
-    """
-    config, size = work.config, work.dtype.itemsize
-    tokens = work.tokens * (work.plan.steps if batched else 1)
-    return tokens * (2 * config.ffn_dim * size + 3 * config.dim * 4 + 2 * config.dim * size)
-
-
-def text_bytes(work: Workload) -> int:
-    """Keys and values of the prompt for every layer."""
-    config = work.config
-    return 2 * config.num_layers * config.text_len * config.dim * work.dtype.itemsize
-
-
 def working_rows(work: Workload, placement: Placement = ON_DEVICE) -> Rows:
-    """Device memory of all of it: caches that are there, buffers, prompt, activations."""
+    """Device memory of all of it, at the moment that takes most: caches that are there, buffers, prompt, blocks under
+    way, activations."""
+    return max(_evaluating(work, placement), _embedding(work), key=taken)
+
+
+def shared_bytes(work: Workload, placement: Placement) -> int:
+    """Of a device whose memory is the system's, where all caches are in it: as `working_bytes` with `ram_bytes`, but
+    for what is there before the caches are."""
+    evaluating = taken(_evaluating(work, placement)) + ram_bytes(work, placement)
+    return int(max(evaluating, taken(_embedding(work))))
+
+
+def _evaluating(work: Workload, placement: Placement) -> Rows:
+    """While a layer computes, its FFN or its attention with a part of the cache, or before it a voice is encoded."""
+    batched, staging = placement.batched, staging_bytes(work, placement)
+    moments = (
+        (activation_bytes(work, batched), 0),
+        (attention_bytes(work, batched), unpacking_bytes(work, placement)),
+        (voice_bytes(work) * work.embeds, 0),
+    )
+    activations, unpacked = max(moments, key=sum)
     return rows_of(
         [
             ("KV caches", cache_bytes(work, placement) - ram_bytes(work, placement)),
-            ("staging buffers", staging_bytes(work, placement)),
+            ("staging buffers", staging + unpacked),
             ("prompt", text_bytes(work)),
-            ("activations", activation_bytes(work, placement.batched)),
+            ("blocks under way", blocks_bytes(work, batched)),
+            ("activations", activations),
         ]
     )
+
+
+def _embedding(work: Workload) -> Rows:
+    """Before there are caches."""
+    return rows_of([("activations", max(embedding_bytes(work), packing_bytes(work)) * work.embeds)])
 
 
 def working_bytes(work: Workload, placement: Placement = ON_DEVICE) -> int:
@@ -271,7 +301,7 @@ def _fits(work: Workload, device: Device, placement: Placement) -> bool:
     working, in_ram = working_bytes(work, placement), ram_bytes(work, placement)
     if device.usable_pool is not None:
         held = max(streaming, weights - work.on_disk_bytes)
-        if held + working + device.occupied + in_ram > device.usable_pool:
+        if held + device.occupied + shared_bytes(work, placement) > device.usable_pool:
             return False
         return working + streaming <= device.room and in_ram <= device.ram
     return working + streaming <= device.room and held_in_ram(work, device.room, placement) <= device.ram

@@ -13,13 +13,15 @@ What = Literal[
     "KV caches",
     "staging buffers",
     "prompt",
+    "blocks under way",
     "activations",
     "VAE",
     "reserve",
 ]
 """Of weights that come from system memory, "weights" is what stays on the device, with the layers that are under way,
 and "streamed weights" is what stays in system memory. "gather buffers": layers that FSDP has whole while they compute.
-"VAE": its weights and its work. "reserve": what no plan may fill."""
+"blocks under
+way": their latents, voice and positions. "VAE": its weights and its work. "reserve": what no plan may fill."""
 ORDER: tuple[What, ...] = get_args(What)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..dit.placement import Placement
 from ..errors import MachineError
+from ..pipeline.schedule import blocks_at_a_layer_stage
 from .device import Device
 from .memory import ANYWHERE, working_bytes
 from .partition import LayerCosts, split_layers
@@ -20,6 +21,13 @@ class StagePlan:
     layers: tuple[range, ...]
     steps: tuple[range, ...]
     placement: Placement
+
+    @property
+    def blocks(self) -> int:
+        """Most that are under way at one stage: only stages of different layers have several."""
+        if len(set(self.layers)) == 1:
+            return 1
+        return blocks_at_a_layer_stage(len(self.layers), len(self.steps[0]))
 
 
 def plan_layers(
@@ -38,8 +46,10 @@ def plan_layers(
     first = devices[0]
     decode_flops = work.decode_flops() * first.speed / first.decoding / work.plan.steps if decodes_first else 0.0
 
+    blocks = blocks_at_a_layer_stage(len(devices), work.plan.steps)
+
     def split(placement: Placement) -> tuple[tuple[range, ...], Placement]:
-        return split_layers(_costs(work, placement, decode_flops), devices), placement
+        return split_layers(_costs(replace(work, blocks=blocks), placement, decode_flops), devices), placement
 
     for placement in placements[:-1]:
         with suppress(MachineError):
@@ -64,15 +74,19 @@ def split_by_time(
 def _costs(work: Workload, placement: Placement, decode_flops: float) -> LayerCosts:
     """`decode_flops`: of the decoder on the first device, for each of its evaluations."""
     layers, steps = work.layers, work.steps
-    fixed = working_bytes(work.of_stage(range(0), steps), placement)
-    each = working_bytes(work.of_stage(range(1), steps), placement) - fixed
+    none, one = (work.of_stage(range(count), steps, work.blocks) for count in range(2))
+    fixed = working_bytes(none, placement)
+    later = working_bytes(replace(one, embeds=False), placement)
+    each = later - fixed
+    # With more layers it is less: their caches leave other moments behind.
+    embedding = working_bytes(one, placement) - later
     weights = [work.layer_weights(layer) for layer in layers]
     return LayerCosts(
         flops=[work.layer_flops(layer) for layer in layers],
         bytes=[size + each for size in weights],
         first_flops=work.part_flops.first + decode_flops,
         last_flops=work.part_flops.last,
-        first_bytes=work.weights(layers[:1]) - weights[0],
+        first_bytes=work.weights(layers[:1]) - weights[0] + embedding,
         last_bytes=work.weights(layers[-1:]) - weights[-1],
         stage_bytes=fixed,
     )

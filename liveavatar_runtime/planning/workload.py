@@ -68,8 +68,9 @@ class Workload:
 
     `dtype`: of activations and caches; `weight_bytes`: bytes of a weight as it is kept (2 for bf16, 1 for fp8), which
     counts where `stored_bytes`, of all weights together, is not known. `on_disk_bytes`: of weights that stay in their
-    file. `measured_flops`: how many operations a layer could do in the time that each part takes, where that was
-    measured (`planning.measured`).
+    file. `embeds`: whether it has what stands before the layers; `blocks`: most that are under way at a time where they
+    do not go through the model as one batch. `measured_flops`: how many operations a layer could do in the time that
+    each part takes, where that was measured (`planning.measured`).
     """
 
     config: AvatarConfig
@@ -79,6 +80,8 @@ class Workload:
     measured_flops: PartCosts | None = None
     stored_bytes: int | None = None
     on_disk_bytes: int = 0
+    embeds: bool = True
+    blocks: int = 1
 
     @property
     def layers(self) -> range:
@@ -88,10 +91,13 @@ class Workload:
     def steps(self) -> range:
         return range(self.plan.steps)
 
-    def of_stage(self, layers: range, steps: range) -> "Workload":
-        """What a stage with so many layers and steps samples; its weights depend on which they are (`weights`)."""
-        config = replace(self.config, num_layers=len(layers), audio_inject_layers=())
-        return replace(self, config=config, plan=replace(self.plan, steps=len(steps)), stored_bytes=None)
+    def of_stage(self, layers: range, steps: range, blocks: int = 1) -> "Workload":
+        """What a stage with these layers and steps samples, `blocks` at a time; its weights depend on which they are in
+        the whole model (`weights`)."""
+        injected = tuple(layer - layers.start for layer in self.config.audio_inject_layers if layer in layers)
+        config = replace(self.config, num_layers=len(layers), audio_inject_layers=injected)
+        plan = replace(self.plan, steps=len(steps))
+        return replace(self, config=config, plan=plan, stored_bytes=None, embeds=0 in layers, blocks=blocks)
 
     @property
     def cache_shape(self) -> CacheShape:

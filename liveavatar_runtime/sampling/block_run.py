@@ -77,9 +77,9 @@ class BlockRun(Iterator[LatentBlock]):
     def _prepared(self) -> Evaluator:
         if self._evaluator is None:
             evaluator = self._make_evaluator()
+            evaluator.condition(evaluator.embed_conditions())
             self._next = evaluator.begin()
             self._last = self._next - 1
-            evaluator.condition(evaluator.embed_conditions())
             self._evaluator = evaluator
         return self._evaluator
 

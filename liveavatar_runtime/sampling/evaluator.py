@@ -6,7 +6,7 @@ Here is all that sampling does with the model, once. What runs it decides in whi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -89,8 +89,9 @@ Step = tuple[int, int]
 class Evaluator:
     """The model's part, and what a video has there: caches, sinks, the blocks under way.
 
-    `begin` and `condition` come first. An evaluation needs its block's sink (`fill_sink`) and its voice (`hear`), which
-    stay until `leave`. Tensors are on the device; `dtype` is that of hidden states and caches.
+    `embed_conditions` comes first where the embeddings are, then `condition` and `begin`. An evaluation needs its
+    block's sink (`fill_sink`) and its voice (`hear`), which stay until `leave`. Tensors are on the device; `dtype` is
+    that of hidden states and caches.
     """
 
     def __init__(
@@ -104,17 +105,22 @@ class Evaluator:
         self.model, self.device, self.dtype = place.model, place.device, dtype
         self.request, self.plan = request, request.plan
         self.flow = flow_matching_schedule(self.plan.steps, self.plan.shift)
-        shape = cache_shape(self.model, self.plan)
         self.layers = self.model.layers if part is None else part.layers
         self.steps = range(self.plan.steps) if part is None else part.steps
-        self.cache = make_cache(shape, self.layers, dtype, self.device, self.steps)
+        self._make_cache = make_cache
         self.first_frames: dict[int, Tensor] = dict(request.start.first_frames)
         self._sources: set[int] = set()
         # By the first block that uses them: while a new sink comes into force, two are in use.
         self._in_force: dict[int, InForce] = {}
-        self._first = first_evaluated(shape, request.start)
+        self._first = first_evaluated(cache_shape(self.model, self.plan), request.start)
         self._contexts: dict[int, BlockContext] = {}
+        self._motion: Tensor | None = None
         self._tables = self.model.rope_tables(self.plan.grid, self.device)
+
+    @cached_property
+    def cache(self) -> KVCache:
+        """Made when it is needed: what the conditions take while they are embedded is free by then."""
+        return self._make_cache(cache_shape(self.model, self.plan), self.layers, self.dtype, self.device, self.steps)
 
     def begin(self) -> int:
         """Fill the rings from the request's start, or begin a warm-up; returns the first block to evaluate.
@@ -135,7 +141,8 @@ class Evaluator:
         return first
 
     def embed_conditions(self) -> Embedded:
-        """Text of the first block and time, where the embeddings are."""
+        """Text of the first block and time, where the embeddings are; the motion history is kept for the sinks."""
+        self._motion = self._embed_motion()
         text = self._embed_text(self.plan.script.text_since(self._first))
         return Embedded(text, self.model.embed_times((*self.flow.timesteps, 0.0), self.device))
 
@@ -155,8 +162,11 @@ class Evaluator:
 
     def embed_sink(self, reference: Tensor) -> Tensor:
         """Sink tokens [1, N, dim] of a reference latent [16, 1, h, w] and the motion history."""
-        motion = self.request.conditions.motion
-        return self.model.embed_sink(self._moved(reference)[None], self._moved(motion)[None])
+        motion = self._embed_motion() if self._motion is None else self._motion
+        return torch.cat([self.model.embed_reference(self._moved(reference)[None]), motion], dim=1)
+
+    def _embed_motion(self) -> Tensor:
+        return self.model.embed_motion(self._moved(self.request.conditions.motion)[None])
 
     def fill_sink(self, block: int, tokens: Tensor, text: Tensor | None = None) -> Tensor:
         """Prefill the sink of `block` and later blocks; returns the tokens after these layers.

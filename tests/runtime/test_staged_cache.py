@@ -121,6 +121,6 @@ def test_attention_out_of_order_is_noticed(executor, conditions):
     cache = evaluator.cache
     assert isinstance(cache, StagedCache)
     layer, use = cache._order[1]
-    cache.begin([use])
-    with pytest.raises(AssertionError, match="order"):
+    with torch.inference_mode(), pytest.raises(AssertionError, match="order"):
+        cache.begin([use])
         cache.attend(layer, use, None)  # pyright: ignore[reportArgumentType]
