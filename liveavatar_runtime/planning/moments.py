@@ -22,9 +22,10 @@ OLDEST_SCALE = 4
 
 
 def text_bytes(work: Workload) -> int:
-    """Keys and values of the prompt for every layer."""
+    """Keys and values of the prompt for every layer; twice where it changes, as blocks under way keep the old one."""
     config = work.config
-    return 2 * config.num_layers * config.text_len * config.dim * work.dtype.itemsize
+    prompts = 2 if work.plan.script.changes_text else 1
+    return prompts * 2 * config.num_layers * config.text_len * config.dim * work.dtype.itemsize
 
 
 def blocks_bytes(work: Workload, batched: bool = False) -> int:

@@ -51,6 +51,11 @@ class Script:
         if blocks != sorted(set(blocks)):
             raise InputError(f"changes begin at the blocks {blocks}; they must ascend, with one change a block")
 
+    @property
+    def changes_text(self) -> bool:
+        """Whether there is more than one prompt."""
+        return bool(self._texts)
+
     def with_seed(self, block: int, seed: int) -> "Script":
         """With another seed from a block on, until the next one."""
         others = [change for change in self.changes if change.block != block]

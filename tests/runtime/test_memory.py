@@ -26,6 +26,7 @@ from liveavatar_runtime.planning.memory import (
 )
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.script import Change, Script
 
 PLAN = ClipPlan(width=688, height=368, keep_aspect=False)
 LARGE = Workload(WAN_S2V_14B, PLAN)
@@ -51,6 +52,15 @@ def test_the_predicted_cache_is_the_allocated_one(window_blocks):
 
 def test_the_length_needs_no_memory():
     assert working_bytes(LARGE) == working_bytes(replace(LARGE, plan=replace(PLAN, num_clip=1000)))
+
+
+def test_two_prompts_are_there_while_one_follows_the_other():
+    """0.39 GiB each: keys and values of 512 tokens in 40 layers."""
+    script = Script((Change(block=4, text=True), Change(block=8, text=True)))
+    changing = replace(LARGE, plan=replace(PLAN, script=script))
+    assert working_bytes(changing) - working_bytes(LARGE) == 2 * 40 * 512 * 5120 * 2
+    other = replace(LARGE, plan=replace(PLAN, script=Script((Change(block=4, seed=1),))))
+    assert working_bytes(other) == working_bytes(LARGE)
 
 
 GIB = 2**30
