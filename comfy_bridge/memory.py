@@ -1,6 +1,7 @@
 """ComfyUI's memory management: models on devices, and what is free there."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar, cast
 
 import comfy.latent_formats
@@ -101,10 +102,21 @@ def leaves_weights_on_disk() -> bool:
     return kind is not comfy.model_patcher.ModelPatcher and hasattr(kind, "is_dynamic")
 
 
+@lru_cache(1)
+def _this_process() -> psutil.Process:
+    """Kept: to make one reads several files."""
+    return psutil.Process()
+
+
+@lru_cache(1)
+def _ram_bytes() -> int:
+    return int(psutil.virtual_memory().total)
+
+
 def used_memory(device: torch.device) -> DeviceMemory | None:
     """What is taken of a device now, by whoever; of a processor, this process's RAM. None where nobody knows."""
     if device.type == "cpu":
-        return DeviceMemory("cpu", psutil.Process().memory_info().rss, psutil.virtual_memory().total)
+        return DeviceMemory("cpu", _this_process().memory_info().rss, _ram_bytes())
     if not tells_memory(device):
         return None
     if device.type == "cuda":

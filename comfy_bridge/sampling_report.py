@@ -5,12 +5,13 @@ has neither numbers nor a place for warnings. What is left of it at the end stan
 the blocks.
 """
 
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from liveavatar_runtime.distribution import Distribution
 from liveavatar_runtime.run_report import Sampled
-from liveavatar_runtime.sampling.pace import Pace, PaceMeter, pace_text, sampled_text
+from liveavatar_runtime.sampling.pace import DeviceMemory, Pace, PaceMeter, pace_text, sampled_text
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .comfy_types import Hidden
@@ -26,6 +27,23 @@ EVENT = "liveavatar.pace"
 """Name of the message; `web/pace.js` listens to it."""
 BLOCKS_BEFORE_HINTS = 8
 """A card fills until the caches are there."""
+BETWEEN_LINES = 0.1
+"""Seconds at least, as between ComfyUI's own messages of progress: a small model takes steps of a few milliseconds."""
+
+
+@dataclass
+class _AtMostEvery:
+    """Says when so many seconds are over again; the first time at once."""
+
+    seconds: float
+    last: float = float("-inf")
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self.last < self.seconds:
+            return False
+        self.last = now
+        return True
 
 
 class SamplingReport:
@@ -38,6 +56,7 @@ class SamplingReport:
         self._times = Distribution()
         self._stream: LatentStream | None = None
         self._page = PageOfRun()
+        self._lines, self._readings = _AtMostEvery(BETWEEN_LINES), _AtMostEvery(BETWEEN_LINES)
 
     def follow(self, stream: "LatentStream") -> None:
         """Tell what this stream says that the user would not expect."""
@@ -50,11 +69,17 @@ class SamplingReport:
 
     def meter(self, plan: ClipPlan) -> PaceMeter:
         """For a run of the stream that begins now."""
-        self._meters.append(PaceMeter(plan, self.watch.read, times=self._times))
+        self._meters.append(PaceMeter(plan, self._memory, times=self._times))
         return self._meters[-1]
 
     def show(self, pace: Pace) -> None:
-        self._tell(pace_text(pace), pace)
+        # A block's last step always: the next one may be long in coming.
+        if self._lines.is_due() or pace.step == pace.steps:
+            self._tell(pace_text(pace), pace)
+
+    def _memory(self) -> list[DeviceMemory]:
+        """What is taken now, where it was not looked at a moment ago."""
+        return self.watch.read() if self._readings.is_due() else []
 
     @property
     def sampled(self) -> Sampled:

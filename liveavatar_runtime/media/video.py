@@ -111,6 +111,7 @@ class VideoWriter:
         unfinished: Unfinished = KEPT,
     ) -> None:
         from av.error import FFmpegError
+        from av.video.reformatter import VideoReformatter
 
         _check_size(picture.width, picture.height)
         self.format = video_format(picture.codec, picture.pixel_format, picture.crf)
@@ -127,6 +128,8 @@ class VideoWriter:
         self._is_new = not self.path.exists() or not self.path.stat().st_size
         self._packets: Counter[int] = Counter()
         """Written so far, by stream."""
+        # One for all frames: its tables take longer to make than a small picture takes to convert.
+        self._reformatter: Any = VideoReformatter()
         self._container: Any = None
         self._file: GrowingFile | None = None
         self._sound: SoundTrack | None = None
@@ -184,9 +187,9 @@ class VideoWriter:
         rgb = av.VideoFrame.from_ndarray(picture, format=source)
         name = self.format.pixels.name
         if self.format.pixels.is_rgb:
-            frame = rgb.reformat(format=name)
+            frame = self._reformatter.reformat(rgb, format=name)
         else:
-            frame = rgb.reformat(format=name, dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = self._reformatter.reformat(rgb, format=name, dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.pts, frame.time_base = self.frames_written, 1 / self.fps
         return frame
 

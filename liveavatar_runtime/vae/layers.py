@@ -3,7 +3,10 @@
 `operations` is a namespace with Conv2d and Conv3d, by default `vae.operations`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +18,12 @@ from .state import History
 PAST_FRAMES = 2
 TINY = 1e-24
 """Added to a mean square that may be 0."""
+SEEN = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32, device="cpu")
+"""[parity, pixel, tap]: in a row where every pixel stands twice, which of the two different ones that 3 taps at an
+even or an odd place see is under which tap."""
 
 
-def per_frame(module: nn.Module, x: Tensor) -> Tensor:
+def per_frame(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Run a 2D module on each frame of [B, C, T, H, W]."""
     batch, frames = x.shape[0], x.shape[2]
     y = module(_frames_as_batch(x))
@@ -145,6 +151,24 @@ def _frames_of_pairs(pairs: Tensor) -> Tensor:
     return with_plain_strides(frames.movedim(-1, 1))
 
 
+def _of_doubled(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 convolution, padded by 1, of pictures x [N, C, H, W] that are doubled by repeating pixels, [N, O, 2H, 2W].
+
+    Of the doubled picture it sees 2x2 different pixels at each place, so that a 2x2 convolution of the small one gives
+    the same but for rounding, with 4/9 of the products: one with four times the channels, for the parities of row and
+    column.
+    """
+    weight, (height, width) = conv.weight, x.shape[2:]
+    by_parity = torch.einsum("pak,qbl,oikl->pqoiab", SEEN, SEEN, weight.float()).flatten(0, 2).to(x.dtype)
+    assert conv.bias is not None
+    found = F.conv2d(x, by_parity, conv.bias.to(x.dtype).repeat(4), padding=1).unflatten(1, (2, 2, -1))
+    doubled = x.new_empty(len(x), weight.shape[0], height, 2, width, 2)
+    for row, column in product(range(2), repeat=2):
+        part = found[:, row, column, :, row : row + height, column : column + width]
+        doubled[:, :, :, row, :, column] = part
+    return doubled.flatten(4).flatten(2, 3)
+
+
 class Upsample(nn.Module):
     """Doubles the frame rate, if temporal, except for the first frame of a video; then doubles the picture."""
 
@@ -165,4 +189,8 @@ class Upsample(nn.Module):
         if self.temporal and not history.fresh:
             pairs = self.time_conv(history.join(f"{self.name}.time_conv", x, PAST_FRAMES))
             x = _frames_of_pairs(pairs)
+        on_processor = x.device.type == "cpu" and memory_format(x) == torch.contiguous_format
+        if on_processor and not torch.is_grad_enabled():
+            # Not tried on a card.
+            return per_frame(partial(_of_doubled, cast(nn.Conv2d, self.resample[1])), x)
         return per_frame(self.resample, x)

@@ -1,7 +1,8 @@
 """WanVAE: the Wan 2.1 video VAE, computed chunk by chunk so that memory does not depend on the length of a video.
 
 A chunk is one latent frame: `temporal_stride` (4) video frames, or the single first frame of a video. One-shot
-`encode` and `decode` run the same chunks as the streaming calls, so that both give the same bits.
+`encode` and `decode` run the same chunks as the streaming calls, so that both give the same bits; small pictures are
+decoded several chunks at once, which changes none.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from .layout import channels_lie_last, lay_out
 from .state import DecodeState, EncodeState, History
 
 PICTURE_CHANNELS = 3
+PIXELS_AT_ONCE = 3 * 64 * 64
+"""Of pictures that are decoded together; what they take is a few MB."""
+PIXELS_OF_A_SUM = 64
+"""That a processor sums over the channels side by side."""
 
 
 class _Coder(nn.Module):
@@ -185,14 +190,25 @@ class WanVAE(nn.Module):
         frames = self.config.video_frames(count) if state.fresh else count * stride
         shape = (batch, PICTURE_CHANNELS, frames, height * scale, width * scale)
         pixels = torch.empty(shape, device=self.weights_device, dtype=torch.float32)
-        start = 0
-        for index in range(count):
-            stop = start + (1 if state.fresh else stride)
-            with state.chunk((batch, height, width)):
-                z = self.conv2(self._brought(latents[:, :, index : index + 1]))
+        start = index = 0
+        while index < count:
+            chunks = 1 if state.fresh else min(self._decoded_at_once(latents), count - index)
+            stop = start + (1 if state.fresh else chunks * stride)
+            with state.chunk((batch, height, width), chunks):
+                z = self.conv2(self._brought(latents[:, :, index : index + chunks]))
                 pixels[:, :, start:stop] = self.decoder(z, state)
-            start = stop
+            start, index = stop, index + chunks
         return pixels
+
+    def _decoded_at_once(self, latents: Tensor) -> int:
+        """Chunks that are decoded together: several of a small picture on a processor, where calling costs more than
+        computing."""
+        height, width = latents.shape[3:]
+        # Others add up the channels of a frame's last pixels in another order than those of pixels in between.
+        whole = height * width % PIXELS_OF_A_SUM == 0
+        if not whole or self.weights_device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return 1
+        return max(1, PIXELS_AT_ONCE // (height * width * self.config.spatial_stride**2))
 
     def _brought(self, chunk: Tensor) -> Tensor:
         """To the weights, and lying as they do."""

@@ -94,6 +94,7 @@ class StreamState:
     chunks: int = 0
     grid: tuple[int, int, int] | None = None
     interrupted: bool = False
+    at_once: int = field(default=1, repr=False, compare=False)
     watch: OnLayer = field(default=go_on, repr=False, compare=False)
 
     @property
@@ -132,11 +133,12 @@ class StreamState:
         return type(self)({name: cache.to(device) for name, cache in self.caches.items()}, self.chunks, self.grid)
 
     def on_layer(self) -> None:
-        self.watch()
+        for _ in range(self.at_once):
+            self.watch()
 
     @contextmanager
-    def chunk(self, grid: tuple[int, int, int]) -> Iterator[None]:
-        """Around the computation of one chunk of (batch, latent height, latent width).
+    def chunk(self, grid: tuple[int, int, int], at_once: int = 1) -> Iterator[None]:
+        """Around the computation of one chunk of (batch, latent height, latent width), or of several at once.
 
         Raises InputError when the stream has another size, MachineError when an earlier chunk was left half way.
         """
@@ -146,11 +148,11 @@ class StreamState:
                 f"this stream has batch, latent height, latent width {self.grid}, now {grid} was given; "
                 "all parts of a video have one size: give the same size, or a fresh state for another video"
             )
-        self.interrupted = True
+        self.interrupted, self.at_once = True, at_once
         yield
         self.interrupted = False
         self.grid = grid
-        self.chunks += 1
+        self.chunks += at_once
 
     def remember(self, name: str, x: Tensor, frames: int) -> None:
         # A view would keep the whole chunk alive.

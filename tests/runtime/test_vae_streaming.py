@@ -1,5 +1,6 @@
 """Streams, their state, still pictures and the messages for weights that are no Wan 2.1 VAE."""
 
+from copy import deepcopy
 from itertools import accumulate, pairwise
 
 import pytest
@@ -16,10 +17,13 @@ from liveavatar_runtime.vae import (
     WanVAE,
     encode_still,
     load_wan_vae,
+    operations,
     settled_latent,
     still_chunks,
 )
+from liveavatar_runtime.vae.layers import Upsample
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
+from liveavatar_runtime.vae.state import StillHistory
 
 
 def make_vae(config: VaeConfig, seed: int = 4) -> WanVAE:
@@ -49,6 +53,47 @@ def test_decode_stream_is_decode_bit_for_bit(vae, split):
     assert [video.shape[2] for video in streamed] == [4 * split[0] - 3, *(4 * count for count in split[1:])]
     assert torch.equal(torch.cat(streamed, dim=2), vae.decode(latents))
     assert state.chunks == sum(split)
+
+
+@pytest.mark.parametrize("height", [8, 16])
+def test_several_chunks_of_a_small_picture_are_decoded_at_once_bit_for_bit(vae, height):
+    latents, asked = draw(1, 16, 8, height, 8), []
+    one, several = DecodeState(), DecodeState()
+    alone = [vae.decode_stream(latents[:, :, n : n + 1], one) for n in range(8)]
+    with vae.decoder.register_forward_pre_hook(lambda _, given: asked.append(given[0].shape[2])):
+        together = vae.decode_stream(latents, several)
+    assert asked == ([1, 3, 3, 1] if height == 8 else [1] * 8), "a larger picture would take more memory"
+    assert torch.equal(together, torch.cat(alone, dim=2)) and several.chunks == one.chunks == 8
+    assert all(torch.equal(cache, one.caches[name]) for name, cache in several.caches.items())
+
+
+@pytest.mark.parametrize("channels", [3, 8, 16])
+@pytest.mark.parametrize("frames", [3, 4, 6])
+def test_frames_of_few_channels_are_convolved_together_bit_for_bit(monkeypatch, channels, frames):
+    monkeypatch.setattr(operations, "WORTH_ARRANGING", 0)
+    conv = operations.Conv3d(8, channels, 3, padding=(0, 1, 1)).eval().requires_grad_(False)
+    x, given = draw(1, 8, frames + 2, 16, 12), []
+    made = operations._of_several_frames
+    monkeypatch.setattr(operations, "_of_several_frames", lambda n, *others: given.append(n) or made(n, *others))
+    together = conv(x)
+    monkeypatch.setattr(operations, "numbers_at_once", lambda: 0)
+    assert torch.equal(together, conv(x)) and together.is_contiguous()
+    room = torch.backends.cpu.get_cpu_capability().startswith("AVX512") + 1
+    expected = {3: {3: 1, 4: 2 * room, 6: 2}, 8: {3: 1, 4: room, 6: room}, 16: {3: 1, 4: 1, 6: 1}}[channels][frames]
+    assert given == [expected] * (expected > 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (8, 5)], ids=str)
+def test_a_doubled_picture_is_convolved_without_being_made(vae, size):
+    upsample = next(layer for layer in reversed(vae.decoder.upsamples) if isinstance(layer, Upsample))
+    x = draw(1, 2 * 8, 2, *size)
+    with torch.inference_mode():
+        found = upsample(x, StillHistory())
+    history = StillHistory()
+    plain = upsample(x, history)
+    exact = deepcopy(upsample).double()(x.double(), history)
+    assert found.shape == exact.shape
+    assert (found - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-7
 
 
 @pytest.mark.parametrize("split", [(17,), (1, 16), (5, 4, 8), (1, 4, 4, 4, 4), (9, 8)], ids=str)
