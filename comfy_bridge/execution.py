@@ -148,6 +148,8 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     executor = choose_executor(job, settings.caches)
     prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
+    # Workers do not compile.
+    numerics = replace(numerics, compiled=settings.compile_layers and job.model.workers is None)
     return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)
 
 

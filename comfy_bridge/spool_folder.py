@@ -206,9 +206,11 @@ def finished_in(spool: Spool, clips: range) -> int:
 
 
 def other_settings(numerics: Numerics) -> list[Numerics]:
-    """The same model with the other values of DiT Sampler's widgets that are part of a video's key."""
+    """The same model with the other values of DiT Sampler's widgets that are part of a video's key; `compile` alone is
+    looked for, not together with others."""
     kept, kernels = ("model", "fp8"), (EXACT, SAGE)
-    others = (replace(numerics, kv_dtype=kv_dtype, attention=kernel) for kv_dtype in kept for kernel in kernels)
+    others = [replace(numerics, kv_dtype=kv_dtype, attention=kernel) for kv_dtype in kept for kernel in kernels]
+    others.append(replace(numerics, compiled=not numerics.compiled))
     return [other for other in others if other != numerics]
 
 
@@ -222,10 +224,13 @@ def made_otherwise(numerics: Numerics, elsewhere: Mapping[Numerics, int], finish
         settings.append(f"kv_dtype {best.kv_dtype}")
     if best.attention != numerics.attention:
         settings.append(f"attention {'sage' if best.attention == SAGE else 'sdpa'}")
+    if best.compiled != numerics.compiled:
+        settings.append("compile on" if best.compiled else "compile off")
     chosen = " and ".join(settings)
     return (
-        f"{elsewhere[best]} of {clips} clips are finished with {chosen} and are not used: kv_dtype and sage attention "
-        f"are part of a video's key, with others its clips are sampled anew. Choose {chosen} to go on with them.",
+        f"{elsewhere[best]} of {clips} clips are finished with {chosen} and are not used: kv_dtype, sage attention and "
+        f"compile are part of a video's key, with others its clips are sampled anew. Choose {chosen} to go on with "
+        "them.",
     )
 
 

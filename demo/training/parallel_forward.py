@@ -7,7 +7,6 @@ within the window, and itself. Shapes: B sequences of N blocks of 3 latent frame
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +16,11 @@ from liveavatar_runtime.dit.attention import (
     KeysValues,
     attention,
     project_keys_values,
-    project_queries,
     sdpa,
 )
 from liveavatar_runtime.dit.audio import InjectionLayer, encode_block_audio, inject_audio, prepare_injection
-from liveavatar_runtime.dit.block import SelfAttention
+from liveavatar_runtime.dit.block import Asked, SelfAttention
 from liveavatar_runtime.dit.embeddings import embed_time, run_head, unpatchify
-from liveavatar_runtime.dit.kv_cache import KVCache
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.dit.rope import (
     REFERENCE_FRAME,
@@ -39,7 +36,6 @@ from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
 
 RELATIVE_DISTANCE = 17
 WINDOW_BLOCKS = 4
-NO_CACHE = cast(KVCache, None)
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,10 @@ class TrainedSink(SelfAttention):
 
     kept: dict[int, tuple[KeysValues, Tensor]]
 
-    def __call__(self, modules: Any, x: Tensor) -> Tensor:
-        queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
-        own = project_keys_values(modules, x, self.head_dim)
-        rotated = apply_rope(own.k, self.rope)
-        self.kept[self.layer] = (own, rotated)
-        return modules.o(attention(queries, KeysValues(rotated, own.v), sdpa))
+    def attend(self, asked: Asked) -> Tensor:
+        rotated = asked.rotated_keys.to(asked.own.k.dtype)
+        self.kept[self.layer] = (asked.own, rotated)
+        return attention(asked.queries, KeysValues(rotated, asked.own.v), sdpa)
 
 
 @dataclass(frozen=True)
@@ -90,24 +84,23 @@ class ParallelBlocks(SelfAttention):
     sink: tuple[KeysValues, Tensor]
     reference: RopeFactors
 
-    def __call__(self, modules: Any, x: Tensor) -> Tensor:
+    def attend(self, asked: Asked) -> Tensor:
         batch, blocks, tokens = self.reference.cos.shape[:3]
-        queries = apply_rope(project_queries(modules, x, self.head_dim), self.rope)
-        own = project_keys_values(modules, x, self.head_dim)
+        queries, own = asked.queries, asked.own
         unrotated, rotated = self.sink
         moved = apply_rope(unrotated.k[:, None, :tokens].expand(-1, blocks, -1, -1, -1), self.reference)
         still = rotated[:, None, tokens:].expand(-1, blocks, -1, -1, -1)
         values = unrotated.v[:, None].expand(-1, blocks, -1, -1, -1)
-        k = torch.cat([moved, still, _windows(apply_rope(own.k, self.rope), blocks)], dim=2)
+        k = torch.cat([moved, still, _windows(asked.rotated_keys.to(own.k.dtype), blocks)], dim=2)
         v = torch.cat([values, _windows(own.v, blocks)], dim=2)
-        mask = _visible(blocks, unrotated.k.shape[1], x.shape[1] // blocks).to(x.device)
+        mask = _visible(blocks, unrotated.k.shape[1], queries.shape[1] // blocks).to(queries.device)
         out = F.scaled_dot_product_attention(
             queries.unflatten(1, (blocks, -1)).flatten(0, 1).transpose(1, 2),
             k.flatten(0, 1).transpose(1, 2),
             v.flatten(0, 1).transpose(1, 2),
             attn_mask=mask.repeat(batch, 1)[:, None, None],
         )
-        return modules.o(out.transpose(1, 2).unflatten(0, (batch, blocks)).flatten(1, 2).flatten(2))
+        return out.transpose(1, 2).unflatten(0, (batch, blocks)).flatten(1, 2).flatten(2)
 
 
 def _windows(x: Tensor, blocks: int) -> Tensor:
@@ -156,7 +149,7 @@ def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], giv
     reference = _stack([_reference_factors(head_dim, grid, start, blocks) for start in starts])
     hidden = model.embed(latents)
     for number in model.layers:
-        self_attention = ParallelBlocks(number, head_dim, kernel, rope, NO_CACHE, sink[number], reference)
+        self_attention = ParallelBlocks(number, head_dim, kernel, rope, sink[number], reference)
         hidden = model.blocks[number](hidden, modulation, text[number], self_attention)
         if number in config.audio_inject_layers:
             index = config.audio_inject_layers.index(number)
@@ -179,9 +172,7 @@ def _run_sink(
     kept: dict[int, tuple[KeysValues, Tensor]] = {}
     hidden = model.embed_sink(given.reference, given.motion)
     for number in model.layers:
-        hidden = model.blocks[number](
-            hidden, clean, text[number], TrainedSink(number, head_dim, kernel, rope, NO_CACHE, kept)
-        )
+        hidden = model.blocks[number](hidden, clean, text[number], TrainedSink(number, head_dim, kernel, rope, kept))
     return kept
 
 

@@ -27,18 +27,7 @@ from .audio import (
     join_injections,
     prepare_injection,
 )
-from .block import (
-    AttendRows,
-    AttendText,
-    BlockAttention,
-    RunLayer,
-    SelfAttention,
-    SinkAttention,
-    TransformerLayer,
-    attend_rows,
-    attend_text,
-    run_layer,
-)
+from .block import PLAIN, BlockAttention, Pieces, SelfAttention, SinkAttention, TransformerLayer, run_layer
 from .embeddings import TRAIN_STEPS, HeadModules, TimeModulation, embed_patches, embed_time, run_head, unpatchify
 from .frame_packer import FramePacker, pack_motion
 from .hooks import CLEAN, BeginRow, RowHooks
@@ -154,9 +143,7 @@ class CausalWanS2V(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.attention = config, attention
-        self.run_layer: RunLayer = run_layer
-        self.attend_rows: AttendRows = attend_rows
-        self.attend_text: AttendText = attend_text
+        self.pieces: Pieces = PLAIN
         self.begin_row: BeginRow | None = None
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         dim, patch = config.dim, config.patch_size
@@ -196,20 +183,17 @@ class CausalWanS2V(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.config, model.attention, model.begin_row = config, attention, begin_row
-        model.run_layer, model.attend_rows, model.attend_text = run_layer, attend_rows, attend_text
+        model.pieces = PLAIN
         for name in SUBMODULES:
             model.add_module(name, tree.get_submodule(name))
         return model
 
     def compile_layers(self, **options: Any) -> None:
-        """Run the layers through `torch.compile` (its options) from now on: one graph for all layers and blocks."""
-        self.run_layer = torch.compile(run_layer, **options)
+        """Run the layers through `torch.compile` (its options) from now on: two graphs for all layers, blocks and
+        steps, before and after self-attention."""
+        self.pieces = PLAIN.compiled(**options)
         config: Any = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, GRAPHS_OF_A_PROCESS)
-        # Not a decorator: that alone would import the compiler, which takes seconds.
-        rows: Any = torch.compiler.disable(attend_rows)
-        text: Any = torch.compiler.disable(attend_text)
-        self.attend_rows, self.attend_text = rows, text
 
     @property
     def layers(self) -> range:
@@ -339,22 +323,18 @@ class CausalWanS2V(nn.Module):
         return hidden
 
     def _outside(self, video: VideoContext, sigmas: Iterable[float]) -> dict[str, Any]:
-        """What attention does outside of compiled graphs; rows of these noise levels are begun."""
+        """What the layers are made of, and the hooks between; rows of these noise levels are begun."""
         hooks: tuple[RowHooks, ...] | None = None
         if self.begin_row is not None:
             schedule = [timestep / TRAIN_STEPS for timestep in (*video.timesteps, 0.0)]
             hooks = tuple(self.begin_row(sigma, schedule) for sigma in sigmas)
-        return {"attend": self.attend_rows, "attend_text": self.attend_text, "hooks": hooks}
+        return {"pieces": self.pieces, "hooks": hooks}
 
     def _layer(self, number: int) -> Callable[[Tensor, Tensor, KeysValues, SelfAttention], Tensor]:
         """What runs one layer: (hidden, modulation, text, self-attention) -> hidden."""
         layer = self.blocks[number]
         # A layer of an adopted module tree has a forward of its own; ours must be called as a module, for hooks.
-        return (
-            partial(layer, run=self.run_layer)
-            if isinstance(layer, TransformerLayer)
-            else partial(self.run_layer, layer)
-        )
+        return layer if isinstance(layer, TransformerLayer) else partial(run_layer, layer)
 
     def velocity(self, hidden: Tensor, video: VideoContext, rows: Sequence[Row]) -> Tensor:
         """hidden [rows, tokens, dim] after the last layer -> velocity, float32 [rows, 16, frames, h, w]."""

@@ -33,7 +33,7 @@ def share_of(model: CausalWanS2V, layers: range) -> CausalWanS2V:
     part = CausalWanS2V.__new__(CausalWanS2V)
     nn.Module.__init__(part)
     part.config, part.attention, part.begin_row = model.config, model.attention, model.begin_row
-    part.run_layer, part.attend_rows, part.attend_text = model.run_layer, model.attend_rows, model.attend_text
+    part.pieces = model.pieces
     for name in EMBEDDINGS if layers[0] == 0 else ():
         part.add_module(name, model.get_submodule(name))
     part.blocks = _only(model.blocks, layers)

@@ -23,10 +23,11 @@ class Numerics:
 
     `weights`: the formats that the weights are held in (a LoRA is rounded to them); `computes`: dtype of hidden states;
     `attention`: `EXACT`, or the name of a kernel that approximates; `kv_dtype`: what the caches are kept as
-    (`planning.memory.Placement`); `patches`: of what other programs put on the model.
+    (`planning.memory.Placement`); `patches`: of what other programs put on the model; `compiled`: whether the layers
+    go through `torch.compile`, which joins operations and leaves roundings out.
 
-    Executors, devices, schedules, `torch.compile` and the exact kernels are not in it: on a processor they give the
-    same bits, on a GPU the same numbers but for rounding, and hours of sampling are not thrown away for that.
+    Executors, devices, schedules and the exact kernels are not in it: on a processor they give the same bits, on a GPU
+    the same numbers but for rounding, and hours of sampling are not thrown away for that.
     """
 
     weights: str
@@ -34,6 +35,11 @@ class Numerics:
     attention: str = EXACT
     kv_dtype: str = "model"
     patches: tuple[str, ...] = ()
+    compiled: bool = False
+
+    def in_key(self) -> dict[str, object]:
+        """For the key, in which `compiled` is only where it is on: earlier versions had it in none."""
+        return {name: value for name, value in asdict(self).items() if name != "compiled" or value}
 
 
 def video_key(weights: str, numerics: Numerics, conditions: Conditions, voice: str, plan: ClipPlan) -> str:
@@ -46,7 +52,7 @@ def video_key(weights: str, numerics: Numerics, conditions: Conditions, voice: s
     fields = {name: value for name, value in asdict(plan).items() if name not in NOT_IN_KEY}
     if plan.sink_policy != "reanchor":
         del fields["reanchor_clips"]
-    fingerprint = Fingerprint().add("format", FORMAT).add("weights", weights).add("numerics", asdict(numerics))
+    fingerprint = Fingerprint().add("format", FORMAT).add("weights", weights).add("numerics", numerics.in_key())
     fingerprint.add("voice", voice).add("plan", fields)
     for name in ("text", "reference", "motion", "actor_masks"):
         fingerprint.add(name, getattr(conditions, name))

@@ -59,7 +59,7 @@ def test_few_calls_lead_to_the_attention_kernel(make: Any, most: int, compiled: 
         model.compile_layers(backend="eager")
     executor = LocalExecutor(model, torch.device("cpu"), torch.float32)
     next(executor.run(SamplingRequest(random_conditions(), PLAN)))
-    of_blocks = [names for names in depths if "attend_rows" in names and "fill_sink" not in names]
+    of_blocks = [names for names in depths if "attend" in names and "fill_sink" not in names]
     assert of_blocks
     deepest = max(of_blocks, key=len)
     assert len(deepest) <= most, " > ".join(deepest)

@@ -10,20 +10,24 @@ import torch
 from test_block_run import PLAN, latents
 from test_block_run import conditions as conditions
 from test_block_run import executor as executor
+from tiny_avatar import PLAN as TINY_PLAN
+from tiny_avatar import random_conditions, random_model
 from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 
-from liveavatar_runtime.dit.block import attend_rows, run_layer
+from liveavatar_runtime.dit.block import PLAIN
 from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.sampling.run import SamplingRequest
 
 ROOT = Path(__file__).parents[2]
-GRAPHS = 4
-"""Pieces that a layer is compiled in: around the modulation and the attention itself."""
+GRAPHS = 2
+"""Pieces that a layer is compiled in: before and after self-attention."""
 
 
 def plain(model: CausalWanS2V) -> None:
     """Undo `compile_layers`."""
-    model.run_layer, model.attend_rows = run_layer, attend_rows
+    model.pieces = PLAIN
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def counter(executor):
 
 def test_more_sizes_are_compiled_than_pytorch_does_by_itself(executor, counter):
     """After eight shapes of one function it stops, and says so in its log alone."""
-    layer, counts = executor.model.run_layer, []
+    pieces, counts = executor.model.pieces, []
     assert torch._dynamo.config.recompile_limit >= 64
 
     def doubled(x: torch.Tensor) -> torch.Tensor:
@@ -48,7 +52,7 @@ def test_more_sizes_are_compiled_than_pytorch_does_by_itself(executor, counter):
     for size in range(2, 14):
         compiled(torch.ones(size))
         counts.append(counter.frame_count)
-    assert counts == list(range(1, 13)) and layer is not run_layer
+    assert counts == list(range(1, 13)) and pieces is not PLAIN
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -67,6 +71,24 @@ def test_blocks_steps_and_layers_share_their_graphs(executor, conditions, counte
     assert counts[0] == GRAPHS * (3 if batched else 2)
     plain(executor.model)
     assert torch.equal(latents(made), latents(list(executor.run(SamplingRequest(conditions, plan)))))
+
+
+def test_other_sizes_and_lengths_share_their_graphs():
+    """A second size compiles for any number of tokens; nothing breaks a graph, and nothing is compiled again."""
+    torch._dynamo.reset()
+    counters.clear()
+    counter, model, counts = CompileCounter(), random_model(), []
+    model.compile_layers(backend=counter)
+    short = replace(TINY_PLAN, num_clip=1)
+    sizes = [{}, {"num_clip": 2}, {"width": 128}, {"height": 128}, {"width": 192, "height": 128}, {"steps": 2}]
+    for change in sizes:
+        plan = replace(short, **change)
+        request = SamplingRequest(random_conditions(plan=plan), plan)
+        assert len(list(LocalExecutor(model, torch.device("cpu"), torch.float32).run(request))) == plan.num_blocks
+        counts.append(counter.frame_count)
+    torch._dynamo.reset()
+    assert counts == [2 * GRAPHS, 2 * GRAPHS, *[3 * GRAPHS] * 4]
+    assert not counters["graph_break"]
 
 
 def test_what_few_need_is_not_imported_at_start_nor_to_load_a_model():

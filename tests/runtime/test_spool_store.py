@@ -281,10 +281,17 @@ def test_keys_differ_for_what_changes_latents():
         {"attention": "sage"},
         {"kv_dtype": "fp8"},
         {"patches": ("a",)},
+        {"compiled": True},
     )
     keys = [key(), *map(key, others), key(conditions=changed), key(conditions=masked), key(weights="n"), key(voice="w")]
     keys += [key(numerics=replace(NUMERICS, **change)) for change in numerics]
     assert len(set(keys)) == len(keys)
+
+
+def test_without_compile_a_key_is_that_of_versions_that_did_not_know_it():
+    fields = ("weights", "computes", "attention", "kv_dtype", "patches")
+    assert tuple(NUMERICS.in_key()) == fields
+    assert tuple(replace(NUMERICS, compiled=True).in_key()) == (*fields, "compiled")
 
 
 def test_keys_are_equal_for_more_clips_and_for_segments():
