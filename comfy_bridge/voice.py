@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -62,13 +62,13 @@ def _long_voice(encoder: AudioEncoder, sound: "Sound") -> "AvatarAudio | None":
     """A track of several windows, of which the first is encoded; None for a shorter one, and for an encoder that does
     not show its weights, so that nothing would tell its features apart before they are there."""
     from liveavatar_runtime.audio.features import AvatarAudio
-    from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, is_long
+    from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, SampledTrack, is_long
 
     weights = weights_of_encoder(encoder) if is_long(sound.waveform, sound.sample_rate) else None
     if weights is None:
         return None
     encode, samples = prepared_samples(encoder, sound)
-    windows = EncodedWindows(encode, samples, LongTrack(folder=temporary_root()), device_of(encoder))
+    windows = EncodedWindows(encode, SampledTrack(samples), LongTrack(folder=temporary_root()), device_of(encoder))
     return AvatarAudio.of_windows(windows, (sound.waveform, sound.sample_rate), sound_key(samples, weights))
 
 
@@ -77,23 +77,39 @@ def _bounded_voice(encoder: AudioEncoder, sound: "Sound", progress: Progress) ->
     would tell its features apart."""
     from liveavatar_runtime.audio.bounded import BoundedTrack, HeardSound
     from liveavatar_runtime.audio.features import AvatarAudio
-    from liveavatar_runtime.audio.waveform import to_encoder_rate_in_pieces
     from liveavatar_runtime.audio.windows import EncodedWindows
 
-    whole = partial(_all_layers, encoder)
-
-    def encode(window: Tensor, rate: int) -> Tensor:
-        with voice_told(encoder, sound):
-            # A window of its own level and in memory of its own: neither what comes after it nor its place counts.
-            return whole(window.clone(), rate)
-
     weights = weights_of_encoder(encoder)
-    heard = HeardSound(sound.waveform, sound.sample_rate, weights_key(weights) if weights else "")
-    samples = to_encoder_rate_in_pieces(sound.waveform, sound.sample_rate)
-    windows = EncodedWindows(encode, samples, BoundedTrack(folder=temporary_root()), device_of(encoder))
+    encode, levelled = levelled_encoder(encoder)
+    heard = HeardSound(sound.waveform, sound.sample_rate, weights_key(weights) if weights else "", levelled)
+
+    def told(window: Tensor, rate: int) -> Tensor:
+        with voice_told(encoder, sound):
+            return encode(window, rate)
+
+    windows = EncodedWindows(told, heard, BoundedTrack(folder=temporary_root()), device_of(encoder))
     if not heard.encoder:
         windows.need(0, heard.frames, progress)
     return AvatarAudio.of_bounded(windows, heard)
+
+
+def levelled_encoder(encoder: AudioEncoder) -> "tuple[Encode, bool]":
+    """What encodes samples [1, S] at the level that they have, and whether it wants them at mean 0 and variance 1."""
+    if isinstance(encoder, BundleAudioEncoder):
+        return encoder.encode_prepared, encoder.module.config.do_normalize
+    model: Any = getattr(encoder, "model", None)
+    if not getattr(model, "do_normalize", False):
+        return partial(_all_layers, encoder), False
+
+    def encode(window: Tensor, rate: int) -> Tensor:
+        # It would bring each window to one level by itself, and turn the noise of a pause up to that of speech.
+        model.do_normalize = False
+        try:
+            return _all_layers(encoder, window, rate)
+        finally:
+            model.do_normalize = True
+
+    return encode, True
 
 
 def prepared_samples(encoder: AudioEncoder, sound: "Sound") -> "tuple[Encode, Tensor]":

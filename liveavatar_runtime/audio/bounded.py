@@ -1,10 +1,9 @@
 """A voice that may go on: windows at fixed places of it, and what decides the features of its blocks."""
 
-import hashlib
-from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -12,19 +11,20 @@ from torch import Tensor
 
 from ..duration import (
     ENCODER_FRAME_SAMPLES,
-    ENCODER_MIN_SAMPLES,
     FEATURE_RATE,
     encoder_frames,
     fixed_bucket_count,
     fixed_bucket_position,
     frames_before_bucket,
 )
-from ..fingerprint import Fingerprint, byte_chunks
-from .waveform import encoder_length, first_source_sample, settled_samples, source_samples
-from .windows import Window
+from ..fingerprint import Fingerprint
+from .level import Heard, Level
+from .waveform import encoder_length, settled_samples, source_samples, to_encoder_rate_in_pieces
+from .windows import Window, samples_seen
 
-HASHED_TOGETHER = FEATURE_RATE // 10
-"""Feature frames whose sound is hashed at once."""
+HEARD_TOGETHER = FEATURE_RATE // 10
+"""Feature frames whose sound is one part of what was heard."""
+PARTS_AT_ONCE = 600
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BoundedContext:
 
     def __post_init__(self) -> None:
         sizes = self.step, self.look_back, self.look_ahead
-        assert self.step > 0 and min(sizes) >= 0 and not any(size % HASHED_TOGETHER for size in sizes), self
+        assert self.step > 0 and min(sizes) >= 0 and not any(size % HEARD_TOGETHER for size in sizes), self
 
     def window(self, number: int, frames: int) -> Window:
         """Of a track of `frames` feature frames."""
@@ -75,21 +75,24 @@ class BoundedTrack:
 class HeardSound:
     """The sound of one actor as a bounded voice hears it: waveform [C, S] of which the mean of the channels counts.
 
-    `encoder`: hash of the audio encoder's weights, "" where they cannot be read.
+    `encoder`: hash of the audio encoder's weights, "" where they cannot be read. `levelled`: whether it wants sound of
+    mean 0 and variance 1; then a window is brought there by what was loud from the start of the sound to the window's
+    end (`Level`).
     """
 
     waveform: Tensor
     sample_rate: int
     encoder: str
+    levelled: bool = True
     context: BoundedContext = BOUNDED
-    _hashes: list[bytes] = field(default_factory=list)
+    _heard: Heard = field(default_factory=Heard)
 
-    @cached_property
+    @property
     def frames(self) -> int:
         """Feature frames of all of it."""
         return encoder_frames(encoder_length(self.waveform.shape[-1], self.sample_rate))
 
-    @cached_property
+    @property
     def settled(self) -> int:
         """First feature frames that do not change when the sound goes on."""
         return self.context.settled(encoder_frames(settled_samples(self.waveform.shape[-1], self.sample_rate)))
@@ -110,31 +113,36 @@ class HeardSound:
             fingerprint.add("windows", [self._key(self.context.window(number, self.frames)) for number in numbers])
         return fingerprint.hexdigest()
 
-    def _key(self, window: Window) -> str:
-        """Of a window's sound, the place of it, and what encodes it."""
-        start = bisect_right(self._borders, first_source_sample(window.start * ENCODER_FRAME_SAMPLES, self.sample_rate))
-        stop = -(-window.stop // HASHED_TOGETHER)
-        rule = Fingerprint().add("context", asdict(self.context)).add("encoder", self.encoder)
-        rule.add("window", [window.start, window.stop]).add("rate", self.sample_rate)
-        return rule.add("sound", b"".join(self._hash(n) for n in range(start - 1, stop)).hex()).hexdigest()
+    def samples(self, window: Window) -> Tensor:
+        """What an encoder is given of a window: [1, S] at 16 kHz, in memory of its own."""
+        samples = self._samples[:, window.start * ENCODER_FRAME_SAMPLES : samples_seen(window.stop)].clone()
+        return self._level(window.stop).of(samples) if self.levelled else samples
 
     @cached_property
-    def _borders(self) -> list[int]:
-        """Samples at which the sound is cut to be hashed: 0, then what the first `HASHED_TOGETHER` frames see, ..."""
-        seen = range(HASHED_TOGETHER, self.frames + HASHED_TOGETHER, HASHED_TOGETHER)
-        return [0, *(source_samples(samples_seen(frames), self.sample_rate) for frames in seen)]
+    def _samples(self) -> Tensor:
+        return to_encoder_rate_in_pieces(self.waveform, self.sample_rate)
 
-    def _hash(self, number: int) -> bytes:
-        while len(self._hashes) <= number:
-            first, stop = self._borders[len(self._hashes) :][:2]
-            mono = self.waveform[:, first:stop].float().mean(dim=0)
-            self._hashes.append(hashlib.sha256(b"".join(byte_chunks(mono))).digest())
-        return self._hashes[number]
+    def _key(self, window: Window) -> str:
+        """Of a window: its place, the sound up to its end, since that decides its level, and what encodes it."""
+        key = Fingerprint().add("context", asdict(self.context)).add("encoder", [self.encoder, self.levelled])
+        key.add("window", [window.start, window.stop]).add("rate", self.sample_rate)
+        with self._heard.lock:
+            return key.add("sound", self._heard.digest(self._parts_of(window.stop))).hexdigest()
 
+    def _level(self, frames: int) -> Level:
+        with self._heard.lock:
+            return self._heard.level(self._parts_of(frames))
 
-def samples_seen(frames: int) -> int:
-    """Samples at 16 kHz that the first `frames` feature frames see."""
-    return (frames - 1) * ENCODER_FRAME_SAMPLES + ENCODER_MIN_SAMPLES if frames else 0
+    def _parts_of(self, frames: int) -> int:
+        """Parts of what was heard in which all sound is that the first feature frames see."""
+        wanted, most = (-(-n // HEARD_TOGETHER) for n in (frames, self.frames))
+        while len(self._heard) < wanted:
+            parts = range(len(self._heard), min(len(self._heard) + PARTS_AT_ONCE, most) + 1)
+            borders = [source_samples(samples_seen(n * HEARD_TOGETHER), self.sample_rate) for n in parts]
+            mono = self.waveform[:, borders[0] : borders[-1]].float().mean(dim=0).contiguous().numpy()
+            for first, stop in pairwise(border - borders[0] for border in borders):
+                self._heard.add(mono[first:stop])
+        return wanted
 
 
 def settled_video_frames(feature_frames: int, fps: Fraction) -> int:

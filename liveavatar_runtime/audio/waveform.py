@@ -176,11 +176,6 @@ def source_samples(num_samples: int, sample_rate: int) -> int:
     return math.floor(last * sample_rate) + 1 if num_samples > 0 else 0
 
 
-def first_source_sample(sample: int, sample_rate: int) -> int:
-    """The first of the samples at `sample_rate` that decide one at 16 kHz."""
-    return max(0, math.ceil((Fraction(sample, ENCODER_SAMPLE_RATE) - _reach(sample_rate)) * sample_rate))
-
-
 def _reach(sample_rate: int) -> Fraction:
     """Seconds before and after a sample at 16 kHz that it is made of."""
     if sample_rate == ENCODER_SAMPLE_RATE:

@@ -64,6 +64,39 @@ class Window:
         return self.keep_start < stop and first < self.keep_stop
 
 
+class WindowSource(Protocol):
+    """A track that is encoded in windows."""
+
+    @property
+    def frames(self) -> int:
+        """Feature frames of all of it."""
+        ...
+
+    def samples(self, window: Window) -> Tensor:
+        """What the frames of a window see: [1, S] at 16 kHz."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SampledTrack:
+    """Samples [1, S] at 16 kHz that are encoded as they are."""
+
+    all_samples: Tensor
+
+    @property
+    def frames(self) -> int:
+        return encoder_frames(self.all_samples.shape[-1])
+
+    def samples(self, window: Window) -> Tensor:
+        return self.all_samples[:, window.start * ENCODER_FRAME_SAMPLES : samples_seen(window.stop)]
+
+
+def samples_seen(frames: int) -> int:
+    """Samples at 16 kHz that the first `frames` feature frames see."""
+    # The last frame's view reaches 80 samples beyond its own 320.
+    return (frames - 1) * ENCODER_FRAME_SAMPLES + ENCODER_MIN_SAMPLES if frames else 0
+
+
 class WindowRule(Protocol):
     """Where a track is cut into windows, and how their hidden states are kept."""
 
@@ -116,7 +149,7 @@ def encode_in_windows(
         states = encode(waveform, sample_rate).to("cpu", how.dtype)
         how.report(1, 1)
         return states
-    track = EncodedWindows(encode, to_encoder_rate(waveform, sample_rate), how)
+    track = EncodedWindows(encode, SampledTrack(to_encoder_rate(waveform, sample_rate)), how)
     track.need(0, track.states.shape[1], how.progress)
     return track.states
 
@@ -129,10 +162,10 @@ class EncodedWindows:
     encoded so far.
     """
 
-    def __init__(self, encode: Encode, samples: Tensor, how: WindowRule, device: torch.device = CPU) -> None:
-        """`samples` [1, S] at 16 kHz. The first window is encoded at once, since it tells the sizes."""
-        self._encode, self._samples, self.device = encode, samples, device
-        frames = encoder_frames(samples.shape[-1])
+    def __init__(self, encode: Encode, source: WindowSource, how: WindowRule, device: torch.device = CPU) -> None:
+        """The first window is encoded at once, since it tells the sizes."""
+        self._encode, self._source, self.device = encode, source, device
+        frames = source.frames
         self._windows = how.windows(frames)
         self._missing = set(range(len(self._windows)))
         self._lock = threading.Lock()
@@ -166,9 +199,7 @@ class EncodedWindows:
         self._missing.discard(number)
 
     def _encoded(self, window: Window) -> Tensor:
-        # The last frame's view reaches 80 samples beyond its own 320.
-        end = (window.stop - 1) * ENCODER_FRAME_SAMPLES + ENCODER_MIN_SAMPLES
-        states = self._encode(self._samples[:, window.start * ENCODER_FRAME_SAMPLES : end], ENCODER_SAMPLE_RATE)
+        states = self._encode(self._source.samples(window), ENCODER_SAMPLE_RATE)
         frames = window.stop - window.start
         if states.ndim != 3 or states.shape[1] != frames:
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.bundle import find_bundle
+from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.sampling.conditions import AlignedAudio, Conditions
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Prepared
@@ -29,10 +30,10 @@ def voice_of(pack: ModuleType) -> Any:
     notes = importlib.import_module(f"{pack.__name__}.comfy_bridge.notes")
     encoder = parts.load_bundle_audio_encoder(find_bundle(ROOT / "demo" / "liveavatar-demo"))
 
-    def encode(seconds: int) -> AvatarAudio:
+    def encode(seconds: int, context: str = "whole") -> AvatarAudio:
         tone = 0.3 * torch.sin(torch.arange(seconds * 16000) * 0.05 * (1 + torch.arange(seconds * 16000) / 1e7))
         audio = {"waveform": tone[None, None], "sample_rate": 16000}
-        return bridge.encode_voice(encoder, audio, SimpleNamespace(unique_id="1", prompt=None), notes.Notes())
+        return bridge.encode_voice(encoder, audio, SimpleNamespace(unique_id="1", prompt=None), notes.Notes(), context)
 
     return encode
 
@@ -102,3 +103,15 @@ def test_a_long_voice_is_encoded_as_far_as_its_video_needs_and_older_spools_are_
     # Whatever was begun under the new name goes on under it.
     keep_a_clip(spools, voice.sound_key, {**spools.about(PLAN), spools.VOICE: spools.LONG})
     assert named() == voice.sound_key
+
+
+def test_a_bounded_voice_is_named_by_its_sound_and_goes_on(voice_of):
+    """Of any length; with clips of earlier versions it has nothing to do."""
+    part, longer = voice_of(4, "bounded"), voice_of(6, "bounded")
+    assert part.windows.encoded == 1 and part.fingerprint == part.sound_key != longer.sound_key
+    settled = part.settled_frames(PLAN.fps)
+    blocks = settled // 12
+    assert blocks == 2 and part.heard_keys(PLAN.fps, blocks) == longer.heard_keys(PLAN.fps, blocks)
+    assert torch.equal(part.aligned(0, settled, PLAN.fps), longer.aligned(0, settled, PLAN.fps))
+    with pytest.raises(InputError, match="context is 'half'; allowed are whole, bounded"):
+        voice_of(2, "half")

@@ -98,3 +98,14 @@ def test_comfyui_encoder_in_windows(comfy):
     windows = encode_in_windows(encode, long, 44100, LongTrack(window_seconds=3, context_seconds=1))
     assert windows.shape == whole.shape
     assert torch.nn.functional.cosine_similarity(windows, whole, dim=-1).min() > 0.9
+
+
+def test_a_window_of_a_bounded_voice_keeps_its_level_in_comfyuis_encoder_too(comfy, pack):
+    """Which is at its own again afterwards."""
+    native = comfy_encoder(comfy, **{**ARCHITECTURES["large"], "num_layers": 1})
+    encode, levelled = importlib.import_module(f"{pack.__name__}.comfy_bridge.voice").levelled_encoder(native)
+    quiet = 0.1 * to_encoder_rate(speech_like(1, 16000), 16000)
+    states = encode(quiet, 16000)
+    torch.testing.assert_close(states, load_wav2vec2(native.get_sd()).encode_prepared(quiet, 16000), atol=1e-4, rtol=0)
+    assert levelled and native.model.do_normalize
+    assert not torch.allclose(states, native_states(native, quiet, 16000), atol=1e-2)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.waveform import encoder_length, mix_to_stereo, read_sound, resample, to_encoder_rate
-from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, encode_in_windows, plan_windows
+from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, SampledTrack, encode_in_windows, plan_windows
 from liveavatar_runtime.duration import bucket_count, encoder_frames, parse_fps
 from liveavatar_runtime.errors import InputError
 
@@ -255,7 +255,7 @@ def windowed(waveform: Tensor) -> tuple[EncodedWindows, list[int]]:
         calls.append(samples.shape[1])
         return frame_means(samples, rate)
 
-    return EncodedWindows(encode, waveform, LongTrack(window_seconds=3, context_seconds=1)), calls
+    return EncodedWindows(encode, SampledTrack(waveform), LongTrack(window_seconds=3, context_seconds=1)), calls
 
 
 @pytest.mark.parametrize("fps", [16, 23.976, 25, 60])

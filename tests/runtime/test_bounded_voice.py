@@ -43,8 +43,8 @@ def whole_window(samples: Tensor, rate: int) -> Tensor:
 def bounded(
     waveform: Tensor, rate: int, encode: Encode = whole_window, context: BoundedContext = SMALL, encoder: str = "one"
 ) -> AvatarAudio:
-    windows = EncodedWindows(encode, to_encoder_rate_in_pieces(waveform, rate), BoundedTrack(context))
-    return AvatarAudio.of_bounded(windows, HeardSound(waveform, rate, encoder, context))
+    heard = HeardSound(waveform, rate, encoder, context=context)
+    return AvatarAudio.of_bounded(EncodedWindows(encode, heard, BoundedTrack(context)), heard)
 
 
 @pytest.mark.parametrize("frames", [1, 9, 10, 11, 34, 35, 36, 1000])
@@ -58,7 +58,7 @@ def test_windows_lie_at_fixed_places_and_keep_every_frame_once(frames: int) -> N
         assert window.keep_start - window.start == min(SMALL.look_back, window.keep_start)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rate=st.sampled_from(RATES), milliseconds=st.integers(30, 1500), more=st.integers(1, 1500), fps=st.data())
 def test_settled_frames_stay_when_the_voice_goes_on(
     rate: int, milliseconds: int, more: int, fps: st.DataObject
@@ -80,7 +80,7 @@ def test_settled_frames_stay_when_the_voice_goes_on(
         assert not torch.equal(part.aligned(*after), whole.aligned(*after))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rate=st.sampled_from(RATES), samples=st.integers(0, 40_000), other=st.integers(1, 3))
 def test_sound_at_another_rate_is_settled_as_soon_as_the_filter_has_seen_it(
     rate: int, samples: int, other: int
@@ -98,9 +98,9 @@ def test_sound_at_another_rate_is_settled_as_soon_as_the_filter_has_seen_it(
     assert source_samples(settled + 1, rate) > samples
 
 
-@pytest.mark.parametrize("rate", [*RATES, 12345])
+@pytest.mark.parametrize("rate", [8000, 44100])
 def test_resampling_in_fixed_pieces_equals_one_go(rate: int) -> None:
-    waveform = sound(23 * rate + 123, channels=2)
+    waveform = sound(12 * rate + 123, channels=2)
     torch.testing.assert_close(
         to_encoder_rate_in_pieces(waveform, rate), to_encoder_rate(waveform, rate), atol=1e-5, rtol=0
     )
@@ -111,14 +111,11 @@ def test_the_real_encoder_gives_settled_frames_the_same_bits() -> None:
     assert bundle is not None
     encoder = load_wav2vec2(read_weight_file(bundle)[0], read_json(bundle / "config.json"))
 
-    def encode(window: Tensor, rate: int) -> Tensor:
-        return encoder.encode(window.clone(), rate)
-
     fps, rate = Fraction(25), 22050
-    longer = sound(9 * rate)
-    whole = bounded(longer, rate, encode, BOUNDED)
-    for seconds in (Fraction(1, 2), 3, 5):
-        part = bounded(longer[:, : int(seconds * rate)], rate, encode, BOUNDED)
+    longer = sound(5 * rate)
+    whole = bounded(longer, rate, encoder.encode_prepared, BOUNDED)
+    for seconds in (Fraction(1, 2), 4):
+        part = bounded(longer[:, : int(seconds * rate)], rate, encoder.encode_prepared, BOUNDED)
         settled = part.settled_frames(fps)
         assert (settled > 0) == (seconds > 2)
         assert torch.equal(part.aligned(0, settled, fps), whole.aligned(0, settled, fps))
@@ -132,10 +129,23 @@ def test_frames_are_at_their_times_however_long_the_voice() -> None:
 
     for seconds in (1, 7, 20):
         clock = (torch.arange(seconds * 16000) / 16000)[None]
-        track = bounded(clock, 16000, times)
+        heard = HeardSound(clock, 16000, "", levelled=False, context=SMALL)
+        track = AvatarAudio.of_bounded(EncodedWindows(times, heard, BoundedTrack(SMALL)), heard)
         read = track.aligned(0, 30 * seconds - 1, Fraction(30)).flatten()
         torch.testing.assert_close(read, torch.arange(30 * seconds - 1) / 30, atol=1e-5, rtol=0)
         assert track.aligned(30 * seconds, 12, Fraction(30)).abs().max() == 0
+
+
+def test_a_voice_has_one_level_however_loud_it_was_recorded_and_a_pause_is_not_turned_up() -> None:
+    """In windows as long as the pause, which hear nothing else."""
+    seconds, context = 16000, BoundedContext(step=50, look_back=50, look_ahead=50)
+    noise, voice = 1e-3 * sound(6 * seconds), 0.1 * sound(3 * seconds, seed=2)
+    for gain in (0.3, 1, 3):
+        track = torch.cat([noise, gain * voice, noise, gain * voice], dim=1) + 0.2
+        heard = HeardSound(track, seconds, "", context=context)
+        squares = [heard.samples(window).square().mean().item() for window in context.windows(heard.frames)]
+        assert max(squares[2:4]) < 0.05 and max(squares[11:13]) < 0.02
+        assert all(0.8 <= square <= 1.7 for square in (squares[7], squares[16]))
 
 
 def test_a_block_is_encoded_when_it_is_needed_and_its_key_needs_nothing() -> None:
@@ -157,11 +167,10 @@ def test_a_key_tells_what_decides_a_block_and_nothing_else() -> None:
     changed[:, 48000] += 1
     after = bounded(changed, 16000).heard_keys(fps, 14)
     assert after is not None
-    # 3 s: heard by windows that keep 2.8 s (look-ahead) to 3.4 s (look-back), with up to 0.1 s of room.
-    assert [n for n in range(14) if before[n] != after[n]] == [5, 6, 7]
-    features = [bounded(one, 16000).aligned(0, 168, fps) for one in (waveform, changed)]
-    differing = (features[0] != features[1]).any(dim=(0, 1, 2)).nonzero().flatten() // FRAMES_PER_BLOCK
-    assert {*differing.tolist()} <= {5, 6, 7}
+    # 3 s: heard from the window on that keeps 2.8 s, as look-ahead, and by all after it, for their level.
+    assert [n for n in range(14) if before[n] != after[n]] == [*range(5, 13)]
+    features = [bounded(one, 16000).aligned(0, 60, fps) for one in (waveform, changed)]
+    assert torch.equal(*features)
     others = (
         bounded(waveform, 16000, encoder="another"),
         bounded(waveform, 16000, context=BoundedContext(10, 20, 10)),
