@@ -1,5 +1,6 @@
 """DiT Sampler at work: picture, voice, prompt and plan become a lazy stream of latent blocks."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -134,8 +135,9 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
 
     stream = SplicedStream(work.job.plan, work.prepared.priming, start_run, Storage(spool, states), hooks)
     for clip, part in takes.alone.items():
-        kept = Storage(spool_of_take(spool, video.with_plan(part), work.numerics, settings.spool), states)
+        kept = Storage(spool_of_take(spool, video, part, (work.numerics, settings.spool)), states)
         stream.takes[clip] = LatentStream(part, work.prepared.priming, start_run, kept, hooks)
+    notes.tell(*told_of_takes(takes, stream))
     report.follow(stream)
     return AvatarLatents(stream, inputs.voice, inputs.model.workers, report)
 
@@ -161,15 +163,19 @@ def _with_takes(work: PreparedJob, notes: Notes) -> tuple[PreparedJob, ResolvedT
             f"takes names clip {takes.beyond[0].clip + 1}, and the video has {takes.plan.num_clip} clips: it is not "
             "used. Remove it, or make the video longer."
         )
-    for take in work.prepared.plan.takes:
-        if take not in takes.beyond:
-            notes.tell(
-                f"Clip {take.clip + 1} alone is take {take.number}"
-                if take.alone
-                else f"From clip {take.clip + 1} on the video is take {take.number}"
-            )
     prepared, job = replace(work.prepared, plan=takes.plan), replace(work.job, plan=takes.plan)
     return replace(work, prepared=prepared, job=job), takes
+
+
+def told_of_takes(takes: ResolvedTakes, stream: SplicedStream) -> Iterator[str]:
+    """Which clips are other takes, and which of those that stand alone are to be sampled."""
+    for take in takes.used:
+        if not take.alone:
+            yield f"From clip {take.clip + 1} on the video is take {take.number}"
+        elif stream.takes[take.clip].spool.has_clip(take.clip):
+            yield f"Clip {take.clip + 1} alone is take {take.number}, which is finished"
+        else:
+            yield f"Clip {take.clip + 1} alone is take {take.number}, which is sampled"
 
 
 def _checked_attention(model: AvatarModel, settings: SamplerSettings, notes: Notes) -> ChosenAttention:

@@ -155,7 +155,7 @@ def open_spool(
     plan = video.prepared.plan
     if choice.spool == TEMPORARY:
         SpoolStore(temporary).check_disk(plan.segment.clips.stop * clip_bytes(plan))
-        return Spool.temporary(temporary), SpoolNotes()
+        return Spool.temporary(temporary, video.chain), SpoolNotes()
     spools, clips = store(), range(plan.segment.clips.stop)
     spools.remove_left_locks()
     facts = {**about(plan), **({VOICE: LONG} if video.by_sound else {})}
@@ -190,15 +190,16 @@ def finished_clips(video: NamedVideo, numerics: Numerics) -> int:
     return finished_in(spool, range(video.prepared.plan.segment.clips.stop))
 
 
-def spool_of_take(whole: Spool, video: NamedVideo, numerics: Numerics, choice: SpoolChoice) -> Spool:
+def spool_of_take(whole: Spool, video: NamedVideo, take: ClipPlan, settings: tuple[Numerics, SpoolChoice]) -> Spool:
     """The spool of a take of a video whose own is `whole`: another branch in its folder, or, where the take begins with
     the video, in one of its own."""
+    numerics, choice = settings
+    taken = video.with_plan(take)
+    if taken.key(numerics) == video.key(numerics):
+        return whole.with_chain(taken.chain)
     if choice.spool == TEMPORARY:
-        return Spool.temporary(temporary_root())
-    key = video.key(numerics)
-    if key == whole.folder.name:
-        return whole.with_chain(video.chain)
-    return store().open(key, about(video.prepared.plan), choice.bytes_allowed, video.chain)
+        return Spool.temporary(temporary_root(), taken.chain)
+    return store().open(taken.key(numerics), about(take), choice.bytes_allowed, taken.chain)
 
 
 def finished_in(spool: Spool, clips: range) -> int:

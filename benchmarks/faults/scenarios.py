@@ -25,6 +25,8 @@ from liveavatar_runtime.checkpoint.known_hashes import Hashed
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
 from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.script import Script
+from liveavatar_runtime.spool.chain import chain_of, read_branches
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, clip_bytes
 from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings
@@ -258,6 +260,15 @@ def online_decode(parts: Parts, place: Place) -> dict[str, Any]:
     return {"frames": video.frames, "file": file.name}
 
 
+def branch(parts: Parts, place: Place) -> dict[str, Any]:
+    """Another take of the second clip, which goes on from the state before it, and the first one again."""
+    plan = replace(SHORT, script=Script().with_seed(SHORT.blocks_per_clip, 7))
+    spool = open_spool(place, SHORT)
+    taken = spool.with_chain(chain_of(plan, random_conditions()))
+    latents = [latents_of(stream_in(parts, one, of)) for one, of in ((taken, plan), (spool, SHORT))]
+    return {"latents": [digest(of) for of in latents], "branches": [one.mark for one in read_branches(spool.folder)]}
+
+
 def two_parts(parts: Parts, place: Place) -> None:
     sampled(parts, place)
     for number in (1, 2):
@@ -318,6 +329,7 @@ SCENARIOS = (
     Scenario("sample", sample, with_older_video),
     Scenario("go on", sample, broken_off),
     Scenario("segment", second_segment, first_segment),
+    Scenario("branch", branch, sampled),
     Scenario("go on in fp8", go_on_in_fp8, half_in_fp8, exact=False),
     Scenario("go on after a warm-up", go_on_after_a_warm_up, half_without_states, exact=False),
     Scenario("temporary spool", temporary),

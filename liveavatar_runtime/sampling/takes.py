@@ -55,23 +55,24 @@ def print_takes(takes: Sequence[Take]) -> str:
 @dataclass(frozen=True)
 class ResolvedTakes:
     """`plan`: without takes, its script with the seeds of those that go on; `alone`: the plan of each clip that is
-    another take by itself, until its end; `beyond`: takes of clips that the video does not have."""
+    another take by itself, until its end; `used`: the takes; `beyond`: those of clips that the video does not have."""
 
     plan: "ClipPlan"
     alone: dict[int, "ClipPlan"]
+    used: tuple[Take, ...] = ()
     beyond: tuple[Take, ...] = ()
 
 
 def resolved(plan: "ClipPlan") -> ResolvedTakes:
     """What a plan's takes mean for its seeds."""
-    takes = [take for take in plan.takes if take.clip < plan.num_clip]
+    takes = tuple(take for take in plan.takes if take.clip < plan.num_clip)
     beyond = tuple(take for take in plan.takes if take.clip >= plan.num_clip)
     whole = replace(plan, takes=())
     for take in takes:
         if not take.alone:
             whole = _with_take(whole, take)
     alone = {take.clip: _with_take(whole, take).until(take.clip + 1) for take in takes if take.alone}
-    return ResolvedTakes(whole, alone, beyond)
+    return ResolvedTakes(whole, alone, takes, beyond)
 
 
 def _with_take(plan: "ClipPlan", take: Take) -> "ClipPlan":

@@ -88,13 +88,13 @@ class Spool:
         """Clips of other branches that made room for this one's."""
 
     @classmethod
-    def temporary(cls, parent: Path | None = None) -> "Spool":
+    def temporary(cls, parent: Path | None = None, chain: Chain = PLAIN) -> "Spool":
         """A spool that is deleted with this object; in the system's folder for temporary files unless told."""
         with told("finished clips cannot be kept in the folder for temporary files, {place}", parent):
             if parent is not None:
                 parent.mkdir(parents=True, exist_ok=True)
             outer = tempfile.mkdtemp(prefix="liveavatar-spool-", dir=parent)
-        spool = cls(Path(outer) / "spool")
+        spool = cls(Path(outer) / "spool", chain=chain)
         weakref.finalize(spool, shutil.rmtree, outer, True)
         return spool
 

@@ -8,11 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from spooled_video import PLAN, STATE_BYTES, Sampling, latents_of, settings
-from tiny_avatar import scripted_conditions
+from tiny_avatar import random_model, scripted_conditions
 from torch import Tensor
 
+from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.executors.pipelines import LayerPipelineExecutor, TimestepPipelineExecutor
+from liveavatar_runtime.pipeline.stage_model import replicate, spread_layers
+from liveavatar_runtime.planning.partition import split_evenly
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingRequest
 from liveavatar_runtime.sampling.script import Change, Script
 from liveavatar_runtime.sampling.takes import Take, parse_takes, print_takes, resolved
 from liveavatar_runtime.spool.chain import Branch, Chain, Link, chain_of, read_branches, write_branch
@@ -23,6 +28,7 @@ from liveavatar_runtime.spool.states import StateSettings
 from liveavatar_runtime.spool.store import SpoolStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
 BPC = PLAN.blocks_per_clip
 
 
@@ -72,6 +78,42 @@ def test_a_branch_samples_from_its_change_on_and_equals_a_fresh_run(folder, tmp_
     for back, latents in ((PLAN, before), (plan, branch)):
         again, sampled = made(folder, back)
         assert torch.equal(again, latents) and not sampled, "going back samples nothing"
+
+
+def layer_pipeline(model: CausalWanS2V) -> Executor:
+    layers = split_evenly(model.config.num_layers, 2)
+    return LayerPipelineExecutor(spread_layers(model, layers, [CPU] * 2), layers, torch.float32)
+
+
+def timestep_pipeline(model: CausalWanS2V) -> Executor:
+    return TimestepPipelineExecutor(replicate(model, [CPU] * 2), torch.float32)
+
+
+@pytest.mark.parametrize("make", [layer_pipeline, timestep_pipeline])
+def test_a_pipeline_goes_on_with_a_branch_of_a_video_that_another_executor_made(folder, tmp_path, make):
+    plan = scripted(Change(block=11, text=True, seed=8))
+    made(folder, PLAN)
+    conditions, executor, sampled = scripted_conditions(plan=plan), make(random_model()), list[int]()
+
+    def note(evaluation: Evaluation) -> None:
+        if evaluation.step == plan.steps - 1:
+            sampled.append(evaluation.block)
+            if sampled == [10, 11, 12]:
+                raise InterruptedError("the button")
+
+    def stream() -> LatentStream:
+        spool = Spool(folder, chain=chain_of(plan, conditions))
+        return LatentStream(
+            plan,
+            conditions.motion[:, -7:],
+            lambda part, start, keep: executor.run(SamplingRequest(conditions, part, start, note, keep)),
+            Storage(spool, StateSettings()),
+        )
+
+    with pytest.raises(InterruptedError):
+        latents_of(stream())
+    # Clip 6 was finished, and the state after it kept.
+    assert torch.equal(latents_of(stream()), made(tmp_path / "fresh", plan)[0]) and sampled[3:] == [12, 13, 14, 15]
 
 
 def test_branches_of_a_branch_share_what_they_have_in_common(folder):
