@@ -18,7 +18,7 @@ from typing import Any
 from ..fingerprint import Fingerprint
 from ..sampling.conditions import Conditions
 from ..sampling.plan import ClipPlan
-from .checked_files import replace_file
+from .checked_files import remove_path, replace_file
 
 MARK = r"[0-9a-f]{16}"
 BRANCH_NAME = re.compile(rf"branch-({MARK})\.json")
@@ -116,27 +116,24 @@ def chain_of(plan: ClipPlan, conditions: Conditions, heard: Sequence[str] = ()) 
 
 
 def write_branch(folder: Path, branch: Branch) -> None:
-    """Note the marks of a branch, which tells what follows from a clip that is made anew; where the disk refuses it,
-    nothing but a list lacks it. What the branch goes on from is forgotten."""
-    if not branch.links:
+    """Note the marks of a branch, which tell what follows from a clip that is made anew. What the branch goes on from
+    is forgotten. Raises OSError."""
+    if not branch.links or _path(folder, branch).exists():
         return
     for other in read_branches(folder):
-        if other != branch and other.links == branch.links[: len(other.links)] and len(other.links) < len(branch.links):
-            with suppress(OSError):
-                _path(folder, other).unlink()
-    if not _path(folder, branch).exists():
-        content = json.dumps([[link.number, link.mark] for link in branch.links]).encode()
-        with suppress(OSError):
-            replace_file(_path(folder, branch), folder / f".{_path(folder, branch).name}.tmp", [content])
+        if len(other.links) < len(branch.links) and other.links == branch.links[: len(other.links)]:
+            remove_path(_path(folder, other))
+    content = json.dumps([[link.number, link.mark] for link in branch.links]).encode()
+    replace_file(_path(folder, branch), folder / f".{_path(folder, branch).name}.tmp", [content])
 
 
 def read_branches(folder: Path) -> Iterator[Branch]:
-    """Those that were noted; what is not readable is left out."""
+    """Those that were noted; what is no branch is left out. Raises OSError."""
     names: list[str] = []
-    with suppress(OSError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         names = sorted(filter(BRANCH_NAME.fullmatch, os.listdir(folder)))
     for name in names:
-        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        with suppress(FileNotFoundError, ValueError, RecursionError, TypeError, KeyError):
             with (folder / name).open("rb") as file:
                 links = [Link(int(number), str(mark)) for number, mark in json.loads(file.read(LARGEST))]
             if all(re.fullmatch(MARK, link.mark) for link in links) and links:

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,10 @@ class Spool:
             self.folder.mkdir(exist_ok=True)
             clear_unfinished(self.folder)
         write_about(self.folder, self.about)
-        write_branch(self.folder, self.chain.branch())
+        with ExitStack() as failing, self._writing():
+            failing.callback(self.unlock)
+            write_branch(self.folder, self.chain.branch())
+            failing.pop_all()
         return True
 
     def unlock(self) -> None:
@@ -165,7 +168,9 @@ class Spool:
             if number > block:
                 self.remove_state(number)
         self._forget_clips_of(self.chain.branch(), clip)
-        for branch in (Branch(), *read_branches(self.folder)):
+        with self._writing():
+            branches = [Branch(), *read_branches(self.folder)]
+        for branch in branches:
             if branch.mark != self.chain.branch().mark and branch.of_clip(clip) == self.chain.of_clip(clip):
                 self._forget_clips_of(branch, clip)
                 for path, number, _ in self.other_states():
