@@ -7,6 +7,7 @@ import torch
 
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.executors.table import DEFAULT
+from liveavatar_runtime.sampling.takes import Take
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
@@ -60,13 +61,14 @@ class AvatarModel:
 
 @dataclass(frozen=True, eq=False)
 class AvatarLatents:
-    """A lazy stream of latent blocks, the sound that belongs to it, the workers that sample it, if any do, and what
-    its user is told meanwhile."""
+    """A lazy stream of latent blocks, the sound that belongs to it, the workers that sample it, if any do, what its
+    user is told meanwhile, and the takes of its clips."""
 
     stream: "LatentStream"
     audio: "AvatarAudio"
     workers: "Workers | None" = None
     report: "SamplingReport | None" = None
+    takes: tuple[Take, ...] = ()
 
     def told(self) -> list[str]:
         """What is worth knowing of the stream when its blocks were taken."""

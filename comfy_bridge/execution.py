@@ -114,7 +114,8 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
 
     Raises InputError for what was given, MachineError for what does not fit or is not installed.
     """
-    work, takes = _with_takes(_prepared_job(inputs, settings, hidden, notes), notes)
+    asked = _prepared_job(inputs, settings, hidden, notes)
+    work, takes = _with_takes(asked, notes)
     video = _named(work, inputs.voice, settings.spool, hidden)
     work = _as_begun(work, video, settings)
     executor = work.executor
@@ -139,7 +140,7 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
         stream.takes[clip] = LatentStream(part, work.prepared.priming, start_run, kept, hooks)
     notes.tell(*told_of_takes(takes, stream))
     report.follow(stream)
-    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report)
+    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report, asked.prepared.plan.takes)
 
 
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from .comfy_types import Hidden
 from .messages_to_page import PageOfRun, workflow_of
-from .output_files import OutputFile
+from .output_files import OutputFile, ShownClips
 from .progress import log
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ GRACE_SECONDS = 10.0
 
 
 class ShownFile(TypedDict):
-    """A finished file as the page asks for it, and where it is on the server."""
+    """A finished file as the page asks for it, where it is on the server, and its clips."""
 
     filename: str
     subfolder: str
     type: str
     path: str
+    clips: ShownClips
 
 
 class About(TypedDict):
@@ -174,10 +175,10 @@ class Broadcast:
         elif pieces:
             self._page.in_server(self._stream.add, self._file.beginning, self._file.mime, pieces)
 
-    def end(self, file: OutputFile | None) -> None:
+    def end(self, file: OutputFile | None, clips: ShownClips) -> None:
         """Whoever watches gets the rest and is told of the finished file, None when there is none."""
         about = self._stream.about
-        shown = shown_file(file) if file is not None else None
+        shown = shown_file(file, clips) if file is not None else None
         self._page.in_server(self._end)
         self._page.tell(
             EVENT, Ended(id=about["id"], node=about["node"], workflow=about["workflow"], ended=True, file=shown)
@@ -192,5 +193,5 @@ class Broadcast:
         asyncio.get_running_loop().call_later(GRACE_SECONDS, _STREAMS.pop, self._stream.about["id"], None)
 
 
-def shown_file(file: OutputFile) -> ShownFile:
-    return ShownFile(filename=file.name, subfolder=file.subfolder, type="output", path=str(file.path))
+def shown_file(file: OutputFile, clips: ShownClips) -> ShownFile:
+    return ShownFile(filename=file.name, subfolder=file.subfolder, type="output", path=str(file.path), clips=clips)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 from weakref import WeakKeyDictionary
 
 import folder_paths
@@ -48,15 +48,31 @@ def lost_files(node_id: str) -> int:
     return _LOST[node_id]
 
 
-class ShownVideo(ui.PreviewVideo):
-    """A video on a node, with its path on this machine, which the page can copy (`web/player.js`)."""
+class ShownClips(TypedDict):
+    """Where the clips of a video are in its file, for the page (`web/take_strip.js`). first: number of the first clip
+    in the file, from 1; count: how many clips begin in it; of: clips of the whole video; frames: of a clip; fps: as the
+    exact rate is written; skipped: frames that the first clip has fewer; takes: those of its clips, as they are
+    written."""
 
-    def __init__(self, values: list[ui.SavedResult], path: Path) -> None:
+    first: int
+    count: int
+    of: int
+    frames: int
+    fps: str
+    skipped: int
+    takes: str
+
+
+class ShownVideo(ui.PreviewVideo):
+    """A video on a node, with its path on this machine, which the page can copy (`web/player.js`), and its clips."""
+
+    def __init__(self, values: list[ui.SavedResult], path: Path, clips: ShownClips | None = None) -> None:
         super().__init__(list(values))
-        self._path = path
+        self._path, self._clips = path, clips
 
     def as_dict(self) -> dict[str, object]:
-        return {**super().as_dict(), "liveavatar_paths": [str(self._path)]}
+        clips = {"liveavatar_clips": [self._clips]} if self._clips is not None else {}
+        return {**super().as_dict(), "liveavatar_paths": [str(self._path)], **clips}
 
 
 class OutputFile(NamedTuple):
@@ -72,9 +88,9 @@ class OutputFile(NamedTuple):
         remember_file(video, node_id, self.path)
         return video
 
-    def shown(self) -> ui.PreviewVideo:
+    def shown(self, clips: ShownClips | None = None) -> ui.PreviewVideo:
         """For the node."""
-        return ShownVideo([ui.SavedResult(self.name, self.subfolder, io.FolderType.output)], self.path)
+        return ShownVideo([ui.SavedResult(self.name, self.subfolder, io.FolderType.output)], self.path, clips)
 
 
 def output_file(prefix: str, width: int, height: int, extension: str) -> OutputFile:

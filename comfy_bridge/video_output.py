@@ -11,6 +11,7 @@ from torch import Tensor
 from liveavatar_runtime.duration import format_duration
 from liveavatar_runtime.media.codecs import video_format
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.takes import print_takes
 
 from .avatar import AvatarLatents
 from .comfy_types import Hidden, Vae
@@ -18,7 +19,7 @@ from .decoder_choice import choose_decoder, managed_decoder, open_decoder
 from .live_stream import Broadcast
 from .memory import free_ram
 from .notes import Notes
-from .output_files import claimed, expanded_prefix, metadata_of, output_file
+from .output_files import ShownClips, claimed, expanded_prefix, metadata_of, output_file
 from .progress import NodeProgress, between_steps, show_text, stop_if_interrupted
 from .run_report import Reporting
 
@@ -70,7 +71,7 @@ def write_video(
 
     plan, node_id = latents.stream.plan, hidden.unique_id
     chosen = video_format(settings.codec, settings.pixel_format, settings.crf)
-    skipped_frames(settings.start, plan)
+    skipped = skipped_frames(settings.start, plan)
     if settings.return_frames:
         notes.warn(memory_warning(plan))
     decoder = choose_decoder(settings.decoder, latents, managed_decoder(vae))
@@ -86,7 +87,22 @@ def write_video(
     notes.warn(*latents.stream.news, *reporting.warnings)
     told = f"{file.name}: {video.frames} frames, {seconds}{PLAYERS.get(settings.codec, '')}"
     notes.tell(told, *latents.told(), *reporting.told(), decoder.told)
-    return WrittenVideo(file.as_video(node_id), file.shown(), video.last_frame, video.kept, reporting.markdown)
+    shown = file.shown(clips_of(reporting, skipped))
+    return WrittenVideo(file.as_video(node_id), shown, video.last_frame, video.kept, reporting.markdown)
+
+
+def clips_of(reporting: Reporting, skipped: int) -> ShownClips:
+    """Of the frames that were written; `skipped` ones of the first clip are left out."""
+    plan, takes = reporting.latents.stream.plan, reporting.latents.takes
+    return ShownClips(
+        first=plan.segment.clips.start + 1,
+        count=-(-(reporting.frames + skipped) // plan.infer_frames) if reporting.frames else 0,
+        of=plan.num_clip,
+        frames=plan.infer_frames,
+        fps=str(plan.fps),
+        skipped=skipped,
+        takes=print_takes(takes),
+    )
 
 
 def memory_warning(plan: ClipPlan) -> str:
@@ -134,7 +150,8 @@ def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden, sh
         finally:
             reporting.frames = writer.frames_written if writer is not None else 0
             if live is not None:
-                live.end(file if reporting.frames and file.path.is_file() else None)
+                shown_file = file if reporting.frames and file.path.is_file() else None
+                live.end(shown_file, clips_of(reporting, skipped))
             stream.close()
             # After a failure of the file its own error says what plays.
             if 0 < reporting.frames < total and file.path.is_file():

@@ -6,12 +6,14 @@
 import { api, app } from "./comfy.js";
 import { nodeOfMessage } from "./message_nodes.js";
 import { removeProgressText } from "./notes.js";
+import { TakeStrip } from "./take_strip.js";
 import { loadTexts } from "./texts.js";
 import { VideoPlayer } from "./video_player.js";
 
 /**
  * @typedef {import("./comfy_types").GraphNode} GraphNode
  * @typedef {import("./comfy_types").Widget} Widget
+ * @typedef {import("./clip_strip.js").Clips} Clips
  * @typedef {import("./video_player.js").Stream} Stream
  * @typedef {import("./video_player.js").VideoFile} VideoFile
  * @typedef {Stream & { ended?: boolean, file?: VideoFile | null }} Message
@@ -21,7 +23,7 @@ const DECODER = "LiveAvatar_OnlineVAEDecode";
 const EVENT = "liveavatar.live";
 const WIDGET = "liveavatar_player";
 const CORE_WIDGET = "video-preview";
-const PATHS = "liveavatar_paths";
+const [PATHS, CLIPS] = ["liveavatar_paths", "liveavatar_clips"];
 const MIN_HEIGHT = 200;
 
 /** @type {WeakMap<GraphNode, VideoPlayer>} */
@@ -47,7 +49,10 @@ async function playerOf(node) {
     const texts = await loadTexts();
     const known = players.get(node);
     if (known || typeof node.addDOMWidget !== "function") return known ?? null;
-    const player = new VideoPlayer(texts);
+    const takes = new TakeStrip(node, texts);
+    const player = new VideoPlayer(texts, (file) => takes.show(file));
+    takes.onPlay = (seconds) => player.playFrom(seconds);
+    player.status.before(takes.element);
     players.set(node, player);
     const frame = frameOf(node);
     frame.replaceChildren(player.element);
@@ -61,6 +66,7 @@ async function playerOf(node) {
     node.onRemoved = function (...rest) {
         player.stop();
         player.video.pause();
+        takes.show(null);
         return onRemoved?.apply(this, rest);
     };
     hideCorePreview(node);
@@ -104,7 +110,8 @@ async function showFiles(node, output) {
     if (!images?.length) return;
     const paths = /** @type {string[] | undefined} */ (output?.[PATHS]);
     const player = await playerOf(node);
-    player?.show(images.map((file, number) => ({ ...file, path: paths?.[number] })));
+    const clips = /** @type {Clips[] | undefined} */ (output?.[CLIPS]);
+    player?.show(images.map((file, number) => ({ ...file, path: paths?.[number], clips: clips?.[number] })));
 }
 
 app.registerExtension({

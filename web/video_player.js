@@ -4,8 +4,9 @@ import { api } from "./comfy.js";
 import { LiveVideo, playIfAllowed } from "./live_video.js";
 
 /**
- * A finished file; path: where it is on the server, if that is known.
- * @typedef {{ filename: string, subfolder: string, type: string, path?: string }} VideoFile
+ * A finished file; path: where it is on the server, and its clips, if they are known.
+ * @typedef {{ filename: string, subfolder: string, type: string, path?: string,
+ *     clips?: import("./clip_strip.js").Clips }} VideoFile
  *
  * @typedef {{ id: string, node: string, workflow: string, seconds: number, width: number, height: number,
  *     pieces: boolean }} Stream
@@ -16,7 +17,7 @@ const MUTED = "LiveAvatar.muted";
 const LOOPED = "LiveAvatar.loop";
 
 /** @param {VideoFile} file */
-function addressOf({ filename, subfolder, type }) {
+export function addressOf({ filename, subfolder, type }) {
     return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 }
 
@@ -39,9 +40,13 @@ function element(kind, style) {
 }
 
 export class VideoPlayer {
-    /** @param {Texts} texts */
-    constructor(texts) {
+    /**
+     * @param {Texts} texts
+     * @param {(file: VideoFile | null) => void} onFile is told which finished file is shown
+     */
+    constructor(texts, onFile) {
         this.texts = texts;
+        this.onFile = onFile;
         /** @type {LiveVideo | null} */
         this.live = null;
         /** @type {VideoFile[]} */
@@ -96,6 +101,7 @@ export class VideoPlayer {
         if (this.live?.about.id === stream.id) return;
         this.stop();
         this.files = [];
+        this.onFile(null);
         this.loads += 1;
         this.replaceVideo(this.newVideo());
         this.video.loop = false;
@@ -140,6 +146,7 @@ export class VideoPlayer {
         const isFinishing = this.live?.ended && isSame(this.files[0], files[0]);
         this.files = files;
         this.chosen = 0;
+        this.onFile(files[0]);
         if (!wasShown && !isFinishing) this.load(from);
         else this.drawBar();
     }
@@ -267,6 +274,7 @@ export class VideoPlayer {
         made.value = String(this.chosen);
         made.addEventListener("change", () => {
             this.chosen = Number(made.value);
+            this.onFile(this.files[this.chosen]);
             this.load({ at: 0, plays: true });
         });
         return made;
@@ -289,6 +297,12 @@ export class VideoPlayer {
             // Only pages of this machine and of https may write there; the text can be selected.
             this.status.textContent = path;
         }
+    }
+
+    /** @param {number} seconds */
+    playFrom(seconds) {
+        this.video.currentTime = seconds;
+        void playIfAllowed(this.video);
     }
 
     mute() {

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from .plan import ClipPlan
 
 EXAMPLE = "'5-: 2' for take 2 of all clips from clip 5 on, '9: 1' for take 1 of clip 9 alone, several with commas"
-_TAKE = re.compile(r"\s*(\d{1,9})\s*(-?)\s*[:=]\s*(\d{1,9})\s*")
+_SPACE = " \t\r\f\v"
+_GAP = f"[{_SPACE}]*"
+_TAKE = re.compile(rf"{_GAP}([0-9]{{1,9}}){_GAP}(-?){_GAP}[:=]{_GAP}([0-9]{{1,9}}){_GAP}")
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,27 @@ class Take:
 
 
 def parse_takes(text: str) -> tuple[Take, ...]:
-    """`EXAMPLE` -> takes by ascending clip, without those of number 0. Raises InputError for anything else."""
+    """`EXAMPLE` -> takes by ascending clip, without those of number 0. Raises InputError for anything else.
+
+    A clip may be taken once from it on and once alone, which is of the former. `web/takes.js` reads the same.
+    """
     found: list[Take] = []
-    for part in filter(str.strip, text.replace("\n", ",").replace(";", ",").split(",")):
+    # Digits, colons and commas as Chinese keyboards give them are these.
+    for part in re.split("[\n;,]", unicodedata.normalize("NFKC", text)):
+        if not part.strip(_SPACE):
+            continue
         match = _TAKE.fullmatch(part)
         if match is None or not int(match[1]):
             raise InputError(f"takes has {part.strip()!r}; write {EXAMPLE}. Clips count from 1.")
         found.append(Take(int(match[1]) - 1, int(match[3]), alone=not match[2]))
-    clips = [take.clip for take in found]
-    if len(set(clips)) < len(clips):
-        twice = next(clip for clip in clips if clips.count(clip) > 1)
-        raise InputError(f"takes names clip {twice + 1} twice; write one take a clip")
-    return tuple(sorted((take for take in found if take.number), key=lambda take: take.clip))
+    places = [(take.clip, take.alone) for take in found]
+    for clip, alone in places:
+        if places.count((clip, alone)) > 1:
+            raise InputError(
+                f"takes names clip {clip + 1} twice; write it once with '-' and once without at most: the take from it "
+                "on, and of that the clip alone"
+            )
+    return tuple(sorted((take for take in found if take.number), key=lambda take: (take.clip, take.alone)))
 
 
 def print_takes(takes: Sequence[Take]) -> str:

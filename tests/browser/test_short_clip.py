@@ -49,7 +49,28 @@ def test_opens_runs_and_plays(template):
     template.press_run()
     template.wait_until_done()
     assert decode not in template.events("executing"), "an unchanged graph is decoded again"
+    a_take_is_chosen_by_a_click(template, decode, scheduler)
     assert not template.errors
+
+
+def a_take_is_chosen_by_a_click(page, decode: str, scheduler: str) -> None:
+    """On a picture of the finished video's clips; only that clip is sampled, and going back samples nothing."""
+    page.show_node(decode)
+    clips = page.player(decode).locator("[data-clip]")
+    clips.locator("canvas").nth(1).wait_for()
+    assert clips.all_inner_texts() == ["1", "2"]
+    for entry, takes, blocks in (("again-alone", "1: 1", 2), ("alone-0", "", 0)):
+        clips.first.click()
+        page.screenshot(f"takes-menu-{entry}")
+        page.page.locator(f'.liveavatar-menu [data-entry="{entry}"]').click()
+        assert page.widgets(scheduler)["takes"] == takes
+        assert clips.evaluate_all("(all) => all.map((one) => one.dataset.isNew)") == ["true", "false"]
+        page.screenshot(f"takes-chosen-{entry}")
+        page.press_run()
+        page.wait_until_done()
+        assert len(page.events("b_preview_with_metadata")) == blocks
+        settled = "(e) => [...e.querySelectorAll('[data-is-new]')].map((one) => one.dataset.isNew).join() === 'false,false'"
+        page.page.wait_for_function(settled, arg=page.player(decode).element_handle())
 
 
 @pytest.mark.parametrize("renderer", ["classic"], indirect=True)

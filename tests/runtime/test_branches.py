@@ -255,8 +255,11 @@ def test_takes_from_a_clip_on(folder):
     plan = resolved(replace(PLAN, takes=takes)).plan
     after, sampled = made(folder, plan)
     assert sampled == list(range(8, 16)) and torch.equal(after[:, : 8 * 3], before[:, : 8 * 3])
-    _, sampled = made(folder, resolved(replace(PLAN, takes=parse_takes("5-: 2"))).plan)
+    on, sampled = made(folder, resolved(replace(PLAN, takes=parse_takes("5-: 2"))).plan)
     assert sampled == list(range(12, 16)), "clips 5 and 6 are shared"
+    alone = latents_of(splice(sampling := Sampling(), folder, replace(PLAN, takes=parse_takes("5-: 2, 5: 1"))))
+    assert sampling.blocks == [8, 9] and torch.equal(alone[:, 10 * 3 :], on[:, 10 * 3 :])
+    assert not torch.equal(alone[:, 8 * 3 : 10 * 3], on[:, 8 * 3 : 10 * 3])
     assert resolved(replace(PLAN, takes=parse_takes("1-: 1"))).plan.seed != PLAN.seed
 
 
@@ -264,7 +267,7 @@ def test_takes_in_words():
     assert parse_takes(" 9 : 1,5-:2 \n 3=0") == (Take(4, 2), Take(8, 1, alone=True))
     assert print_takes(parse_takes("9: 1, 5-: 2")) == "5-: 2, 9: 1" and parse_takes("") == ()
     assert resolved(replace(PLAN, takes=parse_takes("99: 1"))).beyond == (Take(98, 1, alone=True),)
-    for wrong, why in (("5", "takes has '5'"), ("0: 1", "count from 1"), ("5: 1, 5-: 2", "names clip 5 twice")):
+    for wrong, why in (("5", "takes has '5'"), ("0: 1", "count from 1"), ("5: 1, 5: 2", "names clip 5 twice")):
         with pytest.raises(InputError, match=why):
             parse_takes(wrong)
 
