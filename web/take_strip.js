@@ -210,7 +210,8 @@ export class TakeStrip {
         const changed = [...changedClips(this.shown(), takes, clips.of)].filter(inFile).length;
         const isKnown = history.some((one) => printTakes(one) === text);
         const key = !changed ? "takesSame" : isKnown ? "takesBack" : "takesNew";
-        this.say(this.texts(key, { text: text || this.texts("takesEmpty"), clips: changed, of: clips.count }));
+        const said = text ? this.texts("takesText", { text }) : this.texts("takesEmpty");
+        this.say(this.texts(key, { text: said, clips: changed, of: clips.count }));
     }
 
     /** @param {string} text */

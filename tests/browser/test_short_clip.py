@@ -2,6 +2,7 @@
 
 import pytest
 from comfy_page import RENDERERS as ALL_RENDERERS
+from test_live import INTO_SUBGRAPH
 
 RENDERERS = list(ALL_RENDERERS)
 SAMPLER, DECODE = "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode"
@@ -50,6 +51,8 @@ def test_opens_runs_and_plays(template):
     template.wait_until_done()
     assert decode not in template.events("executing"), "an unchanged graph is decoded again"
     a_take_is_chosen_by_a_click(template, decode, scheduler)
+    of_a_thousand_clips_only_those_in_view_are_made(template, decode)
+    takes_are_written_where_they_come_from(template, decode, scheduler)
     assert not template.errors
 
 
@@ -69,8 +72,44 @@ def a_take_is_chosen_by_a_click(page, decode: str, scheduler: str) -> None:
         page.press_run()
         page.wait_until_done()
         assert len(page.events("b_preview_with_metadata")) == blocks
-        settled = "(e) => [...e.querySelectorAll('[data-is-new]')].map((one) => one.dataset.isNew).join() === 'false,false'"
+        settled = "(e) => [...e.querySelectorAll('[data-is-new]')].every((one) => one.dataset.isNew === 'false')"
         page.page.wait_for_function(settled, arg=page.player(decode).element_handle())
+
+
+def of_a_thousand_clips_only_those_in_view_are_made(page, decode: str) -> None:
+    """The node is told that its file had 1,000 clips, as it is told after a run."""
+    told = """(id) => {
+        const clips = { first: 1, count: 1000, of: 1000, frames: 12, fps: '16', skipped: 0, takes: '' };
+        const [file] = app.nodeOutputs[id].images;
+        app.graph.getNodeById(id).onExecuted({ images: [file], liveavatar_clips: [clips] });
+    }"""
+    page.page.evaluate(told, int(decode))
+    page.player(decode).locator(".liveavatar-clips").evaluate("(e) => { e.scrollLeft = e.scrollWidth / 2; }")
+    page.player(decode).locator('[data-clip="501"] canvas').wait_for()
+    assert page.player(decode).locator("[data-clip]").count() < 20
+
+
+def takes_are_written_where_they_come_from(page, decode: str, scheduler: str) -> None:
+    """Not where they come over a link; also into a subgraph."""
+    clip = page.player(decode).locator('[data-clip="501"]')
+    said = page.player(decode).locator(".liveavatar-takes-said")
+    link = """([source, target]) => {
+        const to = app.graph.getNodeById(target);
+        app.graph.getNodeById(source).connect(0, to, to.findInputSlot('takes'));
+    }"""
+    page.page.evaluate(link, [int(page.add_node("PrimitiveString", -1200, 1200)), int(scheduler)])
+    clip.click()
+    assert "comes over a link" in said.inner_text() and page.page.locator(".liveavatar-menu [data-entry]").count() == 1
+    page.page.keyboard.press("Escape")
+    unlink = "(id) => { const to = app.graph.getNodeById(id); to.disconnectInput(to.findInputSlot('takes')); }"
+    page.page.evaluate(unlink, int(scheduler))
+    page.page.evaluate(INTO_SUBGRAPH, [[SAMPLER, "LiveAvatar_ClipScheduler"]])
+    clip.click()
+    page.page.locator('.liveavatar-menu [data-entry="again-on"]').click()
+    inside = """() => app.graph.nodes.flatMap(n => n.subgraph?.nodes ?? [])
+        .find(n => n.type === 'LiveAvatar_ClipScheduler').widgets.find(w => w.name === 'takes').value"""
+    assert page.page.evaluate(inside) == "501-: 1"
+    assert "The next run makes 500 of 1000 clips anew" in said.inner_text()
 
 
 @pytest.mark.parametrize("renderer", ["classic"], indirect=True)
