@@ -74,15 +74,15 @@ class AudioEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         notes = Notes()
         encoded = encode_voice(audio_encoder, audio, cls.hidden, notes, context)
+        if context == BOUNDED:
+            settled = time.format_duration(encoded.settled_duration)
+            notes.tell(
+                f"context bounded: a longer voice continues the video; the first {settled} of it stay as they are"
+            )
         # The features know nothing of these two; only Clip Scheduler's decide the video.
         rate = time.parse_fps(fps)
         clips = time.clips_for_frames(encoded.video_frames(rate), infer_frames)
         seconds = time.format_duration(encoded.duration)
         shown = time.format_fps(rate)
         notes.tell(f"Voice: {seconds}; {clips} clips of {infer_frames} frames at {shown} fps cover it")
-        if context == BOUNDED:
-            settled = time.format_duration(encoded.settled_duration)
-            notes.tell(
-                f"context bounded: a longer voice continues the video; the first {settled} of it stay as they are"
-            )
         return notes.output(encoded, float(encoded.duration), clips)

@@ -63,6 +63,7 @@ def test_every_usual_sound_works(server, short_clip, rate, channels):
     name = write_wav(server.input / f"tone{rate}.wav", samples, rate)
     prompt = short_clip(**SMALL)
     prompt.set("LoadAudio", audio=name)
+    prompt.set("LiveAvatar_AudioEncode", context="bounded" if rate == 48000 else "whole")
     result = server.client.run(prompt.nodes)
     result.raise_for_error()
     saved = result.outputs[prompt.id("LiveAvatar_OnlineVAEDecode")]["images"][0]

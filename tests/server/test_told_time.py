@@ -37,6 +37,13 @@ def clips_of_the_voice(prompt: PromptBuilder) -> None:
     prompt.set(SCHEDULER, num_clip=[prompt.id(ENCODE), 2])
 
 
+def bounded_voice(prompt: PromptBuilder) -> None:
+    """Counted by Duration Calc, too."""
+    prompt.set(ENCODE, audio=short_sound(prompt, 2.5), context="bounded")
+    prompt.add("calc", CALC, solve_for="num_clip", num_clip=1, **TIME, avatar_audio=[prompt.id(ENCODE), 0])
+    prompt.set(SCHEDULER, num_clip=["calc", 0])
+
+
 def clips_of_another_rate(prompt: PromptBuilder) -> None:
     clips_of_the_voice(prompt)
     prompt.set(ENCODE, infer_frames=12, fps=120.0)
@@ -92,6 +99,12 @@ CASES = [
         SAMPLER,
         LEFT_OUT.format(video=r"0\.75", rest=r"0\.65", needed=2),
         build=clips_of_the_voice,
+    ),
+    Told(
+        "a voice with bounded context",
+        ENCODE,
+        "context bounded: a longer voice continues the video; the first 1 s of it stay as they are",
+        build=bounded_voice,
     ),
     Told(
         "another frame rate than Audio Encode counted with",
