@@ -152,6 +152,16 @@ class AudioEncoder(Protocol):
         ...
 
 
+class Clip(Protocol):
+    """CLIP: a text encoder, as CLIP Text Encode uses it."""
+
+    def tokenize(self, text: str) -> object: ...
+
+    def encode_from_tokens_scheduled(self, tokens: object) -> object:
+        """A CONDITIONING."""
+        ...
+
+
 class EncodedAudio(TypedDict):
     """[1, frames, width]: the last hidden state and, if the encoder gives them, all; samples at 16 kHz."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from liveavatar_runtime.devices import AUTO
 from liveavatar_runtime.dit.placement import StoredType
+from liveavatar_runtime.duration import block_start, format_time
 from liveavatar_runtime.errors import InputError, MachineError, replaced
 from liveavatar_runtime.planning.memory import CacheChoice, ram_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
@@ -20,6 +21,7 @@ from liveavatar_runtime.spool.states import StateSettings
 
 from .attention_choice import ChosenAttention, choose_attention, patches_key
 from .avatar import AvatarLatents, AvatarModel
+from .avatar_script import AvatarScript, check_sound, read_changes
 from .cause_of_nan import cause_of_nan
 from .device_checks import check_compile, check_fp8, unknown_memory
 from .executor_choice import ChosenExecutor, choose_executor
@@ -47,7 +49,9 @@ from .voice import encode_ahead
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.sampling.plan_request import VoicedPlan
     from liveavatar_runtime.sampling.prepare import Prepared
+    from liveavatar_runtime.sampling.timed_changes import PlacedChanges
     from liveavatar_runtime.sampling.video_key import Numerics
     from liveavatar_runtime.spool.spool import Spool
 
@@ -58,7 +62,8 @@ READING = "Reading the weights of base_model once, to know its finished clips ag
 
 @dataclass(frozen=True, eq=False)
 class SamplerInputs:
-    """What is connected to DiT Sampler; `positive` and `image` as they come, from whatever node."""
+    """What is connected to DiT Sampler; `positive` and `image` as they come, from whatever node; the script if there is
+    one."""
 
     model: AvatarModel
     positive: object
@@ -66,6 +71,7 @@ class SamplerInputs:
     image: object
     voice: "AvatarAudio"
     plan: PlanRequest | ClipPlan
+    script: AvatarScript | None = None
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,10 @@ class SamplerSettings:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Inputs that were read: picture [H, W, C] 0..1, encoded prompt [tokens, width], and the plan that fits both and
-    the voice."""
+    """Inputs that were read: the plan that fits picture and voice, and what the script makes of picture and prompt."""
 
-    picture: Tensor
-    text: Tensor
     plan: ClipPlan
+    placed: "PlacedChanges"
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,36 +196,56 @@ def _checked_attention(model: AvatarModel, settings: SamplerSettings, notes: Not
 
 def read_sources(inputs: SamplerInputs, notes: Notes) -> Sources:
     """Before a VAE is loaded or a device measured; the notes say what was changed and what looks wrong."""
-    from liveavatar_runtime.media.faces import check_faces
     from liveavatar_runtime.media.images import read_picture
+    from liveavatar_runtime.sampling.plan_request import VoicedPlan
     from liveavatar_runtime.sampling.prepare import check_audio, check_text, check_voice
+    from liveavatar_runtime.sampling.timed_changes import place_changes
 
     config = inputs.model.config
     picture, changes = read_picture(inputs.image)
     prompt = read_prompt(inputs.positive, config.text_len)
-    notes.warn(*changes, *prompt.warnings)
     check_audio(inputs.voice, config)
     check_text(prompt.text, config)
     check_voice(inputs.voice)
-    plan = final_plan(inputs, picture, notes)
-    faces = check_faces(picture, plan.height, plan.width)
+    directed = read_changes(inputs.script, config, notes)
+    voiced = VoicedPlan.of(inputs.plan, inputs.voice)
+    placed = place_changes(voiced.plan, prompt.text, picture, directed)
+    notes.warn(
+        *(changes if placed.picture is picture else ()), *(prompt.warnings if placed.text is prompt.text else ())
+    )
+    notes.warn(*placed.warnings)
+    plan = final_plan(inputs, replace(voiced, plan=placed.plan), placed.picture, notes)
+    check_sound(inputs.script, inputs.voice, notes)
+    notes.tell(*placed.facts)
+    check_pictures(placed, plan, notes)
+    return Sources(plan, placed)
+
+
+def check_pictures(placed: "PlacedChanges", plan: ClipPlan, notes: Notes) -> None:
+    """What the video shows of each picture, and of the faces in them."""
+    from liveavatar_runtime.media.faces import check_faces
+    from liveavatar_runtime.planning.sizes import crop_note
+
+    faces = check_faces(placed.picture, plan.height, plan.width)
     notes.warn(*faces.warnings)
     notes.tell(faces.unchecked)
-    return Sources(picture, prompt.text, plan)
+    for block, picture in placed.pictures.items():
+        since = f"The picture from {format_time(block_start(block, plan.fps))} on"
+        crop = crop_note(plan, picture.shape[0], picture.shape[1])
+        warnings = check_faces(picture, plan.height, plan.width).warnings
+        notes.warn(*(f"{since}: {warning}" for warning in (crop, *warnings) if warning))
 
 
-def final_plan(inputs: SamplerInputs, picture: Tensor, notes: Notes) -> ClipPlan:
+def final_plan(inputs: SamplerInputs, voiced: "VoicedPlan", picture: Tensor, notes: Notes) -> ClipPlan:
     """The plan for the voice and the picture; the notes say what both make of it.
 
-    Raises InputError when the voice ends before the plan's segment, or no size fits the picture.
+    Raises InputError when no size fits.
     """
     from liveavatar_runtime.planning.advice import length_advice
     from liveavatar_runtime.planning.size_presets import unsuitable_size
     from liveavatar_runtime.planning.sizes import size_notes
-    from liveavatar_runtime.sampling.plan_request import VoicedPlan
 
     height, width = picture.shape[:2]
-    voiced = VoicedPlan.of(inputs.plan, inputs.voice)
     plan = voiced.plan.fitted_to(height, width)
     size_warnings, size_facts = size_notes(voiced.plan, height, width)
     unsuitable = unsuitable_size(inputs.model.config, inputs.model.made_for, plan)
@@ -251,7 +275,8 @@ def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: 
     vae = job.vae.on_device()
     _ = job.vae.colours
     encoding = preparation(node_id, "Encoding the picture")
-    given = Inputs(sources.picture, sources.text, voice)
+    placed = sources.placed
+    given = Inputs(placed.picture, placed.text, voice, texts=placed.texts, pictures=placed.pictures)
     return prepare(job.plan, job.model.config, given, vae, encoding)
 
 

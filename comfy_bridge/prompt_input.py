@@ -11,6 +11,7 @@ from liveavatar_runtime.sampling.prompt import read_rows
 PROMPT_TOKENS = "liveavatar_prompt_tokens"
 """Setting of a conditioning of ours: how many tokens the text had, when only its beginning was encoded."""
 
+POSITIVE = "the positive input"
 _READ = {"pooled_output", PROMPT_TOKENS}
 """Wan's text encoder gives `pooled_output` None and Wan's transformer takes none."""
 _MASK = "the mask"
@@ -47,13 +48,13 @@ class Prompt:
     warnings: tuple[str, ...]
 
 
-def read_prompt(conditioning: object, text_len: int) -> Prompt:
-    """The one text of a CONDITIONING, of which the model reads `text_len` tokens.
+def read_prompt(conditioning: object, text_len: int, holder: str = POSITIVE) -> Prompt:
+    """The one text of a CONDITIONING, of which the model reads `text_len` tokens. `holder`: what has it, for messages.
 
     Raises InputError when there is none or more than one. Everything that has no effect is in the warnings: tokens
     past `text_len`, a batch, and every setting that nodes put on the conditioning.
     """
-    rows, settings = _only_entry(conditioning)
+    rows, settings = _only_entry(conditioning, holder)
     text, tokens = read_rows(rows[0] if rows.ndim == 3 else rows, text_len)
     tokens = max(tokens, cast(int, settings.get(PROMPT_TOKENS, 0)))
     warnings = []
@@ -72,20 +73,20 @@ def read_prompt(conditioning: object, text_len: int) -> Prompt:
     return Prompt(text, (*warnings, *_without_effect(settings)))
 
 
-def _only_entry(conditioning: object) -> tuple[Tensor, dict[str, object]]:
+def _only_entry(conditioning: object, holder: str) -> tuple[Tensor, dict[str, object]]:
     """Rows [tokens, width] or [batch, tokens, width] and the settings of a conditioning that holds one text."""
     if not isinstance(conditioning, (list, tuple)) or not conditioning:
-        raise InputError("the positive input holds no prompt. Connect CLIP Text Encode.")
+        raise InputError(f"{holder} holds no prompt. Connect CLIP Text Encode.")
     if len(conditioning) != 1:
         raise InputError(
-            f"the positive input holds {len(conditioning)} prompts; the model takes one. Combine the texts in one "
+            f"{holder} holds {len(conditioning)} prompts; the model takes one. Combine the texts in one "
             "CLIP Text Encode instead of Conditioning (Combine)."
         )
     rows, *settings = conditioning[0]
     if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.ndim not in (2, 3) or not rows.numel():
         found = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
         raise InputError(
-            f"the positive input holds {found} instead of an encoded prompt [1, tokens, width] of floats. Connect "
+            f"{holder} holds {found} instead of an encoded prompt [1, tokens, width] of floats. Connect "
             "CLIP Text Encode."
         )
     return rows, dict(settings[0]) if settings else {}

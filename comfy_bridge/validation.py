@@ -143,6 +143,12 @@ def other_widgets(node: type[io.ComfyNode], **defaults: object) -> list[Any]:
     return list(values.values()) if known and fitting else [None] * len(values)
 
 
+def linked_inputs(node: type[io.ComfyNode]) -> set[str] | None:
+    """Inputs of a node that have a link; None when the prompt is not known."""
+    values = _values(node.hidden.unique_id)
+    return {name for name, value in values.items() if isinstance(value, list)} if values else None
+
+
 def _values(node_id: str) -> Widgets:
     """What the prompt has for the inputs of a node."""
     return (_prompt().get(node_id) or {}).get("inputs") or {}

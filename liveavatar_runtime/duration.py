@@ -95,18 +95,66 @@ def parse_hms(text: str) -> Fraction:
 
     Raises InputError for anything else, for minutes and seconds of 60 or more behind a colon, and above MAX_SECONDS.
     """
+    total = _seconds_of(text)
+    if total is None:
+        raise InputError(
+            f"duration_hms is {text!r}. Give hours:minutes:seconds such as 1:02:30, or 2:30.5 or 90; minutes and "
+            f"seconds behind a colon are below 60, and the longest is {format_hms(Fraction(MAX_SECONDS))}."
+        )
+    return parse_seconds(total)
+
+
+def _seconds_of(text: str) -> Fraction | None:
+    """The exact seconds of a time with up to two colons; None for anything else, and above MAX_SECONDS."""
     # Chinese keyboards give the wide colon.
     parts = _HMS.fullmatch(text.strip().replace("：", ":"))
     hours, minutes, rest = parts.groups() if parts else (None, None, None)
     seconds = Fraction(rest or 0)
     is_wrong = rest is None or (hours and int(minutes or 0) >= 60) or (minutes and seconds >= 60)
     total = int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
-    if is_wrong or total > MAX_SECONDS:
+    return None if is_wrong or total > MAX_SECONDS else total
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds from the beginning of a video, to the nearest thousandth: "0:12", "0:12.5", "1:02:30" or "12.5".
+
+    Raises InputError for anything else, for minutes and seconds of 60 or more behind a colon, and above MAX_SECONDS.
+    """
+    total = _seconds_of(text)
+    if total is None:
         raise InputError(
-            f"duration_hms is {text!r}. Give hours:minutes:seconds such as 1:02:30, or 2:30.5 or 90; minutes and "
-            f"seconds behind a colon are below 60, and the longest is {format_hms(Fraction(MAX_SECONDS))}."
+            f"{text!r} is no time. Give minutes:seconds such as 0:12 or 0:12.5, or hours:minutes:seconds such as "
+            f"1:02:30; minutes and seconds behind a colon are below 60, and the latest is "
+            f"{format_time(Fraction(MAX_SECONDS))}."
         )
-    return parse_seconds(total)
+    return _thousandths(total)
+
+
+def _thousandths(seconds: Fraction) -> Fraction:
+    """Rounded to them, half way to the later one."""
+    return Fraction(math.floor(seconds * 1000 + Fraction(1, 2)), 1000)
+
+
+def format_time(seconds: Fraction) -> str:
+    """A time in a video, rounded to thousandths: "0:12", "0:12.5", "1:02:30"; `parse_time` backwards."""
+    hours, rest = format_hms(_thousandths(seconds)).split(":", 1)
+    minutes, seconds_text = rest.split(":")
+    return f"{hours}:{rest}" if hours != "0" else f"{int(minutes)}:{seconds_text}"
+
+
+def nearest_block(seconds: Fraction, fps: Fraction) -> int:
+    """The block whose beginning is nearest to a time; half way between two it is the later one."""
+    return math.floor(seconds * fps / FRAMES_PER_BLOCK + Fraction(1, 2))
+
+
+def block_start(block: int, fps: Fraction) -> Fraction:
+    """Seconds before a block."""
+    return block * FRAMES_PER_BLOCK / fps
+
+
+def sample_at(seconds: Fraction, sample_rate: int) -> int:
+    """The sample nearest to a time: how many there are before it."""
+    return math.floor(seconds * sample_rate + Fraction(1, 2))
 
 
 def check_infer_frames(infer_frames: int) -> int:

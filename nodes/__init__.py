@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_bridge import demo_inputs, folders, live_routes, page_routes, validation
 from .audio_encode import AudioEncode
+from .avatar_script import AvatarScript
 from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
 from .dit_sampler import DiTSampler
@@ -13,6 +14,7 @@ from .join_segments import JoinSegments
 from .load_avatar_model import LoadAvatarModel
 from .online_vae_decode import OnlineVAEDecode
 from .plan_check import PlanCheck
+from .script_change import ScriptChange
 from .spools import AvatarSpools
 
 
@@ -38,4 +40,6 @@ class LiveAvatarExtension(ComfyExtension):
             AvatarSpools,
             PlanCheck,
             HardwareProbe,
+            AvatarScript,
+            ScriptChange,
         ]

@@ -12,13 +12,14 @@ from liveavatar_runtime.spool.states import StateType
 
 from ..comfy_bridge.attention import COMFYUI_ATTENTION
 from ..comfy_bridge.avatar import AvatarModel
+from ..comfy_bridge.avatar_script import AvatarScript
 from ..comfy_bridge.comfy_types import Vae
 from ..comfy_bridge.execution import SamplerInputs, SamplerSettings, prepare_latents
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.spool_folder import KEEP, SPOOL_CHOICES, SpoolChoice
 from ..comfy_bridge.validation import check_number, verdict
 from .search_words import search_words
-from .types import CATEGORY, AudioSocket, LatentsSocket, ModelSocket, PlanSocket
+from .types import CATEGORY, AudioSocket, LatentsSocket, ModelSocket, PlanSocket, ScriptSocket
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
@@ -136,6 +137,12 @@ class DiTSampler(io.ComfyNode):
                     tooltip="Number format of saved states; fp8 halves them, resuming is then slightly inexact. "
                     "auto: exact if it fits.",
                 ),
+                ScriptSocket.Input(
+                    "script",
+                    optional=True,
+                    tooltip="What changes in the course of the video, from Avatar Script or Script Change: prompt, "
+                    "picture, seed, motion strength. Without one, nothing does.",
+                ),
             ],
             outputs=[
                 LatentsSocket.Output(
@@ -168,9 +175,10 @@ class DiTSampler(io.ComfyNode):
         spool_budget: float = 20.0,
         state_budget: float = 8.0,
         state_dtype: StateType = "auto",
+        script: AvatarScript | None = None,
     ) -> io.NodeOutput:
         check_number(cls, spool_budget=spool_budget, state_budget=state_budget)
-        inputs = SamplerInputs(model, positive, vae, image, avatar_audio, plan)
+        inputs = SamplerInputs(model, positive, vae, image, avatar_audio, plan, script)
         caches = CacheChoice(kv_cache, kv_dtype, schedule)
         keeping = SpoolChoice(spool, spool_budget, state_budget, state_dtype)
         notes = Notes()

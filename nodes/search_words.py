@@ -15,6 +15,7 @@ LONG_VIDEO = ("long video", "长视频")
 GPU_MEMORY = ("vram", "gpu memory", "low vram", "显存", "低显存")
 LENGTH = ("video length", "video duration", "clip count", "视频时长", "总时长", "片段数")
 SEGMENTS = ("segments", "split video", "分段")
+DIRECTING = ("prompt schedule", "prompt travel", "timeline", "change prompt", "提示词调度", "提示词切换", "时间轴")
 RESUME = ("resume", "断点续传", "断点续跑")
 
 SEARCH_WORDS: dict[str, tuple[str, ...]] = {
@@ -48,6 +49,11 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
         *("Hardware Probe", "硬件检测", *PACK, *GPU_MEMORY),
         *("check my hardware", "benchmark", "test gpu", "speed test", "检测硬件", "测速", "跑分", "显卡测试"),
     ),
+    "LiveAvatar_AvatarScript": (
+        *("Avatar Script", "数字人脚本", *PACK, *DIRECTING),
+        *("silence", "pause", "director", "storyboard", "静音", "停顿", "导演", "分镜"),
+    ),
+    "LiveAvatar_ScriptChange": ("Script Change", "脚本变化", *PACK, *DIRECTING),
     "LiveAvatar_Spools": (
         *("Finished Clips (Spools)", "已完成片段管理", *PACK, *RESUME),
         *("clear cache", "disk space", "缓存", "清理缓存", "磁盘"),

@@ -13,3 +13,5 @@ PlanSocket = io.Custom("LIVEAVATAR_PLAN")
 """liveavatar_runtime.sampling.plan_request.PlanRequest; a ClipPlan is taken too"""
 LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")
 """comfy_bridge.avatar.AvatarLatents"""
+ScriptSocket = io.Custom("LIVEAVATAR_SCRIPT")
+"""comfy_bridge.avatar_script.AvatarScript"""

@@ -34,6 +34,11 @@ SEARCH_ALIASES = (
     *("数字人", "会说话的数字人", "口型", "对口型", "口型同步", "说话", "语音驱动", "音频驱动", "照片说话"),
 )
 TEXTS = ROOT / "web" / "templates" / "en.json"
+SCRIPT = """0:00 A friendly person talks to the camera in front of a blue wall.
+0:02 [silence 1]
+0:03 A friendly person talks to the camera in front of a red wall."""
+LATER_START, LATER = "0:05.5", "A friendly person talks to the camera in front of a green wall."
+"""What the template of scripts says, and what its second node adds."""
 SIZE = "688x368"
 """What the 14B templates begin with."""
 PORTRAIT, VOICE = "liveavatar_portrait.png", "liveavatar_voice.wav"
@@ -106,14 +111,14 @@ class Template:
         """The demo's bundle, which brings all parts; and the second column, below the voice's encoder."""
         left, middle = self.column(0), self.column(1)
         model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **{**DEMO, **loader})
-        picture, sound = self._media(left)
+        picture, sound = self.media(left)
         parts = Inputs(
             Source(model, "model"),
             Source(model, "vae"),
-            self._prompt(middle, Source(model, "clip")),
+            self.prompt(middle, Source(model, "clip")),
             picture,
             sound,
-            self._voice(middle, Source(model, "audio_encoder"), sound),
+            self.voice(middle, Source(model, "audio_encoder"), sound),
         )
         return parts, middle
 
@@ -132,10 +137,10 @@ class Template:
         vae = files.node("VAELoader", models=[VAE], vae_name=VAE.name)
         ears = files.node("AudioEncoderLoader", models=[AUDIO_ENCODER], audio_encoder_name=AUDIO_ENCODER.name)
         self.frame("step_files", files)
-        picture, sound = self._media(left)
-        prompt = self._prompt(left, Source(clip, "CLIP"))
+        picture, sound = self.media(left)
+        prompt = self.prompt(left, Source(clip, "CLIP"))
         self.frame("step_inputs", left)
-        voice = self._voice(middle, Source(ears, "AUDIO_ENCODER"), sound)
+        voice = self.voice(middle, Source(ears, "AUDIO_ENCODER"), sound)
         return Inputs(Source(model, "model"), Source(vae, "VAE"), prompt, picture, sound, voice), middle
 
     def frame(self, title: str, column: Column, last: Column | None = None) -> None:
@@ -171,25 +176,26 @@ class Template:
     def workflow(self) -> dict[str, Any]:
         return self.canvas.workflow(self.name, {"liveavatar_template": self.name})
 
-    def _media(self, column: Column) -> tuple[Source, Source]:
+    def media(self, column: Column) -> tuple[Source, Source]:
         picture = column.node("LoadImage", room=PICTURE, title=self.titles["picture"], image=PORTRAIT)
         sound = column.node("LoadAudio", room=40, title=self.titles["voice"], audio=VOICE)
         return Source(picture, "IMAGE"), Source(sound, "AUDIO")
 
-    def _prompt(self, column: Column, clip: Source) -> Source:
+    def prompt(self, column: Column, clip: Source) -> Source:
         node = column.node("CLIPTextEncode", room=100, title=self.titles["prompt"], text=self._texts["prompt"])
         self.link(clip, node, "clip")
         return Source(node, "CONDITIONING")
 
-    def _voice(self, column: Column, encoder: Source, sound: Source) -> Source:
+    def voice(self, column: Column, encoder: Source, sound: Source) -> Source:
         node = column.node("LiveAvatar_AudioEncode", room=TOLD)
         self.link(encoder, node, "audio_encoder")
         self.link(sound, node, "audio")
         return Source(node, "avatar_audio")
 
 
-def one_video(template: Template, parts: Inputs, middle: Column, first: int, prefix: str, **plan: Any) -> None:
-    """Plan, sampler and decoder of one video in the columns from `first` on, with its last frame and the note."""
+def one_video(template: Template, parts: Inputs, middle: Column, first: int, prefix: str, **plan: Any) -> int:
+    """Plan, sampler and decoder of one video in the columns from `first` on, with its last frame and the note; returns
+    the sampler."""
     scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD, **plan)
     sampling, decoding = template.column(first), template.column(first + 1, 360)
     latents = template.sampler(sampling, parts, scheduler)
@@ -201,6 +207,7 @@ def one_video(template: Template, parts: Inputs, middle: Column, first: int, pre
     if template.has_steps:
         template.frame("step_plan", middle)
         template.frame("step_video", sampling, decoding)
+    return latents.node
 
 
 def short_clip(template: Template) -> None:
@@ -281,6 +288,28 @@ def avatar_14b_segments(template: Template) -> None:
     segments(template, parts, middle, 3, size=SIZE)
 
 
+def direct_the_talk(template: Template) -> None:
+    """Three prompts and a silence by time; the last prompt comes from a node of its own."""
+    left, middle, directing = template.column(0), template.column(1), template.column(2)
+    model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **DEMO)
+    clip = Source(model, "clip")
+    picture, sound = template.media(left)
+    prompt = template.prompt(middle, clip)
+    script = middle.node("LiveAvatar_AvatarScript", room=TOLD + 100, script=SCRIPT)
+    template.link(clip, script, "clip")
+    template.link(sound, script, "audio")
+    voice = template.voice(middle, Source(model, "audio_encoder"), Source(script, "audio"))
+    later = directing.node("CLIPTextEncode", room=100, title=template.titles["later"], text=LATER)
+    template.link(clip, later, "clip")
+    change = directing.node("LiveAvatar_ScriptChange", start=LATER_START)
+    template.link(Source(later, "CONDITIONING"), change, "conditioning")
+    template.link(Source(script, "script"), change, "script")
+    parts = Inputs(Source(model, "model"), Source(model, "vae"), prompt, picture, sound, voice)
+    plan = {"width": 64, "height": 64, "sink_policy": "reference", "end": "voice"}
+    sampler = one_video(template, parts, directing, 3, "directed", **plan)
+    template.link(Source(change, "script"), sampler, "script")
+
+
 def check_my_plan(template: Template) -> None:
     """The same plan on this machine and on four cards; nothing is loaded."""
     left, here, there = template.column(0), template.column(1, 560), template.column(3, 560)
@@ -358,6 +387,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
     long_video_segments,
     multi_gpu,
     latents_and_spools,
+    direct_the_talk,
     avatar_14b,
     avatar_14b_long,
     avatar_14b_segments,

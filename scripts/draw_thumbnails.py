@@ -14,6 +14,7 @@ LABELS = {
     "avatar_14b_long": "14B, any length",
     "avatar_14b_segments": "14B in segments",
     "latents_and_spools": "Latents, spools",
+    "direct_the_talk": "Direct the talk",
     "check_my_hardware": "Check hardware",
 }
 CHECK, CHECK_LABEL = "check_my_plan", "Does it fit?"

@@ -55,6 +55,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_workers/rank/store.py": {"attempt {attempt}"},
     "liveavatar_workers/rank/watch.py": {"told to end/{number}"},
     "liveavatar_workers/rank/worker.py": {"start_text"},
+    "nodes/avatar_script.py": {"EXAMPLE", "SCRIPT_TOOLTIP"},
     "nodes/clip_scheduler.py": {"SIZE_TOOLTIP", "PRESET_TOOLTIP", "TAKES_TOOLTIP"},
     "nodes/search_words.py": None,
 }

@@ -33,6 +33,14 @@ def size_notes(asked: ClipPlan, height: int, width: int) -> tuple[list[str], lis
     return [_much_cropped(asked, final, crop, (height, width))], same
 
 
+def crop_note(final: ClipPlan, height: int, width: int) -> str:
+    """What of a later picture of that size is lost in a video whose size is decided; "" for little."""
+    side, part = cropped(height, width, final.height, final.width)
+    if part < MUCH_CROPPED:
+        return ""
+    return f"{part:.0%} of the picture's {side} is cropped to {final.width}x{final.height}. Crop the picture yourself"
+
+
 def _same_size(asked: ClipPlan, final: ClipPlan, height: int, width: int) -> list[str]:
     """That a smaller choice would make no difference; nothing when the size is the one that was asked for."""
     if (asked.width, asked.height) == (final.width, final.height):

@@ -1,7 +1,7 @@
 """From what a user has (picture, encoded prompt, encoded voice) to the conditions of a plan."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ from .cause_of_nan import broken_in
 from .conditions import AlignedAudio, Conditions
 from .plan import ClipPlan
 from .plan_request import reduced_note
+from .timed_changes import same_values
 
 if TYPE_CHECKING:
     from ..audio.features import AvatarAudio
@@ -32,17 +33,22 @@ The last 7 cost the same and come much closer to what its offline program decode
 """
 HISTORY_START = 73
 """First latent of the motion history: the original takes the last 19 of the 92 that 365 still frames give."""
+REFERENCE = (1, 1)
+"""The reference is the second latent of the picture as a still video."""
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a user gives: a picture [H, W, C] 0..1, a prompt that was encoded [tokens, text_dim], a voice that was, and
-    where several speak, which parts of the picture are whose [actors, frames, h, w]."""
+    where several speak, which parts of the picture are whose [actors, frames, h, w]. `texts`, `pictures`: what replaces
+    prompt and picture from a block on, where the plan's script says so."""
 
     picture: Tensor
     text: Tensor
     audio: "AvatarAudio"
     actor_masks: Tensor | None = None
+    texts: Mapping[int, Tensor] = field(default_factory=dict)
+    pictures: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,34 +130,58 @@ def encode_picture(
 ) -> tuple[Tensor, Tensor]:
     """picture [H, W, C] 0..1 -> reference [16, 1, h, w], motion history [16, n, h, w] in the model's space.
 
-    Float32 on the CPU. The reference is the second latent of the picture as a still video. progress: called as (layers
-    done, layers in all); may raise to stop. Raises InputError when the latents are not numbers.
+    Float32 on the CPU. progress: called as (layers done, layers in all); may raise to stop. Raises InputError when the
+    latents are not numbers.
     """
+    reference, history = _encoded_parts(place, picture, plan, (REFERENCE, (motion_latents, HISTORY_START)), progress)
+    return reference, history
+
+
+def _encoded_parts(
+    place: "PlacedVAE",
+    picture: Tensor,
+    plan: ClipPlan,
+    parts: tuple[tuple[int, int], ...],
+    progress: "Progress | None" = None,
+) -> list[Tensor]:
+    """Parts (latents, first one) of a picture as a still video, each [16, n, h, w] in the model's space."""
     from ..media.images import fit_picture
     from ..vae import encode_still, still_chunks, to_model_space
     from ..vae.state import counted, go_on
 
     vae, device, dtype = place.vae, place.device, place.dtype
-    reference_part, history_part = (1, 1), (motion_latents, HISTORY_START)
-    chunks = sum(still_chunks(vae.config, *part) for part in (reference_part, history_part))
+    chunks = sum(still_chunks(vae.config, *part) for part in parts)
     on_layer = counted(progress, chunks * vae.encoder.layers) if progress else go_on
     with pictures_told("encoding the picture at {size}", (plan.width, plan.height), device), torch.inference_mode():
         fitted = aligned(fit_picture(picture, plan.height, plan.width).to(device=device, dtype=dtype))
         align_weights(vae, device)
-        reference, history = (
-            encode_still(vae, fitted, *part, on_layer=on_layer) for part in (reference_part, history_part)
-        )
-    check_encoded(vae, (reference, history), dtype)
-    return to_model_space(reference.float()).cpu(), to_model_space(history.float()).cpu()
+        encoded = [encode_still(vae, fitted, *part, on_layer=on_layer) for part in parts]
+    check_encoded(vae, encoded, dtype)
+    return [to_model_space(latents.float()).cpu() for latents in encoded]
+
+
+def encode_references(
+    place: "PlacedVAE", pictures: Mapping[int, Tensor], plan: ClipPlan, known: tuple[Tensor, Tensor]
+) -> dict[int, Tensor]:
+    """The reference of each picture by block; equal pictures are encoded once. `known`: a picture and its reference."""
+    encoded, references = [known], {}
+    for block, picture in pictures.items():
+        found = next((reference for other, reference in encoded if same_values(other, picture)), None)
+        if found is None:
+            (found,) = _encoded_parts(place, picture, plan, (REFERENCE,))
+            encoded.append((picture, found))
+        references[block] = found
+    return references
 
 
 def prepare(
     plan: ClipPlan, config: AvatarConfig, given: Inputs, place: "PlacedVAE", progress: "Progress | None" = None
 ) -> Prepared:
-    """Check everything, fit the plan to the picture and the sound, encode the picture."""
+    """Check everything, fit the plan to the picture and the sound, encode the picture, and those of a script."""
     picture, audio = given.picture, given.audio
     check_audio(audio, config)
-    check_text(given.text, config)
+    for text in (given.text, *given.texts.values()):
+        check_text(text, config)
     check_voice(audio)
     check_masks(given.actor_masks)
     plan, notes = clamp_clips(plan.fitted_to(picture.shape[0], picture.shape[1]), audio)
@@ -162,5 +192,7 @@ def prepare(
         motion=history,
         audio=AlignedAudio(audio, plan.fps),
         actor_masks=given.actor_masks,
+        texts={block: text.float().cpu() for block, text in given.texts.items()},
+        pictures=encode_references(place, given.pictures, plan, (picture, reference)),
     )
     return Prepared(conditions, history[:, -PRIMING_LATENTS:], plan, notes)

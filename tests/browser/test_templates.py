@@ -78,3 +78,25 @@ def test_the_pack_has_its_chinese_name_in_the_template_browser(open_page):
     page.page.get_by_test_id(f"template-workflow-{NAME}").wait_for()
     page.screenshot("templates-zh")
     assert not page.errors
+
+
+@pytest.mark.parametrize("renderer", ["nodes2"], indirect=True)
+def test_the_script_of_its_template_is_shown_and_followed(open_page):
+    """Run as it is; where each line begins stands on the sampler, and what a line changes can be edited."""
+    page = open_page(node_type=SAMPLER)
+    page.open_template("direct_the_talk")
+    script, sampler = page.node_id("LiveAvatar_AvatarScript"), page.node_id(SAMPLER)
+    text = page.widgets(script)["script"]
+    assert "[silence 1]" in text
+    page.set_widget(script, "script", text.replace("0:03", "0:03.1"))
+    page.press_run()
+    page.wait_until_done()
+    page.fit_view()
+    page.screenshot("direct_the_talk")
+    facts = [note for note in page.notes(sampler) if note.startswith("Script ")]
+    assert facts == [
+        "Script 0:00 -> 0:00, clip 1 (nothing new)",
+        "Script 0:03.1 -> 0:03, clip 2 (another prompt)",
+        "Script 0:05.5 -> 0:05.25, clip 2 (another prompt)",
+    ]
+    assert not page.errors and not page.overlapping()

@@ -22,6 +22,7 @@ CORE_REFUSES = {
 NODES = [
     *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DurationCalc", "DiTSampler", "OnlineVAEDecode"),
     *("CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
+    *("AvatarScript", "ScriptChange"),
 ]
 NUMBERS = ("INT", "FLOAT")
 WIDGETS = (*NUMBERS, "STRING", "BOOLEAN", "COMBO")

@@ -8,11 +8,12 @@ from card_setups import FP8, setup_of
 from liveavatar_runtime.config import WAN_S2V_14B
 from liveavatar_runtime.executors.advisor import Advisor
 from liveavatar_runtime.executors.size_costs import size_cost
-from liveavatar_runtime.planning.memory import cache_bytes
+from liveavatar_runtime.planning.memory import cache_bytes, working_rows
 from liveavatar_runtime.planning.memory_rows import MemoryRow, rows_of, rows_text, taken, together
 from liveavatar_runtime.planning.presets import PRESETS
 from liveavatar_runtime.planning.workload import Workload
 from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.script import Change, Script
 from liveavatar_runtime.texts import GIB
 
 LARGE = Workload(WAN_S2V_14B, ClipPlan(width=688, height=368, keep_aspect=False))
@@ -26,6 +27,15 @@ def test_rows_keep_one_order_and_equal_ones_are_one():
     rows = together(rows_of([("VAE", 2), ("weights", 1)]), rows_of([("weights", 3), ("prompt", 0)]))
     assert rows == (MemoryRow("weights", 4), MemoryRow("VAE", 2)) and taken(rows) == 6
     assert rows_text(rows_of([("KV caches", 1.5 * GIB)])) == "KV caches 1.5 GiB"
+
+
+def test_two_prompts_are_there_while_one_begins():
+    """0.39 GiB each of the 14B model in bf16."""
+    script = Script((Change(block=5, seed=7), Change(block=9, text=True)))
+    prompts, seeds = (replace(LARGE, plan=replace(LARGE.plan, script=s)) for s in (script, Script(script.changes[:1])))
+    one, two, same = (sizes(working_rows(work)) for work in (LARGE, prompts, seeds))
+    assert same == one and two == {**one, "prompt": 2 * one["prompt"]}
+    assert one["prompt"] == 2 * 40 * 512 * 5120 * 2
 
 
 @pytest.mark.parametrize("machines", PRESETS, ids=lambda machines: machines.name)

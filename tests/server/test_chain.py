@@ -23,6 +23,8 @@ NODES = {
     "LiveAvatar_JoinSegments": "Join Segments",
     "LiveAvatar_PlanCheck": "Plan Check",
     "LiveAvatar_HardwareProbe": "Hardware Probe",
+    "LiveAvatar_AvatarScript": "Avatar Script",
+    "LiveAvatar_ScriptChange": "Script Change",
 }
 
 

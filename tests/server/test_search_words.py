@@ -8,11 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLUEPRINT = ROOT / "subgraphs" / "Talking Avatar.json"
-LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK, PROBE = NODES = [
+LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK, PROBE, SCRIPT, CHANGE = NODES = [
     f"LiveAvatar_{name}"
     for name in (
         *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DiTSampler", "OnlineVAEDecode"),
         *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
+        *("AvatarScript", "ScriptChange"),
     )
 ]
 CHAIN = [LOADER, SAMPLER]
@@ -37,6 +38,9 @@ WORDS = {
     "拼接": [JOIN],
     "断点续传": [SAMPLER, SPOOLS],
     "潜空间": [COLLECT],
+    "prompt schedule": [SCRIPT, CHANGE],
+    "时间轴": [SCRIPT, CHANGE],
+    "静音": [SCRIPT],
 }
 """A word, and the nodes that carry it."""
 OF_THE_WHOLE_CHAIN = [word for word, nodes in WORDS.items() if set(CHAIN) <= set(nodes) and word != "显存"]
