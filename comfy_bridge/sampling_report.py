@@ -27,8 +27,8 @@ EVENT = "liveavatar.pace"
 """Name of the message; `web/pace.js` listens to it."""
 BLOCKS_BEFORE_HINTS = 8
 """A card fills until the caches are there."""
-BETWEEN_LINES = 0.1
-"""Seconds at least, as between ComfyUI's own messages of progress: a small model takes steps of a few milliseconds."""
+BETWEEN_LINES = 0.2
+"""Seconds at least: a small model takes steps of a few milliseconds."""
 
 
 @dataclass

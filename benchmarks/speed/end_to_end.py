@@ -1,5 +1,5 @@
-"""The demo from voice and picture to the file, in processor seconds for a second of video, part by part; the same run
-in ComfyUI; and what a clip costs after 1, 10, 100 and 1,000 of them."""
+"""The demo from voice and picture to the file, in processor seconds for a second of video, part by part; the same work
+in ComfyUI beside it; and what a clip costs after 1, 10, 100 and 1,000 of them."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,17 @@ from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.media.images import to_uint8_frames
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
-from liveavatar_runtime.online_video import sound_of_frames
+from liveavatar_runtime.online_video import OnlineVideo, Output, finish_file, sound_of_frames, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
-from liveavatar_runtime.sampling.run import SamplingRequest
+from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
+from liveavatar_runtime.spool.latent_stream import LatentStream
 from liveavatar_runtime.vae import PlacedVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 from scripts.comfy_server import ComfyServer, make_base
 from scripts.comfy_workflow import nodes_of, to_prompt
 
+from .paired import Paired
 from .setup import Row, Setup
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +95,10 @@ def rows(setup: Setup) -> Iterator[Row]:
     runs = [_run(given, seed) for seed in range(setup.few(5) + 1)][1:]
     parts = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     yield Row("end to end", "demo, processor seconds a video second", "", {**parts, "sum": sum(parts.values())})
-    yield from _in_comfyui(setup, sum(parts.values()))
+    if setup.comfyui is None:
+        yield Row.skipped("end to end", "in ComfyUI: no folder was given with --comfyui")
+    else:
+        yield from _in_comfyui(setup, setup.comfyui, given)
     yield _lengths(given, 100 if setup.quick else max(AFTER))
 
 
@@ -121,31 +127,82 @@ def _write(writer: VideoWriter, pixels: Tensor, sound: Tensor) -> None:
     writer.write_audio(sound)
 
 
-def _in_comfyui(setup: Setup, alone: float) -> Iterator[Row]:
-    """The short_clip template's chain with as many clips, by a real server, all nodes included."""
-    if setup.comfyui is None:
-        yield Row.skipped("end to end", "in ComfyUI: no folder was given with --comfyui")
-        return
+@dataclass(frozen=True)
+class Alone:
+    """The demo without ComfyUI, by the same three threads. Voice and text are there: ComfyUI keeps them between runs
+    that differ in their seeds."""
+
+    given: Given
+    audio: AvatarAudio
+    text: Tensor
+
+    def run(self, seed: int) -> float:
+        """Processor seconds."""
+        given, plan, begun = self.given, ClipPlan(num_clip=CLIPS, width=64, height=64, seed=seed), time.process_time()
+        ready = given.prepared(plan, self.text, self.audio)
+        executor = LocalExecutor(given.model, CPU, torch.float32)
+
+        def start(part: ClipPlan, first: RunStart, keep_rings: KeepRings) -> SamplingRun:
+            return executor.run(SamplingRequest(ready.conditions, part, first, keep_rings=keep_rings))
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "video.mp4"
+            decoder = OnlineDecoder(PlacedVAE(given.demo.vae, CPU, torch.float32), ready.priming, "hold")
+            picture, sound = PictureTrack(plan.width, plan.height, plan.fps), AudioTrack(given.rate)
+            with VideoWriter(path, picture, sound) as writer:
+                output = Output(writer, OnlineVideo(path))
+                write_online(LatentStream(plan, ready.priming, start), decoder, self.audio, output)
+                finish_file(output)
+        return time.process_time() - begun
+
+
+@contextmanager
+def on_processors(count: int) -> Iterator[None]:
+    """This process, and those that it starts meanwhile, on so many processors; all where the system cannot say so."""
+    process, before = psutil.Process(), None
+    if hasattr(process, "cpu_affinity"):
+        before = process.cpu_affinity()
+        process.cpu_affinity(before[-count:])
+    try:
+        yield
+    finally:
+        if before is not None:
+            process.cpu_affinity(before)
+
+
+def _in_comfyui(setup: Setup, comfyui: Path, given: Given) -> Iterator[Row]:
+    """The short_clip template's chain with as many clips, by a real server, all nodes included, in turn with the same
+    work in this process. On one processor threads do not slow each other down; on two that share a core they do."""
+    alone = Alone(given, given.audio(), given.demo.text.encode(PROMPT))
+    for processors in (1, 2):
+        with on_processors(processors), tempfile.TemporaryDirectory() as folder:
+            found = _pairs(setup, comfyui, Path(folder), alone)
+        what = f"in ComfyUI, on {processors} processor{'s' * (processors > 1)}, processor seconds a video second"
+        yield Row("end to end", what, "without ComfyUI", found.as_row())
+
+
+def _pairs(setup: Setup, comfyui: Path, folder: Path, alone: Alone) -> Paired:
+    """Processor seconds a video second, after a run of each that does not count."""
     # As many as here: threads that wait for each other spend processor time too.
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    with tempfile.TemporaryDirectory() as folder, ComfyServer(setup.comfyui, make_base(Path(folder))) as server:
+    with ComfyServer(comfyui, make_base(folder)) as server:
         workflow = json.loads((ROOT / "workflows" / "short_clip.json").read_text(encoding="utf-8"))
         prompt = to_prompt(workflow, server.client.object_info())
         (scheduler,), (sampler,) = (nodes_of(prompt, f"LiveAvatar_{n}") for n in ("ClipScheduler", "DiTSampler"))
-        seconds: list[float] = []
-        process = psutil.Process(server.process_id)
-        duration = 0.0
-        for seed in range(setup.few(5) + 1):
+        process, pairs = psutil.Process(server.process_id), []
+        for seed in range(setup.few(7) + 1):
+            without = alone.run(seed)
             prompt[scheduler]["inputs"].update(num_clip=0, seed=seed)
             prompt[sampler]["inputs"].update(spool="until ComfyUI ends")
             before = process.cpu_times()
             result = server.client.run(prompt)
             result.raise_for_error()
             after = process.cpu_times()
-            seconds.append(after.user + after.system - before.user - before.system)
+            spent = after.user + after.system - before.user - before.system
             duration = _seconds_of(result.told(nodes_of(prompt, "LiveAvatar_OnlineVAEDecode")[0]))
-        each = statistics.median(seconds[1:]) / duration
-    yield Row("end to end", "the same in ComfyUI", "", {"sum": each, "ratio": each / alone})
+            pairs.append((spent / duration, without / duration))
+    inside, outside = zip(*pairs[1:], strict=True)
+    return Paired(inside, outside)
 
 
 def _seconds_of(told: str) -> float:
