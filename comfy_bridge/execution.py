@@ -324,6 +324,7 @@ def _opened_spool(
     """Where the video's clips are kept, and which states."""
     states = state_settings(work.job, work.executor.placement, choice, notes)
     spool, spool_notes = open_spool(video, work.numerics, choice, states)
+    spool.colours = work.job.vae.colours.tolist()
     notes.warn(*spool_notes.warnings)
     notes.tell(*spool_notes.facts)
     return spool, states

@@ -199,7 +199,9 @@ def spool_of_take(whole: Spool, video: NamedVideo, take: ClipPlan, settings: tup
         return whole.with_chain(taken.chain)
     if choice.spool == TEMPORARY:
         return Spool.temporary(temporary_root(), taken.chain)
-    return store().open(taken.key(numerics), about(take), choice.bytes_allowed, taken.chain)
+    spool = store().open(taken.key(numerics), about(take), choice.bytes_allowed, taken.chain)
+    spool.colours = whole.colours
+    return spool
 
 
 def finished_in(spool: Spool, clips: range) -> int:

@@ -1,18 +1,13 @@
-"""Finished Clips (Spools): lists and clears the finished clips that are kept on the disk."""
+"""Finished Clips (Spools): lists, shows and clears the finished clips that are kept on the disk."""
 
-from comfy_api.latest import io
-
-from liveavatar_runtime.spool.store import SpoolStore
-from liveavatar_runtime.texts import fine_size
+from comfy_api.latest import io, ui
 
 from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.spool_folder import store
+from ..comfy_bridge.spool_list import CLEAR, LIST, pictures_of, report
 from ..comfy_bridge.validation import check_number, verdict
 from .search_words import search_words
 from .types import CATEGORY
-
-LIST, CLEAR = "list", "clear"
-DAY_SECONDS = 86400
 
 
 class AvatarSpools(io.ComfyNode):
@@ -42,6 +37,13 @@ class AvatarSpools(io.ComfyNode):
                     tooltip="Clear only videos that were not used for this many days; 0 clears all that are not in "
                     "use.",
                 ),
+                io.String.Input(
+                    "only",
+                    default="",
+                    optional=True,
+                    tooltip="Clear only this video, or only this branch of it, as the list names them: 3fa9c1d2 or "
+                    "3fa9c1d2/9b0e77aa. Clips that another branch needs stay. Empty: all.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[io.String.Output("text", display_name="text", tooltip="The list: clips, size, last use.")],
@@ -58,20 +60,9 @@ class AvatarSpools(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, action: str, unused_days: float) -> io.NodeOutput:
+    def execute(cls, action: str, unused_days: float, only: str = "") -> io.NodeOutput:
         check_number(cls, unused_days=unused_days)
-        text = report(store(), action, unused_days)
-        return Notes(text).output(text)
-
-
-def report(spools: SpoolStore, action: str, unused_days: float) -> str:
-    """Do it, and say what is there now."""
-    refused: list[str] = []
-    gone = spools.clear(unused_days * DAY_SECONDS, refused.append) if action == CLEAR else []
-    lines = [f"Cleared {len(gone)}: {fine_size(sum(info.size for info in gone))}"] if action == CLEAR else []
-    left = spools.spools()
-    if action == CLEAR and not unused_days and left:
-        lines.append(f"{len(left)} could not be cleared: they are in use, or the system refuses")
-    lines += refused
-    lines.append(f"{len(left)} spools, {fine_size(sum(info.size for info in left))} in {spools.root}")
-    return "\n".join([*lines, *map(str, left)])
+        text = report(store(), action, unused_days, only.strip())
+        pictures = pictures_of(store())
+        shown = None if pictures is None else ui.PreviewImage(pictures, cls=cls)
+        return Notes(text).output(text, shown=shown)

@@ -42,6 +42,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/out_of_memory.py": {"SHORTAGE_WORDS"},
     "liveavatar_runtime/planning/calibration.py": None,
     "liveavatar_runtime/planning/plan_presets.py": {"180 s delivery", "long form"},
+    "liveavatar_runtime/spool/contact_sheet.py": None,
     "liveavatar_runtime/planning/known_machines.py": {"PLAIN", "KNOWN"},
     "liveavatar_runtime/planning/presets.py": None,
     "liveavatar_runtime/planning/measured.py": None,

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import PIL
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw
+
+from .lettering import length_of, write
 
 WIDTH, MARGIN = 1200, 40
-BITMAP_WIDTH, BITMAP_HEIGHT = 6, 11
-"""Of a letter of Pillow's old font."""
 BAR, GAP, CAPTION = 46, 30, 34
 """Heights of a bar, of the room below it, and of the line above it."""
 HEADLINE, TEXT, SMALL, LEADING = 36, 24, 20, 12
@@ -87,15 +84,15 @@ class _Text:
 
     def write(self, picture: Image.Image, top: float, colour: str) -> None:
         for number, line in enumerate(self._lines):
-            _write(picture, (MARGIN, top + number * (self._size + LEADING)), line, self._size, colour)
+            write(picture, (MARGIN, top + number * (self._size + LEADING)), line, self._size, colour)
 
 
 def _draw_bar(picture: Image.Image, bar: Bar, colours: dict[str, str], top: float, scale: float) -> None:
     """`scale`: pixels for each byte."""
     pen = ImageDraw.Draw(picture)
-    _write(picture, (MARGIN, top), bar.title, TEXT, INK)
-    after_title = MARGIN + _length(bar.title, TEXT) + 16
-    _write(picture, (after_title, top), bar.amount, TEXT, BAD if bar.is_over else QUIET)
+    write(picture, (MARGIN, top), bar.title, TEXT, INK)
+    after_title = MARGIN + length_of(bar.title, TEXT) + 16
+    write(picture, (after_title, top), bar.amount, TEXT, BAD if bar.is_over else QUIET)
     y, left = top + CAPTION, float(MARGIN)
     pen.rectangle((MARGIN, y, MARGIN + bar.size * scale, y + BAR), fill=EMPTY)
     for name, size in bar.parts:
@@ -113,10 +110,10 @@ def _draw_bar(picture: Image.Image, bar: Bar, colours: dict[str, str], top: floa
 def _inside(picture: Image.Image, text: str, place: tuple[float, float, float]) -> None:
     """In the middle of a part (left, top, right), where it has the room."""
     left, top, right = place
-    length = _length(text, SMALL)
+    length = length_of(text, SMALL)
     if length + 8 <= right - left:
         x = left + (right - left - length) / 2
-        _write(picture, (x, top + (BAR - SMALL) / 2 - 2), text, SMALL, PAPER)
+        write(picture, (x, top + (BAR - SMALL) / 2 - 2), text, SMALL, PAPER)
 
 
 def _gib(size: float) -> str:
@@ -132,7 +129,7 @@ def _legend_rows(names: Sequence[str], limit_name: str) -> list[LegendRow]:
     rows: list[LegendRow] = [[]]
     x = float(MARGIN)
     for name in (*names, limit_name):
-        length = BOX + 10 + _length(name, TEXT) + 36
+        length = BOX + 10 + length_of(name, TEXT) + 36
         if rows[-1] and x + length > WIDTH - MARGIN:
             rows.append([])
             x = float(MARGIN)
@@ -150,7 +147,7 @@ def _draw_legend(picture: Image.Image, rows: Sequence[LegendRow], colours: dict[
                 pen.rectangle((x, y + 2, x + BOX, y + 2 + BOX), fill=colours[name])
             else:
                 pen.rectangle((x + BOX / 2 - 2, y - 2, x + BOX / 2 + 1, y + BOX + 6), fill=INK)
-            _write(picture, (x + BOX + 10, y), name, TEXT, INK)
+            write(picture, (x + BOX + 10, y), name, TEXT, INK)
 
 
 def _wrapped(text: str, size: int) -> list[str]:
@@ -158,40 +155,8 @@ def _wrapped(text: str, size: int) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _length(longer, size) <= WIDTH - 2 * MARGIN:
+        if lines and length_of(longer, size) <= WIDTH - 2 * MARGIN:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
-
-
-def _length(text: str, size: int) -> float:
-    """Pixels."""
-    font = _font(size)
-    return BITMAP_WIDTH * len(text) * size / BITMAP_HEIGHT if font is None else font.getlength(text)
-
-
-def _write(picture: Image.Image, place: tuple[float, float], text: str, size: int, colour: str) -> None:
-    font = _font(size)
-    if font is not None:
-        ImageDraw.Draw(picture).text(place, text, fill=colour, font=font)
-        return
-    small = _bitmap(text)
-    height = max(1, round(small.height * size / BITMAP_HEIGHT))
-    mask = small.resize((max(1, round(_length(text, size))), height), Image.Resampling.LANCZOS)
-    picture.paste(colour, (round(place[0]), round(place[1])), mask)
-
-
-def _bitmap(text: str) -> Image.Image:
-    """In Pillow's font of one small size."""
-    picture = Image.new("L", (BITMAP_WIDTH * len(text), BITMAP_HEIGHT))
-    ImageDraw.Draw(picture).text((0, 0), text, fill=255, font=ImageFont.load_default())
-    return picture
-
-
-@lru_cache(8)
-def _font(size: int) -> Any:
-    """Pillow's own font, which can have any size since 10.1; None before, and where Pillow is built without FreeType:
-    then its letters of one size are enlarged."""
-    version = tuple(int(part) for part in PIL.__version__.split(".")[:2])
-    return ImageFont.load_default(size) if version >= (10, 1) and features.check("freetype2") else None

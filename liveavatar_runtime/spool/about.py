@@ -34,10 +34,10 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
             replace_file(folder / NAME, folder / f".{NAME}.tmp", [json.dumps(dict(about)).encode()])
 
 
-def note_use(folder: Path) -> None:
+def note_use(folder: Path, name: str = NAME) -> None:
     """Note that it was used now, where the disk can be written."""
     with suppress(OSError):
-        os.utime(folder / NAME)
+        os.utime(folder / name)
 
 
 def _is_fact(name: str, value: Any) -> bool:

@@ -118,13 +118,14 @@ def chain_of(plan: ClipPlan, conditions: Conditions, heard: Sequence[str] = ()) 
 def write_branch(folder: Path, branch: Branch) -> None:
     """Note the marks of a branch, which tell what follows from a clip that is made anew. What the branch goes on from
     is forgotten. Raises OSError."""
-    if not branch.links or _path(folder, branch).exists():
+    if not branch.links or branch_path(folder, branch).exists():
         return
     for other in read_branches(folder):
         if len(other.links) < len(branch.links) and other.links == branch.links[: len(other.links)]:
-            remove_path(_path(folder, other))
+            remove_path(branch_path(folder, other))
+    path = branch_path(folder, branch)
     content = json.dumps([[link.number, link.mark] for link in branch.links]).encode()
-    replace_file(_path(folder, branch), folder / f".{_path(folder, branch).name}.tmp", [content])
+    replace_file(path, folder / f".{path.name}.tmp", [content])
 
 
 def read_branches(folder: Path) -> Iterator[Branch]:
@@ -140,7 +141,8 @@ def read_branches(folder: Path) -> Iterator[Branch]:
                 yield Branch(tuple(links))
 
 
-def _path(folder: Path, branch: Branch) -> Path:
+def branch_path(folder: Path, branch: Branch) -> Path:
+    """Where a branch is noted."""
     return folder / f"branch-{branch.mark}.json"
 
 

@@ -8,6 +8,7 @@
 <key>/clip-000012-<mark>.safetensors  the same of a video in which something has changed by then (`chain.py`); states
                                  and beginnings anew likewise
 <key>/branch-<mark>.json         the marks of such a video
+<key>/colours.json               factors from its latents to colours, for pictures of its clips
 <key>/spool.json                 what it is, for people; its time is when it was last used
 <key>.lock                       held by whoever samples, and only then there
 """
@@ -31,7 +32,7 @@ from ..errors import MachineError, handled, reason_of, replaced
 from ..texts import mib
 from .about import NAME as ABOUT
 from .about import note_use, write_about
-from .chain import BRANCH_NAME, MARK, PLAIN, Branch, Chain, named, read_branches, write_branch
+from .chain import BRANCH_NAME, MARK, PLAIN, Branch, Chain, branch_path, named, read_branches, write_branch
 from .chain import told as told_of
 from .checked_files import (
     DamagedFile,
@@ -42,6 +43,7 @@ from .checked_files import (
     write_tensors,
     written_bytes,
 )
+from .first_frames import Colours, write_colours
 from .lock_file import LockFile
 from .states import State, rings_from_fp8, rings_in_fp8
 
@@ -82,6 +84,8 @@ class Spool:
     ) -> None:
         self.folder, self.chain = folder, chain
         self.about = dict(about or {})
+        self.colours: Colours = ()
+        """Of pictures of its latents, to be kept beside its clips."""
         self._refusal = refusal
         self._lock = LockFile(folder.with_name(folder.name + ".lock"))
         self.removed_of_others = 0
@@ -101,7 +105,7 @@ class Spool:
     def with_chain(self, chain: Chain) -> "Spool":
         """Another branch in the same folder, under the same lock."""
         other = Spool(self.folder, self.about, self._refusal, chain)
-        other._lock = self._lock
+        other._lock, other.colours = self._lock, self.colours
         return other
 
     @property
@@ -125,14 +129,17 @@ class Spool:
             failing.callback(self.unlock)
             write_branch(self.folder, self.chain.branch())
             failing.pop_all()
+        write_colours(self.folder, self.colours)
         return True
 
     def unlock(self) -> None:
         self._lock.release()
 
     def touch(self) -> None:
-        """Note that it was used now; what was not used for longest is removed first."""
+        """Note that it was used now, and its branch; what was not used for longest is removed first."""
         note_use(self.folder)
+        if self.chain.links:
+            note_use(self.folder, branch_path(self.folder, self.chain.branch()).name)
 
     def has_clip(self, clip: int) -> bool:
         return self._clip_path(clip).exists()
@@ -341,7 +348,22 @@ class Spool:
 
 def is_spool_file(name: str) -> bool:
     """Whether files of this name are found in spools."""
-    return name == ABOUT or any(pattern.fullmatch(name) for pattern in (CLIP_NAME, _STATE, _ANEW, BRANCH_NAME))
+    return name == ABOUT or mark_of_file(name) is not None
+
+
+def number_of_clip(name: str) -> int | None:
+    """Of a clip's file; None for another one."""
+    match = CLIP_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def mark_of_file(name: str) -> str | None:
+    """The mark of a clip, a state, a beginning anew or a branch by its file's name; "" for one without, None for other
+    files."""
+    if match := BRANCH_NAME.fullmatch(name):
+        return match[1]
+    match = CLIP_NAME.fullmatch(name) or _STATE.fullmatch(name) or _ANEW.fullmatch(name)
+    return (match[2] or "") if match else None
 
 
 def free_bytes(folder: Path) -> int:

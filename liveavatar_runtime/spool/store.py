@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import what_to_do
-from ..errors import MachineError, reason_of, replaced
+from ..errors import MachineError, handled, reason_of, replaced
 from ..texts import fine_size
 from . import about as spool_about
+from .branches import BranchInfo, branches_in, files_of_alone
 from .chain import BRANCH_NAME, PLAIN, Chain
 from .lock_file import LockFile
 from .spool import CLIP_NAME, Spool, free_bytes, is_spool_file
+from .times import DAY, when
 
 MARGIN_BYTES = 2**28
 """Room that is left on the disk for everything else."""
 
-
-DAY = 86400.0
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -44,11 +44,15 @@ class SpoolInfo:
     branches: int = 0
 
     def __str__(self) -> str:
-        key = "".join(letter if letter.isprintable() else "?" for letter in self.key[:8])
         facts = "what it is: unknown" if self.about is None else ", ".join(f"{k} {v}" for k, v in self.about.items())
         branches = f", branches {self.branches}" if self.branches else ""
-        used = _when(self.used, time.time())
-        return f"{key}: {self.clips} clips{branches}, {fine_size(self.size)}, used {used}; {facts}"
+        used = when(self.used, time.time())
+        return f"{self.short_key}: {self.clips} clips{branches}, {fine_size(self.size)}, used {used}; {facts}"
+
+    @property
+    def short_key(self) -> str:
+        """By which it is named in lists."""
+        return "".join(letter if letter.isprintable() else "?" for letter in self.key[:8])
 
     def unused_for(self, now: float) -> float:
         """Seconds; 0 where the clock was set back since."""
@@ -88,6 +92,40 @@ class SpoolStore:
         self.remove_left_locks()
         old = [info for info in self.spools() if info.unused_for(now) >= older_than]
         return [info for info in old if self._remove(info.key, refused)]
+
+    def branches(self, key: str) -> list[BranchInfo]:
+        """Of a spool; the video in which nothing changes is the first."""
+        return branches_in(self.root / key)
+
+    def clear_only(self, name: str, refused: Callable[[str], None] = _nobody) -> list[str]:
+        """Remove the videos that are called `name` in the list, or, after a slash, one branch of them, without the
+        clips that another branch needs. Not what is in use. Returns what is gone; `refused` is told what is not let
+        go."""
+        key, slash, branch = name.partition("/")
+        gone: list[str] = []
+        for info in self.spools():
+            if key in (info.short_key, info.key):
+                done = self._remove_branch(info.key, branch, refused) if slash else self._remove(info.key, refused)
+                if done:
+                    gone.append(name if slash else str(info))
+        return gone
+
+    def _remove_branch(self, key: str, branch: str, refused: Callable[[str], None]) -> bool:
+        folder, lock = self.root / key, LockFile(self.root / f"{key}.lock")
+        with suppress(OSError):
+            if not lock.acquire():
+                return False
+        files: list[Path] = []
+        with suppress(OSError):
+            files = files_of_alone(folder, branch)
+        for path in files:
+            with handled(
+                OSError,
+                lambda error: refused(f"{folder} could not be removed: {reason_of(error)}. {what_to_do(error)}"),
+            ):
+                path.unlink(missing_ok=True)
+        lock.release()
+        return bool(files) and not any(path.exists() for path in files)
 
     def make_room(self, key: str, needed: int, budget: int) -> list[SpoolInfo]:
         """Remove the longest unused spools until all, with `needed` more bytes, keep within `budget` bytes.
@@ -202,15 +240,3 @@ def _files_in(folder: Path) -> dict[str, os.stat_result] | None:
             return files
         return files if folder.is_symlink() else None
     return files
-
-
-def _when(used: float, now: float) -> str:
-    if not used:
-        return "at an unknown time"
-    if used > now + DAY:
-        return "before the clock was set back"
-    seconds = max(0.0, now - used)
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit} ago"
-    return f"{seconds:.0f} seconds ago"

@@ -14,7 +14,7 @@ from liveavatar_runtime.executors.plan_bars import bars_of
 from liveavatar_runtime.executors.plan_case import answer, with_memory
 from liveavatar_runtime.executors.plan_changes import Change, changes_for, widgets_of
 from liveavatar_runtime.executors.plan_report import PlanReport
-from liveavatar_runtime.media import bar_chart
+from liveavatar_runtime.media import bar_chart, lettering
 from liveavatar_runtime.planning.known_machines import KNOWN, NAMES, known_machine
 from liveavatar_runtime.planning.observed import ObservedSpeed, ObservedSpeeds, SpeedKey
 from liveavatar_runtime.planning.presets import PRESETS
@@ -150,7 +150,7 @@ def test_the_picture_is_readable_with_every_pillow(monkeypatch, ram, colour, sca
     if not scalable:
         # As in Pillow before 10.1: one font of one size.
         old = ImageFont.load_default_imagefont()
-        monkeypatch.setattr(bar_chart, "_font", lambda size: None)
+        monkeypatch.setattr(lettering, "_font", lambda size: None)
         monkeypatch.setattr(ImageFont, "load_default", lambda: old)
     picture = bar_chart.draw_chart(report_of("1x RTX 4090", ram).chart())
     assert picture.width == bar_chart.WIDTH and 400 < picture.height < 1200

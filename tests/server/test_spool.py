@@ -3,13 +3,16 @@
 That they survive a kill -9 of the server is in test_headless.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from comfy_client import PromptRefused
+from PIL import Image
 from safetensors.numpy import load_file
 
+ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 SMALL = {"num_clip": 4, "infer_frames": 12, "width": 64, "height": 64}
 BLOCKS = 4
 
@@ -143,3 +146,29 @@ def test_avatar_spools_lists_and_clears(server, short_clip):
     assert "1 clips" in listed and "seed 805" in listed and "64x64" in listed
     assert run("clear", 1.0).startswith("Cleared 0") and run("list", 0.0).splitlines()[0] == listed.splitlines()[0]
     assert "0 spools" in run("clear", 0.0) and not spool_files(server.base)
+
+
+def test_branches_are_listed_and_shown_and_one_is_cleared(server, short_clip):
+    for takes in ("", "2-: 1", "1: 3"):
+        short = {**SMALL, "num_clip": 3, "takes": takes}
+        server.client.run(short_clip(**short, seed=806).nodes).raise_for_error()
+
+    def run(**inputs: str) -> tuple[str, np.ndarray | None]:
+        given = {"action": "list", "unused_days": 0.0, **inputs}
+        result = server.client.run({"1": {"class_type": "LiveAvatar_Spools", "inputs": given}})
+        result.raise_for_error()
+        shown = result.outputs["1"].get("images")
+        return result.told("1"), np.asarray(Image.open(io.BytesIO(server.client.view(**shown[0])))) if shown else None
+
+    text, sheet = run()
+    lines = text.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if "seed 806" in line and "branches 1" in line]
+    name = lines[place + 1].partition(":")[0]
+    assert ": 5 clips, " in lines[place] and "from clip 2 on, 2 clips of its own" in lines[place + 1]
+    assert sheet is not None and sheet.shape[1] == 1200 and sheet.reshape(-1, 3).std(0).min() > 10
+    ARTIFACTS.mkdir(exist_ok=True)
+    Image.fromarray(sheet).save(ARTIFACTS / "contact-sheet.png")
+    text, _ = run(action="clear", only=name)
+    assert text.startswith(f"Cleared {name}: ") and "branches" not in text and ": 3 clips, " in text
+    assert run(action="clear", only=name)[0].startswith(f"Nothing was cleared: no video or branch is named {name}")
+    assert run(action="clear")[1] is None
