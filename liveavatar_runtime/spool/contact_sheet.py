@@ -41,7 +41,7 @@ class Row:
 
 
 def draw_sheet(store: SpoolStore, colours: Tensor) -> Image.Image | None:
-    """RGB, `WIDTH` pixels wide, of the videos that were used last; None where no clips are kept.
+    """RGB, at most `WIDTH` pixels wide, of the videos that were used last; None where no clips are kept.
 
     colours: factors and bias [17, 3] for videos that have none of their own.
     """
@@ -90,7 +90,10 @@ def picture_of(latents: Tensor, colours: Tensor) -> Image.Image:
 
 def _drawn(rows: Sequence[Row], last: str) -> Image.Image:
     height = 2 * MARGIN + sum(row.height + GAP for row in rows) + (LABEL if last else 0)
-    sheet = Image.new("RGB", (WIDTH, height), PAPER)
+    # No wider than needed: a node shows it at its own width.
+    most = max(len(row.pictures) for row in rows) * (SIDE + GAP) - GAP
+    labels = max(length_of(row.label, 15) for row in rows)
+    sheet = Image.new("RGB", (min(WIDTH, round(max(most, labels)) + 2 * MARGIN), height), PAPER)
     top = MARGIN
     for row in rows:
         write(sheet, (MARGIN, top), row.label, 15, INK)

@@ -77,7 +77,7 @@ def test_one_branch_is_cleared_and_what_others_need_stays(store):
 def test_the_sheet_shows_the_clips_in_the_video_s_colours(store):
     others = torch.zeros(17, 3)
     sheet = draw_sheet(store, others)
-    assert sheet is not None and sheet.width == WIDTH
+    assert sheet is not None and WIDTH / 2 < sheet.width < WIDTH, "as wide as six pictures"
     grey = (np.asarray(sheet) == round(1.5 * 127.5)).all(-1)
     pictures = 6 + 5 + 4 + 1
     assert grey.mean() > pictures * 0.6 * (WIDTH / 9) ** 2 * 8 / 12 / grey.size

@@ -165,7 +165,7 @@ def test_branches_are_listed_and_shown_and_one_is_cleared(server, short_clip):
     (place,) = [number for number, line in enumerate(lines) if "seed 806" in line and "branches 1" in line]
     name = lines[place + 1].partition(":")[0]
     assert ": 5 clips, " in lines[place] and "from clip 2 on, 2 clips of its own" in lines[place + 1]
-    assert sheet is not None and sheet.shape[1] == 1200 and sheet.reshape(-1, 3).std(0).min() > 10
+    assert sheet is not None and sheet.shape[1] <= 1200 and sheet.reshape(-1, 3).std(0).min() > 10
     ARTIFACTS.mkdir(exist_ok=True)
     Image.fromarray(sheet).save(ARTIFACTS / "contact-sheet.png")
     text, _ = run(action="clear", only=name)
