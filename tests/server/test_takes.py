@@ -39,3 +39,49 @@ def test_takes_that_cannot_be_meant_are_refused_or_told(server, short_clip):
         server.client.run(short_clip(**SMALL, takes="clip 2").nodes)
     _, _, told = run(server, short_clip, "takes-beyond", takes="9: 1")
     assert "takes names clip 9, and the video has 4 clips: it is not used" in told
+
+
+SCRIPT, SAMPLER, ENCODER = "LiveAvatar_AvatarScript", "LiveAvatar_DiTSampler", "LiveAvatar_AudioEncode"
+BLUE, RED, GREEN = (f"A friendly person talks to the camera in front of a {c} wall." for c in ("blue", "red", "green"))
+
+
+def direct(server, short_clip, prefix: str, text: str, **widgets) -> tuple[np.ndarray, int]:
+    """Latents of four clips of two blocks by a script, in a spool that is kept, and blocks that were sampled."""
+    prompt = with_latents(short_clip(**{**SMALL, "infer_frames": 24, "seed": 861, **widgets}), prefix)
+    prompt.add("script", SCRIPT, script=text, clip=[prompt.id("LiveAvatar_LoadAvatarModel"), 1])
+    prompt.set(SAMPLER, script=["script", 0])
+    result = server.client.run(prompt.nodes)
+    result.raise_for_error()
+    return latents(server, prefix), sampled(result, prompt)
+
+
+def test_a_changed_line_keeps_the_clips_before_it(server, short_clip):
+    text = f"0:00 {BLUE}\n0:03 {RED}"
+    first, blocks = direct(server, short_clip, "line-first", text)
+    assert blocks == 8
+    other, blocks = direct(server, short_clip, "line-other", text.replace(RED, GREEN))
+    assert blocks == 4 and np.array_equal(other[:, :, :12], first[:, :, :12]) and not np.array_equal(other, first)
+    _, blocks = direct(server, short_clip, "line-take", text, takes="4-: 1")
+    assert blocks == 2, "of the first script, clip 4 again"
+    parts = []
+    for index in (0, 1):
+        part, blocks = direct(server, short_clip, f"line-{index}", text, segment_clips=2, segment_index=index)
+        parts.append(part)
+        assert blocks == 0
+    assert np.array_equal(np.concatenate(parts, axis=2), first)
+
+
+def test_a_longer_voice_samples_only_what_is_new(server, short_clip):
+    """With bounded context the features of what was said stay."""
+    made = []
+    for name, seconds in (("short", 3.0), ("long", 6.0)):
+        prompt = with_latents(short_clip(**{**SMALL, "num_clip": 0, "seed": 862}), f"voice-{name}")
+        prompt.add("trim", "TrimAudioDuration", audio=[prompt.id("LoadAudio"), 0], start_index=0.0, duration=seconds)
+        prompt.set(ENCODER, audio=["trim", 0], context="bounded")
+        result = server.client.run(prompt.nodes)
+        result.raise_for_error()
+        made.append((latents(server, f"voice-{name}"), sampled(result, prompt)))
+    (short, first), (long, second) = made
+    assert first == short.shape[2] // FRAMES == 4 and long.shape[2] // FRAMES == 8
+    # A window keeps a second and looks one ahead: of three seconds the first two stay, of clips of 0.75 s two.
+    assert second == 6 and np.array_equal(long[:, :, : 2 * FRAMES], short[:, :, : 2 * FRAMES])
