@@ -120,7 +120,7 @@ def sample(server, short_clip, seed, loader, **sampler):
 
 LOCAL = {"executor": "local"}
 LAYERS, STEPS, FSDP = ({"executor": e, "devices": "cpu,cpu"} for e in ("layer_pipeline", "timestep_pipeline", "fsdp"))
-WITHOUT_EFFECT = {"attention": "sdpa", "compile": True, "schedule": "batched", "kv_cache": "ram"}
+WITHOUT_EFFECT = {"attention": "sdpa", "schedule": "batched", "kv_cache": "ram"}
 
 
 def test_what_one_executor_has_sampled_all_others_replay(server, short_clip):
