@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,7 @@ class NamedVideo:
         prepared = self.prepared
         return video_key(self.weights, numerics, prepared.conditions, self.voice, prepared.plan)
 
-    @property
+    @cached_property
     def chain(self) -> Chain:
         """What its clips are named by beside their numbers."""
         return chain_of(self.prepared.plan, self.prepared.conditions, self.heard)
@@ -117,7 +118,7 @@ def named_video(weights: str, prepared: Prepared, voice: "AvatarAudio", numerics
     if heard is not None:
         return NamedVideo(weights, prepared, heard[0], True, heard)
     video = NamedVideo(weights, prepared, voice.fingerprint, bool(voice.sound_key))
-    if not video.by_sound or voice.heard or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
+    if not video.by_sound or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
         return video
     older = replace(video, voice=voice.features_fingerprint, by_sound=False)
     return older if _has_clips(older, numerics) else video

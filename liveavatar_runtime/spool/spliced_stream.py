@@ -1,11 +1,12 @@
 """SplicedStream: a video of which single clips are other takes, while the clips after them stay as they are."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
-from ..sampling.plan import ClipPlan
 from ..sampling.run import LatentBlock
-from .latent_stream import NO_HOOKS, TEMPORARY, LatentStream, StartRun, Storage, StreamHooks
+from .latent_stream import LatentStream
 from .resume import clip_shape
 
 LARGE_SEAM = 2.0
@@ -19,16 +20,10 @@ class SplicedStream(LatentStream):
     that nobody takes the video for one that was sampled in one go. Only one stream at a time has its caches.
     """
 
-    def __init__(
-        self,
-        plan: ClipPlan,
-        history: Tensor,
-        start_run: StartRun,
-        storage: Storage = TEMPORARY,
-        hooks: StreamHooks = NO_HOOKS,
-    ) -> None:
-        super().__init__(plan, history, start_run, storage, hooks)
-        self.takes: dict[int, LatentStream] = {}
+    @cached_property
+    def takes(self) -> dict[int, LatentStream]:
+        """By clip; filled by who makes the stream."""
+        return {}
 
     @property
     def finished_clips(self) -> int:
