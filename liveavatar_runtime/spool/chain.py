@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Chain:
         """The mark of a state: of the last block that it comes from."""
         return self.of_block(max(0, next_block - 1))
 
+    @cached_property
     def branch(self) -> "Branch":
         """Its clips."""
         links: list[Link] = []
@@ -75,13 +77,12 @@ class Branch:
         """The last one, which names the branch."""
         return self.links[-1].mark if self.links else ""
 
-    @property
-    def first_clip(self) -> int:
-        """The first clip that has a mark."""
-        return self.links[0].number if self.links else 0
-
     def of_clip(self, clip: int) -> str:
         return _mark(self.links, clip)
+
+    def from_clip(self, clip: int) -> set[str]:
+        """The mark of a clip and all later ones: what bears one of them, from that clip on, goes on from it."""
+        return {self.of_clip(clip), *(link.mark for link in self.links if link.number > clip)}
 
 
 PLAIN = Chain()

@@ -88,6 +88,7 @@ class Spool:
         """Of pictures of its latents, to be kept beside its clips."""
         self._refusal = refusal
         self._lock = LockFile(folder.with_name(folder.name + ".lock"))
+        self._in_use = [chain]
         self.removed_of_others = 0
         """Clips of other branches that made room for this one's."""
 
@@ -106,6 +107,9 @@ class Spool:
         """Another branch in the same folder, under the same lock."""
         other = Spool(self.folder, self.about, self._refusal, chain)
         other._lock, other.colours = self._lock, self.colours
+        # One video may be made of both: neither makes room for the other.
+        self._in_use.append(chain)
+        other._in_use = self._in_use
         return other
 
     @property
@@ -127,7 +131,7 @@ class Spool:
         write_about(self.folder, self.about)
         with ExitStack() as failing, self._writing():
             failing.callback(self.unlock)
-            write_branch(self.folder, self.chain.branch())
+            write_branch(self.folder, self.chain.branch)
             failing.pop_all()
         write_colours(self.folder, self.colours)
         return True
@@ -139,7 +143,7 @@ class Spool:
         """Note that it was used now, and its branch; what was not used for longest is removed first."""
         note_use(self.folder)
         if self.chain.links:
-            note_use(self.folder, branch_path(self.folder, self.chain.branch()).name)
+            note_use(self.folder, branch_path(self.folder, self.chain.branch).name)
 
     def has_clip(self, clip: int) -> bool:
         return self._clip_path(clip).exists()
@@ -174,15 +178,14 @@ class Spool:
         for number in self.states():
             if number > block:
                 self.remove_state(number)
-        self._forget_clips_of(self.chain.branch(), clip)
         with self._writing():
-            branches = [Branch(), *read_branches(self.folder)]
-        for branch in branches:
-            if branch.mark != self.chain.branch().mark and branch.of_clip(clip) == self.chain.of_clip(clip):
-                self._forget_clips_of(branch, clip)
-                for path, number, _ in self.other_states():
-                    if number > block:
-                        self._remove(path)
+            others = [Branch(), *read_branches(self.folder)]
+        following = [other for other in others if other.of_clip(clip) == self.chain.of_clip(clip)]
+        self._forget_clips(clip, self.chain.branch.from_clip(clip).union(*(one.from_clip(clip) for one in following)))
+        if any(branch.mark != self.chain.branch.mark for branch in following):
+            for path, number, _ in self.other_states():
+                if number > block:
+                    self._remove(path)
         for other in self.inexact_starts():
             if other.block >= block:
                 self._remove(self._anew_path(other))
@@ -190,10 +193,9 @@ class Spool:
             self._anew_path(start).touch()
             sync_folder(self.folder)
 
-    def _forget_clips_of(self, branch: Branch, first: int) -> None:
+    def _forget_clips(self, first: int, marks: set[str]) -> None:
         for match in self._matches(CLIP_NAME):
-            number = int(match[1])
-            if number >= first and (match[2] or "") == branch.of_clip(number):
+            if int(match[1]) >= first and (match[2] or "") in marks:
                 self._remove(self.folder / match[0])
 
     def inexact_starts(self) -> list[InexactStart]:
@@ -291,10 +293,10 @@ class Spool:
         return [match for match in map(pattern.fullmatch, names) if match]
 
     def _oldest_of_other_branches(self) -> Path | None:
-        """The clip of another branch that was written first."""
+        """The clip of a branch that is not in use that was written first."""
         found: list[tuple[float, Path]] = []
         for match in self._matches(CLIP_NAME):
-            if (match[2] or "") != self.chain.of_clip(int(match[1])):
+            if all((match[2] or "") != chain.of_clip(int(match[1])) for chain in self._in_use):
                 with suppress(FileNotFoundError):
                     found.append(((self.folder / match[0]).lstat().st_mtime, self.folder / match[0]))
         return min(found)[1] if found else None

@@ -23,7 +23,7 @@ from liveavatar_runtime.sampling.takes import Take, parse_takes, print_takes, re
 from liveavatar_runtime.spool.chain import Branch, Chain, Link, chain_of, read_branches, write_branch
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, StreamHooks
 from liveavatar_runtime.spool.spliced_stream import SplicedStream
-from liveavatar_runtime.spool.spool import InexactStart, Spool
+from liveavatar_runtime.spool.spool import InexactStart, NoRoom, Spool
 from liveavatar_runtime.spool.states import StateSettings
 from liveavatar_runtime.spool.store import SpoolStore
 
@@ -190,6 +190,33 @@ def test_begun_anew_reaches_all_branches_that_go_on(folder):
     assert late.inexact_starts() == [InexactStart(10)] and not early.inexact_starts()
 
 
+def test_begun_anew_reaches_a_branch_of_which_only_a_longer_one_is_noted(folder):
+    """Both have changed at clip 3; the clips after clip 6 bear the mark of the shorter one too."""
+    shorter, longer = (Link(4, "a" * 16),), (Link(4, "a" * 16), Link(12, "b" * 16))
+    spools = [Spool(folder, chain=Chain(links, BPC, 8)) for links in ((), shorter, longer)]
+    for spool in spools:
+        assert spool.try_lock()
+        for clip in range(8):
+            if not spool.has_clip(clip):
+                spool.write_clip(clip, torch.zeros(16, 1))
+        spool.unlock()
+    assert [branch.mark[0] for branch in read_branches(folder)] == ["b"] and spools[1].clips() == list(range(8))
+    spools[0].try_lock()
+    spools[0].note_inexact_start(InexactStart(2), BPC)
+    assert [spool.clips() for spool in spools] == [[0]] * 3
+
+
+def test_a_take_alone_takes_no_room_from_the_video_it_stands_in(folder):
+    made(folder, PLAN)
+    whole = Spool(folder, refusal=lambda size: "full", chain=chain_of(PLAN, scripted_conditions()))
+    plan = resolved(replace(PLAN, takes=parse_takes("5: 1"))).alone[4]
+    take = whole.with_chain(chain_of(plan, scripted_conditions()))
+    assert take.try_lock()
+    with pytest.raises(NoRoom, match="full"):
+        take.write_clip(4, torch.zeros(16, 1))
+    assert whole.clips() == list(range(PLAN.num_clip))
+
+
 def test_states_of_all_branches_keep_within_the_budget(folder):
     states = settings(4)
     made(folder, PLAN, states)
@@ -284,4 +311,4 @@ def test_marks_are_equal_until_the_first_difference(ours, others):
         one, other = (chain.of_block(block) for chain in chains)
         assert (one == other) == (block < differ)
     for chain in chains:
-        assert [chain.branch().of_clip(clip) for clip in range(8)] == [chain.of_clip(clip) for clip in range(8)]
+        assert [chain.branch.of_clip(clip) for clip in range(8)] == [chain.of_clip(clip) for clip in range(8)]
