@@ -26,7 +26,7 @@ from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
 from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.script import Script
-from liveavatar_runtime.spool.chain import chain_of, read_branches
+from liveavatar_runtime.spool.chain import chain_of
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, clip_bytes
 from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings
@@ -266,7 +266,8 @@ def branch(parts: Parts, place: Place) -> dict[str, Any]:
     spool = open_spool(place, SHORT)
     taken = spool.with_chain(chain_of(plan, random_conditions()))
     latents = [latents_of(stream_in(parts, one, of)) for one, of in ((taken, plan), (spool, SHORT))]
-    return {"latents": [digest(of) for of in latents], "branches": [one.mark for one in read_branches(spool.folder)]}
+    # The file of its marks is looked for among what the run leaves; reading it here would be nobody's call.
+    return {"latents": [digest(of) for of in latents]}
 
 
 def two_parts(parts: Parts, place: Place) -> None:
