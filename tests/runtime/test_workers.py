@@ -16,7 +16,20 @@ from liveavatar_runtime.dit.kv_cache import ResidentCache
 from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import InputError, MachineError
 from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.sampling.run import Evaluation, Executor, LatentBlock, RunStart, SamplingRequest
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import (
+    Evaluation,
+    Executor,
+    KeepRings,
+    LatentBlock,
+    RunStart,
+    SamplingRequest,
+    SamplingRun,
+)
+from liveavatar_runtime.sampling.script import Change, Script
+from liveavatar_runtime.spool.chain import chain_of
+from liveavatar_runtime.spool.latent_stream import LatentStream, Storage
+from liveavatar_runtime.spool.spool import Spool
 from liveavatar_workers.client.decoder import RemoteDecoder
 from liveavatar_workers.client.executor import RemoteExecutor
 from liveavatar_workers.client.groups import LocalWorkers
@@ -106,6 +119,29 @@ def test_a_script_gives_the_same_latents(remote: RemoteExecutor, local: LocalExe
     request = SamplingRequest(scripted_conditions(), SCRIPTED)
     for one, other in zip(remote.run(request), local.run(request), strict=True):
         assert torch.equal(one.latents, other.latents), f"block {one.index}"
+
+
+def test_a_branch_goes_on_from_what_another_executor_has_kept(
+    remote: RemoteExecutor, local: LocalExecutor, tmp_path: Path
+) -> None:
+    """A prompt that begins within the third clip: of the branch only that one and what follows is sampled."""
+    branch = replace(PLAN, num_clip=4, infer_frames=24, script=Script((Change(block=5, text=True, seed=8),)))
+    sampled: list[int] = []
+
+    def latents(executor: Executor, plan: ClipPlan, folder: str) -> list[torch.Tensor]:
+        conditions = scripted_conditions(plan=plan)
+
+        def start(part: ClipPlan, first: RunStart, keep: KeepRings) -> SamplingRun:
+            return executor.run(SamplingRequest(conditions, part, first, lambda e: sampled.append(e.block), keep))
+
+        spool = Spool(tmp_path / folder, chain=chain_of(plan, conditions))
+        return [b.latents for b in LatentStream(plan, conditions.motion[:, -7:], start, Storage(spool))]
+
+    latents(local, replace(branch, script=Script()), "spool")
+    sampled.clear()
+    ours = latents(remote, branch, "spool")
+    assert set(sampled) == {4, 5, 6, 7}
+    assert all(torch.equal(*pair) for pair in zip(ours, latents(local, branch, "fresh"), strict=True))
 
 
 def test_steps_and_kept_rings_arrive(remote: RemoteExecutor, local: LocalExecutor) -> None:
