@@ -10,7 +10,7 @@ from liveavatar_runtime.executors.table import DEFAULT
 from liveavatar_runtime.sampling.takes import Take
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.spool.latent_stream import LatentStream
     from liveavatar_workers.client.groups import Workers
 
@@ -65,7 +65,7 @@ class AvatarLatents:
     user is told meanwhile, and the takes of its clips."""
 
     stream: "LatentStream"
-    audio: "AvatarAudio"
+    audio: "Voice"
     workers: "Workers | None" = None
     report: "SamplingReport | None" = None
     takes: tuple[Take, ...] = ()

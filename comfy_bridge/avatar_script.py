@@ -17,7 +17,7 @@ from .notes import Notes
 from .prompt_input import read_prompt
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.config import AvatarConfig
     from liveavatar_runtime.sampling.timed_changes import TimedChange
 
@@ -183,7 +183,7 @@ def _named(name: str, error: InputError) -> InputError:
     return InputError(f"{name}: {error}")
 
 
-def check_sound(script: AvatarScript | None, voice: "AvatarAudio", notes: Notes) -> None:
+def check_sound(script: AvatarScript | None, voice: "Voice", notes: Notes) -> None:
     """Whether a voice is the one that the script's silences were put into."""
     made = None if script is None else script.sound
     if made is None or made == SoundLength(voice.waveform.shape[-1], voice.sample_rate):

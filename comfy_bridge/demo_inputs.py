@@ -1,4 +1,4 @@
-"""The demo's picture and voice where the workflow templates look for them.
+"""The demo's pictures and voices where the workflow templates look for them.
 
 Load Image and Load Audio list the files of ComfyUI's input folder, and the page marks every other name as a missing
 input, so the files are put there when they are absent. Where that is not possible, or they have been removed since, a
@@ -13,7 +13,12 @@ import folder_paths
 from .folders import PACK_ROOT
 from .progress import log
 
-DEMO_INPUTS = {"liveavatar_portrait.png": "portrait.png", "liveavatar_voice.wav": "voice.wav"}
+DEMO_INPUTS = {
+    "liveavatar_portrait.png": "portrait.png",
+    "liveavatar_voice.wav": "voice.wav",
+    "liveavatar_two_people.png": "two_people.png",
+    "liveavatar_conversation.wav": "conversation.wav",
+}
 """Names in the templates, and in `demo/`."""
 IN_TEMPORARY_FOLDER = " [temp]"
 """How ComfyUI marks a name in its temporary folder."""

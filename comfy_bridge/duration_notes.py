@@ -7,7 +7,7 @@ from liveavatar_runtime.errors import InputError
 from .audio_input import read_audio
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
 
 SOURCES = {
     "observed": "measured on this machine",
@@ -25,7 +25,7 @@ class VoiceLength(NamedTuple):
     sample_rate: int
 
 
-def voice_length(audio: object | None, avatar_audio: "AvatarAudio | None") -> VoiceLength | None:
+def voice_length(audio: object | None, avatar_audio: "Voice | None") -> VoiceLength | None:
     """Of the one that is connected, an AUDIO or an encoded voice. Raises InputError for both, and for no sound."""
     if audio is not None and avatar_audio is not None:
         raise InputError("audio and avatar_audio are both connected, and a video has one voice. Disconnect one.")

@@ -48,7 +48,7 @@ from .vae import managed_vae
 from .voice import encode_ahead
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.sampling.plan_request import VoicedPlan
     from liveavatar_runtime.sampling.prepare import Prepared
     from liveavatar_runtime.sampling.timed_changes import PlacedChanges
@@ -69,7 +69,7 @@ class SamplerInputs:
     positive: object
     vae: "Vae | None"
     image: object
-    voice: "AvatarAudio"
+    voice: "Voice"
     plan: PlanRequest | ClipPlan
     script: AvatarScript | None = None
 
@@ -86,10 +86,12 @@ class SamplerSettings:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Inputs that were read: the plan that fits picture and voice, and what the script makes of picture and prompt."""
+    """Inputs that were read: the plan that fits picture and voice, what the script makes of picture and prompt, and
+    where several speakers are, which of them moves which tokens."""
 
     plan: ClipPlan
     placed: "PlacedChanges"
+    actor_masks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,22 +219,39 @@ def read_sources(inputs: SamplerInputs, notes: Notes) -> Sources:
     plan = final_plan(inputs, replace(voiced, plan=placed.plan), placed.picture, notes)
     check_sound(inputs.script, inputs.voice, notes)
     notes.tell(*placed.facts)
-    check_pictures(placed, plan, notes)
-    return Sources(plan, placed)
+    masks = read_areas(inputs.voice, placed, plan, notes)
+    check_pictures(placed, plan, inputs.voice, notes)
+    return Sources(plan, placed, masks)
 
 
-def check_pictures(placed: "PlacedChanges", plan: ClipPlan, notes: Notes) -> None:
+def read_areas(voice: "Voice", placed: "PlacedChanges", plan: ClipPlan, notes: Notes) -> Tensor | None:
+    """Which tokens each of several speakers moves. Raises InputError where that does not fit the picture."""
+    from liveavatar_runtime.audio.conversation import Conversation
+    from liveavatar_runtime.sampling.actor_masks import check_picture, token_weights
+
+    if not isinstance(voice, Conversation):
+        return None
+    check_picture(voice, *placed.picture.shape[:2])
+    notes.tell(f"{voice.actors} speakers, each in an area of the picture")
+    if placed.pictures:
+        notes.warn("The script changes the picture: the speakers' areas stay where they are in the first one.")
+    return token_weights(voice, plan)
+
+
+def check_pictures(placed: "PlacedChanges", plan: ClipPlan, voice: "Voice", notes: Notes) -> None:
     """What the video shows of each picture, and of the faces in them."""
+    from liveavatar_runtime.audio.conversation import Conversation
     from liveavatar_runtime.media.faces import check_faces
     from liveavatar_runtime.planning.sizes import crop_note
 
-    faces = check_faces(placed.picture, plan.height, plan.width)
+    areas = voice.masks if isinstance(voice, Conversation) else None
+    faces = check_faces(placed.picture, plan.height, plan.width, areas)
     notes.warn(*faces.warnings)
     notes.tell(faces.unchecked)
     for block, picture in placed.pictures.items():
         since = f"The picture from {format_time(block_start(block, plan.fps))} on"
         crop = crop_note(plan, picture.shape[0], picture.shape[1])
-        warnings = check_faces(picture, plan.height, plan.width).warnings
+        warnings = check_faces(picture, plan.height, plan.width, areas).warnings
         notes.warn(*(f"{since}: {warning}" for warning in (crop, *warnings) if warning))
 
 
@@ -268,7 +287,7 @@ def size_of(plan: ClipPlan) -> str:
     return f"{text}; this segment: {clips_text(part.clips)}, {part.frames} frames"
 
 
-def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: str) -> "Prepared":
+def _encoded(job: SamplingJob, sources: Sources, voice: "Voice", node_id: str) -> "Prepared":
     """The conditions, with the picture encoded by the VAE, which is loaded for it; its colours are known then too."""
     from liveavatar_runtime.sampling.prepare import Inputs, prepare
 
@@ -276,11 +295,11 @@ def _encoded(job: SamplingJob, sources: Sources, voice: "AvatarAudio", node_id: 
     _ = job.vae.colours
     encoding = preparation(node_id, "Encoding the picture")
     placed = sources.placed
-    given = Inputs(placed.picture, placed.text, voice, texts=placed.texts, pictures=placed.pictures)
+    given = Inputs(placed.picture, placed.text, voice, sources.actor_masks, placed.texts, placed.pictures)
     return prepare(job.plan, job.model.config, given, vae, encoding)
 
 
-def _named(work: PreparedJob, voice: "AvatarAudio", choice: SpoolChoice, hidden: "Hidden") -> NamedVideo:
+def _named(work: PreparedJob, voice: "Voice", choice: SpoolChoice, hidden: "Hidden") -> NamedVideo:
     """What makes the video, where its clips are kept."""
     if choice.spool != KEEP:
         return NamedVideo("", work.prepared, "")

@@ -30,6 +30,7 @@ from .video_output import VideoSettings, write_blocks
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.planning.links import Link
     from liveavatar_runtime.run_report import RunReport
 
@@ -47,7 +48,7 @@ class ProbeInputs:
     vae: Vae | None
     positive: object = None
     image: object = None
-    voice: "AvatarAudio | None" = None
+    voice: "Voice | None" = None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from .vae import vae_parameters, vae_place
 from .worker_model import chosen_places
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.executors.plan_case import Case, Decoding
     from liveavatar_runtime.executors.plan_report import PlanReport
     from liveavatar_runtime.planning.machines import Machines
@@ -61,7 +61,7 @@ class CheckInputs:
 
     plan: PlanRequest | ClipPlan
     model: AvatarModel | None = None
-    voice: "AvatarAudio | None" = None
+    voice: "Voice | None" = None
     audio: object = None
     image: object = None
 

@@ -29,7 +29,7 @@ from .notes import Notes
 from .sampling_job import SamplingJob
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
 
 KEEP, TEMPORARY = "keep", "until ComfyUI ends"
 SPOOL_CHOICES = (KEEP, TEMPORARY)
@@ -107,18 +107,18 @@ class NamedVideo:
         return replace(self, prepared=replace(self.prepared, plan=plan))
 
 
-def named_video(weights: str, prepared: Prepared, voice: "AvatarAudio", numerics: Numerics) -> NamedVideo:
+def named_video(weights: str, prepared: Prepared, voice: "Voice", numerics: Numerics) -> NamedVideo:
     """A video whose clips are kept.
 
-    A long or bounded voice is named by its sound and its encoder. Earlier versions, which had no bounded ones, named
-    it by all its features, so where there are spools that may be theirs, all of it is encoded to see whether one of
-    them is this video's.
+    A long or bounded voice is named by its sound and its encoder. Earlier versions, which had neither bounded ones nor
+    several speakers, named it by all its features, so where there are spools that may be theirs, all of it is encoded
+    to see whether one of them is this video's.
     """
     heard = voice.heard_keys(prepared.plan.fps, prepared.plan.num_blocks)
     if heard is not None:
         return NamedVideo(weights, prepared, heard[0], True, heard)
-    video = NamedVideo(weights, prepared, voice.fingerprint, bool(voice.sound_key))
-    if not video.by_sound or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
+    video = NamedVideo(weights, prepared, voice.fingerprint, voice.by_sound)
+    if not video.by_sound or voice.actors > 1 or _has_clips(video, numerics) or not _may_be_older(prepared.plan):
         return video
     older = replace(video, voice=voice.features_fingerprint, by_sound=False)
     return older if _has_clips(older, numerics) else video

@@ -1,6 +1,7 @@
 """Audio Encode at work: the voice as the model hears it, by whatever audio encoder is connected."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from .progress import preparation
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.audio.waveform import Sound
     from liveavatar_runtime.audio.windows import Encode
     from liveavatar_runtime.fingerprint import Fingerprint
@@ -37,6 +39,8 @@ def encode_voice(
 
     Raises InputError when encoder or sound are missing or of no use, DeviceFullError when memory is.
     """
+    from liveavatar_runtime.audio.encoded_silence import EncodedSilence
+
     if context not in CONTEXTS:
         raise InputError(f"context is {context!r}; allowed are {', '.join(CONTEXTS)}.")
     if encoder is None:
@@ -48,8 +52,10 @@ def encode_voice(
     notes.warn(*sound.changes)
     with voice_told(encoder, sound):
         if context == BOUNDED:
-            return _bounded_voice(encoder, sound, preparation(hidden.unique_id))
-        return _long_voice(encoder, sound) or _whole_voice(encoder, sound, preparation(hidden.unique_id))
+            voice = _bounded_voice(encoder, sound, preparation(hidden.unique_id))
+        else:
+            voice = _long_voice(encoder, sound) or _whole_voice(encoder, sound, preparation(hidden.unique_id))
+        return replace(voice, silence=EncodedSilence(prepared_encoder(encoder)))
 
 
 def _whole_voice(encoder: AudioEncoder, sound: "Sound", progress: Progress) -> "AvatarAudio":
@@ -116,16 +122,22 @@ def prepared_samples(encoder: AudioEncoder, sound: "Sound") -> "tuple[Encode, Te
     """What encodes a window of a long track, at any time, and the track's samples [1, S] at 16 kHz."""
     from liveavatar_runtime.audio.waveform import to_encoder_rate
 
+    whole = prepared_encoder(encoder)
     if isinstance(encoder, BundleAudioEncoder):
-        whole, samples = encoder.encode_prepared, encoder.prepared(sound.waveform, sound.sample_rate)
+        samples = encoder.prepared(sound.waveform, sound.sample_rate)
     else:
-        whole, samples = partial(_all_layers, encoder), to_encoder_rate(sound.waveform, sound.sample_rate)
+        samples = to_encoder_rate(sound.waveform, sound.sample_rate)
 
     def encode(window: Tensor, rate: int) -> Tensor:
         with voice_told(encoder, sound):
             return whole(window, rate)
 
     return encode, samples
+
+
+def prepared_encoder(encoder: AudioEncoder) -> "Encode":
+    """What encodes samples [1, S] at 16 kHz that are as the encoder wants them."""
+    return encoder.encode_prepared if isinstance(encoder, BundleAudioEncoder) else partial(_all_layers, encoder)
 
 
 def weights_of_encoder(encoder: AudioEncoder) -> dict[str, Tensor] | None:
@@ -159,10 +171,11 @@ def _with_weights(fingerprint: "Fingerprint", weights: "dict[str, Tensor]") -> s
     return fingerprint.hexdigest()
 
 
-def encode_ahead(voice: "AvatarAudio", plan: "ClipPlan", node_id: str) -> None:
+def encode_ahead(voice: "Voice", plan: "ClipPlan", node_id: str) -> None:
     """Have what a plan's segment hears encoded before the model is loaded, where the encoder works on a device that it
     would take memory of; on a processor it works beside the sampling, when a block needs it."""
-    if voice.windows is None or voice.windows.device.type == "cpu":
+    device = voice.encoding_device
+    if device is None or device.type == "cpu":
         return
     blocks = plan.segment.blocks
     # Without a state, sampling begins with blocks before the segment, two windows at most.

@@ -147,6 +147,11 @@ def nearest_block(seconds: Fraction, fps: Fraction) -> int:
     return math.floor(seconds * fps / FRAMES_PER_BLOCK + Fraction(1, 2))
 
 
+def nearest_frame(seconds: Fraction, fps: Fraction) -> int:
+    """The video frame that begins nearest to a time; half way between two it is the later one."""
+    return math.floor(seconds * fps + Fraction(1, 2))
+
+
 def block_start(block: int, fps: Fraction) -> Fraction:
     """Seconds before a block."""
     return block * FRAMES_PER_BLOCK / fps
@@ -274,9 +279,12 @@ def bucket_count(feature_frames: int) -> int:
     return int(feature_frames / float(FEATURE_RATE) * BUCKET_RATE)
 
 
-def bucket_index(frame: int, fps: Fraction) -> int:
-    """The 30 Hz bucket nearest to video frame `frame`; exactly half way goes to the even one."""
-    return round(frame * BUCKET_RATE / fps)
+def bucket_index(frame: int, fps: Fraction, start: Fraction = Fraction(0)) -> int:
+    """The 30 Hz bucket nearest to video frame `frame`; exactly half way goes to the even one.
+
+    `start`: seconds of the video at which the sound begins; before it buckets are negative.
+    """
+    return round((frame / fps - start) * BUCKET_RATE)
 
 
 def fixed_bucket_count(feature_frames: int) -> int:

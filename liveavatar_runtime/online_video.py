@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .audio.features import AvatarAudio
+from .audio.voice import Voice
 from .device_kinds import takes_threads
 from .duration import FRAMES_PER_BLOCK, samples_for_frames
 from .errors import InputError
@@ -152,7 +152,7 @@ class _Work:
     """The two halves behind the sampler: decoding a block, and writing what was decoded, up to `total` frames."""
 
     decoder: BlockDecoder
-    audio: AvatarAudio
+    audio: Voice
     writer: VideoWriter
     video: OnlineVideo
     fps: Fraction
@@ -226,7 +226,7 @@ class _Reporter:
 
 
 def write_online(
-    stream: LatentStream, decoder: BlockDecoder, audio: AvatarAudio, output: Output, options: WriteOptions = ALL_FRAMES
+    stream: LatentStream, decoder: BlockDecoder, audio: Voice, output: Output, options: WriteOptions = ALL_FRAMES
 ) -> None:
     """Decode block by block into the file; `output.video` is brought up to date after each, also when this raises.
 
@@ -315,6 +315,6 @@ def _timed(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Any:
         return function(item)
 
 
-def sound_of_frames(audio: AvatarAudio, fps: Fraction, first: int, end: int) -> Tensor:
+def sound_of_frames(audio: Voice, fps: Fraction, first: int, end: int) -> Tensor:
     """Waveform [C, S] of video frames [first, end); shorter where the track is over."""
     return audio.waveform[:, slice(*(samples_for_frames(frame, fps, audio.sample_rate) for frame in (first, end)))]

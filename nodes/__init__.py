@@ -15,6 +15,7 @@ from .load_avatar_model import LoadAvatarModel
 from .online_vae_decode import OnlineVAEDecode
 from .plan_check import PlanCheck
 from .script_change import ScriptChange
+from .speakers import Speakers
 from .spools import AvatarSpools
 
 
@@ -42,4 +43,5 @@ class LiveAvatarExtension(ComfyExtension):
             HardwareProbe,
             AvatarScript,
             ScriptChange,
+            Speakers,
         ]

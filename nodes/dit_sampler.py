@@ -22,7 +22,7 @@ from .search_words import search_words
 from .types import CATEGORY, AudioSocket, LatentsSocket, ModelSocket, PlanSocket, ScriptSocket
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
 
 
 class DiTSampler(io.ComfyNode):
@@ -164,7 +164,7 @@ class DiTSampler(io.ComfyNode):
         positive: object,
         vae: Vae | None,
         image: object,
-        avatar_audio: "AvatarAudio",
+        avatar_audio: "Voice",
         plan: PlanRequest | ClipPlan,
         kv_cache: KVCacheChoice = "auto",
         kv_dtype: KVTypeChoice = "auto",

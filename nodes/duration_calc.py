@@ -16,7 +16,7 @@ from .time_inputs import MAX_CLIPS, check_clip_frames, fps_input, infer_frames_i
 from .types import CATEGORY, AudioSocket
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
 
 DURATION, NUM_CLIP = "duration", "num_clip"
 
@@ -123,7 +123,7 @@ class DurationCalc(io.ComfyNode):
         size: str = "688x368",
         steps: int = 4,
         audio: object | None = None,
-        avatar_audio: "AvatarAudio | None" = None,
+        avatar_audio: "Voice | None" = None,
     ) -> io.NodeOutput:
         check_number(cls, num_clip=num_clip, infer_frames=infer_frames, duration=duration, steps=steps)
         rate, notes = time.parse_fps(fps), Notes()

@@ -12,7 +12,7 @@ from .search_words import search_words
 from .types import CATEGORY, AudioSocket, ModelSocket
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
 
 
 class HardwareProbe(io.ComfyNode):
@@ -75,7 +75,7 @@ class HardwareProbe(io.ComfyNode):
         steps: int,
         positive: object = None,
         image: object = None,
-        avatar_audio: "AvatarAudio | None" = None,
+        avatar_audio: "Voice | None" = None,
     ) -> io.NodeOutput:
         inputs = ProbeInputs(model, vae, positive, image, avatar_audio)
         notes = Notes()

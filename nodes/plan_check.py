@@ -28,7 +28,7 @@ from .search_words import search_words
 from .types import CATEGORY, AudioSocket, ModelSocket, PlanSocket
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.audio.features import AvatarAudio
+    from liveavatar_runtime.audio.voice import Voice
 
 
 class PlanCheck(io.ComfyNode):
@@ -174,7 +174,7 @@ class PlanCheck(io.ComfyNode):
         ram: float,
         model_file: str,
         model: AvatarModel | None = None,
-        avatar_audio: "AvatarAudio | None" = None,
+        avatar_audio: "Voice | None" = None,
         audio: object = None,
         image: object = None,
         kv_cache: KVCacheChoice = "auto",

@@ -54,6 +54,11 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
         *("silence", "pause", "director", "storyboard", "静音", "停顿", "导演", "分镜"),
     ),
     "LiveAvatar_ScriptChange": ("Script Change", "脚本变化", *PACK, *DIRECTING),
+    "LiveAvatar_Speakers": (
+        *("Speakers", "多人说话", *PACK, *TALKING),
+        *("two speakers", "several people", "conversation", "dialogue", "podcast", "multi person", "mask"),
+        *("双人", "多人", "对话", "播客", "多个说话人", "遮罩"),
+    ),
     "LiveAvatar_Spools": (
         *("Finished Clips (Spools)", "已完成片段管理", *PACK, *RESUME),
         *("clear cache", "disk space", "缓存", "清理缓存", "磁盘"),

@@ -8,7 +8,7 @@ CATEGORY = "LiveAvatar"
 ModelSocket = io.Custom("LIVEAVATAR_MODEL")
 """comfy_bridge.avatar.AvatarModel"""
 AudioSocket = io.Custom("LIVEAVATAR_AUDIO")
-"""liveavatar_runtime.audio.features.AvatarAudio"""
+"""liveavatar_runtime.audio.voice.Voice: AvatarAudio of one speaker, Conversation of several"""
 PlanSocket = io.Custom("LIVEAVATAR_PLAN")
 """liveavatar_runtime.sampling.plan_request.PlanRequest; a ClipPlan is taken too"""
 LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")

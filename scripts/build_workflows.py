@@ -42,6 +42,11 @@ LATER_START, LATER = "0:05.5", "A friendly person talks to the camera in front o
 SIZE = "688x368"
 """What the 14B templates begin with."""
 PORTRAIT, VOICE = "liveavatar_portrait.png", "liveavatar_voice.wav"
+TWO_PEOPLE, CONVERSATION = "liveavatar_two_people.png", "liveavatar_conversation.wav"
+TURNS = """0:00 1
+0:03.7 2
+0:05.7 1"""
+"""As `demo/speak.py --conversation` prints them."""
 DEMO = {"model": "liveavatar-demo/"}
 PICTURE, LATENTS, VIDEO = 260, 330, 430
 """Room in pixels below the widgets for a picture, for notes and a preview, for notes and a video."""
@@ -176,9 +181,9 @@ class Template:
     def workflow(self) -> dict[str, Any]:
         return self.canvas.workflow(self.name, {"liveavatar_template": self.name})
 
-    def media(self, column: Column) -> tuple[Source, Source]:
-        picture = column.node("LoadImage", room=PICTURE, title=self.titles["picture"], image=PORTRAIT)
-        sound = column.node("LoadAudio", room=40, title=self.titles["voice"], audio=VOICE)
+    def media(self, column: Column, image: str = PORTRAIT, audio: str = VOICE) -> tuple[Source, Source]:
+        picture = column.node("LoadImage", room=PICTURE, title=self.titles["picture"], image=image)
+        sound = column.node("LoadAudio", room=40, title=self.titles["voice"], audio=audio)
         return Source(picture, "IMAGE"), Source(sound, "AUDIO")
 
     def prompt(self, column: Column, clip: Source) -> Source:
@@ -310,6 +315,21 @@ def direct_the_talk(template: Template) -> None:
     template.link(Source(change, "script"), sampler, "script")
 
 
+def two_speakers(template: Template) -> None:
+    """A conversation from one recording; the areas come from the faces in the picture."""
+    left, middle, speaking = template.column(0), template.column(1), template.column(2)
+    model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **DEMO)
+    picture, sound = template.media(left, TWO_PEOPLE, CONVERSATION)
+    prompt = template.prompt(middle, Source(model, "clip"))
+    voice = template.voice(middle, Source(model, "audio_encoder"), sound)
+    speakers = speaking.node("LiveAvatar_Speakers", room=PICTURE + TOLD, mode="one recording", turns=TURNS)
+    template.link(voice, speakers, "voice_1")
+    template.link(picture, speakers, "image")
+    heard = Source(speakers, "avatar_audio")
+    parts = Inputs(Source(model, "model"), Source(model, "vae"), prompt, picture, sound, heard)
+    one_video(template, parts, middle, 3, "two_speakers", width=128, height=64, end="voice")
+
+
 def check_my_plan(template: Template) -> None:
     """The same plan on this machine and on four cards; nothing is loaded."""
     left, here, there = template.column(0), template.column(1, 560), template.column(3, 560)
@@ -388,6 +408,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
     multi_gpu,
     latents_and_spools,
     direct_the_talk,
+    two_speakers,
     avatar_14b,
     avatar_14b_long,
     avatar_14b_segments,

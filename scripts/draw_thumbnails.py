@@ -17,10 +17,21 @@ LABELS = {
     "direct_the_talk": "Direct the talk",
     "check_my_hardware": "Check hardware",
 }
+TWO, TWO_LABEL = "two_speakers", "Two speakers"
 CHECK, CHECK_LABEL = "check_my_plan", "Does it fit?"
 COLOURS = ("#3b6fb5", "#e08a1e", "#4a9d8e")
 BARS = ((0.35, 0.4, 0.1), (0.25, 0.5, 0.05), (0.4, 0.2, 0.2))
 """Parts of the bars in the picture of the plan's check, and their colours."""
+
+
+def draw_two(label: str) -> Image.Image:
+    """The demo's two people over a band with the label."""
+    people, height = Image.open(ROOT / "demo" / "two_people.png").convert("RGB"), SIDE - BAND
+    left = (people.width - people.height * SIDE / height) / 2
+    picture = Image.new("RGB", (SIDE, SIDE), "#16222b")
+    box = (left, 0, people.width - left, people.height)
+    picture.paste(people.resize((SIDE, height), Image.Resampling.LANCZOS, box=box))
+    return labelled(picture, label)
 
 
 def draw(label: str) -> Image.Image:
@@ -60,6 +71,7 @@ def labelled(picture: Image.Image, label: str) -> Image.Image:
 def main() -> None:
     for name, label in LABELS.items():
         draw(label).save(ROOT / "workflows" / f"{name}.jpg", quality=QUALITY)
+    draw_two(TWO_LABEL).save(ROOT / "workflows" / f"{TWO}.jpg", quality=QUALITY)
     draw_bars(CHECK_LABEL).save(ROOT / "workflows" / f"{CHECK}.jpg", quality=QUALITY)
 
 

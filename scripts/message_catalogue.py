@@ -28,6 +28,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "comfy_bridge/memory_watch.py": {"unknown"},
     "comfy_bridge/run_facts.py": {"of other machines", "processor_name"},
     "comfy_bridge/run_report.py": {"ELSEWHERE", "how_it_ended", "numbers do not end"},
+    "comfy_bridge/speakers.py": {"Mode"},
     "comfy_bridge/spool_folder.py": {"sage", "sdpa"},
     "liveavatar_runtime/audio/waveform.py": {"_LAYOUTS"},
     "liveavatar_runtime/checkpoint/detect.py": {"MEASURED", "patch bias", "ffn bias", "local bias", "global bias"},
@@ -59,6 +60,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "nodes/avatar_script.py": {"EXAMPLE", "SCRIPT_TOOLTIP"},
     "nodes/clip_scheduler.py": {"SIZE_TOOLTIP", "PRESET_TOOLTIP", "TAKES_TOOLTIP"},
     "nodes/search_words.py": None,
+    "nodes/speakers.py": {"TURNS_TOOLTIP"},
 }
 """Of each module, constants, functions and calls with texts that no page shows, and such texts: tables, what is read in
 foreign messages, keys, what is printed in a terminal or stands in the node's schema (locales/). None: all of it."""

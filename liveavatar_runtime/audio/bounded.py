@@ -103,10 +103,12 @@ class HeardSound:
         return self._key(Window(0, self.frames, 0, self.frames))
 
     def block_key(self, buckets: list[int]) -> str:
-        """Hash of what decides the features of so many of its 30 Hz buckets, in this order: those after the end are
-        silent. Of settled buckets it stays the same when the sound goes on."""
-        heard = [bucket for bucket in buckets if bucket < fixed_bucket_count(self.frames)]
-        fingerprint = Fingerprint().add("buckets", [*heard, *["silence"] * (len(buckets) - len(heard))])
+        """Hash of what decides the features of so many of its 30 Hz buckets, in this order: those before the beginning
+        and after the end are silent. Of settled buckets it stays the same when the sound goes on."""
+        count = fixed_bucket_count(self.frames)
+        heard = [bucket for bucket in buckets if 0 <= bucket < count]
+        told = [bucket if 0 <= bucket < count else "silence" for bucket in buckets]
+        fingerprint = Fingerprint().add("buckets", told)
         if heard:
             first, (last, between) = fixed_bucket_position(heard[0])[0], fixed_bucket_position(heard[-1])
             numbers = range(first // self.context.step, (last + (between > 0)) // self.context.step + 1)

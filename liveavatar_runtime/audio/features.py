@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,14 +16,13 @@ from ..duration import (
     bucket_index,
     fixed_bucket_count,
     fixed_bucket_position,
-    frames_for_samples,
 )
 from ..errors import InputError
 from ..fingerprint import Fingerprint
 from ..progress import Progress
 from .bounded import HeardSound, at_fixed_times, settled_video_frames
-from .disk_backed import zeros
-from .waveform import resample
+from .encoded_silence import EncodedSilence
+from .voice import Voice
 from .windows import EncodedWindows
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class AvatarAudio:
-    """Encoded sound of one or several actors, and the sound itself.
+class AvatarAudio(Voice):
+    """Encoded sound of one actor, or of several in step, and the sound itself.
 
     features: [A, L, T, D], all hidden states of the audio encoder at 50 Hz for A actors, on the CPU, in any float
         type. Wav2vec2-large gives 5 MB a second; of a long track they lie in a file (`disk_backed.zeros`).
@@ -43,6 +42,7 @@ class AvatarAudio:
     sound_key: of such a track, hash of what decides its features, be they there or not: sound, encoder, windows.
     heard: of a voice with bounded context, the sound of each actor, and what of it decides which features; such a
         voice can go on, and what was settled of it stays (`settled_frames`). () for a voice that is encoded as a whole.
+    silence: what its encoder makes of silence, for speakers who are silent while others speak.
     """
 
     features: Tensor
@@ -52,6 +52,7 @@ class AvatarAudio:
     windows: EncodedWindows | None = None
     sound_key: str = ""
     heard: tuple[HeardSound, ...] = ()
+    silence: EncodedSilence | None = None
 
     @classmethod
     def of_windows(cls, windows: EncodedWindows, sound: tuple[Tensor, int], sound_key: str) -> "AvatarAudio":
@@ -82,17 +83,29 @@ class AvatarAudio:
 
     @property
     def actors(self) -> int:
-        """Number of speakers."""
         return self.features.shape[0]
 
     @property
-    def duration(self) -> Fraction:
-        """Seconds of the waveform."""
-        return Fraction(self.waveform.shape[1], self.sample_rate)
+    def encoded_to(self) -> tuple[int, int]:
+        return self.features.shape[1], self.features.shape[3]
 
-    def video_frames(self, fps: Fraction) -> int:
-        """Fewest video frames that have the sound of the whole waveform, at least 1."""
-        return frames_for_samples(self.waveform.shape[1], fps, self.sample_rate)
+    @property
+    def values(self) -> int:
+        return self.features.numel()
+
+    @property
+    def buckets(self) -> int:
+        """30 Hz buckets until the longest track ends."""
+        frames = max(self.lengths, default=self.features.shape[2])
+        return fixed_bucket_count(frames) if self.heard else bucket_count(frames)
+
+    @property
+    def encoding_device(self) -> torch.device | None:
+        return None if self.windows is None else self.windows.device
+
+    @property
+    def by_sound(self) -> bool:
+        return bool(self.sound_key)
 
     @cached_property
     def content(self) -> "Content":
@@ -123,16 +136,19 @@ class AvatarAudio:
             self.windows.need(first, stop, progress)
 
     def encode_frames(self, first_frame: int, num_frames: int, fps: Fraction, progress: Progress | None = None) -> None:
-        """Have what video frames [first_frame, first_frame + num_frames) hear encoded."""
-        if self.windows is None or not num_frames:
+        frames = (first_frame, first_frame + num_frames - 1) if num_frames else ()
+        self.encode_buckets([bucket_index(frame, fps) for frame in frames], progress)
+
+    def encode_buckets(self, ends: Sequence[int], progress: Progress | None = None) -> None:
+        """Have the buckets from the first to the last of `ends` encoded; none for an empty one."""
+        if self.windows is None or not ends:
             return
-        ends = [bucket_index(frame, fps) for frame in (first_frame, first_frame + num_frames - 1)]
         if self.heard:
-            first, end = (fixed_bucket_position(bucket)[0] for bucket in ends)
+            first, end = (fixed_bucket_position(bucket)[0] for bucket in (ends[0], ends[-1]))
             self.encode(first, end + 2, progress)
             return
         count, last = bucket_count(self.features.shape[2]), self.features.shape[2] - 1
-        first, end = (min(bucket, count - 1) * last // max(count - 1, 1) for bucket in ends)
+        first, end = (min(bucket, count - 1) * last // max(count - 1, 1) for bucket in (ends[0], ends[-1]))
         # One frame of room on each side: positions are computed in float32.
         self.encode(max(0, first - 1), end + 3, progress)
 
@@ -147,80 +163,48 @@ class AvatarAudio:
         return min((settled_video_frames(sound.settled, fps) for sound in self.heard), default=0)
 
     def heard_keys(self, fps: Fraction, blocks: int) -> tuple[str, ...] | None:
-        """For each of the first `blocks` blocks of a video, also after the voice's end, a hash of what decides its
-        features: the sound that it hears, the encoder, the windows. None for a voice that is encoded as a whole.
-
-        A longer voice has the same keys for blocks of settled frames. Nothing is encoded, but where the encoder's
-        weights cannot be read: there the features themselves are hashed.
-        """
+        """As `Voice.heard_keys`. A longer voice has the same keys for blocks of settled frames. Nothing is encoded, but
+        where the encoder's weights cannot be read: there the features themselves are hashed."""
         if not self.heard:
             return None
-        keys: list[str] = []
-        for first in range(0, blocks * FRAMES_PER_BLOCK, FRAMES_PER_BLOCK):
-            key = Fingerprint()
-            if all(sound.encoder for sound in self.heard):
-                buckets = [bucket_index(frame, fps) for frame in range(first, first + FRAMES_PER_BLOCK)]
-                key.add("sounds", [sound.block_key(buckets) for sound in self.heard])
-            else:
-                key.add("features", self.aligned(first, FRAMES_PER_BLOCK, fps))
-            keys.append(key.hexdigest())
-        return tuple(keys)
+        firsts = range(0, blocks * FRAMES_PER_BLOCK, FRAMES_PER_BLOCK)
+        return tuple(self.heard_key(buckets_of(first, FRAMES_PER_BLOCK, fps)) for first in firsts)
+
+    def heard_key(self, buckets: list[int]) -> str:
+        """The same for a block of these buckets, of a voice with bounded context."""
+        if all(sound.encoder for sound in self.heard):
+            return Fingerprint().add("sounds", [sound.block_key(buckets) for sound in self.heard]).hexdigest()
+        return Fingerprint().add("features", self.at_buckets(buckets)).hexdigest()
 
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
-        """Features of video frames [first_frame, first_frame + num_frames): [A, L, D, num_frames] float32.
+        """As `Voice.aligned`. Features are interpolated linearly from 50 to 30 a second (ends on ends; of a bounded
+        voice at fixed times), each frame takes the nearest of these, and frames after the end of an actor's track are
+        zero."""
+        return self.at_buckets(buckets_of(first_frame, num_frames, fps))
 
-        Features are interpolated linearly from 50 to 30 a second (ends on ends; of a bounded voice at fixed times),
-        each frame takes the nearest of these, and frames after the end of an actor's track are zero. Only the asked
-        frames are computed, and a frame's values don't depend on which others are asked for.
-        """
-        if first_frame < 0 or num_frames < 0:
-            raise ValueError(f"frames [{first_frame}, {first_frame + num_frames}) are not a range of video frames")
-        self.encode_frames(first_frame, num_frames, fps)
+    def at_buckets(self, buckets: list[int]) -> Tensor:
+        """Features of 30 Hz buckets, of which those of the track ascend: [A, L, D, buckets] float32; zero before the
+        track (below 0) and after its end."""
+        heard = [bucket for bucket in buckets if bucket >= 0]
+        self.encode_buckets(heard)
         if self.windows is not None and self.windows.broken:
-            raise InputError(broken_text(self.windows.broken, self.features.numel()))
-        indices = [bucket_index(frame, fps) for frame in range(first_frame, first_frame + num_frames)]
+            raise InputError(broken_text(self.windows.broken, self.values))
         lengths = self.lengths or (self.features.shape[2],) * self.actors
         actors, layers, _, width = self.features.shape
-        aligned = torch.zeros(actors, layers, width, num_frames)
+        aligned = torch.zeros(actors, layers, width, len(buckets))
         for track, length, result in zip(self.features, lengths, aligned, strict=True):
-            buckets = fixed_bucket_count(length) if self.heard else bucket_count(length)
-            heard = [index for index in indices if index < buckets]
-            if self.heard:
-                result[..., : len(heard)] = at_fixed_times(track[:, :length], heard).transpose(1, 2)
-            else:
-                result[..., : len(heard)] = interpolate(track[:, :length], heard, buckets).transpose(1, 2)
+            count = fixed_bucket_count(length) if self.heard else bucket_count(length)
+            there = [place for place, bucket in enumerate(buckets) if 0 <= bucket < count]
+            read = at_fixed_times if self.heard else partial(interpolate, count=count)
+            result[..., there] = read(track[:, :length], [buckets[place] for place in there]).transpose(1, 2)
         return aligned
 
-    @staticmethod
-    def stack(tracks: Sequence["AvatarAudio"]) -> "AvatarAudio":
-        """One track a speaker, in the order of their masks: features side by side, sound mixed.
 
-        Shorter tracks end in silence (zero features). The mix has the first track's sample rate and the most
-        channels, and is turned down only where the sum would clip. Raises InputError when the tracks come from
-        different audio encoders, or only some of them have bounded context.
-        """
-        if not tracks:
-            raise InputError("no audio tracks were given; at least one is needed.")
-        widths = {(track.features.shape[1], track.features.shape[3]) for track in tracks}
-        if len(widths) > 1:
-            raise InputError(
-                f"the audio tracks come from different audio encoders: (layers, width) are {sorted(widths)}. "
-                "Encode all of them with the same one."
-            )
-        heard = tuple(sound for track in tracks for sound in track.heard)
-        if heard and not all(track.heard for track in tracks):
-            raise InputError("only some of the audio tracks have bounded context. Encode all with the same context.")
-        longest = max(track.features.shape[2] for track in tracks)
-        actors = sum(track.actors for track in tracks)
-        (layers, width), dtype = widths.pop(), tracks[0].features.dtype
-        features = zeros((actors, layers, longest, width), dtype)
-        lengths: list[int] = []
-        for track in tracks:
-            track.encode(0, track.features.shape[2])
-            rows = slice(len(lengths), len(lengths) + track.actors)
-            features[rows, :, : track.features.shape[2]] = track.features
-            lengths += track.lengths or (track.features.shape[2],) * track.actors
-        return AvatarAudio(features, _mix(tracks), tracks[0].sample_rate, tuple(lengths), heard=heard)
+def buckets_of(first_frame: int, num_frames: int, fps: Fraction, start: Fraction = Fraction(0)) -> list[int]:
+    """Of video frames [first_frame, first_frame + num_frames), for a sound that begins at `start` seconds."""
+    if first_frame < 0 or num_frames < 0:
+        raise ValueError(f"frames [{first_frame}, {first_frame + num_frames}) are not a range of video frames")
+    return [bucket_index(frame, fps, start) for frame in range(first_frame, first_frame + num_frames)]
 
 
 def broken_text(broken: int, count: int) -> str:
@@ -241,20 +225,3 @@ def interpolate(track: Tensor, indices: list[int], count: int) -> Tensor:
     low = positions.long().clamp(max=last)
     weights = (positions - low)[None, :, None]
     return track[:, low].float() * (1 - weights) + track[:, (low + 1).clamp(max=last)].float() * weights
-
-
-def _mix(tracks: Sequence[AvatarAudio]) -> Tensor:
-    """Sum of the tracks' sound [C, S] at the first one's sample rate."""
-    sounds = [resample(track.waveform, track.sample_rate, tracks[0].sample_rate) for track in tracks]
-    channels = max(sound.shape[0] for sound in sounds)
-    mixed = torch.zeros(channels, max(sound.shape[1] for sound in sounds))
-    loudest = 1.0
-    for sound in sounds:
-        if sound.shape[0] not in (1, channels):
-            raise InputError(
-                f"audio tracks with {sound.shape[0]} and {channels} channels cannot be mixed; make them mono or stereo."
-            )
-        mixed[:, : sound.shape[1]] += sound
-        loudest = max(loudest, float(sound.abs().max()))
-    peak = float(mixed.abs().max())
-    return mixed * (loudest / peak) if peak > loudest else mixed

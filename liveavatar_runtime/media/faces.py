@@ -4,6 +4,7 @@ Cascades know upright faces of people, also drawn ones. They miss some and take 
 face counts when two of them agree, and that there is none is only said of photos where no cascade sees anything.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import distributions
@@ -70,11 +71,12 @@ class Box:
 @dataclass(frozen=True)
 class Found:
     """faces: those that two cascades agree on, the largest first. signs: whether there is anything like a face. drawn:
-    the picture has large even parts, as drawings have."""
+    the picture has large even parts, as drawings have. perhaps: what only one cascade takes for a face."""
 
     faces: tuple[Box, ...]
     signs: bool
     drawn: bool
+    perhaps: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,14 @@ class FaceCheck:
     unchecked: str | None = None
 
 
-def check_faces(picture: "Tensor", height: int, width: int) -> FaceCheck:
-    """Looks for the face in a picture [H, W, C] of 0..1 that becomes a video of that size."""
+def check_faces(picture: "Tensor", height: int, width: int, areas: "Tensor | None" = None) -> FaceCheck:
+    """Looks for the face in a picture [H, W, C] of 0..1 that becomes a video of that size, or for one in each area
+    [A, h, w] of it, 0 or 1, where several people speak."""
     reason = why_unchecked()
     if reason:
         return FaceCheck(unchecked=f"Faces in the picture are not checked: {reason}; {opencv_advice()}.")
+    if areas is not None:
+        return FaceCheck(warnings=tuple(area_warnings(picture, height, width, areas)))
     return FaceCheck(warnings=face_warnings(picture, height, width))
 
 
@@ -129,8 +134,7 @@ def face_warnings(picture: "Tensor", height: int, width: int) -> tuple[str, ...]
             "No face was found in the picture. The model animates a face that looks at the camera; the search knows "
             "faces of people and misses animals and some drawings, so ignore this if there is one.",
         )
-    left, top, part_width, part_height = covered_part(picture.shape[1], picture.shape[0], width, height)
-    shown, face = Box(left, top, part_width, part_height), found.faces[0]
+    shown, face = _shown(picture, height, width), found.faces[0]
     if face.shared(shown) < CUT_OFF * face.area:
         return (
             f"The face is cut off: a video of {width}x{height} shows the middle of the picture only. Crop the picture "
@@ -139,16 +143,49 @@ def face_warnings(picture: "Tensor", height: int, width: int) -> tuple[str, ...]
     faces = [box for box in found.faces if box.width >= SECOND_FACE * face.width and box.shared(shown) > box.area / 2]
     if len(faces) > 1:
         return (
-            f"{len(faces)} faces were found in the picture. The model takes one voice, and all of them may move to it; "
-            "crop the picture to one.",
+            f"{len(faces)} faces were found in the picture, and all of them may move to one voice. Crop the picture "
+            "to one, or give each a voice with Speakers.",
         )
-    pixels = face.width * width / part_width
+    pixels = face.width * width / shown.width
     if pixels < SMALL_WIDTH and face.area < SMALL_SHARE * shown.area:
         return (
             f"The face is small: about {pixels:.0f} pixels wide in a video of {width}x{height}, too few for its mouth. "
             "Crop the picture closer to the face, or make the video larger.",
         )
     return ()
+
+
+def area_warnings(picture: "Tensor", height: int, width: int, areas: "Tensor") -> Iterator[str]:
+    """Of each speaker whose area has no face, or one that is cut off or small, with an OpenCV that `why_unchecked`
+    finds nothing wrong with. Where the cascades see none at all, as in some drawings, nothing is said of areas."""
+    faces, shown = find_faces(rgb_pixels(picture)).faces, _shown(picture, height, width)
+    down, across = areas.shape[1] / picture.shape[0], areas.shape[2] / picture.shape[1]
+    for number, area in enumerate(areas if faces else (), 1):
+        middles = [(int((f.top + f.height / 2) * down), int((f.left + f.width / 2) * across)) for f in faces]
+        inside = [face for face, middle in zip(faces, middles, strict=True) if area[middle] > 0.5]
+        if not inside:
+            yield (
+                f"No face was found in the area of speaker {number}. Look at the overlay of Speakers: a voice moves "
+                "what is in its area."
+            )
+            continue
+        face = inside[0]
+        pixels = face.width * width / shown.width
+        if face.shared(shown) < CUT_OFF * face.area:
+            yield (
+                f"The face of speaker {number} is cut off: a video of {width}x{height} shows the middle of the picture "
+                "only. Choose a size nearer to its aspect."
+            )
+        elif pixels < SMALL_WIDTH and face.area * len(areas) < SMALL_SHARE * shown.area:
+            yield (
+                f"The face of speaker {number} is small: about {pixels:.0f} pixels wide in a video of {width}x{height},"
+                " too few for its mouth. Crop the picture closer to the speakers, or make the video larger."
+            )
+
+
+def _shown(picture: "Tensor", height: int, width: int) -> Box:
+    """The part of a picture that a video of that size shows."""
+    return Box(*covered_part(picture.shape[1], picture.shape[0], width, height))
 
 
 def find_faces(pixels: np.ndarray) -> Found:
@@ -160,8 +197,11 @@ def find_faces(pixels: np.ndarray) -> Found:
     if scale < 1:
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = _search(grey.tobytes(), grey.shape[1])
-    faces = (Box(face.left / scale, face.top / scale, face.width / scale, face.height / scale) for face in found.faces)
-    return Found(tuple(faces), found.signs, found.drawn)
+
+    def in_picture(boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        return tuple(Box(box.left / scale, box.top / scale, box.width / scale, box.height / scale) for box in boxes)
+
+    return Found(in_picture(found.faces), found.signs, found.drawn, in_picture(found.perhaps))
 
 
 # The same picture is used again and again while prompt and settings are tried.
@@ -175,8 +215,12 @@ def _search(pixels: bytes, width: int) -> Found:
         others = [other for later in by_cascade[number + 1 :] for other in later]
         new = [box for box in boxes if not any(box.is_same(face) for face in faces)]
         faces += [box for box in new if any(box.is_same(other) for other in others)]
+    perhaps: list[Box] = []
+    for box in (box for boxes in by_cascade for box in boxes):
+        if not any(box.shared(other) > 0 for other in (*faces, *perhaps)):
+            perhaps.append(box)
     signs = any(by_cascade) or _signs(grey)
-    return Found(tuple(sorted(faces, key=lambda box: -box.area)), signs, _evenness(grey) > DRAWN)
+    return Found(tuple(sorted(faces, key=lambda box: -box.area)), signs, _evenness(grey) > DRAWN, tuple(perhaps))
 
 
 def _signs(grey: np.ndarray) -> bool:

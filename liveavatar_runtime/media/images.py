@@ -144,6 +144,16 @@ def fit_picture(
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float().div(255).mul(2).sub(1).contiguous()
 
 
+def fit_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """A mask [H, W] of 0..1 where `fit_picture` (cover) puts a picture of that aspect: float32 [height, width]."""
+    from PIL import Image
+
+    values = mask.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    return (
+        torch.from_numpy(np.array(_cover(Image.fromarray(np.ascontiguousarray(values)), height, width))).float() / 255
+    )
+
+
 def rgb_pixels(picture: torch.Tensor) -> np.ndarray:
     """A picture as of `read_picture`, as uint8 RGB [H, W, 3], transparent parts on white."""
     return np.array(_to_pillow(_checked(picture), (1.0, 1.0, 1.0)))

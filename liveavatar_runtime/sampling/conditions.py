@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..audio.features import AvatarAudio
+    from ..audio.voice import Voice
 
 
 class FrameFeatures(Protocol):
@@ -23,7 +23,7 @@ class FrameFeatures(Protocol):
 class AlignedAudio:
     """An encoded voice at a frame rate."""
 
-    audio: "AvatarAudio"
+    audio: "Voice"
     fps: Fraction
 
     def frames(self, first: int, count: int) -> Tensor:

@@ -8,7 +8,7 @@ from ..errors import InputError
 from .plan import ClipPlan
 
 if TYPE_CHECKING:
-    from ..audio.features import AvatarAudio
+    from ..audio.voice import Voice
 
 AS_MANY_AS_THE_VOICE_NEEDS = 0
 """The number of clips with which a user leaves it to the voice."""
@@ -50,7 +50,7 @@ class PlanRequest:
         return cls(ClipPlan(num_clip=check_num_clip(num_clip), **fields), follows_voice, end)
 
     def for_voice(self, frames: int) -> ClipPlan:
-        """The plan for a voice of `frames` frames (`AvatarAudio.video_frames`): never more clips than it fills.
+        """The plan for a voice of `frames` frames (`Voice.video_frames`): never more clips than it fills.
 
         Raises InputError when the segment begins after the voice's last clip.
         """
@@ -76,7 +76,7 @@ class VoicedPlan:
     facts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, asked: PlanRequest | ClipPlan, audio: "AvatarAudio") -> "VoicedPlan":
+    def of(cls, asked: PlanRequest | ClipPlan, audio: "Voice") -> "VoicedPlan":
         """A `ClipPlan` is a request whose end no voice decides. Raises InputError when the segment that is asked for
         begins after the voice's last clip."""
         request = PlanRequest(asked) if isinstance(asked, ClipPlan) else asked
@@ -89,7 +89,7 @@ class VoicedPlan:
         return cls(plan, request.follows_voice, tuple(filter(None, [*warnings, left_out])), tuple(facts))
 
 
-def reduced_note(asked: int, plan: ClipPlan, audio: "AvatarAudio") -> str:
+def reduced_note(asked: int, plan: ClipPlan, audio: "Voice") -> str:
     """What is said when more clips were asked for than the voice fills."""
     return (
         f"num_clip {asked} was reduced to {plan.num_clip}: the sound lasts {float(audio.duration):.2f} s, "
@@ -97,7 +97,7 @@ def reduced_note(asked: int, plan: ClipPlan, audio: "AvatarAudio") -> str:
     )
 
 
-def length_notes(plan: ClipPlan, audio: "AvatarAudio") -> tuple[str, str]:
+def length_notes(plan: ClipPlan, audio: "Voice") -> tuple[str, str]:
     """Both lengths when they differ by more than a frame: as part of the voice that is left out, or as silence.
 
     One of the two texts is empty, or both are.

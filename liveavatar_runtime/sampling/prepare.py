@@ -21,7 +21,7 @@ from .plan_request import reduced_note
 from .timed_changes import same_values
 
 if TYPE_CHECKING:
-    from ..audio.features import AvatarAudio
+    from ..audio.voice import Voice
     from ..vae import PlacedVAE, WanVAE
 
 
@@ -45,7 +45,7 @@ class Inputs:
 
     picture: Tensor
     text: Tensor
-    audio: "AvatarAudio"
+    audio: "Voice"
     actor_masks: Tensor | None = None
     texts: Mapping[int, Tensor] = field(default_factory=dict)
     pictures: Mapping[int, Tensor] = field(default_factory=dict)
@@ -62,9 +62,9 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def check_audio(audio: "AvatarAudio", config: AvatarConfig) -> None:
+def check_audio(audio: "Voice", config: AvatarConfig) -> None:
     """Raises InputError unless the features are those this transformer reads."""
-    _, layers, _, width = audio.features.shape
+    layers, width = audio.encoded_to
     if (layers, width) != (config.audio_layers, config.audio_dim):
         raise InputError(
             f"the voice was encoded to {layers} layers of {width} values, this model reads {config.audio_layers} of "
@@ -86,7 +86,7 @@ def check_text(text: Tensor, config: AvatarConfig) -> None:
         )
 
 
-def check_voice(audio: "AvatarAudio") -> None:
+def check_voice(audio: "Voice") -> None:
     """Raises InputError unless all of the sound and what it was encoded to are numbers; reads all of both. What of a
     long track is still to be encoded is looked at when it is."""
     if broken_in(audio.waveform):
@@ -94,7 +94,7 @@ def check_voice(audio: "AvatarAudio") -> None:
             "the voice has samples that are not numbers (NaN or infinite): check the node that made the sound."
         )
     if audio.broken:
-        raise InputError(broken_text(audio.broken, audio.features.numel()))
+        raise InputError(broken_text(audio.broken, audio.values))
 
 
 def check_masks(masks: Tensor | None) -> None:
@@ -119,7 +119,7 @@ def check_encoded(vae: "WanVAE", latents: Iterable[Tensor], dtype: torch.dtype) 
     )
 
 
-def clamp_clips(plan: ClipPlan, audio: "AvatarAudio") -> tuple[ClipPlan, tuple[str, ...]]:
+def clamp_clips(plan: ClipPlan, audio: "Voice") -> tuple[ClipPlan, tuple[str, ...]]:
     """No more clips than the sound fills; says so."""
     clamped = plan.clamped_to(clips_for_frames(audio.video_frames(plan.fps), plan.infer_frames))
     return clamped, () if clamped is plan else (reduced_note(plan.num_clip, clamped, audio),)

@@ -56,7 +56,7 @@ def test_the_face_is_where_it_was_drawn():
 
 def test_several_faces():
     (said,) = check(np.hstack([person(10_000_300), person(10_000_301)]), 320, 640).warnings
-    assert said.startswith("2 faces were found in the picture.")
+    assert said.startswith("2 faces were found in the picture, and")
 
 
 def test_a_much_smaller_face_behind_does_not_count():

@@ -89,9 +89,9 @@ def test_latents_equal_local(make, model, local, stages, steps, infer_frames):
 
 
 @EXECUTORS
-@pytest.mark.parametrize("stages", [2, 4])
-def test_two_actors(make, model, local, stages):
-    conditions = random_conditions(actors=2)
+@pytest.mark.parametrize(("stages", "actors"), [(2, 2), (4, 4)])
+def test_several_speakers(make, model, local, stages, actors):
+    conditions = random_conditions(actors=actors)
     expected = list(local.run(SamplingRequest(conditions, PLAN)))
     assert not torch.equal(expected[0].latents, next(local.run(SamplingRequest(random_conditions(), PLAN))).latents)
     assert_same(list(make(model, stages).run(SamplingRequest(conditions, PLAN))), expected)

@@ -85,6 +85,11 @@ def test_two_ranks_give_the_same_latents(remote: RemoteExecutor, local: LocalExe
     assert_same(remote, local, replace(PLAN, steps=steps), actors)
 
 
+def test_four_speakers_over_three_clips(remote: RemoteExecutor, local: LocalExecutor) -> None:
+    assert PLAN.num_clip == 3
+    assert_same(remote, local, PLAN, 4)
+
+
 @pytest.mark.parametrize(
     ("executor", "ranks"), [("fsdp", 1), ("fsdp", 3), ("layer_pipeline", 4), ("timestep_pipeline", 3)]
 )

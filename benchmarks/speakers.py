@@ -1,0 +1,207 @@
+"""Whether each mouth follows its own speaker's voice, with two and four people in one picture, on the demo model.
+
+    python -m benchmarks.speakers
+
+Writes benchmarks/results/speakers.md. The demo model was trained on pictures of one person, 64x64, so this shows what
+masks do, not how well a model does that knows pictures of several people. Needs espeak-ng.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import ROOT, measures
+from benchmarks.quality import CPU, FPS, Demo, generate
+from demo.training.portraits import Person, Pose, draw, draw_person
+from demo.training.train_vae import PEOPLE
+from demo.training.voices import RATE, voice_of
+from liveavatar_runtime.audio.conversation import Conversation, Span, Speaker, mixed
+from liveavatar_runtime.audio.features import AvatarAudio
+from liveavatar_runtime.audio.voice import Voice
+from liveavatar_runtime.checkpoint.transformer import load_transformer
+from liveavatar_runtime.media.areas import areas_by_faces
+from liveavatar_runtime.sampling.actor_masks import token_weights
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.prepare import Inputs, prepare
+from liveavatar_runtime.vae import PlacedVAE
+
+RESULTS = ROOT / "benchmarks" / "results" / "speakers.md"
+SIDE = 64
+"""Of each person in the video."""
+TURN = 2
+"""Seconds."""
+FACES = {2: 500, 4: 500}
+"""First of the held-out people."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """People side by side before one wall, and a voice [1, S] of each."""
+
+    people: Sequence[Person]
+    voices: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, count: int, seconds: float) -> "Group":
+        people = [draw_person(PEOPLE + FACES[count] + n) for n in range(count)]
+        same_wall = [replace(person, wall=people[0].wall) for person in people]
+        rngs = (np.random.default_rng([80, count, n]) for n in range(count))
+        return cls(same_wall, [voice_of(rng, seconds, held_out=True) for rng in rngs])
+
+    @property
+    def picture(self) -> Tensor:
+        row = np.hstack([draw(person, Pose(), 256) for person in self.people])
+        return torch.from_numpy(row).float() / 255
+
+    @property
+    def frames(self) -> int:
+        return self.voices[0].shape[1] * int(FPS) // RATE
+
+
+def encoded(demo: Demo, voice: Tensor) -> AvatarAudio:
+    return AvatarAudio(demo.audio.encode_long(voice, RATE)[None], voice, RATE)
+
+
+def together(demo: Demo, group: Group) -> Conversation:
+    voices = [encoded(demo, voice) for voice in group.voices]
+    return conversation(group, [Speaker(voice) for voice in voices], [(voice, Fraction(0)) for voice in voices])
+
+
+def in_turns(demo: Demo, group: Group) -> tuple[Conversation, Tensor]:
+    """One recording, of which everyone speaks `TURN` seconds and the next one goes on; and who speaks, [A, frames]."""
+    recording, count = encoded(demo, group.voices[0]), len(group.people)
+    seconds = group.voices[0].shape[1] // RATE
+    starts = range(0, seconds, TURN)
+    spans = [
+        tuple(Span(Fraction(at), Fraction(at + TURN)) for at in starts if at // TURN % count == number)
+        for number in range(count)
+    ]
+    speakers = [Speaker(recording, turns=turns) for turns in spans]
+    heard = [[any(turn.has(f, FPS) for turn in turns) for f in range(group.frames)] for turns in spans]
+    return conversation(group, speakers, [(recording, Fraction(0))]), torch.tensor(heard)
+
+
+def conversation(
+    group: Group, speakers: Sequence[Speaker], tracks: Sequence[tuple[AvatarAudio, Fraction]]
+) -> Conversation:
+    areas = areas_by_faces(group.picture, len(group.people))
+    return Conversation(tuple(speakers), areas.masks, *mixed(tracks))
+
+
+@dataclass(frozen=True)
+class WithSilence:
+    """A conversation whose speakers hear encoded silence where it has nothing."""
+
+    voice: Conversation
+    silence: AvatarAudio
+    heard: Tensor
+
+    def frames(self, first: int, count: int) -> Tensor:
+        features, silence = self.voice.aligned(first, count, FPS), self.silence.aligned(first, count, FPS)
+        heard = torch.zeros(len(self.heard), count, dtype=torch.bool)
+        there = self.heard[:, first : first + count]
+        heard[:, : there.shape[1]] = there
+        return torch.where(heard[:, None, None], features, silence)
+
+
+def openings(demo: Demo, group: Group, voice: Voice, features: WithSilence | None = None) -> np.ndarray:
+    """[A, frames]: how far each mouth is open."""
+    clips = -(-group.frames // 48)
+    plan = ClipPlan(
+        num_clip=clips, fps=FPS, width=SIDE * len(group.people), height=SIDE, keep_aspect=False, seed=7, steps=4
+    )
+    masks = token_weights(voice, plan) if isinstance(voice, Conversation) else None
+    text = demo.text.encode("A friendly person talks to the camera.")
+    given = Inputs(group.picture, text, voice, masks)
+    config = load_transformer(demo.bundle.model).config
+    ready = prepare(plan, config, given, PlacedVAE(demo.vae, CPU, torch.float32))
+    if features is not None:
+        ready = replace(ready, conditions=replace(ready.conditions, audio=features))
+    frames = generate(demo, ready)[: group.frames]
+    parts = (frames[:, :, SIDE * n : SIDE * (n + 1)] for n in range(len(group.people)))
+    found = [measures.mouth_opening(part, draw(p, Pose())) for part, p in zip(parts, group.people, strict=True)]
+    return np.stack(found)
+
+
+def energies(group: Group, count: int) -> np.ndarray:
+    return np.stack([measures.frame_energy(v[0].numpy(), RATE, float(FPS), group.frames) for v in group.voices[:count]])
+
+
+def correlations(mouths: np.ndarray, sounds: np.ndarray) -> list[list[float]]:
+    return [[measures.correlation(mouth, sound) for sound in sounds] for mouth in mouths]
+
+
+def table(rows: list[list[float]], of: str) -> list[str]:
+    """Correlations of mouths (rows) and voices (columns)."""
+    head = f"| mouth of | {' | '.join(f'{of} {n + 1}' for n in range(len(rows[0])))} |"
+    lines = [head, "| --- |" + " --- |" * len(rows[0])]
+    return [*lines, *(f"| speaker {n} | {' | '.join(f'{v:.3f}' for v in row)} |" for n, row in enumerate(rows, 1))]
+
+
+def pauses(mouths: np.ndarray, heard: Tensor) -> str:
+    """How far mouths are open where their speakers are silent, in units of where they speak; a latent's frames after
+    each change are left out."""
+    speaking, silent = [], []
+    for mouth, is_heard in zip(mouths, heard.numpy(), strict=True):
+        settled = np.ones(len(mouth), bool)
+        for change in np.flatnonzero(np.diff(is_heard.astype(int))) + 1:
+            settled[max(0, change - 4) : change + 12] = False
+        speaking.append(mouth[is_heard & settled].mean())
+        silent.append(mouth[~is_heard & settled].mean())
+    return f"{100 * np.mean(silent) / np.mean(speaking):.1f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    demo = Demo.load(ROOT / "demo" / "liveavatar-demo")
+    lines = [
+        "# Several speakers: which mouth follows which voice",
+        "",
+        f"By `python -m benchmarks.speakers`: the demo model, {options.seconds:g} s at 25 frames a second, {SIDE}x"
+        f"{SIDE} pixels a person, held-out people and voices, areas from the faces in the picture. Correlation of the "
+        "opening of a mouth with the loudness of a voice.",
+    ]
+
+    def add(*more: str) -> None:
+        print("\n".join(more), flush=True)
+        lines.extend(more)
+
+    for count in FACES:
+        group = Group.of(count, options.seconds)
+        add("", f"## {count} people who talk at once", "")
+        sounds = energies(group, count)
+        add(*table(correlations(openings(demo, group, together(demo, group)), sounds), "voice"))
+        apart = correlations(sounds, sounds)
+        most = max(apart[a][b] for a in range(count) for b in range(count) if a != b)
+        add("", f"The voices themselves have at most {most:.3f} in common.")
+    group = Group.of(2, options.seconds)
+    mix = encoded(demo, together(demo, group).waveform)
+    add("", "## The same two voices as one track without speakers, for comparison", "")
+    add(*table(correlations(openings(demo, group, mix), energies(group, 2)), "voice"))
+    add("", f"## Turns of {TURN} s from one recording", "")
+    add("| a silent speaker hears | his mouth, of that of one who speaks |", "| --- | --- |")
+    for count in FACES:
+        group = Group.of(count, options.seconds)
+        voice, heard = in_turns(demo, group)
+        silence = encoded(demo, torch.zeros_like(group.voices[0]))
+        add(f"| zeros, as after the end of a voice ({count} people) | {pauses(openings(demo, group, voice), heard)} |")
+        quiet = openings(demo, group, voice, WithSilence(voice, silence, heard))
+        add(f"| encoded silence ({count} people) | {pauses(quiet, heard)} |")
+    add(
+        "",
+        "What this shows: voices reach the mouths of their own areas. What it does not show: pictures of several "
+        "people as such, which the demo model never saw in its training, and the 14B model, which was not run.",
+    )
+    RESULTS.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
