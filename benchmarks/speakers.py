@@ -21,6 +21,7 @@ from demo.training.portraits import Person, Pose, draw, draw_person
 from demo.training.train_vae import PEOPLE
 from demo.training.voices import RATE, voice_of
 from liveavatar_runtime.audio.conversation import Conversation, Span, Speaker, mixed
+from liveavatar_runtime.audio.encoded_silence import EncodedSilence
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.voice import Voice
 from liveavatar_runtime.checkpoint.transformer import load_transformer
@@ -67,9 +68,14 @@ def encoded(demo: Demo, voice: Tensor) -> AvatarAudio:
     return AvatarAudio(demo.audio.encode_long(voice, RATE)[None], voice, RATE)
 
 
+def silence_of(demo: Demo) -> Tensor:
+    return EncodedSilence(demo.audio.encode_prepared).frame
+
+
 def together(demo: Demo, group: Group) -> Conversation:
     voices = [encoded(demo, voice) for voice in group.voices]
-    return conversation(group, [Speaker(voice) for voice in voices], [(voice, Fraction(0)) for voice in voices])
+    tracks = [(voice, Fraction(0)) for voice in voices]
+    return conversation(group, [Speaker(voice) for voice in voices], tracks, silence_of(demo))
 
 
 def in_turns(demo: Demo, group: Group) -> tuple[Conversation, Tensor]:
@@ -83,33 +89,17 @@ def in_turns(demo: Demo, group: Group) -> tuple[Conversation, Tensor]:
     ]
     speakers = [Speaker(recording, turns=turns) for turns in spans]
     heard = [[any(turn.has(f, FPS) for turn in turns) for f in range(group.frames)] for turns in spans]
-    return conversation(group, speakers, [(recording, Fraction(0))]), torch.tensor(heard)
+    return conversation(group, speakers, [(recording, Fraction(0))], silence_of(demo)), torch.tensor(heard)
 
 
 def conversation(
-    group: Group, speakers: Sequence[Speaker], tracks: Sequence[tuple[AvatarAudio, Fraction]]
+    group: Group, speakers: Sequence[Speaker], tracks: Sequence[tuple[AvatarAudio, Fraction]], silence: Tensor
 ) -> Conversation:
     areas = areas_by_faces(group.picture, len(group.people))
-    return Conversation(tuple(speakers), areas.masks, *mixed(tracks))
+    return Conversation(tuple(speakers), areas.masks, *mixed(tracks), silence)
 
 
-@dataclass(frozen=True)
-class WithSilence:
-    """A conversation whose speakers hear encoded silence where it has nothing."""
-
-    voice: Conversation
-    silence: AvatarAudio
-    heard: Tensor
-
-    def frames(self, first: int, count: int) -> Tensor:
-        features, silence = self.voice.aligned(first, count, FPS), self.silence.aligned(first, count, FPS)
-        heard = torch.zeros(len(self.heard), count, dtype=torch.bool)
-        there = self.heard[:, first : first + count]
-        heard[:, : there.shape[1]] = there
-        return torch.where(heard[:, None, None], features, silence)
-
-
-def openings(demo: Demo, group: Group, voice: Voice, features: WithSilence | None = None) -> np.ndarray:
+def openings(demo: Demo, group: Group, voice: Voice) -> np.ndarray:
     """[A, frames]: how far each mouth is open."""
     clips = -(-group.frames // 48)
     plan = ClipPlan(
@@ -120,8 +110,6 @@ def openings(demo: Demo, group: Group, voice: Voice, features: WithSilence | Non
     given = Inputs(group.picture, text, voice, masks)
     config = load_transformer(demo.bundle.model).config
     ready = prepare(plan, config, given, PlacedVAE(demo.vae, CPU, torch.float32))
-    if features is not None:
-        ready = replace(ready, conditions=replace(ready.conditions, audio=features))
     frames = generate(demo, ready)[: group.frames]
     parts = (frames[:, :, SIDE * n : SIDE * (n + 1)] for n in range(len(group.people)))
     found = [measures.mouth_opening(part, draw(p, Pose())) for part, p in zip(parts, group.people, strict=True)]
@@ -158,7 +146,7 @@ def pauses(mouths: np.ndarray, heard: Tensor) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=12.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     demo = Demo.load(ROOT / "demo" / "liveavatar-demo")
@@ -187,14 +175,13 @@ def main() -> None:
     add("", "## The same two voices as one track without speakers, for comparison", "")
     add(*table(correlations(openings(demo, group, mix), energies(group, 2)), "voice"))
     add("", f"## Turns of {TURN} s from one recording", "")
-    add("| a silent speaker hears | his mouth, of that of one who speaks |", "| --- | --- |")
+    add("| a silent speaker hears | people | his mouth, of that of one who speaks |", "| --- | --- | --- |")
     for count in FACES:
         group = Group.of(count, options.seconds)
         voice, heard = in_turns(demo, group)
-        silence = encoded(demo, torch.zeros_like(group.voices[0]))
-        add(f"| zeros, as after the end of a voice ({count} people) | {pauses(openings(demo, group, voice), heard)} |")
-        quiet = openings(demo, group, voice, WithSilence(voice, silence, heard))
-        add(f"| encoded silence ({count} people) | {pauses(quiet, heard)} |")
+        zeros = replace(voice, silence=torch.zeros_like(voice.silence))
+        for name, one in (("encoded silence (chosen)", voice), ("zeros, as after the end of a single voice", zeros)):
+            add(f"| {name} | {count} | {pauses(openings(demo, group, one), heard)} |")
     add(
         "",
         "What this shows: voices reach the mouths of their own areas. What it does not show: pictures of several "

@@ -55,7 +55,7 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
     ),
     "LiveAvatar_ScriptChange": ("Script Change", "脚本变化", *PACK, *DIRECTING),
     "LiveAvatar_Speakers": (
-        *("Speakers", "多人说话", *PACK, *TALKING),
+        *("Speakers", "多人说话", *PACK),
         *("two speakers", "several people", "conversation", "dialogue", "podcast", "multi person", "mask"),
         *("双人", "多人", "对话", "播客", "多个说话人", "遮罩"),
     ),

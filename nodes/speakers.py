@@ -119,10 +119,11 @@ class Speakers(io.ComfyNode):
     ) -> io.NodeOutput:
         check_number(cls, mask_margin=mask_margin)
         voices, masks = (voice_1, voice_2, voice_3, voice_4), (mask_1, mask_2, mask_3, mask_4)
-        by_number = (
-            {number: one for number, one in enumerate(given, 1) if one is not None} for given in (voices, masks)
-        )
-        notes = Notes()
-        given = SpeakersInputs(*by_number, image)
+        given, notes = SpeakersInputs(by_number(voices), by_number(masks), image), Notes()
         voice, overlay = make_conversation(given, SpeakersSettings(mode, turns, mask_margin), notes)
         return notes.output(voice, overlay, shown=ui.PreviewImage(overlay, cls=cls))
+
+
+def by_number(given: tuple[object, ...]) -> dict[int, object]:
+    """What is connected, counted from 1."""
+    return {number: one for number, one in enumerate(given, 1) if one is not None}

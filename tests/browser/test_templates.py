@@ -100,3 +100,20 @@ def test_the_script_of_its_template_is_shown_and_followed(open_page):
         "Script 0:05.5 -> 0:05.25, clip 2 (another prompt)",
     ]
     assert not page.errors and not page.overlapping()
+
+
+@pytest.mark.parametrize("renderer", ["classic"], indirect=True)
+def test_speakers_shows_the_areas_before_a_run(open_page):
+    """The template of two speakers, of which one node is run, as its play button does."""
+    page = open_page(node_type="LiveAvatar_Speakers")
+    page.open_template("two_speakers")
+    page.settle(1.0)
+    speakers = page.node_id("LiveAvatar_Speakers")
+    page.page.evaluate("id => { app.queuePrompt(0, 1, [id]); }", speakers)
+    page.wait_until_done()
+    page.fit_view()
+    page.page.wait_for_function("id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth === 1024", arg=int(speakers))
+    assert "2 speakers, 7.46 s" in page.notes(speakers)
+    page.settle(1.0)
+    page.screenshot("two_speakers")
+    assert not page.errors

@@ -21,8 +21,10 @@ def test_absent_files_are_put_there_and_others_stay(demo_inputs, tmp_path):
     (tmp_path / "input" / "liveavatar_voice.wav").write_bytes(b"the user's")
     demo_inputs.provide_demo_inputs()
     found = {path.name: path.read_bytes() for path in (tmp_path / "input").iterdir()}
-    portrait = (demo_inputs.PACK_ROOT / "demo" / "portrait.png").read_bytes()
-    assert found == {"liveavatar_portrait.png": portrait, "liveavatar_voice.wav": b"the user's"}
+    ours = {
+        name: (demo_inputs.PACK_ROOT / "demo" / file).read_bytes() for name, file in demo_inputs.DEMO_INPUTS.items()
+    }
+    assert len(ours) == 4 and found == {**ours, "liveavatar_voice.wav": b"the user's"}
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(demo_inputs, tmp_path, caplog):

@@ -21,7 +21,9 @@ TOP = {
 """All that may be at the archive's top."""
 NEEDED = (
     "demo/liveavatar-demo/diffusion_pytorch_model.safetensors",
+    "demo/conversation.wav",
     "demo/portrait.png",
+    "demo/two_people.png",
     "demo/voice.wav",
     "locales/en/nodeDefs.json",
     "locales/zh/nodeDefs.json",

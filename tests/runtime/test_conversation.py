@@ -215,3 +215,14 @@ def test_one_after_another_each_begins_when_the_one_before_ends() -> None:
             starts_of(read_turns(text), lengths)
     with pytest.raises(InputError, match=r"lets voice 1 begin again \(line 1 of turns"):
         starts_of(read_turns("0:00 1\n0:04 2\n0:08 1"), lengths)
+
+
+def test_one_speaker_is_named_as_before_there_were_several() -> None:
+    """By keys of the version before; spools are found by them."""
+    features = torch.arange(1 * 2 * 90 * 3, dtype=torch.float32).reshape(1, 2, 90, 3) / 1000
+    voice = AvatarAudio(features, torch.zeros(1, 90 * 320), 16000)
+    assert voice.fingerprint == "c413f6a7802a11b14dfcd3af62374ef78af9f0563c8f5e3a491e20d1cf98da67"
+    keys = bounded((torch.arange(30000) % 97 / 97.0)[None]).heard_keys(FPS, 5)
+    assert keys and [key[:16] for key in keys] == [
+        *("6134eb450e76c0a9", "e623da8800b05f6b", "ac18b027b3772c93", "88f41a4583585aa9", "8d5eec70553b759b"),
+    ]

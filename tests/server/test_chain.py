@@ -25,6 +25,7 @@ NODES = {
     "LiveAvatar_HardwareProbe": "Hardware Probe",
     "LiveAvatar_AvatarScript": "Avatar Script",
     "LiveAvatar_ScriptChange": "Script Change",
+    "LiveAvatar_Speakers": "Speakers",
 }
 
 

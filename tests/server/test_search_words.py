@@ -8,12 +8,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLUEPRINT = ROOT / "subgraphs" / "Talking Avatar.json"
-LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK, PROBE, SCRIPT, CHANGE = NODES = [
+LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK, PROBE, SCRIPT, CHANGE, SPEAKERS = (
+    NODES
+) = [
     f"LiveAvatar_{name}"
     for name in (
         *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DiTSampler", "OnlineVAEDecode"),
         *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
-        *("AvatarScript", "ScriptChange"),
+        *("AvatarScript", "ScriptChange", "Speakers"),
     )
 ]
 CHAIN = [LOADER, SAMPLER]
@@ -41,6 +43,8 @@ WORDS = {
     "prompt schedule": [SCRIPT, CHANGE],
     "时间轴": [SCRIPT, CHANGE],
     "静音": [SCRIPT],
+    "podcast": [SPEAKERS],
+    "多人": [SPEAKERS],
 }
 """A word, and the nodes that carry it."""
 OF_THE_WHOLE_CHAIN = [word for word, nodes in WORDS.items() if set(CHAIN) <= set(nodes) and word != "显存"]

@@ -124,7 +124,7 @@ PICTURES = [
     ),
     Told("a picture of 0 to 255", SAMPLER, r"reach \d+: they were read as 0 to 255", picture("float 255")),
     Told("a picture of -1 to 1", SAMPLER, r"go from -0\.\d+ to 0\.\d+; below 0 is cut", picture("-1 to 1")),
-    Told("several faces", SAMPLER, "4 faces were found in the picture.*crop the picture to one", picture("four faces")),
+    Told("several faces", SAMPLER, "4 faces were found in the picture.*Crop the picture to one", picture("four faces")),
     Told("no face", SAMPLER, "No face was found in the picture.*ignore this if there is one", picture("no face")),
     Told("a transparent picture", SAMPLER, "transparent in parts; white is laid behind", picture("glass")),
 ]
