@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from .sampling_report import SamplingReport
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Names, without their folders: of the file or folder of a model (or what gave it), and of each LoRA with its
+    strength."""
+
+    model: str
+    loras: tuple[tuple[str, float], ...] = ()
+
+
+UNKNOWN_ORIGIN = Origin("connected MODEL")
+
+
 @dataclass(frozen=True, eq=False)
 class AvatarModel:
     """A loaded transformer: ComfyUI's MODEL of it, its sizes, and the dtype it computes in.
@@ -26,7 +38,7 @@ class AvatarModel:
     devices is decided when the plan is known. With `workers` other processes hold the model and there is no MODEL;
     `devices` is empty for those of other machines. `key` tells the weights of files apart, in ComfyUI and in workers
     (`liveavatar_runtime.checkpoint.weights_key`); a connected MODEL has none. `made_for`: width and height of the only
-    size that the model knows, where its folder says so.
+    size that the model knows, where its folder says so. `origin`: where its weights are from, for reports.
     """
 
     loaded: "Patcher | None"
@@ -37,6 +49,7 @@ class AvatarModel:
     workers: "Workers | None" = None
     key: str = ""
     made_for: tuple[int, int] | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
     @property
     def patcher(self) -> "Patcher":

@@ -13,7 +13,7 @@ from liveavatar_runtime.executors.table import runs_here
 from liveavatar_runtime.progress import Progress
 from liveavatar_runtime.texts import size_text
 
-from .avatar import AvatarModel
+from .avatar import UNKNOWN_ORIGIN, AvatarModel, Origin
 from .bundle_parts import load_bundle_audio_encoder, load_bundle_vae
 from .core_model import AS_IN_FILE, adopt, load_with_core, with_loras
 from .device_checks import check_precision
@@ -110,6 +110,14 @@ class ModelChoice:
         return [(path, strength) for path, strength in paths if path is not None]
 
 
+    def origin(self, loras: LoraFiles) -> Origin:
+        """What a report names; workers were started with their own LoRAs, which nobody here knows."""
+        if self.of_workers:
+            return Origin("held by running workers")
+        files = tuple((path.name, strength) for path, strength in loras)
+        return replace(UNKNOWN_ORIGIN, loras=files) if self.base_model is not None else Origin(self.name, files)
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedParts:
     """A transformer, and what its folder brought along; None for what it does not have."""
@@ -141,6 +149,7 @@ def load_parts(choice: ModelChoice, node_id: str, notes: Notes) -> LoadedParts:
         changed = changed_weights(avatar.loaded, loras, fitted)
         tell_distillation(notes, avatar, changed, source, bundle is not None)
     notes.warn(*told_of_model(avatar, choice), idle_gpus(avatar, choice))
+    avatar = replace(avatar, origin=choice.origin(loras))
     if bundle is None:
         return LoadedParts(avatar)
     if choice.base_model is None and not choice.of_workers:

@@ -68,6 +68,8 @@ def settings_of(work: "PreparedJob") -> dict[str, object]:
     plan = {**asdict(work.job.plan), "fps": str(work.job.plan.fps)}
     return {
         "plan": plan,
+        "model": model.origin.model,
+        "loras": [f"{name} at {strength:g}" for name, strength in model.origin.loras],
         "dtype": str(model.dtype).removeprefix("torch."),
         "layers": model.config.num_layers,
         "width_of_a_layer": model.config.dim,

@@ -10,6 +10,7 @@ from ..config import AvatarConfig
 from ..planning.forecast import Forecast, Load, Option, caches_in_ram
 from ..planning.memory import working_rows
 from ..planning.memory_rows import rows_of, together
+from ..planning.workload import Workload
 from .kind import ExecutorKind, too_many_for_layers
 
 
@@ -35,6 +36,12 @@ def gathering_seconds(forecast: Forecast) -> float:
     return slowest.seconds(received) + slowest.latency * len(work.layers) * (cards - 1)
 
 
+def gathered_bytes(work: Workload) -> int:
+    """Of the two layers that a rank has whole at one time: one computes while the next one is gathered."""
+    layers = [work.layer_weights(layer) for layer in work.layers]
+    return max((first + second for first, second in pairwise(layers)), default=layers[0])
+
+
 def _forecast(forecast: Forecast) -> Iterator[Option]:
     """Every device does every evaluation; the next layer is gathered meanwhile.
 
@@ -43,10 +50,9 @@ def _forecast(forecast: Forecast) -> Iterator[Option]:
     work, cards, placement = forecast.work, forecast.cards, forecast.setting.placement
     if cards < 2:
         return
-    layers = [work.layer_weights(layer) for layer in work.layers]
-    whole = work.weights(work.layers) - sum(layers)
-    gathered = max(first + second for first, second in pairwise(layers)) if len(layers) > 1 else layers[0]
-    shared = rows_of([("weights", whole + sum(layers) / cards), ("gather buffers", gathered)])
+    layers = sum(map(work.layer_weights, work.layers))
+    whole = work.weights(work.layers) - layers
+    shared = rows_of([("weights", whole + layers / cards), ("gather buffers", gathered_bytes(work))])
     held = together(shared, working_rows(work, placement))
     load = Load(devices=[held] * cards, ram=[caches_in_ram(work, placement)] * cards)
     yield forecast.single(FSDP.name, load, gathering_seconds(forecast))

@@ -216,4 +216,5 @@ def test_interruption_half_way_leaves_a_playable_file_and_can_go_on(server, shor
     assert set(waits) == {"sampler", "VAE", "encoder"} and waits["encoder"]["VAE"] > 0
     assert told["memory"][0]["device"] == "cpu" and 0 < told["memory"][0]["used"] < told["memory"][0]["total"]
     assert told["settings"]["plan"]["seed"] == 77 and told["settings"]["executor"] == "local"
+    assert (told["settings"]["model"], told["settings"]["loras"]) == ("liveavatar-demo/", [])
     assert all(told["versions"][name] for name in ("pack", "comfyui", "torch", "python")) and told["bottleneck"]
