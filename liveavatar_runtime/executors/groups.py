@@ -37,9 +37,10 @@ def gathering_seconds(forecast: Forecast) -> float:
 
 
 def gathered_bytes(work: Workload) -> int:
-    """Of the two layers that a rank has whole at one time: one computes while the next one is gathered."""
-    layers = [work.layer_weights(layer) for layer in work.layers]
-    return max((first + second for first, second in pairwise(layers)), default=layers[0])
+    """What a rank has whole at most: the layer that computes, what it was gathered into, which PyTorch lets go of when
+    the next one has arrived (`FSDPParamGroup.wait_for_unshard`), and the next one, which is gathered meanwhile."""
+    layers = [work.called_weights(layer) for layer in work.layers]
+    return max((2 * first + second for first, second in pairwise(layers)), default=2 * layers[0])
 
 
 def _forecast(forecast: Forecast) -> Iterator[Option]:

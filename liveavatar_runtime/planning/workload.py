@@ -175,6 +175,13 @@ class Workload:
             parts += [injector.injector[number], injector.injector_adain_layers[number]]
         return int(sum(p.numel() for part in parts for p in part.parameters()) * self.bytes_each)
 
+    def called_weights(self, layer: int) -> int:
+        """Bytes of weights that a call of one layer reads: without the keys and values of the text, which are made once
+        a video, and without the voice's."""
+        text = self._skeleton.blocks[layer].cross_attn
+        once = sum(p.numel() for part in (text.k, text.norm_k, text.v) for p in part.parameters())
+        return int((sum(p.numel() for p in self._skeleton.blocks[layer].parameters()) - once) * self.bytes_each)
+
     @property
     def bytes_each(self) -> float:
         """Of a weight, the mean of all."""
