@@ -109,7 +109,6 @@ class ModelChoice:
         paths += [(named_lora(lora.name), lora.strength) for lora in others]
         return [(path, strength) for path, strength in paths if path is not None]
 
-
     def origin(self, loras: LoraFiles) -> Origin:
         """What a report names; workers were started with their own LoRAs, which nobody here knows."""
         if self.of_workers:
