@@ -6,7 +6,7 @@ counted, as they take their time beside the products, which `Device.flops` (a su
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -178,9 +178,10 @@ class Workload:
     def called_weights(self, layer: int) -> int:
         """Bytes of weights that a call of one layer reads: without the keys and values of the text, which are made once
         a video, and without the voice's."""
-        text = self._skeleton.blocks[layer].cross_attn
+        module: Any = self._skeleton.blocks[layer]
+        text = module.cross_attn
         once = sum(p.numel() for part in (text.k, text.norm_k, text.v) for p in part.parameters())
-        return int((sum(p.numel() for p in self._skeleton.blocks[layer].parameters()) - once) * self.bytes_each)
+        return int((sum(p.numel() for p in module.parameters()) - once) * self.bytes_each)
 
     @property
     def bytes_each(self) -> float:
