@@ -182,7 +182,7 @@ def evaluation(
         latents = [torch.empty(16, 3, *plan.latent_size, device=META) for _ in blocks]
         with counted() as traffic:
             rows = evaluator.rows([(block, newest - block) for block in blocks])
-            hidden = evaluator.run_layers(evaluator.embed(latents), rows)
+            hidden = evaluator.run_layers(evaluator.embed(latents, blocks), rows)
             evaluator.velocities(hidden, rows)
     return traffic
 

@@ -24,6 +24,7 @@ from .avatar import AvatarLatents, AvatarModel
 from .avatar_script import AvatarScript, check_sound, read_changes
 from .cause_of_nan import cause_of_nan
 from .device_checks import check_compile, check_fp8, unknown_memory
+from .driving_video import DrivenRun, PoseInput, check_pose_encoder, pose_of, read_driving_video
 from .executor_choice import ChosenExecutor, choose_executor
 from .executors import executor_of
 from .memory import pinning_warning
@@ -49,6 +50,7 @@ from .voice import encode_ahead
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.voice import Voice
+    from liveavatar_runtime.sampling.driven_pose import DrivenPose, DrivingVideo
     from liveavatar_runtime.sampling.plan_request import VoicedPlan
     from liveavatar_runtime.sampling.prepare import Prepared
     from liveavatar_runtime.sampling.timed_changes import PlacedChanges
@@ -62,8 +64,8 @@ READING = "Reading the weights of base_model once, to know its finished clips ag
 
 @dataclass(frozen=True, eq=False)
 class SamplerInputs:
-    """What is connected to DiT Sampler; `positive` and `image` as they come, from whatever node; the script if there is
-    one."""
+    """What is connected to DiT Sampler; `positive`, `image` and `pose` as they come, from whatever node; the script if
+    there is one."""
 
     model: AvatarModel
     positive: object
@@ -72,6 +74,7 @@ class SamplerInputs:
     voice: "Voice"
     plan: PlanRequest | ClipPlan
     script: AvatarScript | None = None
+    pose: PoseInput = PoseInput()
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,18 @@ class SamplerSettings:
 @dataclass(frozen=True, eq=False)
 class Sources:
     """Inputs that were read: the plan that fits picture and voice, what the script makes of picture and prompt, and
-    where several speakers are, which of them moves which tokens."""
+    what drives the video, and where several speakers are, which of them moves which tokens."""
 
     plan: ClipPlan
     placed: "PlacedChanges"
+    driving: "DrivingVideo | None"
     actor_masks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedJob:
-    """A job with what each of its runs needs; `numerics`: how it computes, for the key of its video."""
+    """A job with what each of its runs needs; `numerics`: how it computes, for the key of its video; `pose`: that of
+    its conditions."""
 
     job: SamplingJob
     executor: ChosenExecutor
@@ -104,6 +109,7 @@ class PreparedJob:
     compile_layers: bool
     prepared: "Prepared"
     numerics: "Numerics"
+    pose: "DrivenPose | None" = None
 
     def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, report: SamplingReport) -> SamplingRun:
         """Begin to sample a part of the plan; its steps and previews are shown on the node."""
@@ -112,7 +118,8 @@ class PreparedJob:
         progress = SamplingProgress(
             report.node_id, part, self.job.vae.colours, lambda evaluation: report.show(meter.after(evaluation))
         )
-        return executor.run(SamplingRequest(self.prepared.conditions, part, first, progress, keep_rings))
+        run = executor.run(SamplingRequest(self.prepared.conditions, part, first, progress, keep_rings))
+        return run if self.pose is None else DrivenRun(run, self.pose)
 
 
 def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> AvatarLatents:
@@ -153,13 +160,13 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     attention = _checked_attention(inputs.model, settings, notes)
     sources = read_sources(inputs, notes)
     encode_ahead(inputs.voice, sources.plan, hidden.unique_id)
-    job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae))
+    job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae), driven=sources.driving is not None)
     executor = choose_executor(job, settings.caches)
-    prepared = _encoded(job, sources, inputs.voice, hidden.unique_id)
+    prepared, pose = _driven(job, sources, _encoded(job, sources, inputs.voice, hidden.unique_id))
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     # Workers do not compile.
     numerics = replace(numerics, compiled=settings.compile_layers and job.model.workers is None)
-    return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics)
+    return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics, pose)
 
 
 def _with_takes(work: PreparedJob, notes: Notes) -> tuple[PreparedJob, ResolvedTakes]:
@@ -221,7 +228,9 @@ def read_sources(inputs: SamplerInputs, notes: Notes) -> Sources:
     notes.tell(*placed.facts)
     masks = read_areas(inputs.voice, placed, plan, notes)
     check_pictures(placed, plan, inputs.voice, notes)
-    return Sources(plan, placed, masks)
+    driving = read_driving_video(inputs.pose, plan, notes)
+    notes.warn(check_pose_encoder(inputs.model) if driving is not None else "")
+    return Sources(plan, placed, driving, masks)
 
 
 def read_areas(voice: "Voice", placed: "PlacedChanges", plan: ClipPlan, notes: Notes) -> Tensor | None:
@@ -297,6 +306,14 @@ def _encoded(job: SamplingJob, sources: Sources, voice: "Voice", node_id: str) -
     placed = sources.placed
     given = Inputs(placed.picture, placed.text, voice, sources.actor_masks, placed.texts, placed.pictures)
     return prepare(job.plan, job.model.config, given, vae, encoding)
+
+
+def _driven(job: SamplingJob, sources: Sources, prepared: "Prepared") -> "tuple[Prepared, DrivenPose | None]":
+    """With the pose of the driving video, of which nothing is encoded yet."""
+    if sources.driving is None:
+        return prepared, None
+    pose, key = pose_of(sources.driving, prepared.plan, job.vae)
+    return replace(prepared, conditions=replace(prepared.conditions, pose=pose, pose_key=key)), pose
 
 
 def _named(work: PreparedJob, voice: "Voice", choice: SpoolChoice, hidden: "Hidden") -> NamedVideo:

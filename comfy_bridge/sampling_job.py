@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SamplingJob:
-    """A plan that a model samples while a VAE decodes its blocks."""
+    """A plan that a model samples while a VAE decodes its blocks, and encodes those of a driving video if it is
+    `driven`."""
 
     model: AvatarModel
     plan: ClipPlan
     vae: ManagedVAE
+    driven: bool = False
 
     @cached_property
     def work(self) -> "Workload":
@@ -41,9 +43,10 @@ class SamplingJob:
     @property
     def decoding_bytes(self) -> int:
         """The VAE's work alone."""
-        from liveavatar_runtime.planning.memory import decode_bytes
+        from liveavatar_runtime.planning.memory import decode_bytes, pose_bytes
 
-        return decode_bytes(self.vae.patcher.model.config, self.plan, self.vae.dtype)
+        of_vae = self.vae.patcher.model.config, self.plan, self.vae.dtype
+        return decode_bytes(*of_vae) + (pose_bytes(*of_vae) if self.driven else 0)
 
 
 def weights_in_ram(job: SamplingJob) -> int:

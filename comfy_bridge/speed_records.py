@@ -28,13 +28,15 @@ ENOUGH_BLOCKS = 8
 
 
 def speed_key(work: "PreparedJob") -> "SpeedKey | None":
-    """What decides how fast a job is; None where nobody here knows the cards, which are those of workers."""
+    """What decides how fast a job is; None where nobody here knows the cards, which are those of workers, and for
+    a job that is driven."""
     from liveavatar_runtime.planning.calibration import short_name
     from liveavatar_runtime.planning.measured import kind_of
     from liveavatar_runtime.planning.observed import SpeedKey
 
     model, stages = work.job.model, work.executor.stages
-    if stages is None:
+    if stages is None or work.job.driven:
+        # What encoding a driving video takes is not part of any prediction.
         return None
     cards = [short_name(kind_of(device)) for device in model.devices_here[: len(stages.layers)]]
     return SpeedKey.of(work.job.work, cards, stages.executor, work.executor.placement)

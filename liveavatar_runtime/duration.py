@@ -34,6 +34,8 @@ _FPS_DENOMINATOR = 10_000
 _SECONDS_DENOMINATOR = 1_000_000
 # Of every length of whole clips at a rate with up to three decimals, or of the NTSC family.
 _CLIPS_DENOMINATOR = 120_000
+# A unit of time in a video file: above, it is a whole frame of the fastest video.
+_COARSE_UNIT = Fraction(1, 250)
 MAX_SECONDS = 1_000_000
 """Longest duration that a widget takes."""
 _HMS = re.compile(r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)")
@@ -304,6 +306,34 @@ def frames_before_bucket(bucket: int, fps: Fraction) -> int:
     while bucket_index(frame, fps) < bucket:
         frame += 1
     return frame
+
+
+def driving_time(frame: int, fps: Fraction, length: Fraction, loops: bool) -> Fraction:
+    """Seconds into a driving video of `length` seconds whose picture drives a video frame: the frame's own time. After
+    the end it begins again if it `loops`, else the end stays."""
+    seconds = frame / fps
+    return seconds % length if loops else min(seconds, length)
+
+
+def timestamp_error(unit: Fraction) -> Fraction:
+    """By how many seconds a frame's time may be late, where a file counts time in units of so many seconds.
+
+    Units that are much finer than a frame, such as Matroska's milliseconds, are what times were rounded to; coarse ones
+    are the frames themselves.
+    """
+    return unit if unit < _COARSE_UNIT else Fraction(0)
+
+
+def shown_length(frames: int, rate: Fraction | None, span: Fraction, unit: Fraction) -> Fraction:
+    """Seconds that a file's pictures are shown, of their first and last time apart (`span`) by its own clock: exactly
+    by their number, where they come at a constant rate."""
+    by_rate = frames / rate if rate else span
+    return by_rate if abs(by_rate - span) <= 2 * timestamp_error(unit) else span
+
+
+def picture_at(seconds: Fraction, rate: Fraction, count: int) -> int:
+    """Which of `count` pictures at a constant rate is shown at a time; the last one stays."""
+    return min(math.floor(seconds * rate), count - 1)
 
 
 def format_fps(fps: Fraction) -> str:

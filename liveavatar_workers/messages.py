@@ -9,6 +9,8 @@ import msgspec
 from torch import Tensor
 
 from liveavatar_runtime.config import AvatarConfig
+from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
+from liveavatar_runtime.latent_space import CHANNELS
 from liveavatar_runtime.pipeline.transport import MessageKind
 from liveavatar_runtime.vae.online_decoder import VideoStart
 
@@ -58,18 +60,29 @@ class Release(Message, tag="release"):
 
 
 class Voice(Message, tag="voice"):
-    """What `WantVoice` asked for: float32 [actors, layers, audio_dim, frames]."""
+    """What `WantVoice` asked for: float32 [actors, layers, audio_dim, frames]; with a driving video also the block's
+    pose, float32 [16, 3, h, w]."""
 
     number: Count
     first: Count
     audio: Tensor
+    pose: Tensor | None = None
 
     def check(self) -> None:
         check_tensor("audio", self.audio, None, None, None, None)
+        if self.pose is not None:
+            check_tensor("pose", self.pose, CHANNELS, LATENT_FRAMES_PER_BLOCK, None, None)
 
     def check_for(self, config: AvatarConfig, frames: int, actors: int | None = None) -> None:
         """Raises ValueError for a voice of another model, of other frames, or of other actors than there are masks."""
         check_tensor("audio", self.audio, actors, config.audio_layers, config.audio_dim, frames)
+
+    def check_pose(self, size: tuple[int, int] | None) -> None:
+        """Raises ValueError for a pose of another size (height, width); None: the run has none."""
+        if (self.pose is None) != (size is None):
+            raise ValueError(f"pose is {'missing' if self.pose is None else 'there'}; the run says otherwise")
+        if self.pose is not None and size is not None:
+            check_tensor("pose", self.pose, CHANNELS, LATENT_FRAMES_PER_BLOCK, *size)
 
 
 class Noted(Message, tag="noted"):
@@ -264,6 +277,7 @@ class RankVoice(Message, tag="rank_voice"):
     run: Count
     first: Count
     audio: Tensor
+    pose: Tensor | None
 
 
 class RankStep(Message, tag="rank_step"):

@@ -9,7 +9,7 @@ from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.dit.placement import ON_DEVICE, Placement
 from liveavatar_runtime.duration import LATENT_FRAMES_PER_BLOCK
 from liveavatar_runtime.latent_space import CHANNELS
-from liveavatar_runtime.sampling.conditions import Conditions, FrameFeatures
+from liveavatar_runtime.sampling.conditions import Conditions, FrameFeatures, PoseLatents
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import RunStart
 
@@ -21,7 +21,7 @@ class RunRequest(Message, tag="run"):
     """A run without its voice, which follows block by block, so that memory does not grow with its length.
 
     `kept_rings`: blocks after which the state is wanted; `rings`: how many `Ring` messages follow, the state that the
-    run begins with; `placement`: of the caches on every rank.
+    run begins with; `placement`: of the caches on every rank; `driven`: whether poses come with the voice.
     """
 
     number: Count
@@ -37,6 +37,7 @@ class RunRequest(Message, tag="run"):
     first_frames: dict[Count, Tensor]
     texts: dict[Count, Tensor] = {}
     pictures: dict[Count, Tensor] = {}
+    driven: bool = False
 
     @classmethod
     def of(
@@ -57,6 +58,7 @@ class RunRequest(Message, tag="run"):
             first_frames=dict(start.first_frames),
             texts=dict(conditions.texts),
             pictures=dict(conditions.pictures),
+            driven=conditions.pose is not None,
         )
 
     def on(self, placement: Placement) -> "RunRequest":
@@ -92,13 +94,19 @@ class RunRequest(Message, tag="run"):
         """As many as there are masks; None: as many as the voice has."""
         return None if self.actor_masks is None else self.actor_masks.shape[0]
 
+    @property
+    def pose_size(self) -> tuple[int, int] | None:
+        """(height, width) of the poses' latents."""
+        return self.plan.latent_size if self.driven else None
+
     def check_for(self, config: AvatarConfig) -> None:
         """Raises ValueError for conditions of another model."""
         for text in (self.text, *self.texts.values()):
             check_tensor("text", text, None, config.text_dim)
         check_tensor("motion", self.motion, CHANNELS, config.motion_frames[1], None, None)
 
-    def conditions(self, audio: FrameFeatures) -> Conditions:
+    def conditions(self, audio: FrameFeatures, pose: PoseLatents) -> Conditions:
+        """With the sources of voice and pose, which a run that is not driven leaves alone."""
         return Conditions(
             text=self.text,
             reference=self.reference,
@@ -107,6 +115,7 @@ class RunRequest(Message, tag="run"):
             actor_masks=self.actor_masks,
             texts=self.texts,
             pictures=self.pictures,
+            pose=pose if self.driven else None,
         )
 
     def start(self, rings: Mapping[str, Tensor] | None) -> RunStart:

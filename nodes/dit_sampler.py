@@ -14,6 +14,7 @@ from ..comfy_bridge.attention import COMFYUI_ATTENTION
 from ..comfy_bridge.avatar import AvatarModel
 from ..comfy_bridge.avatar_script import AvatarScript
 from ..comfy_bridge.comfy_types import Vae
+from ..comfy_bridge.driving_video import PoseEnd, PoseInput
 from ..comfy_bridge.execution import SamplerInputs, SamplerSettings, prepare_latents
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.spool_folder import KEEP, SPOOL_CHOICES, SpoolChoice
@@ -143,6 +144,21 @@ class DiTSampler(io.ComfyNode):
                     tooltip="What changes in the course of the video, from Avatar Script or Script Change: prompt, "
                     "picture, seed, motion strength. Without one, nothing does.",
                 ),
+                io.MultiType.Input(
+                    "pose_video",
+                    [io.Video, io.Image],
+                    optional=True,
+                    tooltip="A driving video of pose skeletons (DWPose) that moves the avatar, as Wan2.2-S2V takes it; "
+                    "an IMAGE batch is one picture for each frame. Without one, the voice alone does.",
+                ),
+                io.Combo.Input(
+                    "pose_end",
+                    options=list(get_args(PoseEnd)),
+                    default="hold",
+                    optional=True,
+                    advanced=True,
+                    tooltip="After the end of pose_video. hold: its last picture stays; loop: it begins again.",
+                ),
             ],
             outputs=[
                 LatentsSocket.Output(
@@ -176,9 +192,11 @@ class DiTSampler(io.ComfyNode):
         state_budget: float = 8.0,
         state_dtype: StateType = "auto",
         script: AvatarScript | None = None,
+        pose_video: object = None,
+        pose_end: PoseEnd = "hold",
     ) -> io.NodeOutput:
         check_number(cls, spool_budget=spool_budget, state_budget=state_budget)
-        inputs = SamplerInputs(model, positive, vae, image, avatar_audio, plan, script)
+        inputs = SamplerInputs(model, positive, vae, image, avatar_audio, plan, script, PoseInput(pose_video, pose_end))
         caches = CacheChoice(kv_cache, kv_dtype, schedule)
         keeping = SpoolChoice(spool, spool_budget, state_budget, state_dtype)
         notes = Notes()

@@ -33,7 +33,7 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
     ),
     "LiveAvatar_DiTSampler": (
         *("DiT Sampler", "DiT 采样器", *PACK, *TALKING, *GPU_MEMORY, *RESUME),
-        *("kv cache", "KV 缓存", "采样"),
+        *("kv cache", "KV 缓存", "采样", "pose video", "driving video", "DWPose", "驱动视频", "姿态", "动作驱动"),
     ),
     "LiveAvatar_OnlineVAEDecode": (
         *("Online VAE Decode", "在线 VAE 解码", *PACK, *LONG_VIDEO),

@@ -60,9 +60,9 @@ def marked() -> Iterator[None]:
 class MarkedEvaluator(Evaluator):
     """Marks its evaluations and counts them; those of a batch are as many as its rows."""
 
-    def embed(self, latents: Sequence[Tensor]) -> Tensor:
+    def embed(self, latents: Sequence[Tensor], blocks: Sequence[int]) -> Tensor:
         with marked():
-            return super().embed(latents)
+            return super().embed(latents, blocks)
 
     def run_layers(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
         WATCH.evaluations += len(rows)

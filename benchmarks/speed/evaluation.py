@@ -102,7 +102,7 @@ def _evaluation(model: CausalWanS2V, size: Size, setup: Setup):
         block += 1
         evaluator.hear(block, voice)
         row = evaluator.rows([(block, 0)])
-        evaluator.velocities(evaluator.run_layers(evaluator.embed(latents), row), row)
+        evaluator.velocities(evaluator.run_layers(evaluator.embed(latents, [block]), row), row)
         evaluator.leave(block)
 
     for _ in range(BLOCK):

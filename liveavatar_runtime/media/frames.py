@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,17 +23,20 @@ def rgb_of(frame: "VideoFrame", bits: int = 8) -> np.ndarray:
 
 
 @contextmanager
-def opened(path: str | Path) -> "Iterator[InputContainer]":
+def opened(source: str | Path | BytesIO) -> "Iterator[InputContainer]":
     """The file, open and with a picture stream; every way in which it cannot be read is an InputError."""
     import av
     from av.error import FFmpegError
 
+    in_memory = isinstance(source, BytesIO)
+    name = "The video" if in_memory else str(source)
+
     def unreadable(error: FFmpegError) -> InputError:
         refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         advice = what_to_do(error) if refused else "Give an existing video file."
-        return InputError(f"{path} cannot be read as a video: {reason_of(error)}. {advice}")
+        return InputError(f"{name} cannot be read as a video: {reason_of(error)}. {advice}")
 
-    with replaced(FFmpegError, unreadable), av.open(str(path)) as container:
+    with replaced(FFmpegError, unreadable), av.open(source if in_memory else str(source)) as container:
         if not container.streams.video:
-            raise InputError(f"{path} has no video stream. Give a video file.")
+            raise InputError(f"{name} has no video stream. Give a video file.")
         yield container

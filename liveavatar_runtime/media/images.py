@@ -140,7 +140,18 @@ def fit_picture(
     if mode not in FIT_MODES:
         raise InputError(f"The fit mode is {mode!r}; it must be one of {', '.join(FIT_MODES)}.")
     pixels = _to_pillow(_checked(picture), background)
-    fitted = _cover(pixels, height, width) if mode == "cover" else _pad(pixels, height, width)
+    return _as_read(_cover(pixels, height, width) if mode == "cover" else _pad(pixels, height, width))
+
+
+def cover_pixels(pixels: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """A picture uint8 RGB [H, W, 3] as `fit_picture` gives it with mode "cover"."""
+    from PIL import Image
+
+    return _as_read(_cover(Image.fromarray(np.ascontiguousarray(pixels), "RGB"), height, width))
+
+
+def _as_read(fitted: "Image") -> torch.Tensor:
+    """float32 [3, H, W] in -1..1."""
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float().div(255).mul(2).sub(1).contiguous()
 
 

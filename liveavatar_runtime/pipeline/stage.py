@@ -131,7 +131,7 @@ class Stage:
         evaluator, latents = self.evaluator, None
         if self.embeds:
             latents = self._noisy(block, step)
-            hidden = evaluator.embed([latents])
+            hidden = evaluator.embed([latents], [block])
             voice = None if evaluator.hears(block) else evaluator.embed_voice(block)
         else:
             got = self.transport.receive(self.number - 1, MessageKey("hidden", block, step))

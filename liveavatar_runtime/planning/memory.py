@@ -12,7 +12,7 @@ from ..dit.placement import ON_DEVICE, Place, Placement, StoredType
 from ..errors import MachineError
 from ..texts import gib
 from ..usual_sizes import smaller_sizes
-from ..vae.memory import decode_bytes_per_pixel
+from ..vae.memory import decode_bytes_per_pixel, encode_bytes_per_pixel
 from .device import Device
 from .memory_rows import Rows, rows_of, taken
 from .moments import (
@@ -256,6 +256,11 @@ def decode_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
     Both are about 25 * dim values for each pixel of a frame (1.14 GiB each for the released VAE at 688x368 in bf16).
     """
     return decode_bytes_per_pixel(vae, dtype) * plan.width * plan.height
+
+
+def pose_bytes(vae: "VaeConfig", plan: "ClipPlan", dtype: torch.dtype) -> int:
+    """State of the streaming encoder of a driving video and the peak of one block beside it."""
+    return encode_bytes_per_pixel(vae, dtype) * plan.width * plan.height
 
 
 def choose_placement(work: Workload, device: Device, choice: CacheChoice = ANYWHERE) -> Placement:

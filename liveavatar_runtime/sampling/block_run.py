@@ -57,7 +57,8 @@ class BlockRun(Iterator[LatentBlock]):
                     self.close()
                     raise StopIteration
                 rows = evaluator.rows([(block.index, block.step) for block in self._flying])
-                hidden = evaluator.embed([block.latents for block in self._flying])
+                blocks = [block.index for block in self._flying]
+                hidden = evaluator.embed([block.latents for block in self._flying], blocks)
                 self._advance(evaluator, evaluator.velocities(evaluator.run_layers(hidden, rows), rows))
                 block = self._finished(evaluator)
                 if block is not None and block.index >= self._request.start.first_block:

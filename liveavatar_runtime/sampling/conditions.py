@@ -19,6 +19,14 @@ class FrameFeatures(Protocol):
         ...
 
 
+class PoseLatents(Protocol):
+    """Latents of a driving video by block, made on demand."""
+
+    def latents(self, block: int) -> Tensor:
+        """float32 [16, 3, h, w] in the model's space, on the CPU."""
+        ...
+
+
 @dataclass(frozen=True)
 class AlignedAudio:
     """An encoded voice at a frame rate."""
@@ -36,7 +44,8 @@ class Conditions:
 
     text [L, text_dim]; reference [16, 1, h, w]; motion [16, 19, h, w], oldest first; actor_masks
     [actors, latent frames, rows, columns] on the token grid, of which a block uses the first three frames. `texts`,
-    `pictures`: what replaces `text` and `reference` from a block on, where `ClipPlan.script` says so.
+    `pictures`: what replaces `text` and `reference` from a block on, where `ClipPlan.script` says so. `pose`: what
+    moves the avatar besides its voice; `pose_key` names it.
     """
 
     text: Tensor
@@ -46,6 +55,8 @@ class Conditions:
     actor_masks: Tensor | None = None
     texts: Mapping[int, Tensor] = field(default_factory=dict)
     pictures: Mapping[int, Tensor] = field(default_factory=dict)
+    pose: PoseLatents | None = None
+    pose_key: str = ""
 
     def text_since(self, block: int) -> Tensor:
         """The prompt that is in force from a block on, 0 for the one from the beginning."""

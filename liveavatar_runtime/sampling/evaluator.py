@@ -114,6 +114,7 @@ class Evaluator:
         self._in_force: dict[int, InForce] = {}
         self._first = first_evaluated(cache_shape(self.model, self.plan), request.start)
         self._contexts: dict[int, BlockContext] = {}
+        self._poses: dict[int, Tensor] = {}
         self._motion: Tensor | None = None
         self._tables = self.model.rope_tables(self.plan.grid, self.device)
 
@@ -209,9 +210,18 @@ class Evaluator:
         voice = voice if motion == 1.0 else replace(voice, strength=motion)
         self._contexts[block] = self.model.block_context(place, voice, self.layers, masks, self._tables)
 
-    def embed(self, latents: Sequence[Tensor]) -> Tensor:
-        """Noisy latents, float32 [16, 3, h, w] each -> hidden states [B, tokens, dim]."""
-        return self.model.embed(torch.stack(list(latents)).to(self.dtype))
+    def embed(self, latents: Sequence[Tensor], blocks: Sequence[int]) -> Tensor:
+        """Noisy latents of blocks, float32 [16, 3, h, w] each, with their poses -> hidden states [B, tokens, dim]."""
+        driven = self.request.conditions.pose is not None
+        poses = torch.stack([self._pose(block) for block in blocks]) if driven else None
+        return self.model.embed(torch.stack(list(latents)).to(self.dtype), poses)
+
+    def _pose(self, block: int) -> Tensor:
+        """A block's, which is the same at all steps."""
+        pose = self.request.conditions.pose
+        if block not in self._poses and pose is not None:
+            self._poses[block] = self._moved(pose.latents(block))
+        return self._poses[block]
 
     def rows(self, steps: Sequence[Step]) -> list[Row]:
         """Evaluations that go through the layers together, each at another step."""
@@ -243,6 +253,7 @@ class Evaluator:
     def leave(self, block: int) -> None:
         """The block has gone through all steps here: forget it, and the sinks that only older blocks used."""
         del self._contexts[block]
+        self._poses.pop(block, None)
         in_force = self._first_in_force(block)
         for older in [first for first in self._in_force if first < in_force]:
             del self._in_force[older]

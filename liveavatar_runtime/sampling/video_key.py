@@ -56,4 +56,7 @@ def video_key(weights: str, numerics: Numerics, conditions: Conditions, voice: s
     fingerprint.add("voice", voice).add("plan", fields)
     for name in ("text", "reference", "motion", "actor_masks"):
         fingerprint.add(name, getattr(conditions, name))
+    if conditions.pose_key:
+        # Earlier versions had no pose, and their keys hold.
+        fingerprint.add("pose", conditions.pose_key)
     return fingerprint.hexdigest()[:32]

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from liveavatar_runtime.duration import FRAMES_PER_BLOCK
 from liveavatar_runtime.errors import MachineError, handled
-from liveavatar_runtime.sampling.conditions import FrameFeatures
+from liveavatar_runtime.sampling.conditions import Conditions
 
 from ..messages import (
     Cancel,
@@ -46,7 +47,7 @@ class Connection:
         self._frames: queue.Queue[FromDecoder | MessageError] = queue.Queue(MESSAGES_WAITING)
         self._wanted: queue.SimpleQueue[WantVoice | None] = queue.SimpleQueue()
         self._ready = threading.Event()
-        self._audio: FrameFeatures | None = None
+        self._conditions: Conditions | None = None
         self._number = self._decoding = 0
         self._audio_error: Exception | None = None
         self._about: Ready | None = None
@@ -72,11 +73,11 @@ class Connection:
             if time.monotonic() > deadline:
                 raise MachineError(f"the workers did not load the model within {timeout:g} s")
 
-    def begin(self, number: int, audio: FrameFeatures) -> None:
-        """The run `number` is the one that counts from now on."""
+    def begin(self, number: int, conditions: Conditions) -> None:
+        """The run `number` is the one that counts from now on; the workers ask for its voice and pose."""
         self.send(Cancel(number=self._number))
         self._received = queue.Queue(MESSAGES_WAITING)
-        self._number, self._audio, self._audio_error = number, audio, None
+        self._number, self._conditions, self._audio_error = number, conditions, None
 
     def send(self, message: Message) -> None:
         """Raises ConnectionLost when the workers are gone."""
@@ -172,14 +173,21 @@ class Connection:
                 self._answer(asked)
 
     def _answer(self, asked: WantVoice) -> None:
-        if asked.number != self._number or self._audio is None:
+        if asked.number != self._number or self._conditions is None:
             return
-        features = None
+        voice = None
         with handled(Exception, self._voice_failed):
-            features = self._audio.frames(asked.first, asked.count)
-        if features is not None:
-            self.send(Voice(number=asked.number, first=asked.first, audio=features))
+            voice = _voice_of(self._conditions, asked)
+        if voice is not None:
+            self.send(voice)
 
     def _voice_failed(self, error: Exception) -> None:
         """It belongs to whoever waits for the block."""
         self._audio_error = error
+
+
+def _voice_of(conditions: Conditions, asked: WantVoice) -> Voice:
+    """What was asked for, with the pose of the block that begins there."""
+    pose = None if conditions.pose is None else conditions.pose.latents(asked.first // FRAMES_PER_BLOCK)
+    audio = conditions.audio.frames(asked.first, asked.count)
+    return Voice(number=asked.number, first=asked.first, audio=audio, pose=pose)

@@ -92,7 +92,7 @@ class RemoteRun(Iterator[LatentBlock]):
 
     def _start(self, connection: Connection) -> None:
         self._connection = connection
-        connection.begin(self._run.number, self._request.conditions.audio)
+        connection.begin(self._run.number, self._request.conditions)
         connection.send(self._run)
         for name, tensor in (self._request.start.rings or {}).items():
             connection.send(Ring(number=self._run.number, name=name, tensor=tensor))

@@ -53,8 +53,8 @@ class ComfyUIConnection:
         self._asked: Counter[tuple[int, int]] = Counter()
         self._voices: defaultdict[tuple[int, int], list[Voice]] = defaultdict(list)
         """Voices that ranks wait for, by run and first frame, and those that have come. Several may want the same."""
-        self._known: dict[int, int | None] = {}
-        """All runs of the session, with their number of actors; what is said about others goes nowhere."""
+        self._known: dict[int, RunRequest] = {}
+        """All runs of the session; what is said about others goes nowhere."""
         self._allowed: dict[int, int] = {}
         """The runs that ComfyUI has begun and not cancelled, and up to which block it wants them."""
         self._video: int | None = None
@@ -134,7 +134,8 @@ class ComfyUIConnection:
         self._wait_for_run(number, lambda: True if self._allowed[number] >= block else None)
 
     def voice(self, number: int, first: int, count: int) -> Voice:
-        """Voice features of video frames, from ComfyUI. Raises RunCancelled, or InputError when they do not fit."""
+        """Voice features of video frames, and the pose of a run that is driven, from ComfyUI. Raises RunCancelled, or
+        InputError when they do not fit."""
         key = number, first
         with self._changed:
             self._asked[key] += 1
@@ -144,8 +145,10 @@ class ComfyUIConnection:
             for table in (self._asked, self._voices):
                 if not table[key]:
                     table.pop(key, None)
-        if self._ready is not None:
-            refuse_misfits(partial(voice.check_for, self._ready.config, count, self._known.get(number)))
+        run = self._known.get(number)
+        if self._ready is not None and run is not None:
+            refuse_misfits(partial(voice.check_for, self._ready.config, count, run.actors))
+            refuse_misfits(partial(voice.check_pose, run.pose_size))
         return voice
 
     def is_cancelled(self, number: int) -> bool:
@@ -216,7 +219,7 @@ class ComfyUIConnection:
             self._server.end_session(f"more than {REQUESTS_WAITING:,} messages wait to be worked on")
             return
         if isinstance(message, RunRequest):
-            self._known[message.number] = message.actors
+            self._known[message.number] = message
             self._allowed[message.number] = -1
         self._requests.append(message)
 

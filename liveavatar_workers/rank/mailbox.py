@@ -107,6 +107,7 @@ def file_message(mailbox: Mailbox, source: int, message: StageInput | RankVoice 
     if isinstance(message, StageInput):
         mailbox.put(message.run, (source, message.kind, message.block, message.step), message.tensors)
     elif isinstance(message, RankVoice):
-        mailbox.put(message.run, ("voice", message.first), {"audio": message.audio})
+        pose = {} if message.pose is None else {"pose": message.pose}
+        mailbox.put(message.run, ("voice", message.first), {"audio": message.audio, **pose})
     else:
         mailbox.stop(message.run, message.why)

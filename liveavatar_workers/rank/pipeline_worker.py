@@ -37,6 +37,7 @@ from ..messages import (
     Stop,
     WantVoice,
 )
+from .block_input import BlockInput, BlockInputs
 from .cache_bytes import cache_bytes, measured
 from .comfyui_connection import ComfyUIConnection, RunCancelled
 from .mailbox import DistributedTransport, Mailbox, file_message
@@ -103,24 +104,27 @@ class PipelineWorker:
         else:
             self._messenger.send(0, RankBlock(run=run, block=result.index, latents=result.latents))
 
-    def voice(self, request: RunRequest, first: int, count: int, ahead: int) -> Tensor:
-        """Features of a block's video frames: on rank 0 from ComfyUI, once it may be begun; on others from rank 0."""
+    def input_of(self, request: RunRequest, first: int, count: int, ahead: int) -> BlockInput:
+        """Of the block with these video frames: on rank 0 from ComfyUI, once it may be begun; on others from rank 0."""
         with self._rank.stall_detector.waiting():
             if self._comfyui is not None:
                 wanted = max(request.first_block, first // FRAMES_PER_BLOCK - ahead)
                 self._comfyui.wait_until_wanted(request.number, wanted)
-                return self._comfyui.voice(request.number, first, count).audio
+                voice = self._comfyui.voice(request.number, first, count)
+                return BlockInput(voice.audio, voice.pose)
             want = WantVoice(number=request.number, first=first, count=count)
             self._messenger.send(0, RankWantsVoice(run=self._mailbox.run, want=want))
-            return self._mailbox.take(("voice", first), self._check_stopped)["audio"]
+            got = self._mailbox.take(("voice", first), self._check_stopped)
+            return BlockInput(got["audio"], got.get("pose"))
 
     def _run_stage(
         self, request: RunRequest, start: RunStart, schedule: PipelineSchedule, transport: DistributedTransport
     ) -> None:
         kept = frozenset(request.kept_rings)
-        voice = Voice(self, request, schedule.blocks_in_flight() + BLOCKS_AHEAD)
+        ahead = schedule.blocks_in_flight() + BLOCKS_AHEAD
+        inputs = BlockInputs(lambda first, count: self.input_of(request, first, count, ahead), request.driven)
         task = StageTask(
-            SamplingRequest(request.conditions(voice), request.plan, start, keep_rings=kept.__contains__),
+            SamplingRequest(request.conditions(inputs, inputs), request.plan, start, keep_rings=kept.__contains__),
             schedule,
             self._part.dtype,
             measured(self._rank, cache_maker(request.placement)),
@@ -165,19 +169,8 @@ class PipelineWorker:
         # Rank 0's stage notices a cancelled run too, and stops all.
         with suppress(RunCancelled), handled(InputError, lambda error: self._mailbox.stop(asked.run, str(error))):
             voice = self._comfyui.voice(want.number, want.first, want.count)
-            self._messenger.send(source, RankVoice(run=asked.run, first=want.first, audio=voice.audio))
-
-
-@dataclass(frozen=True)
-class Voice:
-    """The voice of a run's conditions on one rank."""
-
-    worker: PipelineWorker
-    request: RunRequest
-    ahead: int
-
-    def frames(self, first: int, count: int) -> Tensor:
-        return self.worker.voice(self.request, first, count, self.ahead)
+            answer = RankVoice(run=asked.run, first=want.first, audio=voice.audio, pose=voice.pose)
+            self._messenger.send(source, answer)
 
 
 class Results:

@@ -16,6 +16,7 @@ from liveavatar_runtime.sampling.run import Evaluation, Executor, SamplingReques
 
 from ..messages import Cancelled, End, Go, Release, Ring, Rings, RunRefused, WantRings
 from ..run_request import RunRequest
+from .block_input import BlockInput, BlockInputs
 from .cache_bytes import cache_bytes, measured
 from .comfyui_connection import ComfyUIConnection, RunCancelled, refuse_misfits
 from .pipeline_worker import PipelinePart, PipelineWorker, send_block, step_message
@@ -84,7 +85,7 @@ def send_rings(comfyui: ComfyUIConnection, number: int, rings: Mapping[str, Tens
 
 @dataclass(frozen=True)
 class RankRun:
-    """One run, on one rank; `comfyui` on rank 0. It is the run's voice: `frames` asks ComfyUI for it."""
+    """One run, on one rank; `comfyui` on rank 0, which is asked for voice and poses."""
 
     rank: Rank
     comfyui: ComfyUIConnection | None
@@ -106,7 +107,8 @@ class RankRun:
                 )
                 executor = replace(executor, make_cache=measured(self.rank, executor.make_cache))
             kept = frozenset(request.kept_rings)
-            conditions = request.conditions(self)
+            inputs = BlockInputs(self._input_of, request.driven)
+            conditions = request.conditions(inputs, inputs)
             run = executor.run(SamplingRequest(conditions, request.plan, start, self._after_step, kept.__contains__))
             for index in range(request.first_block, request.plan.num_blocks):
                 self._share(partial(self._wait_until_wanted, index))
@@ -119,9 +121,10 @@ class RankRun:
             self._send(End(number=request.number))
         return run, last
 
-    def frames(self, first: int, count: int) -> Tensor:
-        """Voice features, from ComfyUI; all ranks ask for the same ones in the same order."""
-        return self._share(lambda comfyui: comfyui.voice(self.request.number, first, count)).audio
+    def _input_of(self, first: int, count: int) -> BlockInput:
+        """From ComfyUI; all ranks ask for the same ones in the same order."""
+        voice = self._share(lambda comfyui: comfyui.voice(self.request.number, first, count))
+        return BlockInput(voice.audio, voice.pose)
 
     def _receive_rings(self, count: int | None) -> dict[str, Tensor] | None:
         if count is None:

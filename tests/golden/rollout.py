@@ -68,6 +68,16 @@ def plan_of(golden: Any, file: str, sink_policy: SinkPolicy = "reference") -> Cl
     )
 
 
+@dataclass(frozen=True)
+class StoredPose:
+    """Pose latents [1, 16, 3, h, w] of one block."""
+
+    stored: Tensor
+
+    def latents(self, block: int) -> Tensor:
+        return self.stored[block]
+
+
 def conditions_of(golden: Any, features: Tensor | None = None, actor_masks: Tensor | None = None) -> Conditions:
     inputs = golden.tensors(INPUTS)
     return Conditions(
@@ -101,14 +111,15 @@ def single_velocity(golden: Any, model: CausalWanS2V, pose: Tensor | None) -> Te
     meaning = golden.about("dit_single.safetensors")["meaning"]
     distance, timestep = int(number_in(meaning, "relative_dist")), number_in(meaning, "t")
     plan = replace(plan_of(golden, BASE), steps=1)
-    conditions, cpu = conditions_of(golden), torch.device("cpu")
+    stored_pose = None if pose is None else StoredPose(pose)
+    conditions, cpu = replace(conditions_of(golden), pose=stored_pose), torch.device("cpu")
     evaluator = Evaluator(PlacedModel(model, cpu), SamplingRequest(conditions, plan), torch.float32)
     video = model.video_context(conditions.text, [timestep], model.layers, torch.float32, cpu)
     frames = stored["x"].shape[1]
     audio = conditions.audio.frames(0, 4 * frames)
     voice = model.embed_audio(audio, torch.float32, cpu)
     context = model.block_context(BlockPlace(0, frames, plan.grid), voice, model.layers)
-    hidden = model.embed(stored["x"][None], pose)
+    hidden = evaluator.embed([stored["x"]], [0])
     sink = Sink()
     model.run_sink_layers(evaluator.embed_sink(conditions.reference), video, plan.grid, evaluator.cache, sink)
     row = Row(context, 0, sink, distance)

@@ -137,7 +137,7 @@ def test_kv_caches(golden, base_evaluator):
             latents = base_evaluator.noise(block)
             for step in range(plan.steps):
                 rows = base_evaluator.rows([(block, step)])
-                hidden = base_evaluator.run_layers(base_evaluator.embed([latents]), rows)
+                hidden = base_evaluator.run_layers(base_evaluator.embed([latents], [block]), rows)
                 latents = base_evaluator.advance(latents, base_evaluator.velocities(hidden, rows)[0], step)
             moment = f"after_c{plan.clip_of(block)}b{block % plan.blocks_per_clip}s0"
             for name in (n for n in stored if n.startswith(f"{moment}.")):

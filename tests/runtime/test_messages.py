@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from tiny_avatar import CONFIG, PLAN, Noise, random_conditions
+from tiny_avatar import CONFIG, PLAN, Noise, NoisePose, random_conditions
 from torch import Tensor
 
 from liveavatar_runtime.dit.placement import Placement
@@ -92,8 +92,10 @@ def test_runs_travel_with_their_plans(plan: ClipPlan) -> None:
     got = travelled(RunRequest.of(7, conditions, plan, RunStart(3, {0: frame}, {}), [4, 2]).on(placement))
     assert (got.number, got.plan, got.kept_rings, got.rings, got.placement) == (7, plan, [2, 4], 0, placement)
     voice = Noise()
-    arrived = got.conditions(voice)
-    assert arrived.audio is voice
+    arrived, pose = got.conditions(voice, NoisePose()), NoisePose()
+    assert arrived.audio is voice and arrived.pose is None
+    driven = travelled(RunRequest.of(7, replace(conditions, pose=pose), plan, RunStart(), []))
+    assert driven.conditions(voice, pose).pose is pose and driven.pose_size == plan.latent_size
     for name in ("text", "reference", "motion", "actor_masks"):
         assert torch.equal(getattr(arrived, name), getattr(conditions, name))
     start = got.start({"a": frame})
@@ -212,6 +214,23 @@ def test_runs_and_voices_of_another_model_are_refused() -> None:
     for config, frames in ((CONFIG, 11), (replace(CONFIG, audio_dim=9), 12)):
         with pytest.raises(ValueError, match="audio is float32"):
             voice.check_for(config, frames)
+
+
+def test_poses_come_where_the_run_is_driven_and_fit_it() -> None:
+    plain = Voice(number=1, first=0, audio=Noise().frames(0, 12))
+    driven = travelled(Voice(number=1, first=0, audio=plain.audio, pose=NoisePose().latents(0)))
+    assert torch.equal(driven.pose, NoisePose().latents(0))
+    plain.check_pose(None)
+    driven.check_pose(PLAN.latent_size)
+    for voice, size, told in (
+        (plain, PLAN.latent_size, "pose is missing"),
+        (driven, None, "pose is there"),
+        (driven, (9, 8), r"pose is float32 \[16, 3, 8, 8\]; it must be \[16, 3, 9, 8\]"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            voice.check_pose(size)
+    with pytest.raises(MessageError, match="pose is float32"):
+        travelled(Voice(number=1, first=0, audio=plain.audio, pose=torch.zeros(16, 2, 8, 8)))
 
 
 def test_pieces_that_do_not_fit_are_refused_and_the_next_message_is_read() -> None:

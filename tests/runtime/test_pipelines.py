@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_avatar import CONFIG, PLAN, Noise, random_conditions, random_model
+from tiny_avatar import CONFIG, PLAN, Noise, NoisePose, random_conditions, random_model
 from torch import Tensor
 
 from liveavatar_runtime.dit.kv_cache import ResidentCache
@@ -95,6 +95,14 @@ def test_several_speakers(make, model, local, stages, actors):
     expected = list(local.run(SamplingRequest(conditions, PLAN)))
     assert not torch.equal(expected[0].latents, next(local.run(SamplingRequest(random_conditions(), PLAN))).latents)
     assert_same(list(make(model, stages).run(SamplingRequest(conditions, PLAN))), expected)
+
+
+@EXECUTORS
+def test_a_driven_video_is_the_same(model, local, make):
+    conditions = replace(random_conditions(), pose=NoisePose())
+    expected = list(local.run(SamplingRequest(conditions, PLAN)))
+    assert not torch.equal(expected[0].latents, blocks_of(local, PLAN)[0].latents)
+    assert_same(list(make(model, 3).run(SamplingRequest(conditions, PLAN))), expected)
 
 
 @EXECUTORS

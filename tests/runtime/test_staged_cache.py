@@ -117,7 +117,7 @@ def test_attention_out_of_order_is_noticed(executor, conditions):
     evaluator = started(executor, conditions, RAM)
     with torch.inference_mode():
         evaluator.hear(0, evaluator.embed_voice(0))
-        evaluator.run_layers(evaluator.embed([evaluator.noise(0)]), evaluator.rows([(0, 0)]))
+        evaluator.run_layers(evaluator.embed([evaluator.noise(0)], [0]), evaluator.rows([(0, 0)]))
     cache = evaluator.cache
     assert isinstance(cache, StagedCache)
     layer, use = cache._order[1]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from msgspec import structs
-from tiny_avatar import PLAN, SCRIPTED, Noise, random_conditions, random_model, scripted_conditions
+from tiny_avatar import PLAN, SCRIPTED, Noise, NoisePose, random_conditions, random_model, scripted_conditions
 from wire_peers import LOOPBACK, RawClient
 from worker_group import local_workers, open_descriptors, processes_below, save_model
 
@@ -118,6 +118,16 @@ def test_other_numbers_of_ranks_give_the_same_latents(
     else:
         assert held == [whole] * ranks
         assert sum(caches) == whole_cache and max(caches) <= whole_cache * 2 / PLAN.steps
+
+
+def test_a_driven_video_gives_the_same_latents(remote: RemoteExecutor, local: LocalExecutor) -> None:
+    request = SamplingRequest(replace(random_conditions(), pose=NoisePose()), PLAN)
+    expected = list(local.run(request))
+    assert not torch.equal(
+        expected[0].latents, next(local.run(replace(request, conditions=random_conditions()))).latents
+    )
+    for one, other in zip(remote.run(request), expected, strict=True):
+        assert torch.equal(one.latents, other.latents), f"block {one.index}"
 
 
 def test_a_script_gives_the_same_latents(remote: RemoteExecutor, local: LocalExecutor) -> None:

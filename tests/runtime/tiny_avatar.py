@@ -38,6 +38,16 @@ class Noise:
         return torch.cat([torch.randn(size, generator=seed) for seed in seeds], dim=-1)
 
 
+@dataclass(frozen=True)
+class NoisePose:
+    """Pose latents by block from a seed, float32 [16, 3, h, w]."""
+
+    size: tuple[int, int] = PLAN.latent_size
+
+    def latents(self, block: int) -> Tensor:
+        return torch.randn((16, 3, *self.size), generator=torch.Generator().manual_seed(1000 + block))
+
+
 def random_model(config: AvatarConfig = CONFIG) -> CausalWanS2V:
     generator = torch.Generator().manual_seed(3)
     model = CausalWanS2V(config)
