@@ -2,8 +2,8 @@
 
     python -m benchmarks.speakers
 
-Writes benchmarks/results/speakers.md. The demo model was trained on pictures of one person, 64x64, so this shows what
-masks do, not how well a model does that knows pictures of several people. Needs espeak-ng.
+Writes benchmarks/results/speakers.md and speakers.png. The demo model was trained on pictures of one person, 64x64, so
+this shows what masks do, not how well a model does that knows pictures of several people. Needs espeak-ng.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,10 +35,11 @@ from liveavatar_runtime.vae import PlacedVAE
 RESULTS = ROOT / "benchmarks" / "results" / "speakers.md"
 SIDE = 64
 """Of each person in the video."""
-TURN = 2
-"""Seconds."""
-FACES = {2: 500, 4: 500}
-"""First of the held-out people."""
+TURN, SHOWN_RATE = 2, 2.5
+"""Seconds, and pictures of a second in the strip."""
+GROUPS = {2: (400, 500, 600), 4: (500, 700)}
+"""Number of people -> the first of the held-out people of each group."""
+STRIP = RESULTS.with_suffix(".png")
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class Group:
     voices: Sequence[Tensor]
 
     @classmethod
-    def of(cls, count: int, seconds: float) -> "Group":
-        people = [draw_person(PEOPLE + FACES[count] + n) for n in range(count)]
+    def of(cls, count: int, first: int, seconds: float) -> "Group":
+        people = [draw_person(PEOPLE + first + n) for n in range(count)]
         same_wall = [replace(person, wall=people[0].wall) for person in people]
-        rngs = (np.random.default_rng([80, count, n]) for n in range(count))
+        rngs = (np.random.default_rng([80, count, first, n]) for n in range(count))
         return cls(same_wall, [voice_of(rng, seconds, held_out=True) for rng in rngs])
 
     @property
@@ -88,7 +90,7 @@ def in_turns(demo: Demo, group: Group) -> tuple[Conversation, Tensor]:
         for number in range(count)
     ]
     speakers = [Speaker(recording, turns=turns) for turns in spans]
-    heard = [[any(turn.has(f, FPS) for turn in turns) for f in range(group.frames)] for turns in spans]
+    heard = [[speaker.is_heard(frame, FPS) for frame in range(group.frames)] for speaker in speakers]
     return conversation(group, speakers, [(recording, Fraction(0))], silence_of(demo)), torch.tensor(heard)
 
 
@@ -99,8 +101,8 @@ def conversation(
     return Conversation(tuple(speakers), areas.masks, *mixed(tracks), silence)
 
 
-def openings(demo: Demo, group: Group, voice: Voice) -> np.ndarray:
-    """[A, frames]: how far each mouth is open."""
+def sampled(demo: Demo, group: Group, voice: Voice) -> np.ndarray:
+    """Frames uint8 [T, 64, 64 * people, 3]."""
     clips = -(-group.frames // 48)
     plan = ClipPlan(
         num_clip=clips, fps=FPS, width=SIDE * len(group.people), height=SIDE, keep_aspect=False, seed=7, steps=4
@@ -110,7 +112,11 @@ def openings(demo: Demo, group: Group, voice: Voice) -> np.ndarray:
     given = Inputs(group.picture, text, voice, masks)
     config = load_transformer(demo.bundle.model).config
     ready = prepare(plan, config, given, PlacedVAE(demo.vae, CPU, torch.float32))
-    frames = generate(demo, ready)[: group.frames]
+    return generate(demo, ready)[: group.frames]
+
+
+def openings(group: Group, frames: np.ndarray) -> np.ndarray:
+    """[A, frames]: how far each mouth is open."""
     parts = (frames[:, :, SIDE * n : SIDE * (n + 1)] for n in range(len(group.people)))
     found = [measures.mouth_opening(part, draw(p, Pose())) for part, p in zip(parts, group.people, strict=True)]
     return np.stack(found)
@@ -144,12 +150,21 @@ def pauses(mouths: np.ndarray, heard: Tensor) -> str:
     return f"{100 * np.mean(silent) / np.mean(speaking):.1f} %"
 
 
+def strip(frames: np.ndarray) -> np.ndarray:
+    """The first seconds as rows of pictures, one for each turn."""
+    shown = frames[:: round(float(FPS) / SHOWN_RATE)]
+    turn = round(TURN * SHOWN_RATE)
+    rows = [np.hstack(list(shown[first : first + turn])) for first in range(0, 2 * turn, turn)]
+    return np.vstack(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     demo = Demo.load(ROOT / "demo" / "liveavatar-demo")
+    strips: list[np.ndarray] = []
     lines = [
         "# Several speakers: which mouth follows which voice",
         "",
@@ -162,26 +177,40 @@ def main() -> None:
         print("\n".join(more), flush=True)
         lines.extend(more)
 
-    for count in FACES:
-        group = Group.of(count, options.seconds)
+    for count, firsts in GROUPS.items():
         add("", f"## {count} people who talk at once", "")
-        sounds = energies(group, count)
-        add(*table(correlations(openings(demo, group, together(demo, group)), sounds), "voice"))
-        apart = correlations(sounds, sounds)
-        most = max(apart[a][b] for a in range(count) for b in range(count) if a != b)
-        add("", f"The voices themselves have at most {most:.3f} in common.")
-    group = Group.of(2, options.seconds)
+        for first in firsts:
+            group = Group.of(count, first, options.seconds)
+            sounds, voice = energies(group, count), together(demo, group)
+            add(*table(correlations(openings(group, sampled(demo, group, voice)), sounds), "voice"))
+            apart = correlations(sounds, sounds)
+            most = max(apart[a][b] for a in range(count) for b in range(count) if a != b)
+            add("", f"The voices themselves have at most {most:.3f} in common.", "")
+    group = Group.of(2, GROUPS[2][0], options.seconds)
     mix = encoded(demo, together(demo, group).waveform)
-    add("", "## The same two voices as one track without speakers, for comparison", "")
-    add(*table(correlations(openings(demo, group, mix), energies(group, 2)), "voice"))
+    add("## The first two voices as one track without speakers, for comparison", "")
+    add(*table(correlations(openings(group, sampled(demo, group, mix)), energies(group, 2)), "voice"))
     add("", f"## Turns of {TURN} s from one recording", "")
-    add("| a silent speaker hears | people | his mouth, of that of one who speaks |", "| --- | --- | --- |")
-    for count in FACES:
-        group = Group.of(count, options.seconds)
-        voice, heard = in_turns(demo, group)
-        zeros = replace(voice, silence=torch.zeros_like(voice.silence))
-        for name, one in (("encoded silence (chosen)", voice), ("zeros, as after the end of a single voice", zeros)):
-            add(f"| {name} | {count} | {pauses(openings(demo, group, one), heard)} |")
+    add(
+        "| people | a silent speaker hears | his mouth, of that of one who speaks, in each group |",
+        "| --- | --- | --- |",
+    )
+    for count, firsts in GROUPS.items():
+        found: dict[str, list[str]] = {"encoded silence (chosen)": [], "zeros, as after the end of a single voice": []}
+        for first in firsts:
+            group = Group.of(count, first, options.seconds)
+            voice, heard = in_turns(demo, group)
+            zeros = replace(voice, silence=torch.zeros_like(voice.silence))
+            for values, one in zip(found.values(), (voice, zeros), strict=True):
+                frames = sampled(demo, group, one)
+                values.append(pauses(openings(group, frames), heard))
+                if one is voice and first == GROUPS[count][0]:
+                    strips.append(strip(frames))
+        add(*(f"| {count} | {name} | {', '.join(values)} |" for name, values in found.items()))
+    add("", f"![Turns, {1 / SHOWN_RATE:g} s from picture to picture]({STRIP.name})")
+    width = max(row.shape[1] for row in strips)
+    rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in strips]
+    cv2.imwrite(str(STRIP), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
     add(
         "",
         "What this shows: voices reach the mouths of their own areas. What it does not show: pictures of several "

@@ -144,14 +144,13 @@ def _speakers(
     """Who speaks, and the tracks that make the sound."""
     if mode == ONE_RECORDING:
         (recording,) = voices
-        speakers = range(1, max(_named(turns)) + 1)
-        return [Speaker(recording, turns=spans_of(turns, number)) for number in speakers], [(recording, Fraction(0))]
+        numbers = range(1, max(_named(turns), default=1) + 1)
+        return [Speaker(recording, turns=spans_of(turns, number)) for number in numbers], [(recording, Fraction(0))]
     starts = [Fraction(0)] * len(voices)
     if mode == ONE_AFTER_ANOTHER:
         starts = starts_of(turns, [voice.duration for voice in voices])
-    return [Speaker(voice, start) for voice, start in zip(voices, starts, strict=True)], list(
-        zip(voices, starts, strict=True)
-    )
+    tracks = list(zip(voices, starts, strict=True))
+    return [Speaker(*track) for track in tracks], tracks
 
 
 def _silence(voice: AvatarAudio) -> Tensor:

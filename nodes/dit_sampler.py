@@ -50,7 +50,9 @@ class DiTSampler(io.ComfyNode):
                     tooltip="The picture of the avatar: one face, looking at the camera, in good light. The video "
                     "begins with it. The first one of a batch is used.",
                 ),
-                AudioSocket.Input("avatar_audio", tooltip="The voice, from Audio Encode."),
+                AudioSocket.Input(
+                    "avatar_audio", tooltip="The voice, from Audio Encode; of several people, from Speakers."
+                ),
                 PlanSocket.Input("plan", tooltip="From Clip Scheduler."),
                 io.Combo.Input(
                     "kv_cache",

@@ -1,8 +1,9 @@
 """Several speakers in one video: the encoded voice of each, when it is heard, and where in the picture he is."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import torch
@@ -23,24 +24,21 @@ SILENT = -1
 
 @dataclass(frozen=True)
 class Span:
-    """From `first` until `stop`, seconds of the video; None: until the end."""
+    """From `first` until `stop`, seconds of the video; None: until the end. Each is at the nearest video frame."""
 
     first: Fraction
     stop: Fraction | None = None
-
-    def has(self, frame: int, fps: Fraction) -> bool:
-        """Whether a video frame is within it, of which each end is at the nearest frame."""
-        return nearest_frame(self.first, fps) <= frame and (self.stop is None or frame < nearest_frame(self.stop, fps))
 
 
 @dataclass(frozen=True, eq=False)
 class Speaker:
     """audio: of one actor, None for one who never speaks. start: seconds of the video at which it begins. turns: when
-    it is heard, None for always; between them he is silent, and the sound of others may be in it."""
+    it is heard, in order, None for always; between them he is silent, and the sound of others may be in it."""
 
     audio: AvatarAudio | None
     start: Fraction = Fraction(0)
     turns: tuple[Span, ...] | None = None
+    _frames: dict[Fraction, list[int]] = field(default_factory=dict, repr=False)
 
     def buckets(self, first_frame: int, num_frames: int, fps: Fraction) -> list[int]:
         """Of his sound at video frames, `SILENT` where he is not heard."""
@@ -49,12 +47,19 @@ class Speaker:
             return [SILENT] * num_frames
         count = self.audio.buckets
         return [
-            bucket if 0 <= bucket < count and self._has_turn(first_frame + place, fps) else SILENT
+            bucket if 0 <= bucket < count and self.is_heard(first_frame + place, fps) else SILENT
             for place, bucket in enumerate(buckets)
         ]
 
-    def _has_turn(self, frame: int, fps: Fraction) -> bool:
-        return self.turns is None or any(turn.has(frame, fps) for turn in self.turns)
+    def is_heard(self, frame: int, fps: Fraction) -> bool:
+        """Whether a video frame is in one of his turns."""
+        if self.turns is None:
+            return True
+        if fps not in self._frames:
+            ends = (time for turn in self.turns for time in (turn.first, turn.stop) if time is not None)
+            self._frames[fps] = [nearest_frame(time, fps) for time in ends]
+        # Turns begin and end in turn.
+        return bisect_right(self._frames[fps], frame) % 2 == 1
 
     def told(self) -> list[object]:
         """When he is heard, for a hash."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from liveavatar_runtime.audio.bounded import BoundedContext, BoundedTrack, HeardSound
 from liveavatar_runtime.audio.conversation import Conversation, Span, Speaker, mixed
+from liveavatar_runtime.audio.encoded_silence import EncodedSilence
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.turns import read_turns, spans_of, starts_of
 from liveavatar_runtime.audio.windows import EncodedWindows, LongTrack, SampledTrack
@@ -215,6 +216,19 @@ def test_one_after_another_each_begins_when_the_one_before_ends() -> None:
             starts_of(read_turns(text), lengths)
     with pytest.raises(InputError, match=r"lets voice 1 begin again \(line 1 of turns"):
         starts_of(read_turns("0:00 1\n0:04 2\n0:08 1"), lengths)
+
+
+def test_silence_is_encoded_once_and_the_same_at_every_moment() -> None:
+    calls: list[Tensor] = []
+
+    def encode(samples: Tensor, rate: int) -> Tensor:
+        calls.append(samples)
+        return torch.arange(samples.shape[1] * 50 // rate)[None, :, None].repeat(3, 1, 4).half()
+
+    silence = EncodedSilence(encode)
+    assert not calls
+    assert torch.equal(silence.frame, torch.full((3, 4), 150.0)) and torch.equal(silence.frame, silence.frame)
+    assert len(calls) == 1 and calls[0].shape == (1, 6 * 16000) and not calls[0].any()
 
 
 def test_one_speaker_is_named_as_before_there_were_several() -> None:

@@ -29,7 +29,7 @@ WORDS = {
     "数字人": NODES,
     "口型": [*CHAIN, VOICE],
     "对口型": [*CHAIN, VOICE],
-    "说话": CHAIN,
+    "说话": [*CHAIN, SPEAKERS],
     "语音驱动": [*CHAIN, VOICE],
     "视频时长": [PLAN, DURATION],
     "显存": [LOADER, PLAN, SAMPLER, CHECK, PROBE],
