@@ -11,6 +11,7 @@ import pytest
 from media_files import number_of, numbered_frames
 
 from liveavatar_runtime.duration import driving_time
+from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.driving_video import FilePictures, PicturesInMemory, VideoPart
 
 FRAMES = 40
@@ -83,3 +84,92 @@ def test_a_later_picture_is_found_without_decoding_all_before_it(tmp_path):
     before = file.decoded
     assert number_of(file.picture_at(Fraction(37, 16))) == 37
     assert file.decoded - before <= 16
+
+
+def test_other_rates_and_no_rate_at_all_show_what_is_there_at_the_time(tmp_path):
+    faster = FilePictures(VideoPart(write(tmp_path / "30.mp4", rate=Fraction(30))))
+    fps = Fraction(16)
+    assert numbers(faster, fps, range(20)) == [frame * 30 // 16 for frame in range(20)]
+    slower = FilePictures(VideoPart(write(tmp_path / "film.mp4", rate=Fraction(24000, 1001))))
+    assert numbers(slower, Fraction(25), range(40)) == [frame * 24000 // 25025 for frame in range(40)]
+    assert slower.length == FRAMES / Fraction(24000, 1001)
+    # In milliseconds, as of a telephone or a screen.
+    times = [0, 40, 300, 310, 900, 1000, 1500]
+    uneven = FilePictures(VideoPart(write(tmp_path / "vfr.mkv", times=times, pictures=numbered_frames(0, 7).numpy())))
+    assert numbers(uneven, Fraction(10), range(15)) == [0, 1, 1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 5]
+
+
+def test_after_the_end_it_holds_or_begins_again(tmp_path):
+    file = FilePictures(VideoPart(write(tmp_path / "a.mkv")))
+    frames = range(70, 90)
+    assert numbers(file, Fraction(16), frames) == [FRAMES - 1] * 20
+    assert numbers(file, Fraction(16), frames, loops=True) == [frame % FRAMES for frame in frames]
+
+
+def test_a_part_of_a_file_and_a_file_in_memory(tmp_path):
+    path = write(tmp_path / "a.mp4", g="8")
+    part = FilePictures(VideoPart(path.read_bytes(), start=0.5, duration=1.0))
+    assert (part.timeline.frames, part.length) == (16, 1)
+    assert numbers(part, Fraction(16), range(18)) == [*range(8, 24), 23, 23]
+    assert numbers(part, Fraction(16), range(5, 3, -1)) == [13, 12]
+
+
+def test_odd_sizes_turned_and_transparent_pictures(tmp_path):
+    halves = np.zeros((1, 35, 51, 3), np.uint8)
+    halves[:, :, :25] = 200
+    odd = FilePictures(VideoPart(write(tmp_path / "odd.mkv", "ffv1", pictures=halves, pix_fmt="bgr0")))
+    assert np.array_equal(odd.picture_at(Fraction(0)), halves[0])
+    turned = turn(write(tmp_path / "turned.mp4", pictures=np.repeat(halves[:, :34, :50], 3, axis=0)))
+    assert turned.picture_at(Fraction(0)).shape == (50, 34, 3)
+    up, down = turned.picture_at(Fraction(0))[:20].mean(), turned.picture_at(Fraction(0))[-20:].mean()
+    assert (up < 20 and down > 180) or (up > 180 and down < 20)
+    half = np.full((1, 16, 16, 4), 128, np.uint8)
+    see_through = FilePictures(VideoPart(write(tmp_path / "a.mkv", "ffv1", pictures=half, pix_fmt="bgra")))
+    assert see_through.has_alpha and not odd.has_alpha
+    assert (see_through.picture_at(Fraction(0)) == 64).all()
+
+
+def turn(path: Path) -> FilePictures:
+    """With a quarter turn in the track's header, as telephones write it."""
+    content = bytearray(path.read_bytes())
+    # Behind the tag: version and flags, times, track, duration, reserved, layers and volume.
+    matrix = content.index(b"tkhd") + 4 + 4 + 4 * 5 + 8 + 8
+    one = 1 << 16
+    for place, value in enumerate((0, one, 0, -one, 0, 0, 0, 0, 1 << 30)):
+        content[matrix + 4 * place : matrix + 4 * place + 4] = value.to_bytes(4, "big", signed=True)
+    path.write_bytes(content)
+    return FilePictures(VideoPart(path))
+
+
+def test_files_that_cannot_drive_are_refused_with_the_reason(tmp_path):
+    (tmp_path / "text.mp4").write_bytes(b"no video")
+    (tmp_path / "empty.mp4").touch()
+    whole = write(tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+    tiny = write(tmp_path / "tiny.mkv", "ffv1", pictures=np.zeros((1, 8, 40, 3), np.uint8), pix_fmt="bgr0")
+    for part, why in (
+        (VideoPart(tmp_path / "gone.mp4"), "gone.mp4 cannot be read as a video"),
+        (VideoPart(tmp_path / "text.mp4"), "text.mp4 cannot be read as a video"),
+        (VideoPart(tmp_path / "empty.mp4"), "empty.mp4 cannot be read as a video"),
+        (VideoPart(tmp_path / "sound.mkv"), "has no video stream"),
+        (VideoPart(whole, start=60.0), "has no frames from 60 s on"),
+        (VideoPart(tiny), "are 40x8 pixels; they must be at least 16x16"),
+    ):
+        with pytest.raises(InputError, match=why):
+            FilePictures(part)
+
+
+def test_a_file_that_is_closed_can_be_removed_and_read_again(tmp_path):
+    path = write(tmp_path / "a.mp4")
+    file = FilePictures(VideoPart(path))
+    assert number_of(file.picture_at(Fraction(1))) == 16
+    file.close()
+    path.rename(tmp_path / "b.mp4")
+    with pytest.raises(InputError, match="cannot be read as a video"):
+        file.picture_at(Fraction(1))
+    (tmp_path / "b.mp4").rename(path)
+    assert number_of(file.picture_at(Fraction(2))) == 32
