@@ -15,10 +15,12 @@ from .audio.voice import Voice
 from .device_kinds import takes_threads
 from .duration import FRAMES_PER_BLOCK, samples_for_frames
 from .errors import InputError
+from .finishing.chain import AS_DECODED, FinishingChain, FinishingRun
 from .media.images import to_float_frames, to_uint8_frames, to_uint16_frames
 from .media.threads import ThreadPipeline
 from .media.video import VideoWriter
 from .out_of_memory import ram_told
+from .planning.kept_frames import PIXEL_BYTES, decoded_shape
 from .sampling.plan import ClipPlan
 from .sampling.run import LatentBlock
 from .spool.latent_stream import LatentStream
@@ -27,10 +29,6 @@ from .texts import gib
 
 if TYPE_CHECKING:
     from .vae.online_decoder import VideoStart
-
-MAX_KEPT_CLIPS = 100
-"""Longer videos are never kept as images."""
-MANY_BYTES = 4 * 2**30
 
 
 class BlockDecoder(Protocol):
@@ -79,8 +77,8 @@ class Hooks:
 
 @dataclass
 class OnlineVideo:
-    """What has been written: `frames`, the last one [H, W, 3] and, if asked for, all [T, H, W, 3], float 0..1; and how
-    long what took, since this was made."""
+    """What has been written: `frames`, the last one [H, W, 3] and, if asked for, all [T, H, W, 3], float 0..1, as they
+    are in the file, without alpha; and how long what took, since this was made."""
 
     path: Path
     frames: int = 0
@@ -100,12 +98,13 @@ class Output:
 @dataclass(frozen=True)
 class WriteOptions:
     """`skipped` leading frames are not in the picture, and their sound is left out as well; `keep_frames`: also in
-    memory; `overlap`: decode and encode beside the sampling."""
+    memory; `overlap`: decode and encode beside the sampling; `finishing`: what becomes of frames once decoded."""
 
     skipped: int = 0
     keep_frames: bool = False
     overlap: bool = True
     hooks: Hooks = Hooks()
+    finishing: FinishingChain = AS_DECODED
 
 
 ALL_FRAMES = WriteOptions()
@@ -125,44 +124,37 @@ def skipped_frames(start: "VideoStart", plan: ClipPlan) -> int:
     return START_FRAMES
 
 
-def check_kept(plan: ClipPlan, available: int) -> str | None:
-    """A note for the user when keeping all frames takes much of the `available` bytes of memory.
+@dataclass(frozen=True)
+class _Piece:
+    """Frames for the file, float32 [3 or 4, T, H, W] in -1..1, if there are any; whether a block ends with them."""
 
-    Raises InputError when it cannot be done: above 100 clips, or with too little memory.
-    """
-    frames, clips = plan.segment.frames, len(plan.segment.clips)
-    needed = frames * plan.height * plan.width * 3 * 4
-    size = f"{frames} frames of {plan.width}x{plan.height}"
-    text = f"return_frames keeps all {size} in memory: {gib(needed)}"
-    if clips > MAX_KEPT_CLIPS:
-        raise InputError(
-            f"{text}. It is refused for more than {MAX_KEPT_CLIPS} clips, this plan has {clips}. Switch it "
-            "off and use the video output, which is the file."
-        )
-    if needed > available:
-        raise InputError(
-            f"{text}, and {gib(available)} are free. Switch it off and use the video output, or make fewer "
-            "clips or a smaller picture."
-        )
-    return f"{text} of {gib(available)} free." if needed > MANY_BYTES else None
+    pixels: Tensor | None
+    ends_block: bool = True
 
 
 @dataclass
 class _Work:
-    """The two halves behind the sampler: decoding a block, and writing what was decoded, up to `total` frames."""
+    """The two halves behind the sampler: decoding a block, and writing what was decoded, up to `total` frames.
+
+    A block that is None stands for the end of all: what the finishing has still kept. `finisher`: None without steps.
+    `wanted`: frames that are to be finished.
+    """
 
     decoder: BlockDecoder
     audio: Voice
     writer: VideoWriter
     video: OnlineVideo
     fps: Fraction
+    """Of the file."""
     before: int
-    """Frames of the whole video before the first one that is written."""
+    """Frames of the whole video, as in the file, before the first one that is written."""
     total: int
     on_encoded: Callable[[], None]
+    finisher: FinishingRun | None = None
+    wanted: int = 0
 
-    def decode(self, block: LatentBlock) -> Tensor:
-        return self.decoder.decode(block.latents)
+    def decode(self, block: LatentBlock | None) -> "_Piece | Iterator[_Piece]":
+        return self._finished(None if block is None else self.decoder.decode(block.latents))
 
     def stages(self) -> list[Callable[[Any], Any]]:
         """What is done one after the other, each with what the one before returned: a block to frames in the file."""
@@ -170,10 +162,27 @@ class _Work:
         if not isinstance(decoder, RemoteDecoding):
             return [self.decode, self.encode]
 
-        def ask(block: LatentBlock) -> Any:
-            return decoder.ask(block.latents)
+        def ask(block: LatentBlock | None) -> Any:
+            return None if block is None else decoder.ask(block.latents)
 
-        return [ask, decoder.take, self.encode]
+        def take(asked: Any) -> "_Piece | Iterator[_Piece]":
+            return self._finished(None if asked is None else decoder.take(asked))
+
+        return [ask, take, self.encode]
+
+    def _finished(self, pixels: Tensor | None) -> "_Piece | Iterator[_Piece]":
+        return _Piece(pixels) if self.finisher is None else self._finish(self.finisher, pixels)
+
+    def _finish(self, finisher: FinishingRun, pixels: Tensor | None) -> "Iterator[_Piece]":
+        """Frame by frame, so that few finished ones are in memory; those that the plan cuts are left out before."""
+        if pixels is not None:
+            pixels = pixels[:, : self.wanted]
+            self.wanted -= pixels.shape[1]
+        for made in finisher.flush() if pixels is None else finisher.finish(pixels):
+            self.video.times.finishing = finisher.seconds
+            yield _Piece(made, ends_block=False)
+        if pixels is not None:
+            yield _Piece(None)
 
     def stage_times(self) -> list[StageTimes]:
         """Of each of the stages; asking takes no time, and waiting for an answer is the VAE's work."""
@@ -185,7 +194,14 @@ class _Work:
         if isinstance(self.decoder, RemoteDecoding):
             self.decoder.close()
 
-    def encode(self, pixels: Tensor) -> None:
+    def encode(self, piece: _Piece) -> None:
+        if piece.pixels is not None:
+            self._write(piece.pixels)
+        if piece.ends_block:
+            self.video.times.block_written()
+        self.on_encoded()
+
+    def _write(self, pixels: Tensor) -> None:
         """The sound of every frame goes into the file with it; past the end of the track the writer puts silence."""
         video = self.video
         pixels = pixels[:, : self.total - video.frames]
@@ -196,8 +212,6 @@ class _Work:
             video.kept[video.frames : end] = to_float_frames(pixels)
         video.last_frame = to_float_frames(pixels[:, -1:])[0]
         video.frames = end
-        video.times.block_written()
-        self.on_encoded()
 
 
 @dataclass
@@ -237,15 +251,20 @@ def write_online(
     of the sound. Of the frames that the plan cuts at the end none is written; their blocks are sampled all the same, so
     that the clip is kept whole.
     """
-    plan, video = stream.plan, output.video
+    plan, video, finishing = stream.plan, output.video, options.finishing
     video.times.start()
-    total = plan.segment.frames - options.skipped
+    shape, factor = finishing.shape(decoded_shape(plan)), finishing.frames_factor
+    wanted = plan.segment.frames - options.skipped
+    total = wanted * factor
     if options.keep_frames:
-        off = f"return_frames off in Online VAE Decode (frees {gib(total * plan.height * plan.width * 3 * 4)})"
-        with ram_told(f"making room for {total} frames of {plan.width}x{plan.height}", off):
-            video.kept = torch.empty(total, plan.height, plan.width, 3)
-    before = plan.segment.first_frame + options.skipped
-    work = _Work(decoder, audio, output.writer, video, plan.fps, before, total, options.hooks.on_encoded)
+        off = f"return_frames off in Online VAE Decode (frees {gib(total * shape.height * shape.width * PIXEL_BYTES)})"
+        with ram_told(f"making room for {total} frames of {shape.width}x{shape.height}", off):
+            video.kept = torch.empty(total, shape.height, shape.width, 3)
+    before = (plan.segment.first_frame + options.skipped) * factor
+    work = _Work(decoder, audio, output.writer, video, shape.fps, before, total, options.hooks.on_encoded)
+    if finishing.steps:
+        work.finisher, work.wanted = finishing.begin(decoded_shape(plan), video.times.clock), wanted
+        video.times.finishing = 0.0
     reporter = _Reporter(video, total, options.hooks)
     # Closed at once when something here fails: a traceback would keep the sampler, and with it the device's memory.
     with ExitStack() as stack:
@@ -253,7 +272,7 @@ def write_online(
         blocks = stack.enter_context(closing(iter(stream)))
         shown = _shown(blocks, video.times, plan.frames)
         if options.overlap:
-            _overlapped(shown, work, reporter)
+            _overlapped(shown, work, reporter, _one_thread(decoder, finishing))
         else:
             _in_turn(shown, work, reporter)
     reporter.poll()
@@ -283,18 +302,26 @@ def _shown(blocks: Iterator[LatentBlock], times: VideoTimes, frames: int) -> Ite
         yield block if is_shown else None
 
 
+def _one_thread(decoder: BlockDecoder, finishing: FinishingChain) -> bool:
+    """Whether the caller's thread must decode, as no other one may use a device that is needed for it."""
+    here = isinstance(decoder, OnDevice)
+    devices = {*finishing.devices, decoder.device} if isinstance(decoder, OnDevice) else set[torch.device]()
+    return here and not all(takes_threads(device) for device in devices)
+
+
 def _in_turn(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Reporter) -> None:
     times = work.video.times.stages
-    for block in blocks:
+    for block in _with_end(blocks, work):
         if block is not None:
-            _timed(work.encode, times[ENCODER], _timed(work.decode, times[VAE], block))
+            for piece in _pieces(work.decode, times[VAE], block.item):
+                _timed(work.encode, times[ENCODER], piece)
         reporter.wait()
 
 
-def _overlapped(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Reporter) -> None:
+def _overlapped(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Reporter, in_turn: bool) -> None:
+    """in_turn: decoding is the caller's thread's."""
     first, *others = work.stages()
     times, stages = work.stage_times(), work.video.times.stages
-    in_turn = isinstance(work.decoder, OnDevice) and not takes_threads(work.decoder.device)
     functions = others if in_turn else [first, *others]
     pipeline = ThreadPipeline(functions, meanwhile=reporter.wait, give_up=work.give_up, times=times[-len(functions) :])
 
@@ -304,10 +331,37 @@ def _overlapped(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Re
 
     reporter.check_work = pipeline.check
     with pipeline, reporter.hooks.while_sampling(reporter.poll):
-        for block in blocks:
+        for block in _with_end(blocks, work):
             if block is not None:
-                put(_timed(first, stages[VAE], block) if in_turn else block)
+                for item in _pieces(first, stages[VAE], block.item) if in_turn else [block.item]:
+                    put(item)
             reporter.wait()
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What the stages get: a block, or the end of all."""
+
+    item: LatentBlock | None
+
+
+def _with_end(blocks: Iterator[LatentBlock | None], work: _Work) -> Iterator[_Item | None]:
+    """The blocks of `_shown`, and the end where somebody waits for it."""
+    for block in blocks:
+        yield None if block is None else _Item(block)
+    if work.finisher is not None:
+        yield _Item(None)
+
+
+def _pieces(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Iterator[Any]:
+    """What a stage makes of an item, its work on each timed."""
+    made = _timed(function, times, item)
+    if not isinstance(made, Iterator):
+        yield made
+        return
+    none_left = object()
+    while (piece := _timed(lambda pieces: next(pieces, none_left), times, made)) is not none_left:
+        yield piece
 
 
 def _timed(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Any:

@@ -9,8 +9,14 @@ from typing import Literal
 from .texts import seconds_text
 
 Clock = Callable[[], float]
-SAMPLER, VAE, ENCODER, DISK = "sampler", "VAE", "encoder", "disk"
-NAMES = {SAMPLER: "the sampler", VAE: "the VAE", ENCODER: "the encoder", DISK: "the disk"}
+SAMPLER, VAE, FINISHING, ENCODER, DISK = "sampler", "VAE", "finishing", "encoder", "disk"
+NAMES = {
+    SAMPLER: "the sampler",
+    VAE: "the VAE",
+    FINISHING: "the finishing",
+    ENCODER: "the encoder",
+    DISK: "the disk",
+}
 SHORT_WAIT = 0.01
 """Waits of less than this share of a run are not told."""
 EVEN_SHARE = 0.05
@@ -43,8 +49,9 @@ class VideoTimes:
     """Of a video that is written: its stages, and the blocks in the file, those that were replayed from the disk apart.
 
     preparing: seconds before the stages began: the VAE is loaded and primed. file, spool: seconds that writing to the
-    disk took, within the encoder's work (the file) and the sampler's (finished clips and states). first_block: from the
-    beginning until the first block was in the file.
+    disk took, within the encoder's work (the file) and the sampler's (finished clips and states). finishing: of the
+    VAE's work, what steps on its frames took (`finishing.chain`), None without any. first_block: from the beginning
+    until the first block was in the file.
     """
 
     clock: Clock = field(default=time.perf_counter, repr=False)
@@ -56,6 +63,7 @@ class VideoTimes:
     preparing: float = 0.0
     file: float = 0.0
     spool: float = 0.0
+    finishing: float | None = None
     stages: dict[str, StageTimes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,12 +87,17 @@ class VideoTimes:
     def work(self) -> dict[str, float]:
         """Seconds of each stage's own work; what it wrote to the disk is the disk's."""
         worked = {name: times.worked for name, times in self.stages.items()}
+        if self.finishing is not None:
+            finishing = {FINISHING: self.finishing}
+            worked = {SAMPLER: worked[SAMPLER], VAE: worked[VAE], **finishing, ENCODER: worked[ENCODER]}
+            worked[VAE] = max(0.0, worked[VAE] - self.finishing)
         worked[ENCODER] = max(0.0, worked[ENCODER] - self.file)
         worked[SAMPLER] = max(0.0, worked[SAMPLER] - self.spool)
         return {**worked, DISK: self.file + self.spool}
 
     def waits(self) -> dict[str, dict[str, float]]:
-        """Seconds that each stage waited for its neighbours, by name."""
+        """Seconds that each stage waited for its neighbours, by name. The finishing waits as the VAE, whose thread it
+        works in."""
         sampler, vae, encoder = (self.stages[name] for name in (SAMPLER, VAE, ENCODER))
         return {
             SAMPLER: {VAE: sampler.for_room},

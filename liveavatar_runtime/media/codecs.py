@@ -47,11 +47,13 @@ MATROSKA = FileKind("matroska", "mkv", "flac")
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How pictures are stored: FFmpeg's name, bits of a value, and whether it is RGB, which loses nothing."""
+    """How pictures are stored: FFmpeg's name, bits of a value, whether it is RGB, which loses nothing, and whether
+    there is alpha (straight)."""
 
     name: str
     bits: int = 8
     is_rgb: bool = False
+    has_alpha: bool = False
 
 
 PIXEL_FORMATS: dict[str, PixelFormat] = {
@@ -61,14 +63,16 @@ PIXEL_FORMATS: dict[str, PixelFormat] = {
     "yuv444p10": PixelFormat("yuv444p10le", 10),
     # What FFV1 calls 8 bit RGB.
     "rgb": PixelFormat("bgr0", 8, True),
+    "yuva420p": PixelFormat("yuva420p", has_alpha=True),
+    "rgba": PixelFormat("bgra", 8, True, True),
 }
 
 
 @dataclass(frozen=True)
 class VideoCodec:
     """How one codec is written. A lower crf is better and bigger, both ends of the range are allowed; a lossless codec
-    has none. The first pixel format is the default. `tag` names the codec in the file where FFmpeg's own choice is
-    one that players refuse."""
+    has none. The first pixel format is the default, with alpha the first that has it. `tag` names the codec in the file
+    where FFmpeg's own choice is one that players refuse."""
 
     encoder: str
     kind: FileKind
@@ -107,7 +111,7 @@ CODECS: dict[str, VideoCodec] = {
     "vp9": VideoCodec(
         encoder="libvpx-vp9",
         kind=WEBM,
-        pixel_formats=("yuv420p", "yuv444p"),
+        pixel_formats=("yuv420p", "yuv444p", "yuva420p"),
         crf_range=(0, 63),
         default_crf=24,
         options={"b": "0", "lag-in-frames": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
@@ -123,7 +127,7 @@ CODECS: dict[str, VideoCodec] = {
     "ffv1": VideoCodec(
         encoder="ffv1",
         kind=MATROSKA,
-        pixel_formats=("rgb", "yuv420p", "yuv444p", "yuv420p10", "yuv444p10"),
+        pixel_formats=("rgb", "yuv420p", "yuv444p", "yuv420p10", "yuv444p10", "rgba"),
         crf_range=None,
         options={"level": "3", "slices": "4", "slicecrc": "1"},
     ),
@@ -148,17 +152,21 @@ class VideoFormat:
         return dict(self.codec.options) if self.crf is None else {"crf": str(self.crf), **self.codec.options}
 
 
-def video_format(codec: str = "h264", pixel_format: str = AUTO, crf: int | None = None) -> VideoFormat:
-    """The format of these names; "auto" and None stand for the codec's defaults.
+def video_format(
+    codec: str = "h264", pixel_format: str = AUTO, crf: int | None = None, has_alpha: bool = False
+) -> VideoFormat:
+    """The format of these names; "auto" and None stand for the codec's defaults. has_alpha: the pictures have it.
 
     Raises InputError for names that do not exist, a crf out of range and combinations that the codec, or this
-    machine's build of its encoder, does not have.
+    machine's build of its encoder, does not have; also for alpha that the format cannot hold.
     """
     if codec not in CODECS:
         raise InputError(f"The video codec is {codec!r}; available are {', '.join(CODECS)}.")
     settings = CODECS[codec]
     _check_crf(codec, settings, crf)
-    if pixel_format == AUTO:
+    if has_alpha:
+        pixel_format = _with_alpha(codec, pixel_format)
+    elif pixel_format == AUTO:
         pixel_format = settings.pixel_formats[0]
     if pixel_format not in settings.pixel_formats:
         raise InputError(
@@ -170,6 +178,26 @@ def video_format(codec: str = "h264", pixel_format: str = AUTO, crf: int | None 
     return VideoFormat(
         settings, chosen, None if settings.crf_range is None else settings.default_crf if crf is None else crf
     )
+
+
+def _with_alpha(codec: str, pixel_format: str) -> str:
+    """A format of the codec that holds alpha, for the one that was chosen."""
+    fitting = _formats_with_alpha(codec)
+    if pixel_format == AUTO and fitting:
+        return fitting[0]
+    if pixel_format in fitting or (fitting and pixel_format not in CODECS[codec].pixel_formats):
+        return pixel_format
+    others = [f"codec {name} ({CODECS[name].kind.extension})" for name in CODECS if _formats_with_alpha(name)]
+    chosen = f"{codec} with pixel_format {pixel_format}"
+    own = [f"pixel_format {AUTO} or {' or '.join(fitting)}"] if fitting else []
+    raise InputError(
+        f"The finished frames are transparent, and {chosen} cannot hold that. Choose {' or '.join(own or others)}, or "
+        "a background that is not transparent."
+    )
+
+
+def _formats_with_alpha(codec: str) -> list[str]:
+    return [name for name in CODECS[codec].pixel_formats if PIXEL_FORMATS[name].has_alpha]
 
 
 def _check_crf(codec: str, settings: VideoCodec, crf: int | None) -> None:

@@ -236,7 +236,8 @@ def _centre(outer: int, inner: int) -> int:
 
 
 def to_uint8_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """Decoded pixels [3, T, H, W] in -1..1 (clipped) as frames for a video file, uint8 [T, H, W, 3] on the CPU.
+    """Decoded pixels [3, T, H, W] in -1..1 (clipped), or [4, T, H, W] with alpha, as frames for a video file, uint8
+    [T, H, W, 3 or 4] on the CPU.
 
     Raises MachineError when the decoder gave values that are not finite.
     """
@@ -244,20 +245,21 @@ def to_uint8_frames(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint16_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """As `to_uint8_frames` with 0..65535, uint16 [T, H, W, 3], for files of more than 8 bits."""
+    """As `to_uint8_frames` with 0..65535, uint16, for files of more than 8 bits."""
     return _unit_frames(pixels).mul(65535).round().to(torch.int32).to(torch.uint16).cpu().contiguous()
 
 
 def to_float_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """Decoded pixels [3, T, H, W] in -1..1 (clipped) as a ComfyUI IMAGE, float32 [T, H, W, 3] in 0..1 on the CPU.
+    """Decoded pixels [3, T, H, W] in -1..1 (clipped) as a ComfyUI IMAGE, float32 [T, H, W, 3] in 0..1 on the CPU;
+    without alpha, where there is any.
 
     Raises MachineError when the decoder gave values that are not finite.
     """
-    return _unit_frames(pixels).cpu().contiguous()
+    return _unit_frames(pixels[:3]).cpu().contiguous()
 
 
 def _unit_frames(pixels: torch.Tensor) -> torch.Tensor:
-    if pixels.ndim != 4 or pixels.shape[0] != 3:
+    if pixels.ndim != 4 or pixels.shape[0] not in (3, 4):
         raise InputError(f"The decoded pixels are {list(pixels.shape)}; frames need [3, frames, height, width].")
     if not torch.isfinite(pixels).all():
         raise MachineError(

@@ -12,6 +12,7 @@ MOOF, MOOV = b"moof", b"moov"
 BOX_HEADER = 8
 CLUSTER = b"\x1f\x43\xb6\x75"
 TIMESTAMP, SIMPLE_BLOCK, VOID = b"\xe7", b"\xa3", b"\xec"
+BLOCK_GROUP, BLOCK, REFERENCE = b"\xa0", b"\xa1", b"\xfb"
 PICTURE_TRACK = 1
 """Number of the picture in files of `VideoWriter`."""
 NOT_SYNC = 0x10000
@@ -161,15 +162,28 @@ def _clusters(data: bytes) -> Iterator[tuple[int, int, bool]]:
 
 
 def _cluster_has_key(data: bytes, start: int, end: int) -> bool:
-    while start < end:
-        kind = data[start : start + 1]
-        content, size = _size(data, start + 1)
+    for kind, content, after in _elements(data, start, end):
         if kind == SIMPLE_BLOCK and data[content] & 0x7F == PICTURE_TRACK:
             return bool(data[content + 3] & KEYFRAME)
-        if kind not in (SIMPLE_BLOCK, TIMESTAMP):
+        # Pictures with alpha are in groups, and a keyframe is what refers to no other.
+        if kind == BLOCK_GROUP:
+            parts = {name: place for name, place, _ in _elements(data, content, after)}
+            if BLOCK in parts and data[parts[BLOCK]] & 0x7F == PICTURE_TRACK:
+                return REFERENCE not in parts
+        elif kind not in (SIMPLE_BLOCK, TIMESTAMP):
             return False
-        start = content + size
     return False
+
+
+def _elements(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start of the content, end) of the whole Matroska elements in data[start:end]."""
+    while start < end and data[start]:
+        length = 9 - data[start].bit_length()
+        content, size = _size(data, start + length)
+        if not content:
+            return
+        yield data[start : start + length], content, content + size
+        start = content + size
 
 
 def _size(data: bytes, place: int) -> tuple[int, int]:

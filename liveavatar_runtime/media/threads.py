@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, Full, Queue
@@ -17,6 +17,7 @@ from ..stage_times import StageTimes
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0
 _END = object()
+_NONE_LEFT = object()
 
 
 class ThreadPipeline:
@@ -26,7 +27,8 @@ class ThreadPipeline:
             for block in blocks:
                 pipeline.put(block, meanwhile)
 
-    A function takes what the one before returned. Leaving the block waits until all items are through. An error in a
+    A function takes what the one before returned; of an iterator, one after the other, each as soon as it is made.
+    Leaving the block waits until all items are through. An error in a
     function is raised, as it is, by the next `put` or `check` and at the end; what is already past that function is
     still finished. When the caller's block raises, accepted items are finished too, for `GRACE_SECONDS` at most. No
     thread is left when the block has been left.
@@ -115,14 +117,30 @@ class ThreadPipeline:
     def _pass_on(self, number: int, function: Callable[[Any], Any]) -> bool:
         """Take the next item through a function; False when nothing follows."""
         made = self._made(number, function)
+        if isinstance(made, Iterator):
+            return self._pass_pieces_on(number, made)
         return made is not _END and self._hand_on(number, made)
+
+    def _pass_pieces_on(self, number: int, pieces: Iterator[Any]) -> bool:
+        """Make one after the other and hand it on; False when nothing follows."""
+        following = partial(next, pieces, _NONE_LEFT)
+        while True:
+            piece = self._worked(number, following)
+            if piece is _NONE_LEFT:
+                return True
+            if piece is _END or not self._hand_on(number, piece):
+                return False
+            piece = None
 
     def _made(self, number: int, function: Callable[[Any], Any]) -> Any:
         """What a function makes of the next item; _END when there is none, and when it fails."""
         item = self._next(number)
-        if item is not _END:
-            with self._times[number].measured("worked"), handled(BaseException, partial(self._fail, number)):
-                return function(item)
+        return _END if item is _END else self._worked(number, partial(function, item))
+
+    def _worked(self, number: int, work: Callable[[], Any]) -> Any:
+        """What it gives; _END when it fails."""
+        with self._times[number].measured("worked"), handled(BaseException, partial(self._fail, number)):
+            return work()
         return _END
 
     def _next(self, number: int) -> Any:

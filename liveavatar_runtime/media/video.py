@@ -32,6 +32,7 @@ from ..out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, MP4, FileKind, VideoFormat, video_format
 from .copying import copied_stream
 from .growing_file import GrowingFile, OutputLostError, packets_in, playable_frames, what_plays
+from .picture_conversion import PictureConverter
 from .sound import SoundTrack, check_sound
 from .thread_priority import ordinary_priority
 
@@ -46,8 +47,6 @@ BT709 = 1
 # FFmpeg's numbers of the ranges 16..235 and 0..255, and of the matrix that leaves RGB as it is.
 LIMITED_RANGE, FULL_RANGE = 1, 2
 RGB_MATRIX = 0
-# Pictures by bits of a value, and what PyAV calls them.
-PICTURE_TYPES = {8: (np.uint8, "rgb24"), 10: (np.uint16, "rgb48le")}
 
 NOBODY_ELSE = "Make sure that the disk has room and that no other program changes the file, then run again."
 
@@ -111,7 +110,6 @@ class VideoWriter:
         unfinished: Unfinished = KEPT,
     ) -> None:
         from av.error import FFmpegError
-        from av.video.reformatter import VideoReformatter
 
         _check_size(picture.width, picture.height)
         self.format = video_format(picture.codec, picture.pixel_format, picture.crf)
@@ -128,8 +126,7 @@ class VideoWriter:
         self._is_new = not self.path.exists() or not self.path.stat().st_size
         self._packets: Counter[int] = Counter()
         """Written so far, by stream."""
-        # One for all frames: its tables take longer to make than a small picture takes to convert.
-        self._reformatter: Any = VideoReformatter()
+        self._converter = PictureConverter(self.format.pixels, picture.width, picture.height)
         self._container: Any = None
         self._file: GrowingFile | None = None
         self._sound: SoundTrack | None = None
@@ -166,32 +163,15 @@ class VideoWriter:
         return stream
 
     def write_frames(self, frames: torch.Tensor | np.ndarray) -> None:
-        """Append pictures [T, H, W, 3], uint8, or uint16 (0..65535) in a file of 10 bits; the sound given so far
-        follows up to their end."""
+        """Append pictures [T, H, W, 3], uint8, or uint16 (0..65535) in a file of 10 bits, or [T, H, W, 4] in one with
+        alpha; the sound given so far follows up to their end."""
         self._check_open()
-        pictures = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
-        accepted, source = PICTURE_TYPES[self.bits]
-        if pictures.dtype != accepted or pictures.ndim != 4 or pictures.shape[1:] != (self.height, self.width, 3):
-            raise InputError(
-                f"The frames are {pictures.dtype} {list(pictures.shape)}; this file takes {np.dtype(accepted)} "
-                f"[frames, {self.height}, {self.width}, 3]."
-            )
-        for picture in pictures:
-            self._encode(self._picture, [self._converted(np.ascontiguousarray(picture), source)])
+        for picture in self._converter.checked(frames):
+            frame = self._converter.frame(picture)
+            frame.pts, frame.time_base = self.frames_written, 1 / self.fps
+            self._encode(self._picture, [frame])
             self.frames_written += 1
         self._write_sound()
-
-    def _converted(self, picture: np.ndarray, source: str) -> Any:
-        import av
-
-        rgb = av.VideoFrame.from_ndarray(picture, format=source)
-        name = self.format.pixels.name
-        if self.format.pixels.is_rgb:
-            frame = self._reformatter.reformat(rgb, format=name)
-        else:
-            frame = self._reformatter.reformat(rgb, format=name, dst_colorspace="ITU709", dst_color_range="MPEG")
-        frame.pts, frame.time_base = self.frames_written, 1 / self.fps
-        return frame
 
     def write_audio(self, waveform: torch.Tensor | np.ndarray) -> None:
         """Append sound, float [C, S] in -1..1 (else clipped), at the writer's sample rate; it may run ahead."""

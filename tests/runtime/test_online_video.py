@@ -18,16 +18,8 @@ from video_facts import probe
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
-from liveavatar_runtime.online_video import (
-    MAX_KEPT_CLIPS,
-    Hooks,
-    OnlineVideo,
-    Output,
-    WriteOptions,
-    check_kept,
-    skipped_frames,
-    write_online,
-)
+from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, skipped_frames, write_online
+from liveavatar_runtime.planning.kept_frames import MAX_KEPT_CLIPS, check_kept
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.spool.latent_stream import LatentStream
 from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE

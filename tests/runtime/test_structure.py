@@ -25,6 +25,7 @@ LAYERS = (
     "checkpoint",
     "audio",
     "media",
+    "finishing",
     "sampling",
     "spool",
     "pipeline",
