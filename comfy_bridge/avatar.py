@@ -1,6 +1,6 @@
 """What travels between the nodes of an avatar: the model, and the stream of latents."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,6 +8,8 @@ import torch
 from liveavatar_runtime.config import AvatarConfig
 from liveavatar_runtime.executors.table import DEFAULT
 from liveavatar_runtime.sampling.takes import Take
+
+from .beside import Beside
 
 if TYPE_CHECKING:
     from liveavatar_runtime.audio.voice import Voice
@@ -75,13 +77,14 @@ class AvatarModel:
 @dataclass(frozen=True, eq=False)
 class AvatarLatents:
     """A lazy stream of latent blocks, the sound that belongs to it, the workers that sample it, if any do, what its
-    user is told meanwhile, and the takes of its clips."""
+    user is told meanwhile, the takes of its clips, and what else works while it is sampled."""
 
     stream: "LatentStream"
     audio: "Voice"
     workers: "Workers | None" = None
     report: "SamplingReport | None" = None
     takes: tuple[Take, ...] = ()
+    beside: Beside = field(default_factory=Beside)
 
     def told(self) -> list[str]:
         """What is worth knowing of the stream when its blocks were taken."""

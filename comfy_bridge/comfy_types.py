@@ -170,6 +170,53 @@ class EncodedAudio(TypedDict):
     audio_samples: int
 
 
+class UpscaleModel(Protocol):
+    """An UPSCALE_MODEL: spandrel's ImageModelDescriptor. input_channels, output_channels: of its pictures."""
+
+    scale: int
+    model: nn.Module
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, 3, H * scale, W * scale]"""
+        ...
+
+
+class BackgroundModel(Protocol):
+    """A BACKGROUND_REMOVAL: core's BackgroundRemovalModel. The module takes pictures [B, 3, image_size, image_size] and
+    gives scores, of which the sigmoid is the mask."""
+
+    patcher: Managed[nn.Module]
+    model: nn.Module
+    image_size: int
+    image_mean: Sequence[float]
+    image_std: Sequence[float]
+
+
+class InterpolationNet(Protocol):
+    """Core's IFNet (RIFE) or FILMNet. pad_align: sides must be multiples of it, where it is there."""
+
+    def extract_features(self, img: Tensor) -> object: ...
+
+    def __call__(self, img0: Tensor, img1: Tensor, timestep: Tensor, cache: dict[str, object]) -> Tensor:
+        """[1, 3, H, W] in 0..1, and times [1, 1, H, W] between them -> the frame there."""
+        ...
+
+    def memory_used_forward(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """Bytes for frames [T, H, W, C]."""
+        ...
+
+
+class InterpolationModel(Protocol):
+    """An INTERP_MODEL: core's ModelPatcher around a net that makes frames between two."""
+
+    load_device: torch.device
+
+    @property
+    def model(self) -> InterpolationNet: ...
+
+    def model_dtype(self) -> torch.dtype: ...
+
+
 class Video(Protocol):
     """A VIDEO."""
 

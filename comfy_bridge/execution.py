@@ -153,7 +153,8 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
         stream.takes[clip] = LatentStream(part, work.prepared.priming, start_run, kept, hooks)
     notes.tell(*told_of_takes(takes, stream))
     report.follow(stream)
-    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report, asked.prepared.plan.takes)
+    takes_asked = asked.prepared.plan.takes
+    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report, takes_asked, work.job.beside)
 
 
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:

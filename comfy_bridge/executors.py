@@ -62,6 +62,7 @@ def _loaded(job: SamplingJob, stages: "StagePlan", devices: Sequence[torch.devic
     most = job.work.of_stage(range(max(map(len, layers_on.values()))), job.work.steps, stages.blocks)
     first, *others = patchers.values()
     with sampling_told(most, stages.placement, devices[0]):
-        needed = working_bytes(most, stages.placement) + job.decoding_bytes
-        load_on_device(first, needed, also_needed=[*others, job.vae.patcher])
+        # Blocks are finished by the thread that decodes them, so only one of both works at a time.
+        needed = working_bytes(most, stages.placement) + max(job.decoding_bytes, job.beside.working_bytes)
+        load_on_device(first, needed, also_needed=[*others, job.vae.patcher, *job.beside.models])
     return patchers

@@ -19,6 +19,7 @@ from .run_facts import device_name, versions
 from .speed_records import keep
 
 if TYPE_CHECKING:
+    from liveavatar_runtime.finishing.step import FrameShape
     from liveavatar_runtime.online_video import OnlineVideo
 
     from .avatar import AvatarLatents
@@ -76,7 +77,8 @@ class Reporting:
         if self.settings.report:
             with handled(OSError, self._not_written):
                 self.path = write_beside(self.file.path, self.report.as_json())
-        if self.latents.report is not None:
+        # With a finishing it is not the machine's speed of sampling and decoding.
+        if self.latents.report is not None and not self.settings.finishing.chain.steps:
             keep(self.latents.report.facts.key, self.report)
 
     @property
@@ -94,16 +96,16 @@ class Reporting:
         log.warning("%s", self.problem)
 
     def _report(self, ended: str) -> RunReport:
-        plan, told = self.latents.stream.plan, self.latents.report
+        plan, told, shape = self.latents.stream.plan, self.latents.report, self._shape()
         made = MadeVideo(
             file=self.file.name,
             clips=len(plan.segment.clips),
             infer_frames=plan.infer_frames,
-            width=plan.width,
-            height=plan.height,
+            width=shape.width,
+            height=shape.height,
             frames=self.frames,
             wanted_frames=self.wanted,
-            seconds=float(self.frames / plan.fps),
+            seconds=float(self.frames / shape.fps),
         )
         return RunReport(
             ended=ended,
@@ -126,7 +128,13 @@ class Reporting:
     def _output(self) -> dict[str, object]:
         settings = self.settings
         chosen = {name: getattr(settings, name) for name in ("codec", "pixel_format", "crf", "start", "return_frames")}
-        return {**chosen, "decoder": self.decoder or "ComfyUI"}
+        finishing = settings.finishing.chain.told
+        return {**chosen, "decoder": self.decoder or "ComfyUI", **({"finishing": finishing} if finishing else {})}
+
+    def _shape(self) -> "FrameShape":
+        from liveavatar_runtime.planning.kept_frames import decoded_shape
+
+        return self.settings.finishing.chain.shape(decoded_shape(self.latents.stream.plan))
 
 
 def how_it_ended(error: BaseException | None) -> str:

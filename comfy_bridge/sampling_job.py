@@ -1,12 +1,13 @@
 """What there is to sample: a plan, with a model, while a VAE decodes the blocks that are finished."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from liveavatar_runtime.sampling.plan import ClipPlan
 
 from .avatar import AvatarModel
+from .beside import Beside
 from .memory import in_ram, on_disk_bytes
 from .vae import ManagedVAE
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class SamplingJob:
     """A plan that a model samples while a VAE decodes its blocks, and encodes those of a driving video if it is
-    `driven`."""
+    `driven`; `beside`: what else works meanwhile."""
 
     model: AvatarModel
     plan: ClipPlan
     vae: ManagedVAE
     driven: bool = False
+    beside: Beside = field(default_factory=Beside)
 
     @cached_property
     def work(self) -> "Workload":

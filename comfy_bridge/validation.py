@@ -154,6 +154,18 @@ def _values(node_id: str) -> Widgets:
     return (_prompt().get(node_id) or {}).get("inputs") or {}
 
 
+def chain_before(node_id: str, name: str) -> list[PromptNode]:
+    """The nodes that a node gets an input of this name from, one behind the other, each by its own input of that
+    name."""
+    prompt, found = _prompt(), list[PromptNode]()
+    link = _values(node_id).get(name)
+    # No longer than the prompt, which may be one that links a node to itself.
+    while isinstance(link, list) and link and str(link[0]) in prompt and len(found) < len(prompt):
+        found.append(prompt[str(link[0])])
+        link = found[-1]["inputs"].get(name)
+    return found
+
+
 def consumers(node_id: str, output: int) -> list[str]:
     """Titles of the nodes that will surely ask for an output of a node: those on the way to what is to be run."""
     prompt = _prompt()

@@ -9,6 +9,10 @@ from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
 from .dit_sampler import DiTSampler
 from .duration_calc import DurationCalc
+from .finish_background import FinishBackground
+from .finish_colours import FinishColours
+from .finish_frame_rate import FinishFrameRate
+from .finish_upscale import FinishUpscale
 from .hardware_probe import HardwareProbe
 from .join_segments import JoinSegments
 from .load_avatar_model import LoadAvatarModel
@@ -44,4 +48,8 @@ class LiveAvatarExtension(ComfyExtension):
             AvatarScript,
             ScriptChange,
             Speakers,
+            FinishUpscale,
+            FinishColours,
+            FinishBackground,
+            FinishFrameRate,
         ]

@@ -1,5 +1,6 @@
 """Online VAE Decode: latent blocks to a video file with sound, block by block, while they are sampled."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -9,14 +10,16 @@ from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 
 from ..comfy_bridge.avatar import AvatarLatents
-from ..comfy_bridge.comfy_types import Vae
+from ..comfy_bridge.comfy_types import PromptNode, Vae
 from ..comfy_bridge.decoder_choice import DECODERS
+from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.output_files import check_output_prefix, lost_files
-from ..comfy_bridge.validation import consumers, other_widgets, verdict
+from ..comfy_bridge.validation import chain_before, consumers, other_widgets, verdict
 from ..comfy_bridge.video_output import VideoSettings, write_video
+from .finish_background import TRANSPARENT, FinishBackground
 from .search_words import search_words
-from .types import CATEGORY, LatentsSocket
+from .types import CATEGORY, FinishingSocket, LatentsSocket
 
 if TYPE_CHECKING:
     from liveavatar_runtime.vae.online_decoder import VideoStart
@@ -87,8 +90,8 @@ class OnlineVAEDecode(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="auto suits players (ffv1: rgb); yuv444p keeps sharp colours, the 10-bit formats avoid "
-                    "banding.",
+                    tooltip="auto suits players (ffv1: rgb) and transparency; yuv444p keeps sharp colours, the 10-bit "
+                    "formats avoid banding.",
                 ),
                 io.Combo.Input(
                     "decoder",
@@ -106,6 +109,12 @@ class OnlineVAEDecode(io.ComfyNode):
                     advanced=True,
                     tooltip="Write a JSON file beside the video: settings, versions, times of all stages, memory. It "
                     "never holds the prompt.",
+                ),
+                FinishingSocket.Input(
+                    "finishing",
+                    optional=True,
+                    tooltip="Steps on each frame before it is written, from the Finish nodes: larger, other colours, "
+                    "another background, more frames a second.",
                 ),
             ],
             outputs=[
@@ -131,7 +140,8 @@ class OnlineVAEDecode(io.ComfyNode):
         node_id = cls.hidden.unique_id
         codec, pixel_format, crf = other_widgets(cls, codec="h264", pixel_format=AUTO, crf=18)
         # What is in no list is told by ComfyUI.
-        choice = (codec, pixel_format, crf) if codec in CODECS and pixel_format in (AUTO, *PIXEL_FORMATS) else None
+        known = codec in CODECS and pixel_format in (AUTO, *PIXEL_FORMATS)
+        choice = (codec, pixel_format, crf, makes_alpha(chain_before(node_id, "finishing"))) if known else None
         (frames,) = other_widgets(cls, return_frames=False)
         users = consumers(node_id, FRAMES_OUTPUT) if frames is False else []
         return verdict(
@@ -158,12 +168,20 @@ class OnlineVAEDecode(io.ComfyNode):
         pixel_format: str = AUTO,
         decoder: str = AUTO,
         report: bool = True,
+        finishing: Finishing | None = None,
     ) -> io.NodeOutput:
-        settings = VideoSettings(filename_prefix, codec, pixel_format, crf, start, return_frames, decoder, report)
+        widgets = filename_prefix, codec, pixel_format, crf, start, return_frames, decoder, report
+        settings = VideoSettings(*widgets, finishing or NO_FINISHING)
         notes = Notes()
         written = write_video(latents, vae, settings, cls.hidden, notes)
         frames = written.frames if return_frames else ExecutionBlocker(FRAMES_OFF)
         return notes.output(written.video, written.last_frame[None], frames, written.report, shown=written.shown)
+
+
+def makes_alpha(nodes: Iterable[PromptNode]) -> bool:
+    """Whether the finishing of these nodes makes frames transparent, as far as their widgets tell."""
+    backgrounds = [node["inputs"] for node in nodes if node["class_type"] == FinishBackground.define_schema().node_id]
+    return any(inputs.get("behind", TRANSPARENT) == TRANSPARENT for inputs in backgrounds)
 
 
 def refuse_users(titles: list[str]) -> None:

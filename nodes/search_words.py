@@ -16,6 +16,7 @@ GPU_MEMORY = ("vram", "gpu memory", "low vram", "显存", "低显存")
 LENGTH = ("video length", "video duration", "clip count", "视频时长", "总时长", "片段数")
 SEGMENTS = ("segments", "split video", "分段")
 DIRECTING = ("prompt schedule", "prompt travel", "timeline", "change prompt", "提示词调度", "提示词切换", "时间轴")
+FINISHING = ("finishing", "post processing", "postprocess", "后期", "后处理")
 RESUME = ("resume", "断点续传", "断点续跑")
 
 SEARCH_WORDS: dict[str, tuple[str, ...]] = {
@@ -58,6 +59,22 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
         *("Speakers", "多人说话", *PACK),
         *("two speakers", "several people", "conversation", "dialogue", "podcast", "multi person", "mask"),
         *("双人", "多人", "对话", "播客", "多个说话人", "遮罩"),
+    ),
+    "LiveAvatar_FinishUpscale": (
+        *("Finish Upscale", "后期放大", *PACK, *FINISHING),
+        *("upscale", "enlarge", "super resolution", "esrgan", "4k", "放大", "超分", "高清"),
+    ),
+    "LiveAvatar_FinishColours": (
+        *("Finish Colours", "后期校色", *PACK, *FINISHING),
+        *("color match", "colour match", "color drift", "校色", "颜色匹配", "色彩匹配", "偏色"),
+    ),
+    "LiveAvatar_FinishBackground": (
+        *("Finish Background", "后期背景", *PACK, *FINISHING),
+        *("remove background", "transparent", "alpha", "green screen", "抠像", "抠图", "换背景", "透明", "绿幕"),
+    ),
+    "LiveAvatar_FinishFrameRate": (
+        *("Finish Frame Rate", "后期插帧", *PACK, *FINISHING),
+        *("frame interpolation", "rife", "film", "smooth", "fps", "插帧", "补帧", "帧率"),
     ),
     "LiveAvatar_Spools": (
         *("Finished Clips (Spools)", "已完成片段管理", *PACK, *RESUME),

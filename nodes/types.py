@@ -15,3 +15,7 @@ LatentsSocket = io.Custom("LIVEAVATAR_LATENTS")
 """comfy_bridge.avatar.AvatarLatents"""
 ScriptSocket = io.Custom("LIVEAVATAR_SCRIPT")
 """comfy_bridge.avatar_script.AvatarScript"""
+FinishingSocket = io.Custom("LIVEAVATAR_FINISHING")
+"""comfy_bridge.finishing.Finishing"""
+FINISHING_BEFORE = "The steps before this one, from another Finish node."
+FINISHING_TIP = "The steps with this one, for Online VAE Decode or the next Finish node."

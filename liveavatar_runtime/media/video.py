@@ -53,8 +53,8 @@ NOBODY_ELSE = "Make sure that the disk has room and that no other program change
 
 @dataclass(frozen=True)
 class PictureTrack:
-    """Even pixels and the exact frame rate of a file's picture, and how it is encoded: codec, pixel_format and crf as
-    `video_format` takes them, keyframe_interval in frames."""
+    """Even pixels and the exact frame rate of a file's picture, and how it is encoded: codec, pixel_format, crf and
+    has_alpha as `video_format` takes them, keyframe_interval in frames."""
 
     width: int
     height: int
@@ -63,6 +63,7 @@ class PictureTrack:
     pixel_format: str = AUTO
     crf: int | None = None
     keyframe_interval: int = 48
+    has_alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class VideoWriter:
         from av.error import FFmpegError
 
         _check_size(picture.width, picture.height)
-        self.format = video_format(picture.codec, picture.pixel_format, picture.crf)
+        self.format = video_format(picture.codec, picture.pixel_format, picture.crf, picture.has_alpha)
         if sound is not None:
             check_sound(sound.sample_rate, sound.channels)
         self.path = Path(path)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -239,15 +240,15 @@ def write(
     audio = AvatarAudio(torch.zeros(1, 1, 10, 4), sound, RATE)
     shape = steps.shape(decoded_shape(plan))
     video = OnlineVideo(path)
-    codec = {"codec": "ffv1"} if path.suffix == ".mkv" else {"codec": "vp9"} if path.suffix == ".webm" else {}
-    pixel_format = {"pixel_format": "yuva420p" if path.suffix == ".webm" else "rgba"} if shape.has_alpha else {}
-    with video_writer(path, shape.width, shape.height, shape.fps, RATE, **codec, **pixel_format) as writer:
+    picture: dict[str, Any] = {"codec": CODEC_OF[path.suffix], "has_alpha": shape.has_alpha}
+    with video_writer(path, shape.width, shape.height, shape.fps, RATE, **picture) as writer:
         write_online(
             stream, decoder or Decoder(), audio, Output(writer, video), WriteOptions(finishing=steps, **options)
         )
     return video
 
 
+CODEC_OF = {".mkv": "ffv1", ".webm": "vp9", ".mp4": "h264"}
 CHAIN = chain(UPSCALE, DOUBLE)
 
 
@@ -282,7 +283,8 @@ def test_threads_and_workers_change_nothing_and_no_steps_are_no_change(tmp_path:
     first = write(tmp_path / "one.mp4", CHAIN)
     assert probe(first.path).fps == 2 * PLAN.fps
     on_mps = SimpleNamespace(device=torch.device("mps"), decode=Decoder().decode)
-    for number, options in enumerate(({"overlap": False}, {"decoder": Remote()}, {"decoder": on_mps})):
+    others: list[dict[str, Any]] = [{"overlap": False}, {"decoder": Remote()}, {"decoder": on_mps}]
+    for number, options in enumerate(others):
         other = write(tmp_path / f"other{number}.mp4", CHAIN, **options)
         assert other.path.read_bytes() == first.path.read_bytes()
 
