@@ -103,8 +103,8 @@ def finished_facts(finishing: Finishing, plan: "ClipPlan", codec: str) -> Finish
     made = f"{shape.width}x{shape.height}, {format_fps(shape.fps)} fps, {frames} frames"
     if codec == "h264":
         size = file_rates(shape.width, shape.height).text(frames, float(frames / shape.fps))
-        made += f"; the file: about {size} at crf 18"
-    told.append(f"Finished frames: {made}{'; transparent' if shape.has_alpha else ''}")
+        made += f", the file: about {size} at crf 18"
+    told.append(f"Finished frames: {made}{', transparent' if shape.has_alpha else ''}")
     warnings = []
     if codec == "h264" and shape.width * shape.height > MOST_PLAYED:
         warnings.append(

@@ -11,7 +11,7 @@ from ..comfy_bridge.finishing_models import background_model as read_model
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import linked_inputs, other_widgets, verdict
 from .search_words import search_words
-from .types import CATEGORY, FINISHING_BEFORE, FINISHING_TIP, FinishingSocket
+from .types import CATEGORY, FinishingSocket
 
 TRANSPARENT, COLOUR, IMAGE = "transparent", "colour", "image"
 
@@ -46,9 +46,17 @@ class FinishBackground(io.ComfyNode):
                 io.Image.Input(
                     "image", optional=True, tooltip="For behind image: the picture, which is cropped to the video."
                 ),
-                FinishingSocket.Input("finishing", optional=True, tooltip=FINISHING_BEFORE),
+                FinishingSocket.Input(
+                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
+                ),
             ],
-            outputs=[FinishingSocket.Output("finishing", display_name="finishing", tooltip=FINISHING_TIP)],
+            outputs=[
+                FinishingSocket.Output(
+                    "finishing",
+                    display_name="finishing",
+                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
+                )
+            ],
             hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )

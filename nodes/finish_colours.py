@@ -9,7 +9,7 @@ from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import check_number
 from .search_words import search_words
-from .types import CATEGORY, FINISHING_BEFORE, FINISHING_TIP, FinishingSocket
+from .types import CATEGORY, FinishingSocket
 
 
 class FinishColours(io.ComfyNode):
@@ -34,9 +34,17 @@ class FinishColours(io.ComfyNode):
                     step=0.05,
                     tooltip="0 leaves the frames as they are, 1 gives them the picture's colours.",
                 ),
-                FinishingSocket.Input("finishing", optional=True, tooltip=FINISHING_BEFORE),
+                FinishingSocket.Input(
+                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
+                ),
             ],
-            outputs=[FinishingSocket.Output("finishing", display_name="finishing", tooltip=FINISHING_TIP)],
+            outputs=[
+                FinishingSocket.Output(
+                    "finishing",
+                    display_name="finishing",
+                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
+                )
+            ],
             hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )

@@ -10,7 +10,7 @@ from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.finishing_models import ModelBetween, interpolation_model
 from ..comfy_bridge.validation import check_number
 from .search_words import search_words
-from .types import CATEGORY, FINISHING_BEFORE, FINISHING_TIP, FinishingSocket
+from .types import CATEGORY, FinishingSocket
 
 
 class FinishFrameRate(io.ComfyNode):
@@ -34,9 +34,17 @@ class FinishFrameRate(io.ComfyNode):
                     max=MAX_FACTOR,
                     tooltip="Frames for each one: 2 makes 32 frames a second of 16.",
                 ),
-                FinishingSocket.Input("finishing", optional=True, tooltip=FINISHING_BEFORE),
+                FinishingSocket.Input(
+                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
+                ),
             ],
-            outputs=[FinishingSocket.Output("finishing", display_name="finishing", tooltip=FINISHING_TIP)],
+            outputs=[
+                FinishingSocket.Output(
+                    "finishing",
+                    display_name="finishing",
+                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
+                )
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -8,7 +8,7 @@ from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.finishing_models import upscale_model as read_model
 from ..comfy_bridge.validation import check_number, other_widgets, verdict
 from .search_words import search_words
-from .types import CATEGORY, FINISHING_BEFORE, FINISHING_TIP, FinishingSocket
+from .types import CATEGORY, FinishingSocket
 
 
 class FinishUpscale(io.ComfyNode):
@@ -40,9 +40,17 @@ class FinishUpscale(io.ComfyNode):
                     step=2,
                     tooltip="Of the finished frames; 0 follows from width. With both given the middle is kept.",
                 ),
-                FinishingSocket.Input("finishing", optional=True, tooltip=FINISHING_BEFORE),
+                FinishingSocket.Input(
+                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
+                ),
             ],
-            outputs=[FinishingSocket.Output("finishing", display_name="finishing", tooltip=FINISHING_TIP)],
+            outputs=[
+                FinishingSocket.Output(
+                    "finishing",
+                    display_name="finishing",
+                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
+                )
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

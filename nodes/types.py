@@ -17,5 +17,3 @@ ScriptSocket = io.Custom("LIVEAVATAR_SCRIPT")
 """comfy_bridge.avatar_script.AvatarScript"""
 FinishingSocket = io.Custom("LIVEAVATAR_FINISHING")
 """comfy_bridge.finishing.Finishing"""
-FINISHING_BEFORE = "The steps before this one, from another Finish node."
-FINISHING_TIP = "The steps with this one, for Online VAE Decode or the next Finish node."

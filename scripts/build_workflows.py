@@ -71,6 +71,15 @@ LORA = Model("liveavatar.safetensors", f"{LIVE_AVATAR}/liveavatar.safetensors", 
 TEXT_ENCODER = file(WAN_21, "text_encoders", "umt5_xxl_fp8_e4m3fn_scaled.safetensors")
 VAE = file(WAN_22, "vae", "wan_2.1_vae.safetensors")
 AUDIO_ENCODER = file(WAN_22, "audio_encoders", "wav2vec2_large_english_fp16.safetensors")
+UPSCALER = Model(
+    "RealESRGAN_x4plus.safetensors",
+    f"{HUGGING_FACE}/Comfy-Org/Real-ESRGAN_repackaged/resolve/main/RealESRGAN_x4plus.safetensors",
+    "upscale_models",
+)
+BACKGROUND = file(f"{HUGGING_FACE}/Comfy-Org/BiRefNet/resolve/main", "background_removal", "birefnet.safetensors")
+FRAMES = file(
+    f"{HUGGING_FACE}/Comfy-Org/frame_interpolation/resolve/main", "frame_interpolation", "rife_v4.26.safetensors"
+)
 
 Texts = Mapping[str, Any]
 
@@ -198,9 +207,11 @@ class Template:
         return Source(node, "avatar_audio")
 
 
-def one_video(template: Template, parts: Inputs, middle: Column, first: int, prefix: str, **plan: Any) -> int:
+def one_video(
+    template: Template, parts: Inputs, middle: Column, first: int, prefix: str, **plan: Any
+) -> tuple[int, int]:
     """Plan, sampler and decoder of one video in the columns from `first` on, with its last frame and the note; returns
-    the sampler."""
+    the sampler and the decoder."""
     scheduler = middle.node("LiveAvatar_ClipScheduler", room=TOLD, **plan)
     sampling, decoding = template.column(first), template.column(first + 1, 360)
     latents = template.sampler(sampling, parts, scheduler)
@@ -212,7 +223,7 @@ def one_video(template: Template, parts: Inputs, middle: Column, first: int, pre
     if template.has_steps:
         template.frame("step_plan", middle)
         template.frame("step_video", sampling, decoding)
-    return latents.node
+    return latents.node, decoder
 
 
 def short_clip(template: Template) -> None:
@@ -311,7 +322,7 @@ def direct_the_talk(template: Template) -> None:
     template.link(Source(script, "script"), change, "script")
     parts = Inputs(Source(model, "model"), Source(model, "vae"), prompt, picture, sound, voice)
     plan = {"width": 64, "height": 64, "sink_policy": "reference", "end": "voice"}
-    sampler = one_video(template, parts, directing, 3, "directed", **plan)
+    sampler, _ = one_video(template, parts, directing, 3, "directed", **plan)
     template.link(Source(change, "script"), sampler, "script")
 
 
@@ -328,6 +339,29 @@ def two_speakers(template: Template) -> None:
     heard = Source(speakers, "avatar_audio")
     parts = Inputs(Source(model, "model"), Source(model, "vae"), prompt, picture, sound, heard)
     one_video(template, parts, middle, 3, "two_speakers", width=128, height=64, end="voice")
+
+
+def finish_the_video(template: Template) -> None:
+    """The demo with all four steps behind the decoding, each with the model that it needs."""
+    parts, middle = template.demo_inputs()
+    _, decoder = one_video(template, parts, middle, 4, "finished", width=64, height=64)
+    loading, steps = template.column(2), template.column(3)
+    loaders = (
+        loading.node("UpscaleModelLoader", models=[UPSCALER], model_name=UPSCALER.name),
+        loading.node("LoadBackgroundRemovalModel", models=[BACKGROUND], bg_removal_name=BACKGROUND.name),
+        loading.node("FrameInterpolationModelLoader", models=[FRAMES], model_name=FRAMES.name),
+    )
+    colours = steps.node("LiveAvatar_FinishColours", room=TOLD)
+    template.link(parts.picture, colours, "image")
+    background = steps.node("LiveAvatar_FinishBackground", room=TOLD, behind="colour")
+    upscale = steps.node("LiveAvatar_FinishUpscale", room=40)
+    frames = steps.node("LiveAvatar_FinishFrameRate", room=40)
+    template.link(Source(loaders[1], "bg_model"), background, "background_model")
+    template.link(Source(loaders[0], "UPSCALE_MODEL"), upscale, "upscale_model")
+    template.link(Source(loaders[2], "INTERP_MODEL"), frames, "interp_model")
+    chain = colours, background, upscale, frames, decoder
+    for source, target in zip(chain, chain[1:], strict=False):
+        template.link(Source(source, "finishing"), target, "finishing")
 
 
 def check_my_plan(template: Template) -> None:
@@ -409,6 +443,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
     latents_and_spools,
     direct_the_talk,
     two_speakers,
+    finish_the_video,
     avatar_14b,
     avatar_14b_long,
     avatar_14b_segments,

@@ -15,6 +15,7 @@ LABELS = {
     "avatar_14b_segments": "14B in segments",
     "latents_and_spools": "Latents, spools",
     "direct_the_talk": "Direct the talk",
+    "finish_the_video": "Finish the video",
     "check_my_hardware": "Check hardware",
 }
 TWO, TWO_LABEL = "two_speakers", "Two speakers"

@@ -74,7 +74,7 @@ class MatchColours(FinishingStep):
 
     @property
     def told(self) -> str:
-        return f"colours of the picture, strength {self.strength:g}"
+        return f"colours of the picture at strength {self.strength:g}"
 
     def check(self, before: FrameShape) -> None:
         if before.has_alpha:

@@ -42,8 +42,10 @@ class Upscale(FinishingStep):
 
     @property
     def told(self) -> str:
+        if not self.width and not self.height:
+            return f"upscale x{self.scale}"
         wanted = "x".join(str(side or "?") for side in (self.width, self.height))
-        return f"upscale x{self.scale}" + (f" to {wanted}" if self.width or self.height else "")
+        return f"upscale x{self.scale} to {wanted}"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         if self.width and self.height:

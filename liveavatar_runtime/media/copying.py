@@ -3,6 +3,8 @@
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .frames import ALPHA_FORMAT, has_alpha_beside
+
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
@@ -20,4 +22,7 @@ def copied_stream(target: "OutputContainer", template: Any) -> Any:
     if template.codec_context.codec_tag == "hvc1":
         # Without it FFmpeg writes "hev1", which Apple's players refuse.
         stream.codec_context.codec_tag = "hvc1"
+    if has_alpha_beside(template):
+        # Of which FFmpeg makes what says in Matroska that there is alpha beside the pictures.
+        stream.pix_fmt = ALPHA_FORMAT
     return stream

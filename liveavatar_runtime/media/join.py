@@ -23,7 +23,7 @@ from ..errors import InputError, MachineError, on_failure, reason_of, replaced
 from ..out_of_memory import encoder_full, is_out_of_memory
 from .codecs import AUTO, CODECS, MATROSKA, PIXEL_FORMATS, FileKind
 from .copying import copied_stream
-from .frames import opened, rgb_of
+from .frames import FrameDecoder, opened, rgb_of, rgba_of
 from .growing_file import GrowingFile
 from .parts import Part, PartSound, check_parts, read_part, sound_stream
 from .sound import LAYOUTS, SoundTrack, check_sound
@@ -281,14 +281,16 @@ def _encode_part(part: Part, writer: VideoWriter, placed: PartSound | None, repo
         streams: list[Any] = [source.streams.video[0]]
         if placed is not None and part.sample_rate:
             streams.append(sound_stream(source))
+        pictures = FrameDecoder(streams[0])
         for packet in source.demux(streams):
-            frames: list[Any] = packet.decode()
-            for frame in frames:
-                if packet.stream_index != streams[0].index:
-                    assert placed is not None
-                    writer.write_audio(placed.of_frame(frame))
-                    continue
-                writer.write_frames(rgb_of(frame, writer.bits)[np.newaxis])
+            if packet.stream_index != streams[0].index:
+                assert placed is not None
+                for heard in packet.decode():
+                    writer.write_audio(placed.of_frame(heard))
+                continue
+            for frame in pictures.decode(packet):
+                picture = rgba_of(frame) if part.has_alpha else rgb_of(frame, writer.bits)
+                writer.write_frames(picture[np.newaxis])
                 if writer.frames_written % REPORT_FRAMES == 0:
                     report(writer.frames_written)
     if placed is not None:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .frames import opened
+from .codecs import PIXEL_FORMATS
+from .frames import opened, pixel_format_of
 from .sound import LAYOUTS
 
 # Matroska tells times in milliseconds; sound that is off by no more than this follows what was before.
 TIME_TOLERANCE = Fraction(1, 400)
 REENCODE_ADVICE = "Make all parts with the same settings, or turn on reencode to encode the picture again."
+BACKGROUNDS = {False: "opaque", True: "transparent"}
 SAME_ADVICE = "All parts must have it; make that part again with the settings of the others."
 
 
@@ -39,6 +41,7 @@ class Part:
     metadata: dict[str, str]
     sample_rate: int | None = None
     channels: int | None = None
+    has_alpha: bool = False
 
 
 def read_part(name: str, path: str | Path) -> Part:
@@ -61,7 +64,10 @@ def read_part(name: str, path: str | Path) -> Part:
             width=context.width,
             height=context.height,
             codec=context.codec.canonical_name,
-            pixel_format=str(context.pix_fmt),
+            pixel_format=pixel_format_of(picture),
+            has_alpha=any(
+                known.name == pixel_format_of(picture) and known.has_alpha for known in PIXEL_FORMATS.values()
+            ),
             extradata=bytes(context.extradata or b""),
             start=start,
             regular=regular,
@@ -99,6 +105,7 @@ def check_parts(parts: Sequence[Part], copy: bool) -> None:
     for part in parts[1:]:
         _check_same(part, first, "size", lambda part: f"{part.width}x{part.height}", SAME_ADVICE)
         _check_same(part, first, "frame rate", lambda part: part.fps, SAME_ADVICE)
+        _check_same(part, first, "background", lambda part: BACKGROUNDS[part.has_alpha], SAME_ADVICE)
     if not copy:
         return
     for part in parts:

@@ -23,6 +23,7 @@ NODES = [
     *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DurationCalc", "DiTSampler", "OnlineVAEDecode"),
     *("CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
     *("AvatarScript", "ScriptChange"),
+    *("FinishUpscale", "FinishColours", "FinishBackground", "FinishFrameRate"),
 ]
 NUMBERS = ("INT", "FLOAT")
 WIDGETS = (*NUMBERS, "STRING", "BOOLEAN", "COMBO")

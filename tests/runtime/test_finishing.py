@@ -28,6 +28,7 @@ from liveavatar_runtime.finishing.table import STEPS
 from liveavatar_runtime.finishing.upscale import Upscale, check_side, fitted
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 from liveavatar_runtime.media.images import to_uint8_frames
+from liveavatar_runtime.media.join import Joining, join, read_parts
 from liveavatar_runtime.media.live import LiveFile
 from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, skipped_frames, write_online
 from liveavatar_runtime.planning.kept_frames import check_kept, decoded_shape
@@ -347,6 +348,28 @@ def test_who_watches_alpha_begins_at_keyframes(tmp_path: Path) -> None:
             pieces += live.news()
     assert live.mime == 'video/webm; codecs="vp9, opus"'
     assert sum(piece.starts for piece in pieces) == 4 and pieces[0].starts
+
+
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_joined_parts_keep_their_alpha(tmp_path: Path, ending: str) -> None:
+    paths = [tmp_path / f"{number}.{ending}" for number in (0, 1)]
+    for number, path in enumerate(paths):
+        with video_writer(path, codec=CODEC_OF[path.suffix], has_alpha=True) as writer:
+            pictures = torch.full((6, 48, 64, 4), 60 + 40 * number, dtype=torch.uint8)
+            pictures[:, :24, :, 3], pictures[:, 24:, :, 3] = 255, 0
+            writer.write_frames(pictures)
+    parts = read_parts(paths)
+    for reencode in (False, True):
+        joined = tmp_path / f"{reencode}.{ending}"
+        assert join(parts, joined, Joining(reencode=reencode)) == 12
+        assert read_parts([joined])[0].has_alpha
+        found = with_alpha(joined).astype(int)
+        assert np.abs(found[:6, 4, 4] - [60, 60, 60, 255]).max() <= 4
+        assert np.abs(found[6:, 40, 40] - [100, 100, 100, 0]).max() <= 4
+    with video_writer(tmp_path / f"opaque.{ending}", codec=CODEC_OF[f".{ending}"]) as writer:
+        writer.write_frames(torch.zeros(6, 48, 64, 3, dtype=torch.uint8))
+    with pytest.raises(InputError, match="its background is opaque, part 1 has transparent"):
+        join(read_parts([paths[0], writer.path]), tmp_path / f"no.{ending}", Joining(reencode=True))
 
 
 def test_alpha_needs_a_format_that_holds_it() -> None:

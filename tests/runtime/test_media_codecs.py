@@ -26,6 +26,7 @@ from video_facts import probe, read_frame
 from liveavatar_runtime.duration import FRAMES_PER_BLOCK, samples_for_frames
 from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
+from liveavatar_runtime.media.frames import pixel_format_of
 from liveavatar_runtime.media.sound import SOUND_CODECS
 
 WORKFLOW = {"workflow": '{"nodes": []}'}
@@ -69,7 +70,7 @@ def test_frames_times_sound_and_metadata(tmp_path, codec, pixel_format):
     facts = probe(path)
     assert (facts.frames, facts.fps) == (frames, fps)
     with av.open(str(path)) as file:
-        assert file.streams.video[0].codec_context.pix_fmt == PIXEL_FORMATS[pixel_format].name
+        assert pixel_format_of(file.streams.video[0]) == PIXEL_FORMATS[pixel_format].name
         stored = {name.lower(): text for name, text in file.metadata.items()}
         assert (stored["workflow"], stored["prompt"]) == ("{}", "[1]")
         assert abs(file.duration / av.time_base - float(frames / fps)) < 0.03

@@ -26,6 +26,10 @@ NODES = {
     "LiveAvatar_AvatarScript": "Avatar Script",
     "LiveAvatar_ScriptChange": "Script Change",
     "LiveAvatar_Speakers": "Speakers",
+    "LiveAvatar_FinishUpscale": "Finish Upscale",
+    "LiveAvatar_FinishColours": "Finish Colours",
+    "LiveAvatar_FinishBackground": "Finish Background",
+    "LiveAvatar_FinishFrameRate": "Finish Frame Rate",
 }
 
 

@@ -80,8 +80,8 @@ def test_an_upscaled_video_of_twice_the_frames(server: ComfyServer, finishing: C
     assert (facts.frames, facts.width, facts.height, facts.fps) == (96, 128, 128, Fraction(32))
     assert facts.duration == 3 and abs(float(facts.audio_duration or 0) - 3) < 1 / 32
     text = "\n".join(notes)
-    assert "Finishing: colours of the picture, strength 1, upscale x2, frame rate x2" in text
-    assert "Finished frames: 128x128, 32 fps, 96 frames; the file: about" in text and "96 frames, 3 s" in text
+    assert "Finishing: colours of the picture at strength 1, upscale x2, frame rate x2" in text
+    assert "Finished frames: 128x128, 32 fps, 96 frames, the file: about" in text and "96 frames, 3 s" in text
     video, stages = report["video"], report["stages"]
     assert (video["width"], video["frames"], video["wanted_frames"], video["seconds"]) == (128, 96, 96, 3)
     assert stages["worked_seconds"]["finishing"] > 0 and report["settings"]["output"]["finishing"][1] == "upscale x2"
@@ -114,7 +114,7 @@ def test_segments_join_to_what_one_run_gives_but_for_the_held_frames(
 @pytest.mark.parametrize("codec", ["vp9", "ffv1"])
 def test_a_transparent_background(server: ComfyServer, finishing: Callable[..., PromptBuilder], codec: str) -> None:
     path, notes, _ = made(server, finishing("alpha", codec=codec))
-    assert probe(path).frames == 48 and "64x64, 16 fps, 48 frames; transparent" in "\n".join(notes)
+    assert probe(path).frames == 48 and "64x64, 16 fps, 48 frames, transparent" in "\n".join(notes)
     found = pictures(path, "libvpx-vp9" if codec == "vp9" else "ffv1", "rgba")
     alpha = found[..., 3].astype(float) / 255
     # The demo's face is in the middle, its wall behind it.

@@ -8,16 +8,32 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLUEPRINT = ROOT / "subgraphs" / "Talking Avatar.json"
-LOADER, VOICE, PLAN, SAMPLER, DECODE, DURATION, COLLECT, JOIN, SPOOLS, CHECK, PROBE, SCRIPT, CHANGE, SPEAKERS = (
-    NODES
-) = [
+NODES = [
     f"LiveAvatar_{name}"
     for name in (
         *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DiTSampler", "OnlineVAEDecode"),
         *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
         *("AvatarScript", "ScriptChange", "Speakers"),
+        *("FinishUpscale", "FinishColours", "FinishBackground", "FinishFrameRate"),
     )
 ]
+(
+    LOADER,
+    VOICE,
+    PLAN,
+    SAMPLER,
+    DECODE,
+    DURATION,
+    COLLECT,
+    JOIN,
+    SPOOLS,
+    CHECK,
+    PROBE,
+    SCRIPT,
+    CHANGE,
+    SPEAKERS,
+    *FINISH,
+) = NODES
 CHAIN = [LOADER, SAMPLER]
 WORDS = {
     "lip sync": [*CHAIN, VOICE],
@@ -38,6 +54,9 @@ WORDS = {
     "多卡": [LOADER],
     "长视频": [PLAN, DECODE, JOIN],
     "拼接": [JOIN],
+    "upscale": FINISH[:1],
+    "抠像": FINISH[2:3],
+    "插帧": FINISH[3:],
     "断点续传": [SAMPLER, SPOOLS],
     "潜空间": [COLLECT],
     "prompt schedule": [SCRIPT, CHANGE],
