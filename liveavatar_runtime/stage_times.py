@@ -113,8 +113,9 @@ class VideoTimes:
     def sentence(self) -> str:
         """Which stage holds the others up, and who waited for whom."""
         total, work, slowest = self.seconds - self.preparing, self.work(), self.bottleneck()
+        waiting = NAMES if self.finishing is None else {**NAMES, VAE: "the VAE and the finishing"}
         waits = [
-            f"{NAMES[stage]} waited {seconds_text(seconds)} for {NAMES[other]}"
+            f"{waiting[stage]} waited {seconds_text(seconds)} for {waiting[other]}"
             for stage, of_stage in self.waits().items()
             for other, seconds in of_stage.items()
             if seconds > SHORT_WAIT * total

@@ -10,7 +10,7 @@ import pytest
 from liveavatar_runtime.distribution import Distribution
 from liveavatar_runtime.media.threads import ThreadPipeline
 from liveavatar_runtime.run_report import MadeVideo, Peak, Prediction, RunReport, Sampled
-from liveavatar_runtime.stage_times import DISK, ENCODER, SAMPLER, VAE, StageTimes, VideoTimes
+from liveavatar_runtime.stage_times import DISK, ENCODER, FINISHING, SAMPLER, VAE, StageTimes, VideoTimes
 
 GIB = 2**30
 
@@ -170,6 +170,16 @@ def a_report(**changes) -> RunReport:
         "predicted": {"block_seconds": Prediction(low=2.0, likely=2.5, high=4.0)},
     }
     return RunReport(**{**values, **changes})
+
+
+def test_the_finishing_is_a_stage_in_the_thread_of_the_vae():
+    times = times_of({SAMPLER: 20.0, VAE: 95.0, ENCODER: 10.0}, {(SAMPLER, "for_room"): 70.0}, 100.0)
+    times.finishing = 80.0
+    assert list(times.work()) == [SAMPLER, VAE, FINISHING, ENCODER, DISK]
+    assert times.work()[VAE] == 15.0 and times.bottleneck() == FINISHING
+    assert times.sentence() == (
+        "Slowest stage: the finishing, at work 80% of the time; the sampler waited 70.0 s for the VAE and the finishing"
+    )
 
 
 def test_the_file_has_all_of_it_in_plain_json():
