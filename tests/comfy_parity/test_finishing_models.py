@@ -92,7 +92,7 @@ def rife(folder: Path) -> Any:
     from safetensors.torch import load_file
 
     write_interpolation_model(folder / "rife.safetensors")
-    net = Loader._detect_and_load(load_file(folder / "rife.safetensors"))
+    net: Any = Loader._detect_and_load(load_file(folder / "rife.safetensors"))
     with torch.no_grad():
         for block in net.blocks:
             block.lastconv[0].weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(3))

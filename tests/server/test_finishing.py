@@ -67,7 +67,7 @@ def made(server: ComfyServer, prompt: PromptBuilder) -> tuple[Path, list[str], d
 def pictures(path: Path, decoder: str = "ffv1", kind: str = "rgb24") -> np.ndarray:
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
-        context = CodecContext.create(decoder, "r")
+        context: Any = CodecContext.create(decoder, "r")
         context.extradata = stream.codec_context.extradata
         context.width, context.height = stream.width, stream.height
         frames = [frame for packet in file.demux(stream) if packet.size for frame in context.decode(packet)]

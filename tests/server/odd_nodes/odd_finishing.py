@@ -28,7 +28,8 @@ class Corners(torch.nn.Module):
 def background_model() -> Any:
     import comfy.bg_removal_model as core
 
-    core.BG_REMOVAL_MODELS[KIND] = Corners
+    known: dict[str, Any] = core.BG_REMOVAL_MODELS
+    known[KIND] = Corners
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         path.write_text(json.dumps({"model_type": KIND, "image_size": 128}))
