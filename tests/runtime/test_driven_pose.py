@@ -17,7 +17,8 @@ from liveavatar_runtime.sampling.driven_pose import DrivenPose, DrivingVideo
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.sampling.video_key import Numerics, video_key
-from liveavatar_runtime.vae import PlacedVAE, VaeConfig, WanVAE, to_model_space
+from liveavatar_runtime.vae import EncodeState, PlacedVAE, VaeConfig, WanVAE, to_model_space
+from liveavatar_runtime.vae.memory import encode_bytes_per_pixel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -135,3 +136,14 @@ def test_grey_pictures_and_transparent_ones_become_rgb_on_black():
     see_through[..., 3] = 0.25
     pictures = PicturesInMemory(see_through, Fraction(16))
     assert pictures.has_alpha and (pictures.picture_at(Fraction(0)) == 64).all()
+
+
+def test_encoding_takes_the_memory_that_is_planned():
+    from benchmarks.live_bytes import LiveBytes
+
+    vae = WanVAE(VaeConfig(dim=16)).eval().requires_grad_(False)
+    pixels, state, live = torch.rand(1, 3, 13, 64, 96), EncodeState(), LiveBytes()
+    with torch.inference_mode(), live.counted():
+        vae.encode_stream(pixels, state)
+        vae.encode_stream(pixels[:, :, 1:], state)
+    assert live.peak() == pytest.approx(encode_bytes_per_pixel(vae.config, torch.float32) * 64 * 96, rel=0.1)
