@@ -192,7 +192,7 @@ def main() -> None:
     add(*table(correlations(openings(group, sampled(demo, group, mix)), energies(group, 2)), "voice"))
     add("", f"## Turns of {TURN} s from one recording", "")
     add(
-        "| people | a silent speaker hears | his mouth, of that of one who speaks, in each group |",
+        "| people | a silent speaker hears | mouth, of that of one who speaks, in each group |",
         "| --- | --- | --- |",
     )
     for count, firsts in GROUPS.items():

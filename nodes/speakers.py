@@ -53,8 +53,8 @@ class Speakers(io.ComfyNode):
                 ),
                 io.Mask.Input("mask_1", optional=True, tooltip="Where speaker 1 is in the picture; any size."),
                 io.Mask.Input("mask_2", optional=True, tooltip="Where speaker 2 is."),
-                io.Mask.Input("mask_3", optional=True, tooltip="Where speaker 3 is; without a voice he stays silent."),
-                io.Mask.Input("mask_4", optional=True, tooltip="Where speaker 4 is; without a voice he stays silent."),
+                io.Mask.Input("mask_3", optional=True, tooltip="Where speaker 3 is; silent without a voice."),
+                io.Mask.Input("mask_4", optional=True, tooltip="Where speaker 4 is; silent without a voice."),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),

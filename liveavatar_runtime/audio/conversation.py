@@ -1,4 +1,4 @@
-"""Several speakers in one video: the encoded voice of each, when it is heard, and where in the picture he is."""
+"""Several speakers in one video: the encoded voice of each, when it is heard, and where in the picture they are."""
 
 import math
 from bisect import bisect_right
@@ -33,7 +33,7 @@ class Span:
 @dataclass(frozen=True, eq=False)
 class Speaker:
     """audio: of one actor, None for one who never speaks. start: seconds of the video at which it begins. turns: when
-    it is heard, in order, None for always; between them he is silent, and the sound of others may be in it."""
+    it is heard, in order, None for always; between them it may hold the sound of others."""
 
     audio: AvatarAudio | None
     start: Fraction = Fraction(0)
@@ -41,7 +41,7 @@ class Speaker:
     _frames: dict[Fraction, list[int]] = field(default_factory=dict, repr=False)
 
     def buckets(self, first_frame: int, num_frames: int, fps: Fraction) -> list[int]:
-        """Of his sound at video frames, `SILENT` where he is not heard."""
+        """Of the sound at video frames, `SILENT` where it is not heard."""
         buckets = buckets_of(first_frame, num_frames, fps, self.start)
         if self.audio is None:
             return [SILENT] * num_frames
@@ -52,7 +52,7 @@ class Speaker:
         ]
 
     def is_heard(self, frame: int, fps: Fraction) -> bool:
-        """Whether a video frame is in one of his turns."""
+        """Whether a video frame is in one of the turns."""
         if self.turns is None:
             return True
         if fps not in self._frames:
@@ -62,7 +62,7 @@ class Speaker:
         return bisect_right(self._frames[fps], frame) % 2 == 1
 
     def told(self) -> list[object]:
-        """When he is heard, for a hash."""
+        """When this speaker is heard, for a hash."""
         turns = None if self.turns is None else [[str(turn.first), str(turn.stop)] for turn in self.turns]
         return [str(self.start), turns]
 
@@ -74,9 +74,9 @@ class Conversation(Voice):
     speakers: in the order of their masks, of whom at least one speaks. What is encoded window by window stays so:
         nothing is copied or encoded before a block needs it.
     masks: float32 [A, H, W], 0 or 1: where each of them is in the picture, which may have another size of that aspect.
-    margin: how far around his mask a speaker's voice reaches, as a share of the mask's longer side (the original's
+    margin: how far around its mask a voice reaches, as a share of the mask's longer side (the original's
         tenth makes room for a head that moves); 0: the masks as they are.
-    silence: float32 [layers, width], what a speaker hears while he is silent (`EncodedSilence.frame`).
+    silence: float32 [layers, width], what a silent speaker hears (`EncodedSilence.frame`).
     """
 
     speakers: tuple[Speaker, ...]
@@ -150,7 +150,7 @@ class Conversation(Voice):
         return tuple(self._heard_key(block * FRAMES_PER_BLOCK, fps) for block in range(blocks))
 
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:
-        """As `Voice.aligned`, with `silence` where a speaker is silent and after the end of his voice."""
+        """As `Voice.aligned`, with `silence` where a speaker is silent and after the end of a voice."""
         aligned = self.silence.expand(self.actors, num_frames, *self.silence.shape).permute(0, 2, 3, 1).clone()
         for speaker, result in zip(self.speakers, aligned, strict=True):
             buckets = speaker.buckets(first_frame, num_frames, fps)

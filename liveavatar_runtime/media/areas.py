@@ -48,15 +48,19 @@ def areas_by_masks(masks: Mapping[int, object], picture: Tensor | None) -> Areas
                 f"mask_{number} is {mask.shape[1]}x{mask.shape[0]} and {of_what}: it is not of this picture. Draw it "
                 "on the picture that the video is made of (Open in MaskEditor of Load Image)."
             )
-    # In the middle of its pixels, so that a mask of the picture's own size stays as it is.
-    scaled = [torch.nn.functional.interpolate(m[None, None], (height, width), mode="bilinear") for m in read.values()]
-    areas = (torch.cat(scaled)[:, 0] > 0.5).float()
+    areas = torch.stack([_scaled(mask, height, width) for mask in read.values()])
+    for number, area in zip(read, areas, strict=True):
+        if not area.any():
+            raise InputError(
+                f"mask_{number} is too thin: nothing of it is left at the picture's size of {width}x{height}. Mark all "
+                "of this speaker."
+            )
     for (one, first), (other, second) in combinations(zip(read, areas, strict=True), 2):
         share = float((first * second).sum() / min(first.sum(), second.sum()).clamp(min=1))
         if share > INSIDE:
             raise InputError(
                 f"mask_{one} and mask_{other} are the same, or one of them lies in the other ({100 * share:.0f} % of "
-                "the smaller one): no voice would move what both have. Give each speaker a mask of his own."
+                "the smaller one): no voice would move what both have. Give each speaker a mask of their own."
             )
         if share > SHARED:
             warnings.append(
@@ -64,6 +68,12 @@ def areas_by_masks(masks: Mapping[int, object], picture: Tensor | None) -> Areas
                 "is there."
             )
     return Areas(areas, tuple(warnings))
+
+
+def _scaled(mask: Tensor, height: int, width: int) -> Tensor:
+    """[height, width], 0 or 1; a mask of that size already keeps its pixels."""
+    scaled = torch.nn.functional.interpolate(mask[None, None], (height, width), mode="bilinear", antialias=True)
+    return (scaled[0, 0] > 0.5).float()
 
 
 def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -69,6 +69,7 @@ def test_what_is_odd_about_masks_is_told() -> None:
         (torch.full((60, 100), float("nan")), "mask_2 has values that are not numbers"),
         (torch.ones(60, 100, 3, 1), r"mask_2 is \(60, 100, 3, 1\); a mask is"),
         ("a mask", "mask_2 is str; a mask is"),
+        (torch.eye(600, 1000), "mask_2 is too thin: nothing of it is left at the picture's size of 100x60"),
         (torch.ones(64, 64), r"mask_2 is 64x64 and the picture is 100x60: it is not of this picture"),
     ],
 )

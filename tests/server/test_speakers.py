@@ -80,7 +80,7 @@ def test_the_node_alone_shows_whose_area_is_where(server, talking):
 def test_masks_and_turns_decide_what_is_sampled(server, talking):
     """The halves of the picture are the areas that the faces give, and all videos are told apart."""
     by_faces, notes = sampled(server, talking(), "faces")
-    assert notes[-1].startswith("No finished clips") or any("2 speakers" in note for note in notes)
+    assert "2 speakers, each in an area of the picture" in notes
     assert not any("faces were found in the picture" in note for note in notes)
     halves, _ = sampled(server, with_masks(talking(mask_margin=0.0), 0, 64), "halves")
     assert np.array_equal(halves, by_faces)
@@ -88,8 +88,6 @@ def test_masks_and_turns_decide_what_is_sampled(server, talking):
     assert not np.array_equal(swapped, halves)
     other_turns, _ = sampled(server, talking(turns="0:00 2\n0:00.4 1"), "turns")
     assert np.array_equal(other_turns, swapped), "the same people speak at the same times"
-    silent, _ = sampled(server, with_masks(talking(mask_margin=0.0, turns="0:00 1\n0:00.4 0\n0:05 2"), 0, 64), "silent")
-    assert not np.array_equal(silent, halves)
 
 
 def test_two_voices_together_and_one_after_another(server, talking):
