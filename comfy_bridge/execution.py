@@ -18,6 +18,7 @@ from liveavatar_runtime.sampling.takes import ResolvedTakes, resolved
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, StreamHooks
 from liveavatar_runtime.spool.spliced_stream import SplicedStream
 from liveavatar_runtime.spool.states import StateSettings
+from liveavatar_runtime.texts import size_text
 
 from .attention_choice import ChosenAttention, choose_attention, patches_key
 from .avatar import AvatarLatents, AvatarModel
@@ -119,7 +120,12 @@ class PreparedJob:
             report.node_id, part, self.job.vae.colours, lambda evaluation: report.show(meter.after(evaluation))
         )
         run = executor.run(SamplingRequest(self.prepared.conditions, part, first, progress, keep_rings))
-        return run if self.pose is None else DrivenRun(run, self.pose)
+        if self.pose is None:
+            return run
+        if self.job.model.workers is not None:
+            # What made room for them on their devices has taken the VAE away too.
+            self.job.vae.on_device()
+        return DrivenRun(run, self.pose)
 
 
 def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> AvatarLatents:
@@ -162,6 +168,8 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     sources = read_sources(inputs, notes)
     encode_ahead(inputs.voice, sources.plan, hidden.unique_id)
     job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae), driven=sources.driving is not None)
+    if job.driven:
+        notes.tell(f"Encoding pose_video takes {size_text(job.pose_bytes)}, which Plan Check does not count")
     executor = choose_executor(job, settings.caches)
     prepared, pose = _driven(job, sources, _encoded(job, sources, inputs.voice, hidden.unique_id))
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))

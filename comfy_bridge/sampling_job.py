@@ -45,10 +45,16 @@ class SamplingJob:
     @property
     def decoding_bytes(self) -> int:
         """The VAE's work alone."""
-        from liveavatar_runtime.planning.memory import decode_bytes, pose_bytes
+        from liveavatar_runtime.planning.memory import decode_bytes
 
-        of_vae = self.vae.patcher.model.config, self.plan, self.vae.dtype
-        return decode_bytes(*of_vae) + (pose_bytes(*of_vae) if self.driven else 0)
+        return decode_bytes(self.vae.patcher.model.config, self.plan, self.vae.dtype) + self.pose_bytes
+
+    @property
+    def pose_bytes(self) -> int:
+        """The part of it that encodes a driving video."""
+        from liveavatar_runtime.planning.memory import pose_bytes
+
+        return pose_bytes(self.vae.patcher.model.config, self.plan, self.vae.dtype) if self.driven else 0
 
 
 def weights_in_ram(job: SamplingJob) -> int:

@@ -56,6 +56,7 @@ def test_a_file_and_its_pictures_drive_the_same_video_also_in_segments(pose_file
     driven, told = sampled("driven", ["file", 0])
     assert not any("pose_video" in line for line in quiet)
     assert "pose_video: 96x80, 2.5 s at 16 frames a second" in told
+    assert any(line.startswith("Encoding pose_video takes") for line in told)
     assert any("from 0:02.5 on its last picture stays (hold)" in line for line in told)
     assert driven.shape == plain.shape and not np.array_equal(driven[:, :3], plain[:, :3])
     pictures, told = sampled("pictures", ["parts", 0])

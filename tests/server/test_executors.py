@@ -10,13 +10,15 @@ from comfy_client import PromptRefused
 from PIL import Image
 
 
-def run(server, short_clip, name, **loader):
-    """A clip of two blocks, its last frame saved."""
+def run(server, short_clip, name, driven=False, **loader):
+    """A clip of two blocks, its last frame saved; `driven` by the picture itself, as a pose that stays."""
     prompt = short_clip(num_clip=1, infer_frames=24, width=64, height=64)
     prompt.set("LiveAvatar_LoadAvatarModel", **loader)
     # What one executor has finished would only be replayed with the next.
     prompt.set("LiveAvatar_DiTSampler", spool="until ComfyUI ends")
     prompt.set("LiveAvatar_OnlineVAEDecode", filename_prefix=f"executors/{name}")
+    if driven:
+        prompt.set("LiveAvatar_DiTSampler", pose_video=[prompt.id("LoadImage"), 0])
     prompt.add("last", "SaveImage", images=[prompt.id("LiveAvatar_OnlineVAEDecode"), 1], filename_prefix=name)
     return prompt, server.client.run(prompt.nodes, workflow=prompt.workflow)
 
@@ -73,7 +75,12 @@ def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip,
     _, result = run(server, short_clip, "fsdp_again", executor="fsdp", devices="cpu,cpu")
     assert np.array_equal(last_frame(server, result), expected)
     assert {process.pid for process in running_workers(server)} == first
+    _, result = run(server, short_clip, "fsdp_driven", True, executor="fsdp", devices="cpu,cpu")
+    driven = last_frame(server, result)
+    assert {process.pid for process in running_workers(server)} == first
     forget_models(server)
+    assert not np.array_equal(driven, expected)
+    assert np.array_equal(driven, last_frame(server, run(server, short_clip, "driven", True, executor="local")[1]))
 
 
 def forget_models(server):
