@@ -12,6 +12,8 @@ from liveavatar_runtime.sampling.takes import Take
 from .beside import Beside
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from liveavatar_runtime.audio.voice import Voice
     from liveavatar_runtime.spool.latent_stream import LatentStream
     from liveavatar_workers.client.groups import Workers
@@ -77,7 +79,8 @@ class AvatarModel:
 @dataclass(frozen=True, eq=False)
 class AvatarLatents:
     """A lazy stream of latent blocks, the sound that belongs to it, the workers that sample it, if any do, what its
-    user is told meanwhile, the takes of its clips, and what else works while it is sampled."""
+    user is told meanwhile, the takes of its clips, what else works while it is sampled, and the picture [H, W, C] of
+    0..1 that it begins with."""
 
     stream: "LatentStream"
     audio: "Voice"
@@ -85,6 +88,7 @@ class AvatarLatents:
     report: "SamplingReport | None" = None
     takes: tuple[Take, ...] = ()
     beside: Beside = field(default_factory=Beside)
+    picture: "Tensor | None" = None
 
     def told(self) -> list[str]:
         """What is worth knowing of the stream when its blocks were taken."""

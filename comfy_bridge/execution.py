@@ -80,12 +80,14 @@ class SamplerInputs:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """DiT Sampler's widgets: caches and order, attention and torch.compile, what is kept on the disk."""
+    """DiT Sampler's widgets: caches and order, attention and torch.compile, what is kept on the disk, motion strength
+    where no script says another."""
 
     caches: CacheChoice
     attention: str
     compile_layers: bool
     spool: SpoolChoice
+    motion_strength: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +103,8 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class PreparedJob:
-    """A job with what each of its runs needs; `numerics`: how it computes, for the key of its video; `pose`: that of
-    its conditions."""
+    """A job with what each of its runs needs; `numerics`: how it computes, for the key of its video; `picture`: what
+    the video begins with; `pose`: that of its conditions."""
 
     job: SamplingJob
     executor: ChosenExecutor
@@ -110,6 +112,7 @@ class PreparedJob:
     compile_layers: bool
     prepared: "Prepared"
     numerics: "Numerics"
+    picture: Tensor
     pose: "DrivenPose | None" = None
 
     def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, report: SamplingReport) -> SamplingRun:
@@ -160,12 +163,13 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     notes.tell(*told_of_takes(takes, stream))
     report.follow(stream)
     takes_asked = asked.prepared.plan.takes
-    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report, takes_asked, work.job.beside)
+    beside = work.job.beside
+    return AvatarLatents(stream, inputs.voice, inputs.model.workers, report, takes_asked, beside, work.picture)
 
 
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:
     attention = _checked_attention(inputs.model, settings, notes)
-    sources = read_sources(inputs, notes)
+    sources = read_sources(inputs, settings.motion_strength, notes)
     encode_ahead(inputs.voice, sources.plan, hidden.unique_id)
     job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae), driven=sources.driving is not None)
     if job.driven:
@@ -175,7 +179,8 @@ def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hid
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     # Workers do not compile.
     numerics = replace(numerics, compiled=settings.compile_layers and job.model.workers is None)
-    return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics, pose)
+    picture = sources.placed.picture
+    return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics, picture, pose)
 
 
 def _with_takes(work: PreparedJob, notes: Notes) -> tuple[PreparedJob, ResolvedTakes]:
@@ -212,7 +217,7 @@ def _checked_attention(model: AvatarModel, settings: SamplerSettings, notes: Not
     return chosen
 
 
-def read_sources(inputs: SamplerInputs, notes: Notes) -> Sources:
+def read_sources(inputs: SamplerInputs, motion_strength: float, notes: Notes) -> Sources:
     """Before a VAE is loaded or a device measured; the notes say what was changed and what looks wrong."""
     from liveavatar_runtime.media.images import read_picture
     from liveavatar_runtime.sampling.plan_request import VoicedPlan
@@ -227,7 +232,8 @@ def read_sources(inputs: SamplerInputs, notes: Notes) -> Sources:
     check_voice(inputs.voice)
     directed = read_changes(inputs.script, config, notes)
     voiced = VoicedPlan.of(inputs.plan, inputs.voice)
-    placed = place_changes(voiced.plan, prompt.text, picture, directed)
+    moved = replace(voiced.plan, script=replace(voiced.plan.script, motion=motion_strength))
+    placed = place_changes(moved, prompt.text, picture, directed)
     notes.warn(
         *(changes if placed.picture is picture else ()), *(prompt.warnings if placed.text is prompt.text else ())
     )

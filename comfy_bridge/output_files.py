@@ -52,7 +52,7 @@ class ShownClips(TypedDict):
     """Where the clips of a video are in its file, for the page (`web/take_strip.js`). first: number of the first clip
     in the file, from 1; count: how many clips begin in it; of: clips of the whole video; frames: of a clip; fps: as the
     exact rate is written; skipped: frames that the first clip has fewer; takes: those of its clips, as they are
-    written."""
+    written; wrong: of the clips that the judge found to look wrong, by their numbers from 1, the reasons."""
 
     first: int
     count: int
@@ -61,6 +61,7 @@ class ShownClips(TypedDict):
     fps: str
     skipped: int
     takes: str
+    wrong: dict[str, str]
 
 
 class ShownVideo(ui.PreviewVideo):

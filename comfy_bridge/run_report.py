@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import comfy.model_management
 
 from liveavatar_runtime.errors import handled, reason_of
+from liveavatar_runtime.judge.judgement import Judgement
 from liveavatar_runtime.run_report import FINISHED, INTERRUPTED, MadeVideo, Peak, RunReport, Sampled
 
 from .memory_watch import MemoryWatch
 from .progress import log
 from .run_facts import device_name, versions
+from .run_judge import RunJudge
 from .speed_records import keep
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ class Reporting:
         with Reporting(latents, settings, file, video) as reporting:
             reporting.frames, reporting.wanted = frames in the file, and all that there are to be
 
-    decoder: what is told of who decodes. report: of the run, None without frames; markdown: its tables. path: of the
-    JSON file, None where none was written: without frames, or with `report` off.
+    decoder: what is told of who decodes. judge: what looks at the frames, None where nobody does. report: of the run,
+    None without frames; markdown: its tables. path: of the JSON file, None where none was written: without frames, or
+    with `report` off.
     """
 
     latents: "AvatarLatents"
@@ -45,6 +48,7 @@ class Reporting:
     file: "OutputFile"
     video: "OnlineVideo"
     decoder: str = ""
+    judge: RunJudge | None = None
     frames: int = 0
     wanted: int = 0
     markdown: str = ""
@@ -84,12 +88,32 @@ class Reporting:
     @property
     def warnings(self) -> list[str]:
         """For the node."""
-        return [*self._watch.warnings, *filter(None, [self.problem])]
+        judged = self._judgement
+        wrong = (
+            f"{judged.headline}. A click on one of them below the video makes it again"
+            if judged and judged.faults
+            else ""
+        )
+        given_up = self.judge.problem if self.judge is not None else ""
+        return [*self._watch.warnings, *filter(None, [self.problem, given_up, wrong])]
 
     def told(self) -> list[str]:
         """For the node: what held the run up, which cards could do more, and where the report is."""
         where = [f"{self.path.name} beside it is the report of this run"] if self.path is not None else []
-        return [self.video.times.sentence(), *self._watch.hints(), *where]
+        judged = self._judgement
+        looked = [] if judged is None else judged.told() if judged.faults else [judged.headline]
+        return [self.video.times.sentence(), *self._watch.hints(), *looked, *where]
+
+    @property
+    def _judgement(self) -> Judgement | None:
+        if self.judge is None:
+            return None
+        return self.judge.judgement(self.frames // self.settings.finishing.chain.frames_factor)
+
+    def wrong(self) -> dict[int, str]:
+        """Clips that look wrong, counted from 0 over the whole video, and why."""
+        judged = self._judgement
+        return {} if judged is None else {clip: judged.reasons(clip) for clip in judged.faults}
 
     def _not_written(self, error: OSError) -> None:
         self.problem = f"The run report could not be written beside {self.file.name}: {reason_of(error)}"
@@ -97,6 +121,7 @@ class Reporting:
 
     def _report(self, ended: str) -> RunReport:
         plan, told, shape = self.latents.stream.plan, self.latents.report, self._shape()
+        judged = self._judgement
         made = MadeVideo(
             file=self.file.name,
             clips=len(plan.segment.clips),
@@ -122,6 +147,8 @@ class Reporting:
             predicted=told.facts.foreseen.figures if told is not None else {},
             predicted_from=told.facts.foreseen.source if told is not None else "unknown",
             warnings=[*self.latents.stream.news, *self._watch.warnings, *self._watch.hints()],
+            judged=judged.as_values() if judged is not None else None,
+            judged_tables=judged.section() if judged is not None else "",
             unknown=[*self._watch.unknown(), *([ELSEWHERE] if self.latents.workers is not None else [])],
         )
 

@@ -22,6 +22,7 @@ from .memory import free_ram
 from .notes import Notes
 from .output_files import ShownClips, claimed, expanded_prefix, metadata_of, output_file
 from .progress import NodeProgress, between_steps, show_text, stop_if_interrupted
+from .run_judge import RunJudge
 from .run_report import Reporting
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class VideoSettings:
     decoder: str
     report: bool = True
     finishing: Finishing = NO_FINISHING
+    judge: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,8 @@ def write_video(
     show_text(node_id, "\n".join(filter(None, (str(notes), *finished.told, decoder.told))))
     file = output_file(prefix, shape.width, shape.height, chosen.extension)
     video = OnlineVideo(file.path)
-    reporting = Reporting(latents, settings, file, video, decoder.told)
+    judge = RunJudge(latents, skipped) if settings.judge else None
+    reporting = Reporting(latents, settings, file, video, decoder.told, judge)
     with claimed(file.path):
         write_blocks(reporting, lambda start: _opened(reporting, decoder, start, node_id), hidden)
     assert video.last_frame is not None
@@ -141,6 +144,7 @@ def clips_of(reporting: Reporting, skipped: int) -> ShownClips:
         fps=str(plan.fps * factor),
         skipped=skipped * factor,
         takes=print_takes(takes),
+        wrong={str(clip + 1): reasons for clip, reasons in reporting.wrong().items()},
     )
 
 
@@ -183,9 +187,10 @@ def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden, sh
     with reporting:
         try:
             with _ram_told(plan, settings), decoding(first) as decoder:
+                watched = decoder if reporting.judge is None else reporting.judge.watch(decoder)
                 with VideoWriter(file.path, picture, sound, metadata_of(hidden), Unfinished(advice=KEPT)) as writer:
                     output = Output(writer, video)
-                    write_online(stream, decoder, audio, output, options)
+                    write_online(stream, watched, audio, output, options)
                     finish_file(output)
         finally:
             reporting.frames = writer.frames_written if writer is not None else 0

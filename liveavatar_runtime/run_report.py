@@ -79,6 +79,10 @@ class RunReport:
     predicted_from: str = "unknown"
     warnings: Sequence[str] = ()
     unknown: Sequence[str] = ()
+    judged: Mapping[str, object] | None = None
+    """What the clip judge found; None where it did not look."""
+    judged_tables: str = ""
+    """The same in Markdown."""
 
     @property
     def realtime(self) -> float | None:
@@ -127,6 +131,7 @@ class RunReport:
             "predicted": {name: asdict(value) for name, value in self.predicted.items()},
             "predicted_from": self.predicted_from,
             "measured": self.measured,
+            **({} if self.judged is None else {"judge": dict(self.judged)}),
             "settings": dict(self.settings),
             "versions": dict(self.versions),
             "warnings": list(self.warnings),
@@ -136,7 +141,8 @@ class RunReport:
 
     def as_markdown(self) -> str:
         """Tables for people, the article's row first."""
-        return "\n\n".join(filter(None, (self._row(), self._stages(), self._figures(), self._lists()))) + "\n"
+        parts = (self._row(), self.judged_tables, self._stages(), self._figures(), self._lists())
+        return "\n\n".join(filter(None, parts)) + "\n"
 
     def _row(self) -> str:
         video, cards = self.video, [peak for peak in self.peaks if peak.device != "cpu"]

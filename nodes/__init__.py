@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..comfy_bridge import demo_inputs, folders, live_routes, page_routes, validation
 from .audio_encode import AudioEncode
 from .avatar_script import AvatarScript
+from .clip_judge import ClipJudge
 from .clip_scheduler import ClipScheduler
 from .collect_latents import CollectLatents
 from .dit_sampler import DiTSampler
@@ -52,4 +53,5 @@ class LiveAvatarExtension(ComfyExtension):
             FinishColours,
             FinishBackground,
             FinishFrameRate,
+            ClipJudge,
         ]

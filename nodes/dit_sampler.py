@@ -8,6 +8,7 @@ from liveavatar_runtime.dit.backends import BACKENDS
 from liveavatar_runtime.planning.memory import CacheChoice, KVCacheChoice, KVTypeChoice, ScheduleChoice
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
+from liveavatar_runtime.sampling.script import MAX_MOTION, MIN_MOTION
 from liveavatar_runtime.spool.states import StateType
 
 from ..comfy_bridge.attention import COMFYUI_ATTENTION
@@ -161,6 +162,17 @@ class DiTSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="After the end of pose_video. hold: its last picture stays; loop: it begins again.",
                 ),
+                io.Float.Input(
+                    "motion_strength",
+                    default=1.0,
+                    min=MIN_MOTION,
+                    max=MAX_MOTION,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How far the voice moves mouth and head: below 1 calmer, above 1 livelier; 1 is what the "
+                    "model learned. A script's motion strength replaces it from its time on.",
+                ),
             ],
             outputs=[
                 LatentsSocket.Output(
@@ -196,11 +208,13 @@ class DiTSampler(io.ComfyNode):
         script: AvatarScript | None = None,
         pose_video: object = None,
         pose_end: PoseEnd = "hold",
+        motion_strength: float = 1.0,
     ) -> io.NodeOutput:
-        check_number(cls, spool_budget=spool_budget, state_budget=state_budget)
+        check_number(cls, spool_budget=spool_budget, state_budget=state_budget, motion_strength=motion_strength)
         inputs = SamplerInputs(model, positive, vae, image, avatar_audio, plan, script, PoseInput(pose_video, pose_end))
         caches = CacheChoice(kv_cache, kv_dtype, schedule)
         keeping = SpoolChoice(spool, spool_budget, state_budget, state_dtype)
         notes = Notes()
-        latents = prepare_latents(inputs, SamplerSettings(caches, attention, compile, keeping), cls.hidden, notes)
+        settings = SamplerSettings(caches, attention, compile, keeping, motion_strength)
+        latents = prepare_latents(inputs, settings, cls.hidden, notes)
         return notes.output(latents)

@@ -116,6 +116,14 @@ class OnlineVAEDecode(io.ComfyNode):
                     tooltip="Steps on each frame before it is written, from the Finish nodes: larger, other colours, "
                     "another background, more frames a second.",
                 ),
+                io.Boolean.Input(
+                    "judge",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Look through the clips while they are decoded, as Clip Judge does, for the report and for "
+                    "the marks below the video.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="video", tooltip="The file that was written."),
@@ -169,9 +177,10 @@ class OnlineVAEDecode(io.ComfyNode):
         decoder: str = AUTO,
         report: bool = True,
         finishing: Finishing | None = None,
+        judge: bool = True,
     ) -> io.NodeOutput:
         widgets = filename_prefix, codec, pixel_format, crf, start, return_frames, decoder, report
-        settings = VideoSettings(*widgets, finishing or NO_FINISHING)
+        settings = VideoSettings(*widgets, finishing or NO_FINISHING, judge)
         notes = Notes()
         written = write_video(latents, vae, settings, cls.hidden, notes)
         frames = written.frames if return_frames else ExecutionBlocker(FRAMES_OFF)

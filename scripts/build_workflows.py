@@ -241,8 +241,8 @@ def multi_gpu(template: Template) -> None:
     one_video(template, parts, middle, 2, "multi_gpu", width=64, height=64)
 
 
-def segments(template: Template, parts: Inputs, middle: Column, first: int, **plan: Any) -> None:
-    """Three segments of one video, and their join."""
+def segments(template: Template, parts: Inputs, middle: Column, first: int, **plan: Any) -> tuple[Column, int]:
+    """Three segments of one video, and their join: its column and node."""
     clips = middle.node("PrimitiveInt", title=template.titles["segment_clips"], value=1)
     seed = middle.node("PrimitiveInt", title=template.titles["seed"], value=420)
     template.note(middle, 520)
@@ -264,11 +264,15 @@ def segments(template: Template, parts: Inputs, middle: Column, first: int, **pl
     if template.has_steps:
         template.frame("step_plan", middle)
         template.frame("step_video", columns[0], joining)
+    return joining, join
 
 
 def long_video_segments(template: Template) -> None:
     parts, middle = template.demo_inputs()
-    segments(template, parts, middle, 2, width=64, height=64)
+    joining, join = segments(template, parts, middle, 2, width=64, height=64)
+    judge = joining.node("LiveAvatar_ClipJudge", room=REPORT)
+    template.link(Source(join, "video"), judge, "video")
+    template.link(parts.picture, judge, "image")
 
 
 def latents_and_spools(template: Template) -> None:

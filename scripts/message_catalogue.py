@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MESSAGES = ROOT / "web" / "messages"
 PACKAGES = ("liveavatar_runtime", "comfy_bridge", "nodes", "liveavatar_workers")
 NOT_SHOWN: dict[str, set[str] | None] = {
+    "comfy_bridge/clip_judge.py": {"each clip alone", "all from the first one"},
     "comfy_bridge/core_weights.py": {"warnings.filterwarnings"},
     "comfy_bridge/demo_inputs.py": {" [temp]"},
     "comfy_bridge/live_routes.py": None,
@@ -39,6 +40,8 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/executors/plan_bars.py": {"OTHERS"},
     "liveavatar_runtime/executors/plan_changes.py": {"Load Avatar Model", "Clip Scheduler", "DiT Sampler"},
     "liveavatar_runtime/executors/plan_report.py": {"chart"},
+    "liveavatar_runtime/judge/checks.py": {"bounds"},
+    "liveavatar_runtime/judge/judgement.py": {"_advice", "_bounds", "section", "values"},
     "liveavatar_runtime/media/live.py": None,
     "liveavatar_runtime/out_of_memory.py": {"SHORTAGE_WORDS"},
     "liveavatar_runtime/planning/calibration.py": None,

@@ -7,11 +7,11 @@ import { secondsOf } from "./time.js";
 
 /**
  * Where the clips of a video are in its file (comfy_bridge/output_files.py).
- * @typedef {{ first: number, count: number, of: number, frames: number, fps: string, skipped: number, takes: string }}
- *     Clips
+ * @typedef {{ first: number, count: number, of: number, frames: number, fps: string, skipped: number, takes: string,
+ *     wrong?: Record<string, string> }} Clips `wrong`: reasons of the clips that the judge found, by their numbers from 1
  *
- * What is said of a clip: a text in its corner, and whether the next run makes it anew.
- * @typedef {{ text: string, isNew: boolean }} Mark
+ * What is said of a clip: a text in its corner, whether the next run makes it anew, and whether it looks wrong.
+ * @typedef {{ text: string, isNew: boolean, isWrong: boolean }} Mark
  *
  * @typedef {{ title: (clip: number) => string, mark: (clip: number) => Mark,
  *     choose: (clip: number, event: MouseEvent) => void }} Hooks clips counted from 0, over the whole video
@@ -23,6 +23,7 @@ const STEP = WIDTH + GAP;
 const SHARPNESS = 2;
 const MOST_KEPT = 400;
 const NEW_COLOUR = "#e08a1e";
+const WRONG_COLOUR = "#d64545";
 
 /** The first frame of a clip in a file. @param {Clips} clips @param {number} clip */
 const firstFrame = (clips, clip) => Math.max(0, (clip + 1 - clips.first) * clips.frames - clips.skipped);
@@ -229,13 +230,16 @@ export class ClipStrip {
             Object.assign(picture.style, { maxWidth: "100%", maxHeight: "100%" });
             frame.prepend(picture);
         }
-        const { text, isNew } = this.hooks.mark(clip);
+        const { text, isNew, isWrong } = this.hooks.mark(clip);
         const mark = /** @type {HTMLElement} */ (frame.lastElementChild);
         mark.textContent = text;
         mark.style.display = text ? "block" : "none";
-        frame.style.outline = isNew ? `2px solid ${NEW_COLOUR}` : "none";
+        const outline = isNew ? NEW_COLOUR : WRONG_COLOUR;
+        frame.style.outline = isNew || isWrong ? `2px solid ${outline}` : "none";
         frame.style.opacity = isNew ? "0.7" : "1";
-        number.style.fontWeight = isNew ? "bold" : "normal";
+        number.style.fontWeight = isNew || isWrong ? "bold" : "normal";
+        number.style.color = isWrong ? WRONG_COLOUR : "var(--input-text, #ddd)";
         cell.dataset.isNew = String(isNew);
+        cell.dataset.isWrong = String(isWrong);
     }
 }

@@ -9,10 +9,12 @@ import { app } from "./comfy.js";
 import { toNumber } from "./fractions.js";
 import { sourceOf } from "./graph_values.js";
 import { CLIP_SCHEDULER } from "./live_values.js";
+import { translated } from "./messages.js";
 import { openMenu } from "./popup_menu.js";
 import { backTo, changedClips, nextNumber, numbersOf, parseTakes, printTakes, withTake } from "./takes.js";
 import { formatHms } from "./time.js";
 import { addressOf } from "./video_player.js";
+import { wrongLine } from "./wrong_clips.js";
 
 /**
  * @typedef {import("./comfy_types").GraphNode} GraphNode
@@ -81,7 +83,7 @@ export class TakeStrip {
         /** @type {(seconds: number) => void} */
         this.onPlay = () => undefined;
         this.strip = new ClipStrip({
-            title: (clip) => texts("clipTitle", { clip: clip + 1, time: this.timeOf(clip) }),
+            title: (clip) => [this.titleOf(clip), translated(this.wrong()[clip + 1] ?? "")].filter(Boolean).join(": "),
             mark: (clip) => this.markOf(clip),
             choose: (clip, event) => this.openMenu(clip, event),
         });
@@ -95,7 +97,8 @@ export class TakeStrip {
         this.said.className = "liveavatar-takes-said";
         this.element = document.createElement("div");
         this.element.style.flex = "none";
-        this.element.append(this.strip.element, this.said);
+        this.wrongLine = wrongLine(texts, () => this.makeWrongAgain());
+        this.element.append(this.strip.element, this.wrongLine.element, this.said);
     }
 
     /** @param {VideoFile | null} file */
@@ -104,6 +107,35 @@ export class TakeStrip {
         this.said.textContent = "";
         if (file?.clips?.count) this.strip.show(addressOf(file), file.clips);
         else this.strip.clear();
+        this.wrongLine.show(this.wrongClips());
+    }
+
+    /** Reasons of the clips that look wrong, by their numbers from 1. */
+    wrong() {
+        return this.clips?.wrong ?? {};
+    }
+
+    /** Clips that look wrong, counted from 0. */
+    wrongClips() {
+        return Object.keys(this.wrong()).map((number) => Number(number) - 1);
+    }
+
+    /** @param {number} clip */
+    titleOf(clip) {
+        return this.texts("clipTitle", { clip: clip + 1, time: this.timeOf(clip) });
+    }
+
+    /** Another take of each clip that looks wrong, alone. */
+    makeWrongAgain() {
+        const target = this.target();
+        const takes = typeof target === "string" ? null : parseTakes(String(target.widget.value ?? ""));
+        if (typeof target === "string" || !takes) {
+            this.say(typeof target === "string" ? target : this.texts("takesUnread", { text: String(target.widget.value) }));
+            return;
+        }
+        const history = [...historyOf(target.node), this.shown(), takes];
+        const again = this.wrongClips().map((clip) => ({ clip, number: nextNumber(clip, history), alone: true }));
+        this.write(target, history, again.reduce(withTake, takes));
     }
 
     /** @param {number} clip */
@@ -141,7 +173,7 @@ export class TakeStrip {
             .map(({ number, alone }) => this.texts(alone ? "takeMark" : "takeMarkOnwards", { number }))
             .join(", ");
         const isNew = this.clips !== null && changedClips(this.shown(), wanted, clip + 1).has(clip);
-        return { text, isNew };
+        return { text, isNew, isWrong: clip + 1 in this.wrong() };
     }
 
     /** @param {number} clip @param {MouseEvent} event */
@@ -153,7 +185,7 @@ export class TakeStrip {
             text: this.texts("clipPlay"),
             act: () => this.clips && this.onPlay(toNumber(startOf(this.clips, clip))),
         };
-        const title = this.texts("clipTitle", { clip: clip + 1, time: this.timeOf(clip) });
+        const title = this.titleOf(clip);
         if (typeof target === "string") {
             this.say(target);
             openMenu({ title, groups: [[play]] }, event);

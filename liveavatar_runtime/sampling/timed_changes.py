@@ -29,7 +29,7 @@ class Directions:
 WORDS = {"text": "another prompt", "picture": "another picture", "seed": "another seed", "motion": "another strength"}
 """What is new, for users."""
 REPLACED = {"text": "the prompt of positive", "picture": "the picture of image", "seed": "the plan's seed"}
-REPLACED |= {"motion": "motion strength 1"}
+REPLACED |= {"motion": "motion_strength of DiT Sampler"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,14 @@ class PlacedChanges:
 def place_changes(plan: ClipPlan, text: Tensor, picture: Tensor, changes: Iterable[TimedChange]) -> PlacedChanges:
     """Each change at the block whose beginning is nearest.
 
-    A change at block 0 replaces what the video begins with: `text`, `picture`, the plan's seed, motion strength 1. Of
-    two that fall on one block the later counts. One behind the plan's end, and one that changes nothing, is left out.
-    `plan` has its final number of clips. No changes: all stays as it is.
+    A change at block 0 replaces what the video begins with: `text`, `picture`, the plan's seed, its motion strength.
+    Of two that fall on one block the later counts. One behind the plan's end, and one that changes nothing, is left
+    out. `plan` has its final number of clips. No changes: all stays as it is.
     """
     changes = sorted(changes, key=lambda change: change.at)
     if not changes:
         return PlacedChanges(plan, text, picture)
-    now = Directions(text=text, picture=picture, seed=plan.seed, motion=1.0)
+    now = Directions(text=text, picture=picture, seed=plan.seed, motion=plan.script.motion)
     begun, told, news = now, Told(), {}
     for block, at_block in _by_block(plan, changes, told).items():
         new = _news(now, _merged(at_block, told))
@@ -98,7 +98,8 @@ def _with_script(plan: ClipPlan, begun: Directions, news: Mapping[int, Direction
         )
         for block, new in news.items()
     )
-    seed, motion = (plan.seed if begun.seed is None else begun.seed), (1.0 if begun.motion is None else begun.motion)
+    seed = plan.seed if begun.seed is None else begun.seed
+    motion = plan.script.motion if begun.motion is None else begun.motion
     return replace(plan, seed=seed, script=Script(changes, motion))
 
 

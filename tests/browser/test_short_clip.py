@@ -84,7 +84,8 @@ def a_take_is_chosen_by_a_click(page, decode: str, scheduler: str) -> None:
 def of_a_thousand_clips_only_those_in_view_are_made(page, decode: str) -> None:
     """The node is told that its file had 1,000 clips, as it is told after a run."""
     told = """(id) => {
-        const clips = { first: 1, count: 1000, of: 1000, frames: 12, fps: '16', skipped: 0, takes: '' };
+        const clips = { first: 1, count: 1000, of: 1000, frames: 12, fps: '16', skipped: 0, takes: '',
+            wrong: { 500: 'the picture jumps', 502: 'frames are repeated' } };
         const [file] = app.nodeOutputs[id].images;
         app.graph.getNodeById(id).onExecuted({ images: [file], liveavatar_clips: [clips] });
     }"""
@@ -92,6 +93,10 @@ def of_a_thousand_clips_only_those_in_view_are_made(page, decode: str) -> None:
     page.player(decode).locator(".liveavatar-clips").evaluate("(e) => { e.scrollLeft = e.scrollWidth / 2; }")
     page.player(decode).locator('[data-clip="501"] canvas').wait_for()
     assert page.player(decode).locator("[data-clip]").count() < 20
+    wrong = page.player(decode).locator('[data-is-wrong="true"]')
+    assert [cell.get_attribute("data-clip") for cell in wrong.all()] == ["500", "502"]
+    assert wrong.first.get_attribute("title").endswith(": the picture jumps")
+    assert "Looks wrong: 500, 502" in page.player(decode).locator(".liveavatar-wrong").inner_text()
 
 
 def takes_are_written_where_they_come_from(page, decode: str, scheduler: str) -> None:
@@ -109,11 +114,14 @@ def takes_are_written_where_they_come_from(page, decode: str, scheduler: str) ->
     unlink = "(id) => { const to = app.graph.getNodeById(id); to.disconnectInput(to.findInputSlot('takes')); }"
     page.page.evaluate(unlink, int(scheduler))
     page.page.evaluate(INTO_SUBGRAPH, [[SAMPLER, "LiveAvatar_ClipScheduler"]])
-    clip.click()
-    page.page.locator('.liveavatar-menu [data-entry="again-on"]').click()
     inside = """() => app.graph.nodes.flatMap(n => n.subgraph?.nodes ?? [])
         .find(n => n.type === 'LiveAvatar_ClipScheduler').widgets.find(w => w.name === 'takes').value"""
-    assert page.page.evaluate(inside) == "501-: 1"
+    page.player(decode).get_by_role("button", name="Make again").click()
+    assert page.page.evaluate(inside) == "500: 1, 502: 1"
+    clip.click()
+    page.page.locator('.liveavatar-menu [data-entry="again-on"]').click()
+    # What goes on from a clip makes those after it too.
+    assert page.page.evaluate(inside) == "500: 1, 501-: 1"
     assert "The next run makes 500 of 1000 clips anew" in said.inner_text()
 
 

@@ -22,8 +22,8 @@ CORE_REFUSES = {
 NODES = [
     *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DurationCalc", "DiTSampler", "OnlineVAEDecode"),
     *("CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
-    *("AvatarScript", "ScriptChange"),
     *("FinishUpscale", "FinishColours", "FinishBackground", "FinishFrameRate"),
+    *("AvatarScript", "ScriptChange", "Speakers", "ClipJudge"),
 ]
 NUMBERS = ("INT", "FLOAT")
 WIDGETS = (*NUMBERS, "STRING", "BOOLEAN", "COMBO")

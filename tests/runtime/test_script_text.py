@@ -190,7 +190,7 @@ def test_what_begins_with_the_video_replaces_the_inputs():
     assert found.facts[1:4] == (
         "line 1 replaces the prompt of positive",
         "line 1 replaces the plan's seed",
-        "line 1 replaces motion strength 1",
+        "line 1 replaces motion_strength of DiT Sampler",
     )
     assert found.facts[-1] == "Script 0:03 -> 0:03, clip 2 (nothing new)"
 

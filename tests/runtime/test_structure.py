@@ -27,6 +27,7 @@ LAYERS = (
     "media",
     "finishing",
     "sampling",
+    "judge",
     "spool",
     "pipeline",
     "planning",

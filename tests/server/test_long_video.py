@@ -1,16 +1,21 @@
 """The workflows for long videos, and the plain way: the last frame of one part as the picture of the next."""
 
 import json
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from comfy_workflow import nodes_of
 from PIL import Image
 from prompt_builder import PromptBuilder
 from test_output_choices import DECODE, JOIN, saved
 from video_facts import probe, read_frame
+
+from liveavatar_runtime.media.video import PictureTrack, VideoWriter
 
 SCHEDULER, SAMPLER, ENCODE = "LiveAvatar_ClipScheduler", "LiveAvatar_DiTSampler", "LiveAvatar_AudioEncode"
 CLIP = 48
@@ -99,3 +104,46 @@ def test_the_plain_way(server, short_clip):
     assert facts.frames == 48 and abs(float(facts.audio_duration or 0) - 3) < 1 / 16
     last = np.asarray(Image.open(saved(server, result, "last")).convert("RGB")).astype(int)
     assert np.abs(read_frame(path, 23) - last).mean() < 6, "the last frame of part 1 is what part 2 began with"
+
+
+JUDGE = "LiveAvatar_ClipJudge"
+
+
+def test_the_judge_reads_the_joined_video(server, segments):
+    """As the template has it: the whole file, and its picture."""
+    prompt, result = segments
+    assert "Clip judge: no fault was found, clips looked at: 3" in result.notes(prompt.id(JUDGE))
+    (chart,) = result.outputs[prompt.id(JUDGE)]["images"]
+    with Image.open(BytesIO(server.client.view(chart["filename"], chart["subfolder"], chart["type"]))) as picture:
+        assert picture.size[0] == 1200
+
+
+def test_the_judge_names_a_clip_that_was_damaged_as_takes_takes_it(server, segments, object_info):
+    """The second clip stands still: found by way of Load Video, with the plan of a take that it has already."""
+    _, result = segments
+    prompt, path = segments[0], saved(server, result, segments[0].id(JOIN))
+    damaged = server.input / "damaged.mp4"
+    with av.open(str(path)) as file:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+        rate = file.streams.video[0].average_rate
+    frames[CLIP : 2 * CLIP] = frames[CLIP]
+    with VideoWriter(damaged, PictureTrack(64, 64, Fraction(rate), "h264", "auto", 18), None) as writer:
+        writer.write_frames(torch.from_numpy(frames))
+    plan = {**prompt.nodes[nodes_of(prompt.nodes, SCHEDULER)[0]]["inputs"], "segment_clips": 0, "num_clip": 3}
+    nodes = {
+        "plan": {"class_type": SCHEDULER, "inputs": {**plan, "seed": 1, "takes": "2: 4"}},
+        "video": {"class_type": "LoadVideo", "inputs": {"file": "damaged.mp4"}},
+        "judge": {"class_type": JUDGE, "inputs": {"video": ["video", 0], "plan": ["plan", 0], "infer_frames": 48}},
+        "takes": {"class_type": "PreviewAny", "inputs": {"source": ["judge", 2]}},
+        "clips": {"class_type": "PreviewAny", "inputs": {"source": ["judge", 3]}},
+    }
+    found = server.client.run(nodes)
+    found.raise_for_error()
+    assert (found.outputs["takes"]["text"], found.outputs["clips"]["text"]) == (["2: 5"], ["2"])
+    told = found.notes("judge")
+    assert told[0] == "⚠ Clip judge: 1 of 3 clips look wrong: 2"
+    assert "frames are repeated: 2. Make the clip again with another seed." in told
+    assert "Nobody is heard, so mouth and voice were not compared" in told
+    nodes["plan"]["inputs"]["fps"] = 30
+    wrong = server.client.run(nodes)
+    assert "this is not the plan's video" in str(wrong.error)

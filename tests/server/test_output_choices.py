@@ -97,6 +97,7 @@ def test_an_interruption_ends_within_seconds_and_keeps_what_was_decoded(server, 
     assert frames % 12 == 0 and report == written.with_suffix(".json")
     told = json.loads(report.read_text(encoding="utf-8"))
     assert (told["ended"], told["video"]["frames"], told["video"]["wanted_frames"]) == ("interrupted", frames, 156)
+    assert told["judge"]["clips"] == frames // 12
 
 
 @pytest.fixture(scope="module")

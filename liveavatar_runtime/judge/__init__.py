@@ -1,0 +1,1 @@
+"""The clip judge: what is measured of a finished video, and what of it is called a fault."""
