@@ -25,7 +25,7 @@ RESULTS, PICTURE = ROOT / "benchmarks" / "results", ROOT / "docs" / "images" / "
 COUNTS = {"making": (18, 1), "held-out": (18, 2)}
 """Videos of a set, and how often each fault is put into each of them."""
 OFFSETS = {"making": 0, "held-out": 9}
-"""Pairs of people that are left out: the first nine of the held-out ones were looked at before the judge was finished."""
+"""Pairs of people that are left out: nine of the held-out ones were looked at before the judge was finished."""
 
 
 def tried_set(which: str, arguments: argparse.Namespace) -> list[Trial]:
