@@ -89,13 +89,16 @@ def test_a_batch_runs_the_model_once_a_block(executor, conditions):
     assert len(batches) == plan.num_blocks + plan.steps - 1
 
 
-def test_the_voices_of_two_actors_batched(executor, conditions):
-    masks = torch.zeros(2, 3, 4, 4)
-    masks[0, :, :, :2] = masks[1, :, :, 2:] = 1
-    two = replace(conditions, audio=Noise(actors=2), actor_masks=masks)
-    expected = latents(list(executor.run(SamplingRequest(two, PLAN))))
+@pytest.mark.parametrize("actors", [2, 4])
+def test_the_voices_of_several_speakers_batched(executor, conditions, actors):
+    masks = torch.zeros(actors, 3, 4, 4)
+    for actor, columns in enumerate(masks.unflatten(3, (actors, -1)).unbind(3)):
+        columns[actor] = 1
+    several = replace(conditions, audio=Noise(actors=actors), actor_masks=masks)
+    assert masks.sum(dim=0).unique().tolist() == [1]
+    expected = latents(list(executor.run(SamplingRequest(several, PLAN))))
     assert not torch.allclose(expected, latents(list(executor.run(SamplingRequest(conditions, PLAN)))))
-    batched = latents(list(replace(executor, batched=True).run(SamplingRequest(two, PLAN))))
+    batched = latents(list(replace(executor, batched=True).run(SamplingRequest(several, PLAN))))
     torch.testing.assert_close(batched, expected, atol=1e-5, rtol=0)
 
 

@@ -146,6 +146,9 @@ def test_what_is_settled_of_bounded_voices_keeps_its_keys() -> None:
     halves = talk(*(Speaker(one, turns=spans_of(turns, number)) for number in (1, 2))).heard_keys(FPS, 6)
     turned = talk(*(Speaker(one, turns=spans_of(turns, number)) for number in (2, 1))).heard_keys(FPS, 6)
     assert halves and turned and not set(halves) & set(turned)
+    turns = read_turns("0:00 1\n0:01.44 2")
+    later = talk(*(Speaker(one, turns=spans_of(turns, number)) for number in (1, 2))).heard_keys(FPS, 6)
+    assert later and [a == b for a, b in zip(halves, later, strict=True)] == [True, True, False, True, True, True]
     unknown = [bounded(random(1, 50_000), encoder="") for _ in range(2)]
     by_features = talk(*(Speaker(v, turns=spans_of(turns, n)) for n, v in enumerate(unknown, 1))).heard_keys(FPS, 4)
     assert by_features and len(set(by_features)) == 4, "without the encoder's weights the features name a block"
