@@ -32,7 +32,7 @@ from benchmarks import ROOT
 from benchmarks.tiny_models import write_interpolation_model, write_upscale_model
 
 MIB = 2**20
-CLIP_FRAMES, SIDE, FPS = 48, 64, 16
+CLIP_FRAMES, SIDE, FPS = 24, 64, 16
 DECODE = "LiveAvatar_OnlineVAEDecode"
 LOOK_SECONDS = 0.5
 FLAT = 0.02

@@ -1,7 +1,7 @@
 """What travels between the finishing nodes: the steps, and ComfyUI's models that they work with."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,14 +67,16 @@ class Finishing:
 NO_FINISHING = Finishing()
 
 
-def told(work: str, device: torch.device):
+def told(work: str, device: torch.device) -> AbstractContextManager[None]:
     """A full device is told with what helps."""
+    from liveavatar_runtime.device_kinds import shares_ram
     from liveavatar_runtime.out_of_memory import full_device_told
 
+    caches = "kv_cache ram in DiT Sampler, where the caches are the largest part"
     ways = [
         "fewer finishing steps, or smaller models for them",
         "a smaller size in Clip Scheduler",
-        "kv_cache ram in DiT Sampler, where the caches are the largest part",
+        *([] if shares_ram(device) else [caches]),
         "finishing the video after it is made, in a workflow of its own",
     ]
     return full_device_told(work, device, lambda: ways)

@@ -19,6 +19,7 @@ from .output_files import OutputFile, ShownClips
 from .progress import log
 
 if TYPE_CHECKING:
+    from liveavatar_runtime.finishing.step import FrameShape
     from liveavatar_runtime.media.live import Piece
 
 EVENT = "liveavatar.live"
@@ -40,7 +41,7 @@ class ShownFile(TypedDict):
 class About(TypedDict):
     """What a page is told of a stream. node: the id in the prompt; workflow: of the graph that was sent, or "";
     seconds: how long the video becomes; pieces: whether this server lets its pages play pieces (MediaSource), which
-    the content security policy of --disable-api-nodes does not."""
+    the content security policy of --disable-api-nodes does not; transparent: whether its pictures have alpha."""
 
     id: str
     node: str
@@ -49,6 +50,7 @@ class About(TypedDict):
     width: int
     height: int
     pieces: bool
+    transparent: bool
 
 
 class Ended(TypedDict):
@@ -137,26 +139,26 @@ def streams_for(client: str) -> list[About]:
 class Broadcast:
     """Shows a file that grows to the page that has asked for it; nothing happens where no page has.
 
-    shape: seconds, width and height of the video. `news` is for the thread that writes the file, the rest for the one
-    that runs the node.
+    seconds: how long the video becomes; shape: of its frames. `news` is for the thread that writes the file, the rest
+    for the one that runs the node.
     """
 
-    def __init__(self, path: Path, hidden: Hidden, shape: tuple[float, int, int]) -> None:
+    def __init__(self, path: Path, hidden: Hidden, seconds: float, shape: "FrameShape") -> None:
         from comfy.cli_args import args
 
         from liveavatar_runtime.media.live import LiveFile
 
         self._page = PageOfRun()
         self._file, self._is_read = LiveFile(path), bool(self._page.client)
-        seconds, width, height = shape
         about = About(
             id=secrets.token_urlsafe(16),
             node=hidden.unique_id,
             workflow=workflow_of(hidden),
             seconds=seconds,
-            width=width,
-            height=height,
+            width=shape.width,
+            height=shape.height,
             pieces=not args.disable_api_nodes,
+            transparent=shape.has_alpha,
         )
         self._stream = LiveStream(about, self._page.client)
         self._page.in_server(self._begin)

@@ -52,7 +52,8 @@ class ShownClips(TypedDict):
     """Where the clips of a video are in its file, for the page (`web/take_strip.js`). first: number of the first clip
     in the file, from 1; count: how many clips begin in it; of: clips of the whole video; frames: of a clip; fps: as the
     exact rate is written; skipped: frames that the first clip has fewer; takes: those of its clips, as they are
-    written; wrong: of the clips that the judge found to look wrong, by their numbers from 1, the reasons."""
+    written; wrong: of the clips that the judge found to look wrong, by their numbers from 1, the reasons; transparent:
+    whether its pictures have alpha."""
 
     first: int
     count: int
@@ -62,6 +63,7 @@ class ShownClips(TypedDict):
     skipped: int
     takes: str
     wrong: dict[str, str]
+    transparent: bool
 
 
 class ShownVideo(ui.PreviewVideo):

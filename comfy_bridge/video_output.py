@@ -145,6 +145,7 @@ def clips_of(reporting: Reporting, skipped: int) -> ShownClips:
         skipped=skipped * factor,
         takes=print_takes(takes),
         wrong={str(clip + 1): reasons for clip, reasons in reporting.wrong().items()},
+        transparent=shape_of(reporting.settings, plan).has_alpha,
     )
 
 
@@ -169,7 +170,7 @@ def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden, sh
     shape, chain = shape_of(settings, plan), settings.finishing.chain
     total = reporting.wanted = (plan.segment.frames - skipped) * chain.frames_factor
     progress = NodeProgress(node_id, total) if shown else None
-    live = Broadcast(file.path, hidden, (float(total / shape.fps), shape.width, shape.height)) if shown else None
+    live = Broadcast(file.path, hidden, float(total / shape.fps), shape) if shown else None
 
     def on_frames(done: int, _: int) -> None:
         reporting.note_memory()

@@ -315,6 +315,7 @@ def _in_turn(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Repor
         if block is not None:
             for piece in _pieces(work.decode, times[VAE], block.item):
                 _timed(work.encode, times[ENCODER], piece)
+                reporter.wait()
         reporter.wait()
 
 
@@ -335,6 +336,7 @@ def _overlapped(blocks: Iterator[LatentBlock | None], work: _Work, reporter: _Re
             if block is not None:
                 for item in _pieces(first, stages[VAE], block.item) if in_turn else [block.item]:
                     put(item)
+                    reporter.wait()
             reporter.wait()
 
 

@@ -8,7 +8,8 @@ import { secondsOf } from "./time.js";
 /**
  * Where the clips of a video are in its file (comfy_bridge/output_files.py).
  * @typedef {{ first: number, count: number, of: number, frames: number, fps: string, skipped: number, takes: string,
- *     wrong?: Record<string, string> }} Clips `wrong`: reasons of the clips that the judge found, by their numbers from 1
+ *     wrong?: Record<string, string>, transparent?: boolean }} Clips `wrong`: reasons of the clips that the judge found,
+ *     by their numbers from 1; `transparent`: whether its pictures have alpha
  *
  * What is said of a clip: a text in its corner, whether the next run makes it anew, and whether it looks wrong.
  * @typedef {{ text: string, isNew: boolean, isWrong: boolean }} Mark

@@ -9,12 +9,14 @@ import { LiveVideo, playIfAllowed } from "./live_video.js";
  *     clips?: import("./clip_strip.js").Clips }} VideoFile
  *
  * @typedef {{ id: string, node: string, workflow: string, seconds: number, width: number, height: number,
- *     pieces: boolean }} Stream
+ *     pieces: boolean, transparent?: boolean }} Stream
  * @typedef {import("./texts.js").Texts} Texts
  */
 
 const MUTED = "LiveAvatar.muted";
 const LOOPED = "LiveAvatar.loop";
+/** Behind a video; squares behind a transparent one, so that one sees what is cut out. */
+const [BLACK, SQUARES] = ["#000", "repeating-conic-gradient(#666 0% 25%, #999 0% 50%) 50% / 16px 16px"];
 
 /** @param {VideoFile} file */
 export function addressOf({ filename, subfolder, type }) {
@@ -65,7 +67,7 @@ export class VideoPlayer {
             overflow: "hidden",
         });
         this.element.className = "liveavatar-player";
-        this.screen = element("div", { flex: "1 1 0", minHeight: "0", position: "relative", background: "#000" });
+        this.screen = element("div", { flex: "1 1 0", minHeight: "0", position: "relative", background: BLACK });
         this.video = this.newVideo();
         this.screen.append(this.video);
         this.status = element("div", {
@@ -105,6 +107,7 @@ export class VideoPlayer {
         this.loads += 1;
         this.replaceVideo(this.newVideo());
         this.video.loop = false;
+        this.screen.style.background = stream.transparent ? SQUARES : BLACK;
         this.say("playerWaiting");
         // It plays on while the finished file is loaded, whose name stands there then.
         const tell = (/** @type {string} */ key) => {
@@ -165,6 +168,7 @@ export class VideoPlayer {
             if (this.loads !== number) return;
             this.stop();
             this.replaceVideo(video);
+            this.screen.style.background = file.clips?.transparent ? SQUARES : BLACK;
             if (plays) void playIfAllowed(video);
         };
         video.addEventListener(

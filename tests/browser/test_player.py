@@ -8,6 +8,8 @@ import pytest
 from comfy_page import RENDERERS as ALL_RENDERERS
 from comfy_page import ComfyPage
 
+from benchmarks.tiny_models import write_upscale_model
+
 RENDERERS = list(ALL_RENDERERS)
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SAMPLER, DECODE, SCHEDULER = "LiveAvatar_DiTSampler", "LiveAvatar_OnlineVAEDecode", "LiveAvatar_ClipScheduler"
@@ -174,3 +176,46 @@ def test_two_decoders_and_a_list_of_videos(open_page, server):
     wait_for_time(page, other, 0.2)
     page.screenshot("player-list")
     assert not page.errors
+
+
+@pytest.mark.parametrize("renderer", ["nodes2"], indirect=True)
+def test_a_transparent_video_is_shown_before_squares_while_it_is_made_and_after(open_page, server):
+    """With Finish Background and Finish Upscale: the player has the finished size, and lets through what is behind."""
+    place = server.base / "models" / "upscale_models"
+    place.mkdir(parents=True, exist_ok=True)
+    write_upscale_model(place / "tiny.safetensors")
+    page = open_page(node_type="LiveAvatar_FinishUpscale", bypass_csp=True)
+    page.page.evaluate(PIECES)
+    gate, decode = gated(page, 960), page.node_id(DECODE)
+    mask, loader = page.add_node("OddBackground", -900, 900), page.add_node("UpscaleModelLoader", -900, 1000)
+    background = page.add_node("LiveAvatar_FinishBackground", -600, 900)
+    upscale = page.add_node("LiveAvatar_FinishUpscale", -300, 900)
+    page.set_widget(loader, "model_name", "tiny.safetensors")
+    page.connect(mask, "BACKGROUND_REMOVAL", background, "background_model")
+    page.connect(loader, "UPSCALE_MODEL", upscale, "upscale_model")
+    page.connect(background, "finishing", upscale, "finishing")
+    page.connect(upscale, "finishing", decode, "finishing")
+    page.set_widget(decode, "codec", "vp9")
+    page.show_node(decode)
+    page.press_run()
+    wait_for_time(page, decode, 1.2 * BLOCK_SECONDS)
+    assert facts(page, decode)["width"] == 128 and alpha_shown(page, decode) == [True, False]
+    page.screenshot("player-transparent-live")
+    (server.input / gate).touch()
+    page.wait_until_done()
+    shown_file(page, decode)
+    assert alpha_shown(page, decode) == [True, False]
+    assert "Finished frames: 128x128, 16 fps, 96 frames, transparent" in page.notes(decode)
+    page.screenshot("player-transparent")
+    assert not page.errors
+
+
+def alpha_shown(page: ComfyPage, node: str) -> list[bool]:
+    """Whether the upper corner and the middle of the picture that is shown let through what is behind."""
+    script = """(v) => { const canvas = Object.assign(document.createElement('canvas'), { width: 128, height: 128 });
+        const pen = canvas.getContext('2d'); pen.drawImage(v, 0, 0);
+        return [[4, 4], [64, 64]].map(([x, y]) => pen.getImageData(x, y, 1, 1).data[3] < 128); }"""
+    video = page.video(node)
+    squares = video.evaluate("(v) => getComputedStyle(v.parentElement).backgroundImage")
+    assert "gradient" in squares, squares
+    return video.evaluate(script)
