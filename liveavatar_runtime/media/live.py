@@ -17,6 +17,8 @@ PICTURE_TRACK = 1
 """Number of the picture in files of `VideoWriter`."""
 NOT_SYNC = 0x10000
 """In the flags of an MP4's sample: it needs others to be decoded."""
+EARLIEST = -(2**15)
+"""Of the times in a cluster's blocks."""
 KEYFRAME = 0x80
 """In the flags of a Matroska block."""
 DEFAULT_FLAGS = 0x20
@@ -54,7 +56,8 @@ class LiveFile:
             new = file.read()
         self._read += len(new)
         data = self._rest + new
-        fragments = _clusters(data) if _is_matroska(self.beginning or data) else _fragments(data)
+        is_matroska = _is_matroska(self.beginning or data)
+        fragments = _clusters(data) if is_matroska else _fragments(data)
         pieces: list[tuple[bytearray, bool]] = []
         taken = 0
         for start, end, is_key in fragments:
@@ -62,7 +65,7 @@ class LiveFile:
                 self.beginning, taken = data[:start], start
             if is_key or not pieces:
                 pieces.append((bytearray(), is_key))
-            pieces[-1][0].extend(data[taken:end])
+            pieces[-1][0].extend(_in_order(data[taken:end]) if is_matroska else data[taken:end])
             taken = end
         self._rest = data[taken:]
         return [Piece(bytes(fragment), is_key) for fragment, is_key in pieces]
@@ -159,6 +162,24 @@ def _clusters(data: bytes) -> Iterator[tuple[int, int, bool]]:
             return
         yield start, content + size, _cluster_has_key(data, content, content + size)
         start = content + size
+
+
+def _in_order(cluster: bytes) -> bytes:
+    """A whole cluster whose blocks follow each other by the times that are written in it.
+
+    FFmpeg orders them by when they are heard, which for Opus is a few milliseconds earlier; Chromium refuses that.
+    """
+    content, size = _size(cluster, len(CLUSTER))
+    parts, start = list[tuple[int, bytes]](), content
+    for kind, place, end in _elements(cluster, content, content + size):
+        if kind == BLOCK_GROUP:
+            place = next((begin for name, begin, _ in _elements(cluster, place, end) if name == BLOCK), place)
+        is_block = kind in (SIMPLE_BLOCK, BLOCK_GROUP)
+        # Relative to the cluster's time, which stands before the blocks.
+        time = int.from_bytes(cluster[place + 1 : place + 3], "big", signed=True) if is_block else EARLIEST
+        parts.append((time, cluster[start:end]))
+        start = end
+    return cluster[:content] + b"".join(part for _, part in sorted(parts, key=lambda part: part[0]))
 
 
 def _cluster_has_key(data: bytes, start: int, end: int) -> bool:

@@ -26,6 +26,7 @@ from liveavatar_runtime.finishing.frame_rate import MultiplyFrames
 from liveavatar_runtime.finishing.step import FinishingStep, FrameShape
 from liveavatar_runtime.finishing.table import STEPS
 from liveavatar_runtime.finishing.upscale import Upscale, check_side, fitted
+from liveavatar_runtime.media import live
 from liveavatar_runtime.media.codecs import AUTO, CODECS, PIXEL_FORMATS, video_format
 from liveavatar_runtime.media.images import to_uint8_frames
 from liveavatar_runtime.media.join import Joining, join, read_parts
@@ -342,12 +343,42 @@ def test_who_watches_alpha_begins_at_keyframes(tmp_path: Path) -> None:
     """Its pictures are in Matroska's groups, which name a keyframe by what is missing in them."""
     path, pieces = tmp_path / "a.webm", []
     with video_writer(path, codec="vp9", pixel_format="yuva420p", keyframe_interval=12) as writer:
-        live = LiveFile(path)
+        watched = LiveFile(path)
         for number in range(4):
             writer.write_frames(torch.full((12, 48, 64, 4), 60 * number, dtype=torch.uint8))
-            pieces += live.news()
-    assert live.mime == 'video/webm; codecs="vp9, opus"'
+            pieces += watched.news()
+    assert watched.mime == 'video/webm; codecs="vp9, opus"'
     assert sum(piece.starts for piece in pieces) == 4 and pieces[0].starts
+
+
+def block_times(cluster: bytes) -> list[int]:
+    """Of a cluster of Matroska, as they are written in it, relative to the cluster's."""
+    content, size = live._size(cluster, 4)
+    times = []
+    for kind, place, end in live._elements(cluster, content, content + size):
+        if kind == live.BLOCK_GROUP:
+            kind, place, _ = next(iter(live._elements(cluster, place, end)))
+        if kind in (live.SIMPLE_BLOCK, live.BLOCK):
+            times.append(int.from_bytes(cluster[place + 1 : place + 3], "big", signed=True))
+    return times
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_who_watches_vp9_gets_its_pictures_and_its_sound_in_order(tmp_path: Path, has_alpha: bool) -> None:
+    """Chromium plays no cluster whose times go back, and FFmpeg puts Opus a few milliseconds too early."""
+    path, data = tmp_path / "a.webm", b""
+    with video_writer(path, sample_rate=RATE, codec="vp9", has_alpha=has_alpha) as writer:
+        watched = LiveFile(path)
+        for _ in range(24):
+            writer.write_frames(torch.zeros(1, 48, 64, 4 if has_alpha else 3, dtype=torch.uint8))
+            writer.write_audio(torch.zeros(1, RATE // 16))
+            data += b"".join(piece.data for piece in watched.news())
+        written = path.read_bytes()[len(watched.beginning) :][: len(data)]
+    times = [block_times(data[first:end]) for first, end, _ in live._clusters(data)]
+    assert len(times) > 10 and all(found == sorted(found) for found in times)
+    as_written = [block_times(written[first:end]) for first, end, _ in live._clusters(written)]
+    assert [sorted(found) for found in as_written] == times
+    assert any(found != sorted(found) for found in as_written), "FFmpeg puts them in order by now: drop _in_order"
 
 
 @pytest.mark.parametrize("ending", ["mkv", "webm"])
