@@ -8,7 +8,7 @@ from liveavatar_runtime.dit.backends import BACKENDS
 from liveavatar_runtime.planning.memory import CacheChoice, KVCacheChoice, KVTypeChoice, ScheduleChoice
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
-from liveavatar_runtime.sampling.script import MAX_MOTION, MIN_MOTION
+from liveavatar_runtime.sampling.script import HIGHEST_STEADY, LOWEST_STEADY
 from liveavatar_runtime.spool.states import StateType
 
 from ..comfy_bridge.attention import COMFYUI_ATTENTION
@@ -165,8 +165,8 @@ class DiTSampler(io.ComfyNode):
                 io.Float.Input(
                     "motion_strength",
                     default=1.0,
-                    min=MIN_MOTION,
-                    max=MAX_MOTION,
+                    min=LOWEST_STEADY,
+                    max=HIGHEST_STEADY,
                     step=0.05,
                     optional=True,
                     advanced=True,

@@ -9,6 +9,9 @@ from ..errors import InputError
 
 MIN_MOTION, MAX_MOTION = 0.0, 3.0
 """Bounds of motion strength: 1 is what the model was trained with."""
+LOWEST_STEADY, HIGHEST_STEADY = 0.5, 2.0
+"""Of a whole video: where the demo's mouth and head follow the strength, and lip sync, likeness and the shut mouth in
+silence hold (benchmarks/results/motion_strength.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

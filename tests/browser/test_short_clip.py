@@ -122,7 +122,7 @@ def takes_are_written_where_they_come_from(page, decode: str, scheduler: str) ->
     page.page.locator('.liveavatar-menu [data-entry="again-on"]').click()
     # What goes on from a clip makes those after it too.
     assert page.page.evaluate(inside) == "500: 1, 501-: 1"
-    assert "The next run makes 500 of 1000 clips anew" in said.inner_text()
+    assert "The next run makes 501 of 1000 clips anew" in said.inner_text()
 
 
 @pytest.mark.parametrize("renderer", ["classic"], indirect=True)

@@ -229,3 +229,12 @@ def test_equal_pictures_are_encoded_once():
     found = encode_references(place, given_pictures, PLAN, (first, reference))
     assert found[4] is reference and found[6] is found[2] and found[2].shape == reference.shape
     assert torch.equal(found[2], encode_picture(place, second, PLAN, 19)[0])
+
+
+def test_the_strength_of_the_sampler_holds_until_a_line_says_another():
+    calm = replace(PLAN, script=Script(motion=0.8))
+    assert placed(plan=calm).plan is calm
+    assert placed(changed(3, seed=7), plan=calm).plan.script == Script((Change(block=4, seed=7),), 0.8)
+    assert placed(changed(3, motion=1.0), plan=calm).plan.script == Script((Change(block=4, motion=1.0),), 0.8)
+    assert placed(changed(0, motion=1.5), plan=calm).plan == replace(PLAN, script=Script((), 1.5))
+    assert replace(PLAN, script=replace(PLAN.script, motion=1.0)) == PLAN
