@@ -130,6 +130,7 @@ Pictures read ahead | To open | A block | The last clip's first block alone |
 
 **To open**: to read the times of all pictures, which decodes none. **The last clip's first block alone**: how soon a
 run that goes on there has its pose; the file is searched, not read from the beginning.
+Times are by the clock on the wall, and longer on a machine that is busy, as it was when these were recorded.
 """
 
 
