@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .likeness import features, likeness, picture_difference, picture_shift
-from .signs import LIKENESS_SIDE, Region, Signs, reduced
+from .signs import LIKENESS_SIDE, Region, Signs, reduced, thinned
 from .steps import colour_shift
 
 NEARER, NEARER_COLOUR = 12.0, 2.5
@@ -76,5 +76,5 @@ def _clearly_least(values: Sequence[float], margin: float) -> int:
 
 def small_picture(pixels: np.ndarray, region: Region) -> np.ndarray:
     """A picture in the video's size, uint8 [H, W, 3], as clips are compared with it."""
-    part = region.of(pixels)
+    part = thinned(region.of(pixels))
     return reduced(part, min(LIKENESS_SIDE, part.shape[0]), min(LIKENESS_SIDE, part.shape[1]))

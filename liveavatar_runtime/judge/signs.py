@@ -11,6 +11,8 @@ TILES = 12
 """Cells of both sides of the colour picture of the whole frame."""
 LIKENESS_SIDE = 24
 """Cells of both sides of the colour picture by which a face is compared."""
+ENOUGH = 128
+"""Pixels of the shorter side of what is read."""
 SHARPNESS_STEP = 4
 """Frames from one whose sharpness is measured to the next."""
 
@@ -41,6 +43,12 @@ class Signs:
     steps: np.ndarray
     likeness: np.ndarray
     sharpness: float
+
+
+def thinned(frame: np.ndarray) -> np.ndarray:
+    """Every second row and column of a large picture, or fewer: its cells have pixels enough, and it costs less."""
+    step = max(1, min(frame.shape[:2]) // ENOUGH)
+    return frame[::step, ::step]
 
 
 def luma(frames: np.ndarray) -> np.ndarray:
@@ -78,19 +86,19 @@ class SignReader:
 
     def read(self, frame: np.ndarray, region: Region) -> "FrameSigns":
         """uint8 [H, W, 3]"""
-        grey = luma(frame)
+        thin, part = thinned(frame), thinned(region.of(frame))
+        grey = luma(thin)
         before, self._before = self._before, grey
         step = np.inf if before is None else float(_distance(grey, before)) / 4
-        part = region.of(frame)
-        small = (reduced(region.of(grey[..., None])[..., 0], *grid_of(region)) / 4).astype(np.float32)
+        small = (reduced(luma(part), *grid_of(region)) / 4).astype(np.float32)
         sides = min(LIKENESS_SIDE, part.shape[0]), min(LIKENESS_SIDE, part.shape[1])
-        colours = reduced(frame, min(TILES, frame.shape[0]), min(TILES, frame.shape[1]))
+        colours = reduced(thin, min(TILES, thin.shape[0]), min(TILES, thin.shape[1]))
         return FrameSigns(small, colours, step, reduced(part, *sides))
 
 
 def sharpness_of(frame: np.ndarray) -> float:
     """Mean of the second differences of a frame's brightness."""
-    grey = luma(frame).astype(np.int32)
+    grey = luma(frame).astype(np.int16)
     across = 2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:]
     down = 2 * grey[1:-1] - grey[:-2] - grey[2:]
     return float(np.abs(across).mean() + np.abs(down).mean()) / 4
