@@ -28,6 +28,7 @@ SLOW_OF_RUNTIME = [
     "demo_training",
     "docker",
     "faults",
+    "finishing",
     "files_in_use",
     "join",
     "killed",

@@ -145,7 +145,7 @@ def test_a_mask_is_core_s(bridge: ModuleType) -> None:
     mask, model = bridge.background_model(core)
     ours = mask(picture.movedim(-1, 1))
     assert torch.equal(ours, core.encode_image(picture))
-    assert ours[0, 5, 5] < 0.05 and ours[0, 50, 45] > 0.95 and model.working_bytes(SHAPE) == 6 * 1024 * 128**2
+    assert ours[0, 5, 5] < 0.05 and ours[0, 50, 45] > 0.95 and model.working_bytes(SHAPE) == 3 * 1024 * 128**2
 
 
 def test_objects_of_another_kind_are_named(bridge: ModuleType) -> None:
