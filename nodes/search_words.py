@@ -85,7 +85,7 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
         *("does it fit", "out of memory", "oom", "how long", "estimate", "够不够", "爆显存", "预估", "估算"),
     ),
     "LiveAvatar_ClipJudge": (
-        *("Clip Judge", "片段质检", *PACK, *LONG_VIDEO, "lip sync", "口型", "对口型"),
+        *("Clip Judge", "片段质检", *PACK, "lip sync", "口型", "对口型"),
         *("quality check", "find bad clips", "identity drift", "质量检查", "质检", "坏片段", "穿帮", "检查视频"),
     ),
 }

@@ -13,7 +13,7 @@ NODES = [
     for name in (
         *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DiTSampler", "OnlineVAEDecode"),
         *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
-        *("AvatarScript", "ScriptChange", "Speakers"),
+        *("AvatarScript", "ScriptChange", "Speakers", "ClipJudge"),
         *("FinishUpscale", "FinishColours", "FinishBackground", "FinishFrameRate"),
     )
 ]
@@ -32,19 +32,20 @@ NODES = [
     SCRIPT,
     CHANGE,
     SPEAKERS,
+    JUDGE,
     *FINISH,
 ) = NODES
 CHAIN = [LOADER, SAMPLER]
 WORDS = {
-    "lip sync": [*CHAIN, VOICE],
+    "lip sync": [*CHAIN, VOICE, JUDGE],
     "talking avatar": CHAIN,
     "talking head": CHAIN,
     "digital human": NODES,
     "speech to video": CHAIN,
     "portrait animation": CHAIN,
     "数字人": NODES,
-    "口型": [*CHAIN, VOICE],
-    "对口型": [*CHAIN, VOICE],
+    "口型": [*CHAIN, VOICE, JUDGE],
+    "对口型": [*CHAIN, VOICE, JUDGE],
     "说话": [*CHAIN, SPEAKERS],
     "语音驱动": [*CHAIN, VOICE],
     "视频时长": [PLAN, DURATION],
@@ -64,6 +65,7 @@ WORDS = {
     "静音": [SCRIPT],
     "podcast": [SPEAKERS],
     "多人": [SPEAKERS],
+    "质检": [JUDGE],
 }
 """A word, and the nodes that carry it."""
 OF_THE_WHOLE_CHAIN = [word for word, nodes in WORDS.items() if set(CHAIN) <= set(nodes) and word != "显存"]
