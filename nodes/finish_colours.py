@@ -7,7 +7,7 @@ from liveavatar_runtime.media.images import read_picture
 
 from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
-from ..comfy_bridge.validation import check_number
+from ..comfy_bridge.validation import check_number, verdict
 from .search_words import search_words
 from .types import CATEGORY, FinishingSocket
 
@@ -48,6 +48,10 @@ class FinishColours(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )
+
+    @classmethod
+    def validate_inputs(cls, strength: float | None = None) -> bool | str:
+        return verdict(cls, (lambda value: check_number(cls, strength=value), strength))
 
     @classmethod
     def execute(cls, image: object, strength: float, finishing: Finishing | None = None) -> io.NodeOutput:

@@ -141,7 +141,7 @@ def test_alpha_is_refused_where_the_file_cannot_hold_it(
         ("alpha", {"background_model": ["odd", 1]}, "background_model is a Linear"),
         ("alpha", {"behind": "image"}, "behind is image, and no picture is connected"),
         ("alpha", {"colour": "green"}, "colour is 'green'; give # and six"),
-        ("colours", {"strength": 2.0}, "max of 1.0: strength"),
+        ("colours", {"strength": 2.0}, "strength is 2.0. Give 0 to 1"),
     ],
 )
 def test_what_cannot_work_is_told_on_its_node(
