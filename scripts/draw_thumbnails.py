@@ -26,12 +26,11 @@ BARS = ((0.35, 0.4, 0.1), (0.25, 0.5, 0.05), (0.4, 0.2, 0.2))
 
 
 def draw_two(label: str) -> Image.Image:
-    """The demo's two people over a band with the label."""
-    people, height = Image.open(ROOT / "demo" / "two_people.png").convert("RGB"), SIDE - BAND
-    left = (people.width - people.height * SIDE / height) / 2
+    """All of the demo's two people over a band with the label."""
+    people = Image.open(ROOT / "demo" / "two_people.png").convert("RGB")
+    height = round(people.height * SIDE / people.width)
     picture = Image.new("RGB", (SIDE, SIDE), "#16222b")
-    box = (left, 0, people.width - left, people.height)
-    picture.paste(people.resize((SIDE, height), Image.Resampling.LANCZOS, box=box))
+    picture.paste(people.resize((SIDE, height), Image.Resampling.LANCZOS), (0, (SIDE - BAND - height) // 2))
     return labelled(picture, label)
 
 
