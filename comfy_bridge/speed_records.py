@@ -28,18 +28,21 @@ ENOUGH_BLOCKS = 8
 
 
 def speed_key(work: "PreparedJob") -> "SpeedKey | None":
-    """What decides how fast a job is; None where nobody here knows the cards, which are those of workers, and for
-    a job that is driven."""
+    """What decides how fast a job is; None where nobody here knows the cards, which are those of other machines, and
+    for a job that is driven."""
     from liveavatar_runtime.planning.calibration import short_name
     from liveavatar_runtime.planning.measured import kind_of
     from liveavatar_runtime.planning.observed import SpeedKey
 
     model, stages = work.job.model, work.executor.stages
-    if stages is None or work.job.driven:
+    # Of workers only their devices are known, all of which work.
+    devices = model.devices if stages is None else model.devices_here[: len(stages.layers)]
+    if not devices or work.job.driven:
         # What encoding a driving video takes is not part of any prediction.
         return None
-    cards = [short_name(kind_of(device)) for device in model.devices_here[: len(stages.layers)]]
-    return SpeedKey.of(work.job.work, cards, stages.executor, work.executor.placement)
+    cards = [short_name(kind_of(device)) for device in devices]
+    executor = model.executor if stages is None else stages.executor
+    return SpeedKey.of(work.job.work, cards, executor, work.executor.placement)
 
 
 @dataclass(frozen=True)

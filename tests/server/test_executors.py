@@ -1,6 +1,7 @@
 """Executors in a real ComfyUI: whichever is chosen, the video is the same; their processes end with the model."""
 
 import contextlib
+import json
 import time
 
 import numpy as np
@@ -10,9 +11,9 @@ from comfy_client import PromptRefused
 from PIL import Image
 
 
-def run(server, short_clip, name, driven=False, **loader):
+def run(server, short_clip, name, driven=False, infer_frames=24, **loader):
     """A clip of two blocks, its last frame saved; `driven` by the picture itself, as a pose that stays."""
-    prompt = short_clip(num_clip=1, infer_frames=24, width=64, height=64)
+    prompt = short_clip(num_clip=1, infer_frames=infer_frames, width=64, height=64)
     prompt.set("LiveAvatar_LoadAvatarModel", **loader)
     # What one executor has finished would only be replayed with the next.
     prompt.set("LiveAvatar_DiTSampler", spool="until ComfyUI ends")
@@ -37,6 +38,13 @@ def running_workers(server):
         with contextlib.suppress(psutil.Error):
             found += [process] if "liveavatar_workers.rank" in " ".join(process.cmdline()) else []
     return found
+
+
+def speeds_of(server, executor):
+    """The kinds of devices that an executor's recorded speeds are of."""
+    files = (server.base / "user" / "__liveavatar_speeds").glob("*.json")
+    keys = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in files]
+    return [tuple(card.split()[0] for card in key["cards"]) for key in keys if key["executor"] == executor]
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +85,10 @@ def test_fsdp_runs_in_workers_that_stay_until_the_model_goes(server, short_clip,
     assert {process.pid for process in running_workers(server)} == first
     _, result = run(server, short_clip, "fsdp_driven", True, executor="fsdp", devices="cpu,cpu")
     driven = last_frame(server, result)
+    # Nine blocks, enough to tell the planner how fast these workers are.
+    _, result = run(server, short_clip, "fsdp_long", infer_frames=108, executor="fsdp", devices="cpu,cpu")
+    result.raise_for_error()
+    assert speeds_of(server, "fsdp") == [("cpu", "cpu")]
     assert {process.pid for process in running_workers(server)} == first
     forget_models(server)
     assert not np.array_equal(driven, expected)
