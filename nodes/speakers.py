@@ -89,7 +89,7 @@ class Speakers(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, turns: str | None = None) -> bool | str:
+    def validate_inputs(cls, turns: str | None = None, mask_margin: float | None = None) -> bool | str:
         (mode,) = other_widgets(cls, mode=TOGETHER)
         connected = linked_inputs(cls)
 
@@ -99,7 +99,11 @@ class Speakers(io.ComfyNode):
             if connected is not None:
                 check_connected(settings, dict.fromkeys(connected, True))
 
-        return verdict(cls, (check, turns if mode in MODES else None))
+        return verdict(
+            cls,
+            (check, turns if mode in MODES else None),
+            (lambda margin: check_number(cls, mask_margin=margin), mask_margin),
+        )
 
     @classmethod
     def execute(
