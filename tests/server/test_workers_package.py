@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from test_executors import last_frame, run, running_workers
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
 PACK = "live-avatar"
 """The registry's name, which is no name of a Python package."""
-FSDP = {"executor": "fsdp", "devices": "cpu,cpu"}
+FSDP: dict[str, Any] = {"executor": "fsdp", "devices": "cpu,cpu"}
 
 
 @pytest.fixture(scope="module")
