@@ -108,14 +108,19 @@ def test_a_segment_that_is_not_there_is_refused(server, short_clip):
         server.client.run(prompt.nodes)
 
 
-def test_a_lora_strength_or_a_prompt_makes_another_video(server, short_clip):
+def test_a_prompt_or_a_motion_strength_makes_another_video(server, short_clip):
     prompt = short_clip(**{**SMALL, "num_clip": 1}, seed=803)
     server.client.run(prompt.nodes).raise_for_error()
     before = spool_files(server.base)
-    prompt.set("CLIPTextEncode", text="another prompt")
-    result = server.client.run(prompt.nodes)
-    result.raise_for_error()
-    assert sampled(result, prompt) == 1 and len(spool_files(server.base)) == len(before) + 1
+    words = prompt.nodes[prompt.id("CLIPTextEncode")]["inputs"]["text"]
+    for number, (text, strength, blocks) in enumerate(
+        [("another prompt", 1.0, 1), (words, 1.5, 1), (words, 1.0, 0)], 1
+    ):
+        prompt.set("CLIPTextEncode", text=text)
+        prompt.set("LiveAvatar_DiTSampler", motion_strength=strength)
+        result = server.client.run(prompt.nodes)
+        result.raise_for_error()
+        assert sampled(result, prompt) == blocks and len(spool_files(server.base)) == len(before) + min(number, 2)
 
 
 def test_advice_on_long_videos(server, short_clip):
