@@ -78,13 +78,20 @@ LONGEST = [
 ]
 """Files that a run begins with: one of them at its end would keep a single core busy while the others have nothing."""
 LONG = {
-    "runtime/test_worker_failures.py": ("[fsdp_killed]", "[fsdp_stopped]", "[fsdp_hangs]", "[fsdp_raises]", "[2-1]"),
+    "runtime/test_worker_failures.py": (
+        "[fsdp_killed]",
+        "[fsdp_stopped]",
+        "[fsdp_hangs]",
+        "[fsdp_raises]",
+        "[2-1]",
+        "[15-1]",
+    ),
     "runtime/test_decoder_rank.py": ("is_the_same[timestep_pipeline]", "is_the_same[fsdp]"),
     "runtime/test_torchrun.py": ("the_end_of_all_ranks_is_seen_first", "nobody_is_left_to_tell_of_rank_0"),
     "runtime/test_several_machines.py": ("test_a_rank_that_dies_on_the_other_machine",),
     "runtime/test_faults.py": ("test_wrong_ways_to_write_a_file_are_found",),
-    "server/test_torchrun_workers.py": ("test_a_decoding_rank_that_is_killed",),
-    "runtime/test_workers.py": ("other_numbers_of_ranks_give_the_same_latents[fsdp-3]",),
+    "server/test_torchrun_workers.py": ("test_a_decoding_rank_that_is_killed", "is_continued_by_another_comfyui"),
+    "runtime/test_workers.py": ("the_same_latents[fsdp-3]", "the_same_latents[timestep_pipeline-3]"),
     "comfy_parity/test_loading_memory.py": ("[ComfyUI: bf16, as in file]",),
     "comfy_parity/test_core_compile.py": ("[float32]",),
     "server/test_model_files.py": ("test_memory_does_not_grow_with_model_switches",),
@@ -92,8 +99,10 @@ LONG = {
     "browser/test_messages.py": ("[classic]",),
     "browser/test_player.py": ("test_two_decoders_and_a_list_of_videos",),
     "browser/test_live.py": ("widgets_and_links[classic]", "in_chinese[classic]", "edit_leaves_it[nodes2]"),
-    "browser/test_long_video.py": ("test_opens_as_it_was_saved[classic-",),
-    "browser/test_templates.py": ("is_offered_with_its_folder[classic]", "with_the_files_there[classic]"),
+    "browser/test_long_video.py": ("as_it_was_saved[classic-", "as_it_was_saved[nodes2-long_video_single]"),
+    "browser/test_page.py": ("[classic]",),
+    "browser/test_short_clip.py": ("test_opens_runs_and_plays[classic]",),
+    "browser/test_templates.py": ("its_folder[classic]", "files_there[classic]", "users_language[classic]"),
 }
 """By their files, parts of the names of tests that the run of everything leaves out, to end within 20 minutes: further
 cases of what the others prove, and proofs of memory and packaging that take minutes. `pytest -m long` runs them."""

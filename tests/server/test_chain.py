@@ -30,6 +30,7 @@ NODES = {
     "LiveAvatar_FinishColours": "Finish Colours",
     "LiveAvatar_FinishBackground": "Finish Background",
     "LiveAvatar_FinishFrameRate": "Finish Frame Rate",
+    "LiveAvatar_ClipJudge": "Clip Judge",
 }
 
 
