@@ -283,7 +283,7 @@ def report(rows: list[str], side: int) -> str:
     told = (__doc__ or "").split("\n\n")[2:]
     head = f"By `python -m benchmarks.peaks`, {side}x{side}, {PLAN.steps} steps, {BLOCKS} blocks, one thread a stage, "
     head += f"PyTorch {torch.__version__} on {platform.system()}; MiB."
-    left = "FSDP is not measured: it gathers its layers in workers only, of which each is a process of its own."
+    left = "FSDP, whose ranks are processes that gather layers, is measured by `benchmarks.fsdp_peaks`: fsdp_peaks.md."
     lines = [
         "# Memory plan against measured peaks",
         "",
