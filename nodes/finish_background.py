@@ -10,8 +10,9 @@ from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.finishing_models import background_model as read_model
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import linked_inputs, other_widgets, verdict
+from .finish_sockets import finishing_input, finishing_output
 from .search_words import search_words
-from .types import CATEGORY, FinishingSocket
+from .types import CATEGORY
 
 TRANSPARENT, COLOUR, IMAGE = "transparent", "colour", "image"
 
@@ -46,17 +47,9 @@ class FinishBackground(io.ComfyNode):
                 io.Image.Input(
                     "image", optional=True, tooltip="For behind image: the picture, which is cropped to the video."
                 ),
-                FinishingSocket.Input(
-                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
-                ),
+                finishing_input(),
             ],
-            outputs=[
-                FinishingSocket.Output(
-                    "finishing",
-                    display_name="finishing",
-                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
-                )
-            ],
+            outputs=[finishing_output()],
             hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )

@@ -8,8 +8,9 @@ from liveavatar_runtime.media.images import read_picture
 from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from ..comfy_bridge.validation import check_number, verdict
+from .finish_sockets import finishing_input, finishing_output
 from .search_words import search_words
-from .types import CATEGORY, FinishingSocket
+from .types import CATEGORY
 
 
 class FinishColours(io.ComfyNode):
@@ -34,17 +35,9 @@ class FinishColours(io.ComfyNode):
                     step=0.05,
                     tooltip="0 leaves the frames as they are, 1 gives them the picture's colours.",
                 ),
-                FinishingSocket.Input(
-                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
-                ),
+                finishing_input(),
             ],
-            outputs=[
-                FinishingSocket.Output(
-                    "finishing",
-                    display_name="finishing",
-                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
-                )
-            ],
+            outputs=[finishing_output()],
             hidden=[io.Hidden.unique_id],
             **KEPT_WHEN_CACHED,
         )

@@ -9,8 +9,9 @@ from liveavatar_runtime.finishing.frame_rate import MAX_FACTOR, MultiplyFrames
 from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.finishing_models import ModelBetween, interpolation_model
 from ..comfy_bridge.validation import check_number
+from .finish_sockets import finishing_input, finishing_output
 from .search_words import search_words
-from .types import CATEGORY, FinishingSocket
+from .types import CATEGORY
 
 
 class FinishFrameRate(io.ComfyNode):
@@ -34,17 +35,9 @@ class FinishFrameRate(io.ComfyNode):
                     max=MAX_FACTOR,
                     tooltip="Frames for each one: 2 makes 32 frames a second of 16.",
                 ),
-                FinishingSocket.Input(
-                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
-                ),
+                finishing_input(),
             ],
-            outputs=[
-                FinishingSocket.Output(
-                    "finishing",
-                    display_name="finishing",
-                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
-                )
-            ],
+            outputs=[finishing_output()],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -7,8 +7,9 @@ from liveavatar_runtime.finishing.upscale import MAX_SIDE, Upscale, check_side
 from ..comfy_bridge.finishing import NO_FINISHING, Finishing
 from ..comfy_bridge.finishing_models import upscale_model as read_model
 from ..comfy_bridge.validation import check_number, other_widgets, verdict
+from .finish_sockets import finishing_input, finishing_output
 from .search_words import search_words
-from .types import CATEGORY, FinishingSocket
+from .types import CATEGORY
 
 
 class FinishUpscale(io.ComfyNode):
@@ -40,17 +41,9 @@ class FinishUpscale(io.ComfyNode):
                     step=2,
                     tooltip="Of the finished frames; 0 follows from width. With both given the middle is kept.",
                 ),
-                FinishingSocket.Input(
-                    "finishing", optional=True, tooltip="The steps before this one, from another Finish node."
-                ),
+                finishing_input(),
             ],
-            outputs=[
-                FinishingSocket.Output(
-                    "finishing",
-                    display_name="finishing",
-                    tooltip="The steps with this one, for Online VAE Decode or the next Finish node.",
-                )
-            ],
+            outputs=[finishing_output()],
             hidden=[io.Hidden.unique_id],
         )
 
