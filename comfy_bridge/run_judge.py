@@ -80,7 +80,8 @@ class RunJudge:
 
     def _new_judge(self, plan: ClipPlan) -> Judge:
         from liveavatar_runtime.duration import FRAMES_PER_BLOCK
-        from liveavatar_runtime.judge.video_file import HELD, changed_clips
+        from liveavatar_runtime.judge.video_file import changed_clips
+        from liveavatar_runtime.vae.online_decoder import START_FRAMES
 
         picture, starts = self.latents.picture, plan.segment.starts_video
         judged = Judged(
@@ -89,7 +90,7 @@ class RunJudge:
             FRAMES_PER_BLOCK,
             first_frame=plan.segment.first_frame,
             skipped=self.skipped,
-            held=HELD if starts and not self.skipped else 0,
+            held=START_FRAMES if starts and not self.skipped else 0,
             picture=None if picture is None else fitted(picture, plan.height, plan.width),
             changes=changed_clips(plan),
         )

@@ -12,10 +12,11 @@ from benchmarks.quality import BLOCK, CLIP, RATE
 from liveavatar_runtime.judge.checks import CHECKS
 from liveavatar_runtime.judge.judge import Judge, Judged
 from liveavatar_runtime.judge.judgement import Judgement
-from liveavatar_runtime.judge.video_file import HELD, Clips, Watched, file_facts, file_frames, judge_file
+from liveavatar_runtime.judge.video_file import Clips, Watched, file_facts, file_frames, judge_file
 from liveavatar_runtime.judge.voice import Loudness
 from liveavatar_runtime.media.images import fit_picture
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
+from liveavatar_runtime.vae.online_decoder import START_FRAMES
 
 from .faults import FAULTS, Faulty, Place
 from .videos import CLIPS, Video
@@ -66,7 +67,7 @@ def shown_picture(video: Video) -> np.ndarray:
 
 def judged(video: Video) -> Judgement:
     """Frames and voice that are in memory."""
-    told = Judged(video.recipe.fps, CLIP, BLOCK, held=HELD, picture=shown_picture(video))
+    told = Judged(video.recipe.fps, CLIP, BLOCK, held=START_FRAMES, picture=shown_picture(video))
     judge = Judge(told, partial(Loudness.of, video.voice, RATE))
     judge.take(video.frames)
     return Judgement.of(judge)

@@ -14,12 +14,10 @@ from ..errors import InputError
 from ..media.frames import opened, rgb_of
 from ..media.parts import Part, PartSound, read_part, sound_stream
 from ..sampling.plan import ClipPlan
+from ..vae.online_decoder import START_FRAMES
 from .judge import Judge, Judged
 from .judgement import Judgement
 from .voice import Loudness, LoudnessMeter
-
-HELD = 3
-"""Frames at the start of a video that repeat the first one (`vae.online_decoder`)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Clips:
             )
         more, segment = times.numerator, plan.segment
         left_out = segment.frames * more - file.frames
-        skipped = left_out if segment.starts_video and left_out == HELD * more else 0
+        skipped = left_out if segment.starts_video and left_out == START_FRAMES * more else 0
         block = FRAMES_PER_BLOCK * more
         first, starts = segment.clips.start, segment.starts_video
         return cls(plan.infer_frames * more, block, first, skipped, starts, changed_clips(plan))
@@ -85,7 +83,7 @@ def judge_file(
         clips.block,
         first_frame=clips.first * clips.frames,
         skipped=clips.skipped,
-        held=HELD if clips.starts and not clips.skipped else 0,
+        held=START_FRAMES if clips.starts and not clips.skipped else 0,
         picture=picture,
         changes=clips.changes,
     )
