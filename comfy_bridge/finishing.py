@@ -99,7 +99,8 @@ def finished_facts(finishing: Finishing, plan: "ClipPlan", codec: str) -> Finish
     chain = finishing.chain
     if not chain.steps:
         return FinishedFacts()
-    shape = chain.shape(decoded_shape(plan))
+    decoded = decoded_shape(plan)
+    shape = chain.shape(decoded)
     frames = plan.segment.frames * chain.frames_factor
     told = [f"Finishing: {', '.join(chain.told)}"]
     made = f"{shape.width}x{shape.height}, {format_fps(shape.fps)} fps, {frames} frames"
@@ -107,7 +108,7 @@ def finished_facts(finishing: Finishing, plan: "ClipPlan", codec: str) -> Finish
         size = file_rates(shape.width, shape.height).text(frames, float(frames / shape.fps))
         made += f", the file: about {size} at crf 18"
     told.append(f"Finished frames: {made}{', transparent' if shape.has_alpha else ''}")
-    warnings = []
+    warnings = chain.warnings(decoded)
     if codec == "h264" and shape.width * shape.height > MOST_PLAYED:
         warnings.append(
             f"The finished frames are {shape.width}x{shape.height}. Above 4096x2304 most cards and phones do not play "

@@ -48,6 +48,11 @@ class FinishingChain:
         """Of the finished frames. Raises InputError as `shapes`."""
         return self.shapes(decoded)[-1]
 
+    def warnings(self, decoded: FrameShape) -> list[str]:
+        """What the steps leave out of frames of this shape."""
+        found = (step.warning(before) for step, before in zip(self.steps, self.shapes(decoded), strict=False))
+        return [warning for warning in found if warning]
+
     def begin(self, decoded: FrameShape, clock: Callable[[], float] = time.perf_counter) -> "FinishingRun":
         """For the frames of one video."""
         runs = [step.begin(before) for step, before in zip(self.steps, self.shapes(decoded), strict=False)]

@@ -67,6 +67,10 @@ class FinishingStep(ABC):
         has_alpha = before.has_alpha or self.adds_alpha
         return replace(before, width=width, height=height, fps=before.fps * self.frames_factor, has_alpha=has_alpha)
 
+    def warning(self, before: FrameShape) -> str:
+        """What of frames of this shape it leaves out, and how to keep it; empty where that is nothing."""
+        return ""
+
     @abstractmethod
     def begin(self, before: FrameShape) -> BlockFinisher:
         """For the frames of one video."""

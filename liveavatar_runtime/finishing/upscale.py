@@ -1,7 +1,7 @@
 """Larger frames, by a function that a model stands behind."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -63,6 +63,16 @@ class Upscale(FinishingStep):
                 f"{self.told} makes {width}x{height} of {before.width}x{before.height}; sides of {MIN_SIDE} to "
                 f"{MAX_SIDE} can be encoded. Give another width or height in Finish Upscale."
             )
+
+    def warning(self, before: FrameShape) -> str:
+        # To keep all, one side follows from the other to the next even number, which is no other aspect.
+        uncropped = replace(self, height=0).size(before.width, before.height)
+        if not (self.width and self.height) or abs(uncropped[1] - self.height) <= 2:
+            return ""
+        return (
+            f"Finish Upscale keeps the middle of the frames only: {self.width}x{self.height} has another aspect than "
+            f"{before.width}x{before.height}. Set its width or height to 0 to keep all of them."
+        )
 
     def begin(self, before: FrameShape) -> "Upscaler":
         return Upscaler(self.enlarge, *self.size(before.width, before.height))

@@ -124,6 +124,14 @@ def test_an_upscaled_frame_is_the_models_or_of_the_asked_size() -> None:
     assert fitted(wide, 96, 48).shape == (1, 1, 48, 96) and fitted(wide, 48, 48).max() < 0.01, "the middle is kept"
 
 
+def test_a_size_of_another_aspect_is_told_where_frames_are_cropped_for_it() -> None:
+    shape = FrameShape(80, 64, Fraction(16))
+    kept = [UPSCALE, replace(UPSCALE, width=90), replace(UPSCALE, width=90, height=72)]
+    assert not FinishingChain(tuple(kept)).warnings(shape)
+    (told,) = FinishingChain((UPSCALE, replace(UPSCALE, width=160, height=64))).warnings(shape)
+    assert "keeps the middle of the frames only: 160x64 has another aspect than 160x128" in told
+
+
 def drifting(frames: int) -> torch.Tensor:
     """The picture, ever darker and redder, with a mouth that opens and shuts; pixels [3, T, H, W] in -1..1."""
     wall = torch.tensor([0.2, 0.5, 0.7])[:, None, None].expand(3, 64, 80)
