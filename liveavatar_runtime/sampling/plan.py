@@ -27,6 +27,9 @@ MAX_SIDE = 4096
 MIN_DISTANCE, MAX_DISTANCE = 4, 30
 """Latent frames between a block and the reference picture in RoPE time: the range the model was trained with."""
 
+ENDLESS_CLIPS = 10**9
+"""Stands for no end where a number is needed: ninety years of clips of 3 s."""
+
 SinkPolicy = Literal["adaptive", "reference", "reanchor"]
 SINK_POLICIES: tuple[SinkPolicy, ...] = ("adaptive", "reference", "reanchor")
 
@@ -97,6 +100,7 @@ class ClipPlan:
     other fields describe the whole video. `cut_frames`: frames at the end of the last clip that are sampled, as a clip
     is what is kept, and left out of the video. `script`: what changes in the course of the video.
     `takes`: clips that are made again with other noise; `takes.resolved` makes seeds of them before sampling.
+    `endless`: of a live video, which ends when it is stopped; `without_end` makes such a plan, `until` parts of it.
     """
 
     num_clip: int = 10
@@ -117,9 +121,12 @@ class ClipPlan:
     cut_frames: int = 0
     script: Script = NO_SCRIPT
     takes: tuple[Take, ...] = ()
+    endless: bool = False
 
     def __post_init__(self) -> None:
         check_num_clip(self.num_clip)
+        if self.endless and (self.num_clip, self.segment_clips, self.cut_frames) != (ENDLESS_CLIPS, 0, 0):
+            raise InputError("a video without an end has no segments and no last clip; set segment_clips to 0")
         check_infer_frames(self.infer_frames)
         self._check_size()
         if not 1 <= self.steps <= 100:
@@ -158,7 +165,11 @@ class ClipPlan:
 
     def until(self, clip: int) -> "ClipPlan":
         """The plan that ends before a clip; its latents are the beginning of this plan's."""
-        return replace(self, num_clip=clip, segment_clips=0, segment_index=0, cut_frames=0)
+        return replace(self, num_clip=clip, segment_clips=0, segment_index=0, cut_frames=0, endless=False)
+
+    def without_end(self) -> "ClipPlan":
+        """The plan that goes on until it is stopped; its latents begin with this plan's."""
+        return replace(self, num_clip=ENDLESS_CLIPS, segment_clips=0, segment_index=0, cut_frames=0, endless=True)
 
     @property
     def segment(self) -> Segment:

@@ -52,6 +52,9 @@ def video_key(weights: str, numerics: Numerics, conditions: Conditions, voice: s
     fields = {name: value for name, value in asdict(plan).items() if name not in NOT_IN_KEY}
     if plan.sink_policy != "reanchor":
         del fields["reanchor_clips"]
+    if not plan.endless:
+        # Earlier versions had no such plans, and their keys hold.
+        del fields["endless"]
     fingerprint = Fingerprint().add("format", FORMAT).add("weights", weights).add("numerics", numerics.in_key())
     fingerprint.add("voice", voice).add("plan", fields)
     for name in ("text", "reference", "motion", "actor_masks"):

@@ -29,6 +29,7 @@ LAYERS = (
     "sampling",
     "judge",
     "spool",
+    "live",
     "pipeline",
     "planning",
     "executors",
