@@ -67,7 +67,8 @@ class _FromBlock:
 
 
 class LiveStream:
-    """Blocks until `hooks.stopped`; numbers go on where an earlier session of the same video stopped (`first_block`).
+    """Blocks until `hooks.stopped`, or the end of a plan that has one; of an endless one numbers go on where an earlier
+    session of the same video stopped (`first_block`).
 
     `history` [16, n, h, w]: latents of the still picture, in the model's space. Iterated once. `news` and `facts` as in
     `LatentStream`. The state is written when the iteration ends, however it does, but for values that are no numbers.
@@ -122,7 +123,7 @@ class LiveStream:
             self._tell("What the last session of this avatar kept is of no use: it begins with the picture")
             return None
         self._tell(
-            "The avatar goes on where its last session stopped; another seed, or spool 'until ComfyUI ends', begins anew",
+            "The avatar goes on where its last session stopped; another seed begins anew",
             expected=True,
         )
         return found
@@ -133,14 +134,14 @@ class LiveStream:
                 self._keeping.file.lock()
                 stack.callback(self._keeping.file.unlock)
             start = self._start
-            while not self._hooks.stopped():
+            while not self._is_over():
                 start = yield from self._run(start)
 
     def _run(self, start: RunStart) -> Generator[LatentBlock, None, RunStart]:
         """Blocks of one run; returns where the next one begins. However it ends, its state is kept, but where the next
         one goes on from it."""
         plan = self._directed.plan
-        part = plan.until(plan.clip_of(start.first_block) + CLIPS_A_RUN)
+        part = part_from(plan, start.first_block)
         last = part.num_blocks - 1
         run = self._start_run(part, self._directed.conditions, start, lambda block: block == last)
         with closing(run), ExitStack() as at_end:
@@ -148,7 +149,7 @@ class LiveStream:
             for block in self._checked(run):
                 self._take(block)
                 yield block
-                if self._hooks.stopped():
+                if self._is_over():
                     break
                 if self._is_due():
                     self._keep(run)
@@ -188,6 +189,9 @@ class LiveStream:
             self._frames[block.index] = block.latents[:, :1].clone()
             self._frames = {source: frame for source, frame in self._frames.items() if source in needed}
 
+    def _is_over(self) -> bool:
+        return self._hooks.stopped() or self._next >= self.first_block + self.plan.num_blocks
+
     def _is_due(self) -> bool:
         clips, rest = divmod(self._next - self.first_block, self.plan.blocks_per_clip)
         every = self._keeping.every_clips
@@ -216,7 +220,12 @@ class LiveStream:
             told.append(text)
 
 
+def part_from(plan: ClipPlan, block: int) -> ClipPlan:
+    """The plan up to the end of the run that begins with a block."""
+    end = plan.clip_of(block) + CLIPS_A_RUN
+    return plan.until(end if plan.endless else min(end, plan.num_clip))
+
+
 def sources(plan: ClipPlan, block: int) -> set[int]:
     """Earlier blocks whose first latent frames the run that begins with this block makes sinks from."""
-    part = plan.until(plan.clip_of(block) + CLIPS_A_RUN)
-    return {source for source in part.sink_frames(block) if source < block}
+    return {source for source in part_from(plan, block).sink_frames(block) if source < block}

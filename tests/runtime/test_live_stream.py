@@ -144,6 +144,12 @@ def taken_with_voice_from(stream: LiveStream, conditions: Conditions, blocks: in
     return taken(stream, blocks)
 
 
+def test_a_plan_with_an_end_ends_there() -> None:
+    runs, conditions = Runs(), random_conditions()
+    stream = LiveStream(Directed(replace(LIVE, num_clip=2), conditions), HISTORY, runs)
+    assert equal(taken(stream, 100), sampled(replace(LIVE, num_clip=2), conditions, runs))
+
+
 def test_the_decoder_goes_on_with_the_last_latents(tmp_path: Path) -> None:
     runs, conditions, file = Runs(), random_conditions(), StateFile(tmp_path / "key")
     first = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(file))
