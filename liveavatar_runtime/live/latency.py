@@ -8,8 +8,8 @@ from time import monotonic
 from ..distribution import Distribution, Summary
 
 STAGES = ("look_ahead", "capture", "features", "steps", "decode_and_mux", "player")
-"""After the end of a block, in this order: what of the voice after it is waited for; how late that sound came; the audio
-encoder; sampling; decoding, encoding and muxing; and until a viewer sees it, the network and the player."""
+"""After the end of a block, in this order: what of the voice after it is waited for; how late that sound came; the
+audio encoder; sampling; decoding, encoding and muxing; and until a viewer sees it, the network and the player."""
 BLOCKS_KEPT = 256
 FROM_A_DISTANCE = 3600.0
 """Seconds; a viewer that tells of more has another clock or another video."""
