@@ -183,7 +183,7 @@ def write_blocks(reporting: Reporting, decoding: OpenDecoder, hidden: Hidden, sh
     first = settings.start if plan.segment.starts_video else None
     encoding = settings.codec, settings.pixel_format, settings.crf
     picture = PictureTrack(shape.width, shape.height, shape.fps, *encoding, has_alpha=shape.has_alpha)
-    sound = AudioTrack(audio.sample_rate, audio.waveform.shape[0])
+    sound = AudioTrack(audio.sample_rate, audio.channels)
     writer = None
     with reporting:
         try:

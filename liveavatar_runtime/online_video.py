@@ -373,4 +373,4 @@ def _timed(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Any:
 
 def sound_of_frames(audio: Voice, fps: Fraction, first: int, end: int) -> Tensor:
     """Waveform [C, S] of video frames [first, end); shorter where the track is over."""
-    return audio.waveform[:, slice(*(samples_for_frames(frame, fps, audio.sample_rate) for frame in (first, end)))]
+    return audio.sound(*(samples_for_frames(frame, fps, audio.sample_rate) for frame in (first, end)))

@@ -5,6 +5,7 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ..duration import (
     frames_before_bucket,
 )
 from ..fingerprint import Fingerprint
-from .level import Heard, Level
+from .level import Heard, Level, Memory
 from .waveform import encoder_length, settled_samples, source_samples, to_encoder_rate_in_pieces
 from .windows import Window, samples_seen
 
@@ -30,15 +31,27 @@ PARTS_AT_ONCE = 600
 @dataclass(frozen=True)
 class BoundedContext:
     """How far the features of a voice see, in feature frames: window n keeps frames [n * step, (n + 1) * step), and is
-    encoded with `look_back` frames before and `look_ahead` after them, as far as there is sound."""
+    encoded with `look_back` frames before and `look_ahead` after them, as far as there is sound. `memory`: what decides
+    the level of a window, None: all sound up to its end."""
 
     step: int
     look_back: int
     look_ahead: int
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
-        sizes = self.step, self.look_back, self.look_ahead
+        sizes = self.sizes
         assert self.step > 0 and min(sizes) >= 0 and not any(size % HEARD_TOGETHER for size in sizes), self
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.step, self.look_back, self.look_ahead
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For hashes, which are those of old without a memory."""
+        told = asdict(self)
+        return {name: value for name, value in told.items() if value is not None}
 
     def window(self, number: int, frames: int) -> Window:
         """Of a track of `frames` feature frames."""
@@ -85,7 +98,10 @@ class HeardSound:
     encoder: str
     levelled: bool = True
     context: BoundedContext = BOUNDED
-    _heard: Heard = field(default_factory=Heard)
+    _heard: Heard = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_heard", Heard(self.context.memory))
 
     @property
     def frames(self) -> int:
@@ -126,7 +142,7 @@ class HeardSound:
 
     def _key(self, window: Window) -> str:
         """Of a window: its place, the sound up to its end, since that decides its level, and what encodes it."""
-        key = Fingerprint().add("context", asdict(self.context)).add("encoder", [self.encoder, self.levelled])
+        key = Fingerprint().add("context", self.context.told).add("encoder", [self.encoder, self.levelled])
         key.add("window", [window.start, window.stop]).add("rate", self.sample_rate)
         with self._heard.lock:
             return key.add("sound", self._heard.digest(self._parts_of(window.stop))).hexdigest()
@@ -152,12 +168,13 @@ def settled_video_frames(feature_frames: int, fps: Fraction) -> int:
     return frames_before_bucket(fixed_bucket_count(feature_frames), fps)
 
 
-def at_fixed_times(track: Tensor, buckets: list[int]) -> Tensor:
+def at_fixed_times(track: Tensor, buckets: list[int], first: int = 0) -> Tensor:
     """30 Hz buckets of a track [L, T, D] that lie at fixed times, whatever its length: [L, n, D] float32.
 
-    All of them below `fixed_bucket_count(T)`.
+    All of them below `fixed_bucket_count(first + T)`; `first`: feature frames of the sound before the track.
     """
     places = [fixed_bucket_position(bucket) for bucket in buckets]
-    low = torch.tensor([place for place, _ in places], dtype=torch.int64)
+    low = torch.tensor([place for place, _ in places], dtype=torch.int64) - first
+    high = (low + 1).clamp(max=track.shape[1] - 1)
     weights = torch.tensor([float(weight) for _, weight in places])[None, :, None]
-    return track[:, low].float() * (1 - weights) + track[:, low + 1].float() * weights
+    return track[:, low].float() * (1 - weights) + track[:, high].float() * weights

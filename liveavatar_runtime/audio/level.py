@@ -1,6 +1,7 @@
 """How loud a voice is, as far as it was heard: what replaces the mean and the variance of a whole track."""
 
 import hashlib
+from collections import deque
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -31,16 +32,80 @@ class Level:
         return (samples - self.mean) / (self.square + 1e-7) ** 0.5
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What of a sound without an end decides its level, in parts.
+
+    heard: the last ones that are no noise; noise: after so many parts, what is less than `above` times the quieter ones
+    of so many is noise; mean: the last ones, of which the mean is taken away; quietest: as `QUIETEST`.
+    """
+
+    heard: int = 3000
+    noise: int = 300
+    above: float = 4.0
+    mean: int = 600
+    quietest: float = 1e-3
+
+
+NOISE_QUANTILE = 0.1
+
+
+class RecentLevel:
+    """The level of a sound from its last parts, in memory of a fixed size."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._squares: deque[float] = deque(maxlen=memory.noise)
+        self._heard: deque[float] = deque(maxlen=memory.heard)
+        self._sums: deque[float] = deque(maxlen=memory.mean)
+        self._counts: deque[int] = deque(maxlen=memory.mean)
+
+    def add(self, part: Any) -> None:
+        """The next part, float32 [n], n > 0."""
+        values = part.astype(np.float64)
+        square = float(values.var())
+        self._squares.append(square)
+        self._sums.append(float(values.sum()))
+        self._counts.append(len(part))
+        if square >= max(AUDIBLE, self._memory.above * self._noise()):
+            self._heard.append(square)
+
+    def level(self) -> Level:
+        """Of the sound to the end of the last part."""
+        mean = sum(self._sums) / sum(self._counts)
+        return Level(mean, _square(np.array(self._heard), self._memory.quietest))
+
+    def _noise(self) -> float:
+        """0 as long as it may be speech from the first part on."""
+        full = len(self._squares) == self._memory.noise
+        return float(np.quantile(np.array(self._squares), NOISE_QUANTILE)) if full else 0.0
+
+
+def _square(audible: Any, quietest: float) -> float:
+    """Mean square of speech with its pauses, of the mean squares of audible parts."""
+    loud = audible[audible >= LOUD * audible.mean()] if len(audible) else audible
+    return max(quietest, SPOKEN * float(loud.mean())) if len(loud) else quietest
+
+
 @dataclass(eq=False)
 class Heard:
-    """Parts of a sound, one after the other, and what is known of the first ones of them; any thread may ask."""
+    """Parts of a sound, one after the other, and what is known of the first ones of them; any thread may ask.
 
+    memory: of what the level depends; None: of all parts.
+    """
+
+    memory: Memory | None = None
     lock: Lock = field(default_factory=Lock)
     _sound: Any = field(default_factory=hashlib.sha256)
     _digests: list[str] = field(default_factory=lambda: [""])
     _squares: list[float] = field(default_factory=list)
     _sums: list[float] = field(default_factory=lambda: [0.0])
     _counts: list[int] = field(default_factory=lambda: [0])
+    _levels: list[Level] = field(default_factory=list)
+    _recent: RecentLevel | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._recent = None if self.memory is None else RecentLevel(self.memory)
 
     def __len__(self) -> int:
         return len(self._squares)
@@ -53,6 +118,9 @@ class Heard:
         self._squares.append(float(values.var()))
         self._sums.append(self._sums[-1] + float(values.sum()))
         self._counts.append(self._counts[-1] + len(part))
+        if self._recent is not None:
+            self._recent.add(part)
+            self._levels.append(self._recent.level())
 
     def digest(self, parts: int) -> str:
         """Hash of the samples of the first `parts` parts."""
@@ -60,8 +128,8 @@ class Heard:
 
     def level(self, parts: int) -> Level:
         """That of what is loud in the first `parts` parts, above 0."""
+        if self.memory is not None:
+            return self._levels[parts - 1]
         squares = np.array(self._squares[:parts])
-        audible = squares[squares >= AUDIBLE]
-        loud = audible[audible >= LOUD * audible.mean()] if len(audible) else audible
-        square = max(QUIETEST, SPOKEN * float(loud.mean())) if len(loud) else QUIETEST
+        square = _square(squares[squares >= AUDIBLE], QUIETEST)
         return Level(self._sums[parts] / self._counts[parts], square)

@@ -21,6 +21,20 @@ class Voice(ABC):
     sample_rate: int
 
     @property
+    def is_live(self) -> bool:
+        """Whether it comes while it is heard: then its sound is not known before, and `waveform` is empty."""
+        return False
+
+    @property
+    def channels(self) -> int:
+        """Of the sound."""
+        return self.waveform.shape[0]
+
+    def sound(self, first_sample: int, end_sample: int) -> Tensor:
+        """[C, n]: samples [first_sample, end_sample) of what goes into the video file; fewer where it is over."""
+        return self.waveform[:, first_sample:end_sample]
+
+    @property
     def duration(self) -> Fraction:
         """Seconds of the waveform."""
         return Fraction(self.waveform.shape[1], self.sample_rate)

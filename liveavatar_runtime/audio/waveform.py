@@ -21,6 +21,8 @@ _INTEGER_SCALE = {
     torch.int16: (0, 2**15),
     torch.int32: (0, 2**31),
 }
+PIECE_SECONDS, _MARGIN_SECONDS = 10, 1
+"""Of a sound that goes on, what is brought to 16 kHz at once, and what is looked at before and behind it."""
 _CLIPPED = 1.1
 """Peaks of limited music overshoot full scale by less when it is resampled."""
 _LOUDEST_FLOAT = 100.0
@@ -151,17 +153,28 @@ def to_encoder_rate_in_pieces(waveform: Tensor, sample_rate: int) -> Tensor:
     mono = waveform.float().mean(dim=0, keepdim=True)
     if sample_rate == ENCODER_SAMPLE_RATE:
         return mono
-    piece_seconds, margin_seconds = 10, 1
     whole = mono.new_zeros(1, encoder_length(mono.shape[-1], sample_rate))
-    for second in range(0, math.ceil(mono.shape[-1] / sample_rate), piece_seconds):
-        first, last = second - margin_seconds, second + piece_seconds + margin_seconds
-        given = mono[:, max(first, 0) * sample_rate : last * sample_rate]
-        piece = mono.new_zeros(1, (last - first) * sample_rate)
-        piece[:, (max(first, 0) - first) * sample_rate :][:, : given.shape[-1]] = given
-        kept = whole[:, second * ENCODER_SAMPLE_RATE :][:, : piece_seconds * ENCODER_SAMPLE_RATE]
-        resampled = _resampled(piece, sample_rate, ENCODER_SAMPLE_RATE)
-        kept.copy_(resampled[:, margin_seconds * ENCODER_SAMPLE_RATE :][:, : kept.shape[-1]])
+    for second in range(0, math.ceil(mono.shape[-1] / sample_rate), PIECE_SECONDS):
+        given = mono[:, slice(*(at * sample_rate for at in seen_of_piece(second)))]
+        kept = whole[:, second * ENCODER_SAMPLE_RATE :][:, : PIECE_SECONDS * ENCODER_SAMPLE_RATE]
+        kept.copy_(piece_at_encoder_rate(given, second, sample_rate)[:, : kept.shape[-1]])
     return whole
+
+
+def seen_of_piece(second: int) -> tuple[int, int]:
+    """From and to which second of a sound a piece is made of it that begins at `second`, a multiple of
+    `PIECE_SECONDS`."""
+    return max(second - _MARGIN_SECONDS, 0), second + PIECE_SECONDS + _MARGIN_SECONDS
+
+
+def piece_at_encoder_rate(given: Tensor, second: int, sample_rate: int) -> Tensor:
+    """The piece of `PIECE_SECONDS` [1, S16] from `second` on, of what is `seen_of_piece` [1, S], as far as it is known;
+    silence after that."""
+    first = second - _MARGIN_SECONDS
+    piece = given.new_zeros(1, (PIECE_SECONDS + 2 * _MARGIN_SECONDS) * sample_rate)
+    piece[:, (seen_of_piece(second)[0] - first) * sample_rate :][:, : given.shape[-1]] = given
+    resampled = _resampled(piece, sample_rate, ENCODER_SAMPLE_RATE)
+    return resampled[:, _MARGIN_SECONDS * ENCODER_SAMPLE_RATE :][:, : PIECE_SECONDS * ENCODER_SAMPLE_RATE]
 
 
 def settled_samples(num_samples: int, sample_rate: int) -> int:
