@@ -1,5 +1,6 @@
 """A voice that may go on: windows at fixed places of it, and what decides the features of its blocks."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -30,22 +31,22 @@ PARTS_AT_ONCE = 600
 
 @dataclass(frozen=True)
 class BoundedContext:
-    """How far the features of a voice see, in feature frames: window n keeps frames [n * step, (n + 1) * step), and is
-    encoded with `look_back` frames before and `look_ahead` after them, as far as there is sound. `memory`: what decides
-    the level of a window, None: all sound up to its end."""
+    """How far the features of a voice see, in feature frames: window n keeps frames [n * step, (n + 1) * step), both
+    rounded down, and is encoded with `look_back` frames before and `look_ahead` after them, as far as there is sound.
 
-    step: int
+    memory: what decides the level of a window; None: all sound up to its end.
+    """
+
+    step: int | Fraction
     look_back: int
     look_ahead: int
     memory: Memory | None = None
 
     def __post_init__(self) -> None:
-        sizes = self.sizes
-        assert self.step > 0 and min(sizes) >= 0 and not any(size % HEARD_TOGETHER for size in sizes), self
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        return self.step, self.look_back, self.look_ahead
+        sizes = self.step, self.look_back, self.look_ahead
+        assert self.step >= 1 and min(sizes) >= 0, self
+        # All of the last part that decides a level is seen of a window.
+        assert self.memory is not None or not any(size % HEARD_TOGETHER for size in sizes), self
 
     @property
     def told(self) -> dict[str, Any]:
@@ -55,18 +56,25 @@ class BoundedContext:
 
     def window(self, number: int, frames: int) -> Window:
         """Of a track of `frames` feature frames."""
-        kept = number * self.step, min(frames, (number + 1) * self.step)
-        stop = (number + 1) * self.step + self.look_ahead
-        return Window(max(0, kept[0] - self.look_back), min(frames, stop), *kept)
+        first, end = (math.floor(place * self.step) for place in (number, number + 1))
+        return Window(max(0, first - self.look_back), min(frames, end + self.look_ahead), first, min(frames, end))
+
+    def number_of(self, frame: int) -> int:
+        """The window that keeps a feature frame."""
+        return math.ceil((frame + 1) / Fraction(self.step)) - 1
+
+    def numbers(self, first: int, last: int) -> tuple[int, int]:
+        """First and end of the windows that keep feature frames `first` to `last`."""
+        return self.number_of(first), self.number_of(last) + 1
 
     def windows(self, frames: int) -> list[Window]:
         """All of a track of `frames` feature frames, of which they keep each one once."""
-        return [self.window(number, frames) for number in range(-(-frames // self.step))]
+        return [self.window(number, frames) for number in range(self.number_of(frames - 1) + 1)]
 
     def settled(self, frames: int) -> int:
         """First feature frames of a track that its sound after `frames` frames does not change: those of the windows
         which are whole."""
-        return max(0, frames - self.look_ahead) // self.step * self.step
+        return self.window(self.number_of(max(0, frames - self.look_ahead)), frames).keep_start
 
 
 BOUNDED = BoundedContext(step=FEATURE_RATE, look_back=10 * FEATURE_RATE, look_ahead=FEATURE_RATE)
@@ -127,7 +135,7 @@ class HeardSound:
         fingerprint = Fingerprint().add("buckets", told)
         if heard:
             first, (last, between) = fixed_bucket_position(heard[0])[0], fixed_bucket_position(heard[-1])
-            numbers = range(first // self.context.step, (last + (between > 0)) // self.context.step + 1)
+            numbers = range(*self.context.numbers(first, last + (between > 0)))
             fingerprint.add("windows", [self._key(self.context.window(number, self.frames)) for number in numbers])
         return fingerprint.hexdigest()
 
@@ -145,15 +153,22 @@ class HeardSound:
         key = Fingerprint().add("context", self.context.told).add("encoder", [self.encoder, self.levelled])
         key.add("window", [window.start, window.stop]).add("rate", self.sample_rate)
         with self._heard.lock:
-            return key.add("sound", self._heard.digest(self._parts_of(window.stop))).hexdigest()
+            parts = self._parts_of(window.stop)
+            key.add("sound", self._heard.digest(parts))
+        if self.context.memory is not None:
+            seen = (source_samples(samples_seen(n), self.sample_rate) for n in (parts * HEARD_TOGETHER, window.stop))
+            key.add("rest", self.waveform[:, slice(*seen)])
+        return key.hexdigest()
 
     def _level(self, frames: int) -> Level:
         with self._heard.lock:
             return self._heard.level(self._parts_of(frames))
 
     def _parts_of(self, frames: int) -> int:
-        """Parts of what was heard in which all sound is that the first feature frames see."""
+        """Parts of what was heard in which all sound is that the first feature frames see; of a sound without an end,
+        those of which they see all."""
         wanted, most = (-(-n // HEARD_TOGETHER) for n in (frames, self.frames))
+        wanted = wanted if self.context.memory is None else max(1, frames // HEARD_TOGETHER)
         while len(self._heard) < wanted:
             parts = range(len(self._heard), min(len(self._heard) + PARTS_AT_ONCE, most) + 1)
             borders = [source_samples(samples_seen(n * HEARD_TOGETHER), self.sample_rate) for n in parts]

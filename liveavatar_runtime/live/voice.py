@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 import torch
@@ -18,6 +18,7 @@ from ..duration import (
     ENCODER_FRAME_SAMPLES,
     ENCODER_SAMPLE_RATE,
     FEATURE_RATE,
+    FRAMES_PER_BLOCK,
     fixed_bucket_position,
     samples_for_frames,
 )
@@ -27,9 +28,23 @@ from ..progress import Progress
 from .samples import SOUND_RATE
 from .sound import LiveSound
 
-LIVE = BoundedContext(
-    step=FEATURE_RATE // 10, look_back=4 * FEATURE_RATE, look_ahead=FEATURE_RATE // 5, memory=Memory()
-)
+
+@dataclass(frozen=True)
+class LiveContext:
+    """How far features of a live voice see before and after their block, in feature frames."""
+
+    look_back: int
+    look_ahead: int
+    memory: Memory = Memory()
+
+    def at(self, fps: Fraction) -> BoundedContext:
+        """A window for each block: its features are there as soon as its sound and the look-ahead are, and nothing of
+        it is encoded twice."""
+        step = FRAMES_PER_BLOCK * FEATURE_RATE / fps
+        return BoundedContext(step, self.look_back, self.look_ahead, self.memory)
+
+
+LIVE = LiveContext(look_back=4 * FEATURE_RATE, look_ahead=FEATURE_RATE // 5)
 KEPT_SECONDS = 16
 """Of hidden states, behind the newest ones: a stream that is sampled again from where it was may ask for them."""
 _ENDLESS = 2**62
@@ -43,7 +58,7 @@ class LiveEncoder:
     encode: Encode
     key: str = ""
     levelled: bool = True
-    context: BoundedContext = LIVE
+    context: LiveContext = LIVE
 
 
 @dataclass(frozen=True)
@@ -68,15 +83,17 @@ class LiveVoice(Voice):
         """Encodes a window of silence, which tells the sizes."""
         self.waveform, self.sample_rate = torch.zeros(1, 0), SOUND_RATE
         self.source, self.hooks = source, hooks
-        self._encoder, self._context = encoder, encoder.context
+        self._encoder = encoder
+        self._context: BoundedContext | None = None
         self._samples = EncoderSamples(source)
-        self._level = RecentLevel(self._context.memory or Memory())
+        self._level = RecentLevel(encoder.context.memory)
         self._parts = 0
         self._states: dict[int, Tensor] = {}
         self._lock = threading.Lock()
         self._broken = self._values = 0
-        whole = self._context.window(_ENDLESS // FEATURE_RATE, _ENDLESS)
-        self._sizes = self._encoded(torch.zeros(1, samples_seen(whole.stop - whole.start)), whole).shape
+        frames = encoder.context.look_back + FEATURE_RATE // 2 + encoder.context.look_ahead
+        silent = Window(0, frames, 0, frames)
+        self._sizes = self._encoded(torch.zeros(1, samples_seen(frames)), silent).shape
 
     @property
     def is_live(self) -> bool:
@@ -110,7 +127,7 @@ class LiveVoice(Voice):
     @property
     def fingerprint(self) -> str:
         """Hash of how it is heard: what is said is not known."""
-        how = Fingerprint().add("live", self._context.told)
+        how = Fingerprint().add("live", asdict(self._encoder.context))
         return how.add("encoder", [self._encoder.key, self._encoder.levelled]).hexdigest()
 
     @property
@@ -135,8 +152,8 @@ class LiveVoice(Voice):
 
     def needed(self, first_frame: int, num_frames: int, fps: Fraction) -> int:
         """Samples of the session's sound that must be there for these frames and their features, at least one."""
-        numbers = self._windows_of(buckets_of(first_frame, num_frames, fps))
-        stop = self._context.window(numbers[-1], _ENDLESS).stop
+        numbers = self._windows_of(buckets_of(first_frame, num_frames, fps), context := self._at(fps))
+        stop = context.window(numbers[-1], _ENDLESS).stop
         # The last frames' own sound ends behind what their features see, where the look-ahead is short.
         own = samples_for_frames(first_frame + num_frames, fps, SOUND_RATE)
         return max(source_samples(samples_seen(stop), SOUND_RATE), own)
@@ -148,40 +165,49 @@ class LiveVoice(Voice):
         needed, clock = self.needed(first_frame, num_frames, fps), self.source.clock
         self.source.wait_until(needed, self.hooks.check)
         due, ready = self.source.due(needed), clock.now()
-        buckets = buckets_of(first_frame, num_frames, fps)
+        buckets, context = buckets_of(first_frame, num_frames, fps), self._at(fps)
+        windows = [context.window(number, _ENDLESS) for number in self._windows_of(buckets, context)]
         with self._lock:
-            numbers = self._windows_of(buckets)
             # At once, as each time most of a piece is brought to 16 kHz again.
-            self._samples.have(samples_seen(self._context.window(numbers[-1], _ENDLESS).stop))
-            track = torch.cat([self._window(number) for number in numbers], dim=1)
+            self._samples.have(samples_seen(windows[-1].stop))
+            track = torch.cat([self._kept_of(window) for window in windows], dim=1)
             if self._broken:
                 raise InputError(broken_text(self._broken, self._values))
-        aligned = at_fixed_times(track, buckets, numbers[0] * self._context.step).transpose(1, 2)[None]
+        aligned = at_fixed_times(track, buckets, windows[0].keep_start).transpose(1, 2)[None]
         self.hooks.on_heard(first_frame, due, ready, clock.now())
         return aligned
 
-    def _windows_of(self, buckets: list[int]) -> range:
+    def _at(self, fps: Fraction) -> BoundedContext:
+        context = self._encoder.context.at(fps)
+        self._context = self._context or context
+        if self._context != context:
+            raise InputError(
+                f"a live voice that was heard at {FRAMES_PER_BLOCK * FEATURE_RATE / Fraction(self._context.step)} "
+                f"frames a second is asked for at {fps}. Give each live video a Live Voice of its own."
+            )
+        return context
+
+    def _windows_of(self, buckets: list[int], context: BoundedContext) -> range:
         """Numbers of those that keep what these ascending buckets lie between."""
         (first, _), (last, share) = (fixed_bucket_position(bucket) for bucket in (buckets[0], buckets[-1]))
-        step = self._context.step
-        return range(first // step, (last + (share > 0)) // step + 1)
+        return range(*context.numbers(first, last + (share > 0)))
 
-    def _window(self, number: int) -> Tensor:
-        """Hidden states [L, step, D] that a window keeps."""
-        if number not in self._states:
-            window = self._context.window(number, _ENDLESS)
+    def _kept_of(self, window: Window) -> Tensor:
+        """Hidden states [L, T, D] that a window keeps."""
+        place = window.keep_start
+        if place not in self._states:
             states = self._encoded(self._levelled(window), window)
-            kept = states[:, window.keep_start - window.start : window.keep_stop - window.start]
-            self._states[number] = kept.to("cpu", torch.float32, copy=True)
-            self._broken += int((~self._states[number].isfinite()).sum())
-            self._values += self._states[number].numel()
-            oldest = number - KEPT_SECONDS * FEATURE_RATE // self._context.step
-            self._states = {n: states for n, states in self._states.items() if n >= oldest}
-        return self._states[number]
+            kept = states[:, place - window.start : window.keep_stop - window.start]
+            self._states[place] = kept.to("cpu", torch.float32, copy=True)
+            self._broken += int((~self._states[place].isfinite()).sum())
+            self._values += self._states[place].numel()
+            oldest = place - KEPT_SECONDS * FEATURE_RATE
+            self._states = {at: states for at, states in self._states.items() if at >= oldest}
+        return self._states[place]
 
     def _levelled(self, window: Window) -> Tensor:
         """What the encoder is given of a window."""
-        parts = window.stop // HEARD_TOGETHER
+        parts = max(1, window.stop // HEARD_TOGETHER)
         if parts < self._parts:
             at = window.keep_start / FEATURE_RATE
             raise MachineError(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from liveavatar_runtime.audio.bounded import BoundedContext, BoundedTrack, HeardSound
+from liveavatar_runtime.audio.bounded import BoundedTrack, HeardSound
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.level import Memory
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
@@ -22,10 +22,10 @@ from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.live.lag import LagPolicy
 from liveavatar_runtime.live.samples import SOUND_RATE
 from liveavatar_runtime.live.sound import LiveSound, Options
-from liveavatar_runtime.live.voice import KEPT_SECONDS, LIVE, LiveEncoder, LiveHooks, LiveVoice
+from liveavatar_runtime.live.voice import KEPT_SECONDS, LIVE, LiveContext, LiveEncoder, LiveHooks, LiveVoice
 from liveavatar_runtime.online_video import sound_of_frames
 
-SMALL = BoundedContext(step=5, look_back=20, look_ahead=5, memory=Memory(heard=20, noise=8, mean=10))
+SMALL = LiveContext(look_back=20, look_ahead=6, memory=Memory(heard=20, noise=8, mean=10))
 
 
 def words(seconds: float, seed: int = 1) -> Tensor:
@@ -42,9 +42,10 @@ def whole_window(samples: Tensor, rate: int) -> Tensor:
     return torch.cat([frames.mean(1, keepdim=True), of_all.repeat(len(frames), 1)], dim=1)[None].repeat(2, 1, 1)
 
 
-def finished(sound: Tensor, encoder: LiveEncoder) -> AvatarAudio:
-    heard = HeardSound(sound, SOUND_RATE, "one", encoder.levelled, encoder.context)
-    return AvatarAudio.of_bounded(EncodedWindows(encoder.encode, heard, BoundedTrack(encoder.context)), heard)
+def finished(sound: Tensor, encoder: LiveEncoder, fps: Fraction) -> AvatarAudio:
+    context = encoder.context.at(fps)
+    heard = HeardSound(sound, SOUND_RATE, "one", encoder.levelled, context)
+    return AvatarAudio.of_bounded(EncodedWindows(encoder.encode, heard, BoundedTrack(context)), heard)
 
 
 def unclocked(most: float = 20.0) -> LiveSound:
@@ -60,7 +61,7 @@ def test_features_are_those_of_the_finished_sound_to_the_bit(fps: float, seed: i
     encoder = LiveEncoder(whole_window, context=SMALL)
     session = unclocked()
     voice, source = LiveVoice(session, encoder), session.open_source("speech", SOUND_RATE)
-    whole = finished(sound, encoder)
+    whole = finished(sound, encoder, rate)
     blocks = whole.settled_frames(rate) // FRAMES_PER_BLOCK
     pushed, made = 0, 0
 
@@ -87,7 +88,7 @@ def test_the_real_encoder_gives_the_same_bits_and_hooks_are_told() -> None:
     session = unclocked()
     voice = LiveVoice(session, live, LiveHooks(on_heard=lambda *times: told.append(times)))
     session.open_source("microphone", SOUND_RATE).push(sound[0].numpy())
-    whole = finished(sound, live)
+    whole = finished(sound, live, fps)
     frames = whole.settled_frames(fps) // 12 * 12
     for first in range(0, frames, 12):
         assert torch.equal(voice.aligned(first, 12, fps), whole.aligned(first, 12, fps))
@@ -125,7 +126,7 @@ def test_after_the_end_of_the_session_is_silence() -> None:
     voice = LiveVoice(session, encoder)
     session.open_source("speech", SOUND_RATE).push(sound[0].numpy())
     session.stop()
-    whole = finished(torch.cat([sound, torch.zeros(1, 5 * SOUND_RATE)], dim=1), encoder)
+    whole = finished(torch.cat([sound, torch.zeros(1, 5 * SOUND_RATE)], dim=1), encoder, fps)
     for first in range(0, 48, 12):
         assert torch.equal(voice.aligned(first, 12, fps), whole.aligned(first, 12, fps))
     assert torch.equal(voice.sound(0, 2 * SOUND_RATE), torch.cat([sound, torch.zeros(1, SOUND_RATE)], dim=1))
