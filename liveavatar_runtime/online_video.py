@@ -16,9 +16,9 @@ from .device_kinds import takes_threads
 from .duration import FRAMES_PER_BLOCK, samples_for_frames
 from .errors import InputError
 from .finishing.chain import AS_DECODED, FinishingChain, FinishingRun
+from .media.frame_writer import FrameWriter
 from .media.images import to_float_frames, to_uint8_frames, to_uint16_frames
 from .media.threads import ThreadPipeline
-from .media.video import VideoWriter
 from .out_of_memory import ram_told
 from .planning.kept_frames import PIXEL_BYTES, decoded_shape
 from .sampling.plan import ClipPlan
@@ -89,9 +89,9 @@ class OnlineVideo:
 
 @dataclass(frozen=True)
 class Output:
-    """The file that is written, and what is told of it."""
+    """What is written to, and what is told of it."""
 
-    writer: VideoWriter
+    writer: FrameWriter
     video: OnlineVideo
 
 
@@ -142,7 +142,7 @@ class _Work:
 
     decoder: BlockDecoder
     audio: Voice
-    writer: VideoWriter
+    writer: FrameWriter
     video: OnlineVideo
     fps: Fraction
     """Of the file."""
@@ -202,16 +202,23 @@ class _Work:
         self.on_encoded()
 
     def _write(self, pixels: Tensor) -> None:
-        """The sound of every frame goes into the file with it; past the end of the track the writer puts silence."""
+        """The sound of every frame goes with it, or as much ahead of it as the writer wants; past the end of the track
+        the writer puts silence."""
         video = self.video
         pixels = pixels[:, : self.total - video.frames]
         end = video.frames + pixels.shape[1]
+        self.writer.write_audio(self._sound(video.frames, end))
         self.writer.write_frames(to_uint8_frames(pixels) if self.writer.bits == 8 else to_uint16_frames(pixels))
-        self.writer.write_audio(sound_of_frames(self.audio, self.fps, video.frames + self.before, end + self.before))
         if video.kept is not None:
             video.kept[video.frames : end] = to_float_frames(pixels)
         video.last_frame = to_float_frames(pixels[:, -1:])[0]
         video.frames = end
+
+    def _sound(self, first: int, end: int) -> Tensor:
+        """What the writer is given with frames [first, end) of those that are written."""
+        rate, ahead = self.audio.sample_rate, self.writer.sound_ahead
+        start = samples_for_frames(self.before + first, self.fps, rate) + (ahead if first else 0)
+        return self.audio.sound(start, samples_for_frames(self.before + end, self.fps, rate) + ahead)
 
 
 @dataclass
@@ -286,7 +293,7 @@ def finish_file(output: Output) -> None:
     times.file = output.writer.writing_seconds
 
 
-def _note_writing(times: VideoTimes, stream: LatentStream, before: float, writer: VideoWriter) -> None:
+def _note_writing(times: VideoTimes, stream: LatentStream, before: float, writer: FrameWriter) -> None:
     times.spool, times.file = stream.writing_seconds - before, writer.writing_seconds
 
 
@@ -369,8 +376,3 @@ def _pieces(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Ite
 def _timed(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Any:
     with times.measured("worked"):
         return function(item)
-
-
-def sound_of_frames(audio: Voice, fps: Fraction, first: int, end: int) -> Tensor:
-    """Waveform [C, S] of video frames [first, end); shorter where the track is over."""
-    return audio.sound(*(samples_for_frames(frame, fps, audio.sample_rate) for frame in (first, end)))

@@ -24,10 +24,11 @@ from benchmarks.quality import CPU, Demo
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.duration import samples_for_frames
 from liveavatar_runtime.executors.local import LocalExecutor
 from liveavatar_runtime.media.images import to_uint8_frames
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
-from liveavatar_runtime.online_video import OnlineVideo, Output, finish_file, sound_of_frames, write_online
+from liveavatar_runtime.online_video import OnlineVideo, Output, finish_file, write_online
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
@@ -117,7 +118,8 @@ def _run(given: Given, seed: int) -> dict[str, float]:
             for number in range(plan.num_blocks):
                 block = clock.timed("sampling", lambda: next(sampler))
                 pixels = clock.timed("decoding", lambda block=block: decoder.decode(block.latents))
-                heard = sound_of_frames(audio, plan.fps, 12 * number, 12 * number + pixels.shape[1])
+                frames = 12 * number, 12 * number + pixels.shape[1]
+                heard = audio.sound(*(samples_for_frames(frame, plan.fps, audio.sample_rate) for frame in frames))
                 clock.timed("writing", lambda p=pixels, h=heard: _write(writer, p, h))
     return {name: seconds / float(plan.duration) for name, seconds in clock.spent.items()}
 

@@ -102,6 +102,9 @@ class VideoWriter:
     Raises InputError for values that cannot be written, MachineError when this machine cannot encode or write.
     """
 
+    sound_ahead = 0
+    """Samples of sound that are wanted before their frames."""
+
     def __init__(
         self,
         path: str | Path,
