@@ -376,3 +376,8 @@ def _pieces(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Ite
 def _timed(function: Callable[[Any], Any], times: StageTimes, item: Any) -> Any:
     with times.measured("worked"):
         return function(item)
+
+
+def sound_of_frames(audio: Voice, fps: Fraction, first: int, end: int) -> Tensor:
+    """Waveform [C, S] of video frames [first, end); shorter where the track is over."""
+    return audio.sound(*(samples_for_frames(frame, fps, audio.sample_rate) for frame in (first, end)))
