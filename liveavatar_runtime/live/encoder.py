@@ -13,10 +13,8 @@ from ..media.picture_conversion import PictureConverter
 from ..media.sound import FALLBACK_RATE, SoundTrack
 from ..media.thread_priority import ordinary_priority
 from ..media.video import BT709, LIMITED_RANGE, AudioTrack, PictureTrack
-from .packets import Packet, Tracks
+from .packets import SOUND_AHEAD, Packet, Tracks
 
-SOUND_AHEAD = 2048
-"""Samples of sound that are encoded before their pictures: the AAC encoder holds back up to so many."""
 LIVE_CRF = 21
 BITS_PER_PIXEL = 0.2
 """At most, of a second; a scene that needs more is encoded less finely, as it has to pass through a network."""

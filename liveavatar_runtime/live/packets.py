@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from ..duration import FRAMES_PER_BLOCK, samples_for_frames
 
+SOUND_AHEAD = 2048
+"""Samples of sound that are encoded before their pictures: the AAC encoder holds back up to so many."""
+
 
 @dataclass(frozen=True)
 class Packet:

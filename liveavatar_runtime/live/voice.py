@@ -25,6 +25,7 @@ from ..duration import (
 from ..errors import InputError, MachineError
 from ..fingerprint import Fingerprint
 from ..progress import Progress
+from .packets import SOUND_AHEAD
 from .samples import SOUND_RATE
 from .sound import LiveSound
 
@@ -154,8 +155,9 @@ class LiveVoice(Voice):
         """Samples of the session's sound that must be there for these frames and their features, at least one."""
         numbers = self._windows_of(buckets_of(first_frame, num_frames, fps), context := self._at(fps))
         stop = context.window(numbers[-1], _ENDLESS).stop
-        # The last frames' own sound ends behind what their features see, where the look-ahead is short.
-        own = samples_for_frames(first_frame + num_frames, fps, SOUND_RATE)
+        # The last frames' own sound, and what the writer wants ahead of it, ends behind what their features see where
+        # the look-ahead is short.
+        own = samples_for_frames(first_frame + num_frames, fps, SOUND_RATE) + SOUND_AHEAD
         return max(source_samples(samples_seen(stop), SOUND_RATE), own)
 
     def aligned(self, first_frame: int, num_frames: int, fps: Fraction) -> Tensor:

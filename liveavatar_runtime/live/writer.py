@@ -19,9 +19,9 @@ import torch
 from ..errors import InputError, MachineError, handled
 from ..media.sound import FALLBACK_RATE, check_sound
 from ..media.video import AudioTrack, PictureTrack, VideoWriter
-from .encoder import SOUND_AHEAD, LiveEncoder
+from .encoder import LiveEncoder
 from .outputs import Outputs, Say
-from .packets import OutputKind, Packet
+from .packets import SOUND_AHEAD, OutputKind, Packet
 
 HAND_OUT_SECONDS = 0.02
 """Packets of a block wait for each other no longer than this."""
