@@ -24,6 +24,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "comfy_bridge/clip_judge.py": {"each clip alone", "all from the first one"},
     "comfy_bridge/core_weights.py": {"warnings.filterwarnings"},
     "comfy_bridge/demo_inputs.py": {" [temp]"},
+    "comfy_bridge/live/page.py": None,
     "comfy_bridge/live_routes.py": None,
     "comfy_bridge/model_patches.py": {"patch/other {name}"},
     "comfy_bridge/memory_watch.py": {"unknown"},

@@ -5,6 +5,7 @@ first. The fragments are written here: it would keep each until the next frame c
 """
 
 import re
+import secrets
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ class Fragments:
 class FragmentOutput:
     def __init__(self, tracks: Tracks, on_pieces: OnPieces) -> None:
         self._on_pieces = on_pieces
-        self.beginning, scales = _beginning(tracks)
-        self.mime = mime_of(self.beginning)
+        beginning, scales = _beginning(tracks)
+        self.mime = mime_of(beginning)
+        # Players skip it; who passes pieces on sees by it that the times are counted anew.
+        self.beginning = beginning + _box(b"free", secrets.token_bytes(8))
         frame = scales[True] / tracks.fps
         assert frame.denominator == 1, "FFmpeg's time scale of a picture track is a multiple of the frame rate"
         self._units = {True: frame.numerator, False: 1}
