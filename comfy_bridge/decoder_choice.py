@@ -52,6 +52,14 @@ class ManagedDecoder(Protocol):
         ...
 
 
+class Primed(Protocol):
+    """A stream of blocks, as far as a decoder begins with it."""
+
+    def priming(self, past_latents: int) -> Tensor:
+        """[16, n, h, w]: what comes before its first block."""
+        ...
+
+
 _KEYS: "WeakKeyDictionary[ManagedDecoder, str]" = WeakKeyDictionary()
 
 
@@ -113,11 +121,11 @@ def key_of(vae: ManagedDecoder) -> str:
 
 @contextmanager
 def open_decoder(
-    chosen: DecoderChoice, latents: AvatarLatents, start: "VideoStart | None", node_id: str
+    chosen: DecoderChoice, stream: Primed, start: "VideoStart | None", node_id: str
 ) -> "Iterator[BlockDecoder]":
     """What decodes the stream's blocks, primed, with progress on the node; for workers no VAE is loaded here."""
     vae = chosen.vae
-    priming = latents.stream.priming(vae.past_latents)
+    priming = stream.priming(vae.past_latents)
     if chosen.workers is not None:
         from liveavatar_workers.client.decoder import RemoteDecoder
 

@@ -13,7 +13,7 @@ from liveavatar_runtime.errors import InputError, MachineError, replaced
 from liveavatar_runtime.planning.memory import CacheChoice, ram_bytes
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.plan_request import PlanRequest
-from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
+from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRun
 from liveavatar_runtime.sampling.takes import ResolvedTakes, resolved
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage, StreamHooks
 from liveavatar_runtime.spool.spliced_stream import SplicedStream
@@ -25,13 +25,13 @@ from .avatar import AvatarLatents, AvatarModel
 from .avatar_script import AvatarScript, check_sound, read_changes
 from .cause_of_nan import cause_of_nan
 from .device_checks import check_compile, check_fp8, unknown_memory
-from .driving_video import DrivenRun, PoseInput, check_pose_encoder, pose_of, read_driving_video
-from .executor_choice import ChosenExecutor, choose_executor
-from .executors import executor_of
+from .driving_video import PoseInput, check_pose_encoder, pose_of, read_driving_video
+from .executor_choice import choose_executor
 from .memory import pinning_warning
 from .model_fingerprint import numerics_of, weights_of
 from .notes import Notes
-from .progress import SamplingProgress, preparation, show_text, stop_if_interrupted
+from .prepared_job import PreparedJob
+from .progress import preparation, show_text, stop_if_interrupted
 from .prompt_input import read_prompt
 from .run_facts import facts_of
 from .sampling_job import SamplingJob
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from liveavatar_runtime.sampling.plan_request import VoicedPlan
     from liveavatar_runtime.sampling.prepare import Prepared
     from liveavatar_runtime.sampling.timed_changes import PlacedChanges
-    from liveavatar_runtime.sampling.video_key import Numerics
     from liveavatar_runtime.spool.spool import Spool
 
     from .comfy_types import Hidden, Vae
+    from .live.latents import LiveLatents
 
 READING = "Reading the weights of base_model once, to know its finished clips again"
 
@@ -101,50 +101,23 @@ class Sources:
     actor_masks: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedJob:
-    """A job with what each of its runs needs; `numerics`: how it computes, for the key of its video; `picture`: what
-    the video begins with; `pose`: that of its conditions."""
-
-    job: SamplingJob
-    executor: ChosenExecutor
-    attention: ChosenAttention
-    compile_layers: bool
-    prepared: "Prepared"
-    numerics: "Numerics"
-    picture: Tensor
-    pose: "DrivenPose | None" = None
-
-    def start(self, part: ClipPlan, first: RunStart, keep_rings: KeepRings, report: SamplingReport) -> SamplingRun:
-        """Begin to sample a part of the plan; its steps and previews are shown on the node."""
-        meter = report.meter(part)
-        executor = executor_of(replace(self.job, plan=part), self.executor, self.attention.kernel, self.compile_layers)
-        progress = SamplingProgress(
-            report.node_id, part, self.job.vae.colours, lambda evaluation: report.show(meter.after(evaluation))
-        )
-        run = executor.run(SamplingRequest(self.prepared.conditions, part, first, progress, keep_rings))
-        if self.pose is None:
-            return run
-        if self.job.model.workers is not None:
-            # What made room for them on their devices has taken the VAE away too.
-            self.job.vae.on_device()
-        return DrivenRun(run, self.pose)
-
-
-def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> AvatarLatents:
+def prepare_latents(
+    inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes
+) -> "AvatarLatents | LiveLatents":
     """All that can be refused is refused here, and the picture is encoded; nothing is sampled yet.
 
     Raises InputError for what was given, MachineError for what does not fit or is not installed.
     """
     asked = _prepared_job(inputs, settings, hidden, notes)
+    if inputs.voice.is_live:
+        from .live.sampling import live_latents
+
+        _tell_executor(asked, notes)
+        return live_latents(asked, settings.spool, hidden, notes)
     work, takes = _with_takes(asked, notes)
     video = _named(work, inputs.voice, settings.spool, hidden)
     work = _as_begun(work, video, settings)
-    executor = work.executor
-    if executor.stages is not None and work.job.model.home.type == "cuda":
-        notes.warn(pinning_warning(ram_bytes(work.job.work, executor.placement)))
-    notes.warn(executor.warning)
-    notes.tell(*executor.told, *work.attention.facts)
+    _tell_executor(work, notes)
     spool, states = _opened_spool(work, video, settings.spool, notes)
     report = SamplingReport(hidden, facts_of(work))
     hooks = StreamHooks(
@@ -167,20 +140,41 @@ def prepare_latents(inputs: SamplerInputs, settings: SamplerSettings, hidden: "H
     return AvatarLatents(stream, inputs.voice, inputs.model.workers, report, takes_asked, beside, work.picture)
 
 
+def _tell_executor(work: PreparedJob, notes: Notes) -> None:
+    executor = work.executor
+    if executor.stages is not None and work.job.model.home.type == "cuda":
+        notes.warn(pinning_warning(ram_bytes(work.job.work, executor.placement)))
+    notes.warn(executor.warning)
+    notes.tell(*executor.told, *work.attention.facts)
+
+
 def _prepared_job(inputs: SamplerInputs, settings: SamplerSettings, hidden: "Hidden", notes: Notes) -> PreparedJob:
     attention = _checked_attention(inputs.model, settings, notes)
     sources = read_sources(inputs, settings.motion_strength, notes)
-    encode_ahead(inputs.voice, sources.plan, hidden.unique_id)
+    if not inputs.voice.is_live:
+        encode_ahead(inputs.voice, sources.plan, hidden.unique_id)
     job = SamplingJob(inputs.model, sources.plan, managed_vae(inputs.vae), driven=sources.driving is not None)
     if job.driven:
         notes.tell(f"Encoding pose_video takes {size_text(job.pose_bytes)}, which Plan Check does not count")
-    executor = choose_executor(job, settings.caches)
+    caches = one_block_at_a_time(settings.caches, notes) if inputs.voice.is_live else settings.caches
+    executor = choose_executor(job, caches)
     prepared, pose = _driven(job, sources, _encoded(job, sources, inputs.voice, hidden.unique_id))
     numerics = numerics_of(job.model, attention, executor.placement, patches_key(job.model))
     # Workers do not compile.
     numerics = replace(numerics, compiled=settings.compile_layers and job.model.workers is None)
     picture = sources.placed.picture
-    return PreparedJob(job, executor, attention, settings.compile_layers, prepared, numerics, picture, pose)
+    voice, compiled = inputs.voice, settings.compile_layers
+    return PreparedJob(job, executor, attention, compiled, prepared, numerics, picture, voice, pose)
+
+
+def one_block_at_a_time(caches: CacheChoice, notes: Notes) -> CacheChoice:
+    """The choice for a live video: a batch would make each block wait for those behind it, whose sound is to come."""
+    if caches.schedule == "batched":
+        notes.warn(
+            "schedule batched is not used: in a batch each block waits for the ones behind it, which are still to be "
+            "spoken. Set schedule to auto or sequential."
+        )
+    return replace(caches, schedule="sequential")
 
 
 def _with_takes(work: PreparedJob, notes: Notes) -> tuple[PreparedJob, ResolvedTakes]:
@@ -294,7 +288,7 @@ def final_plan(inputs: SamplerInputs, voiced: "VoicedPlan", picture: Tensor, not
     unsuitable = unsuitable_size(inputs.model.config, inputs.model.made_for, plan)
     notes.warn(*voiced.warnings, *size_warnings, unsuitable)
     notes.tell(*voiced.facts, size_of(plan), *size_facts)
-    if voiced.was_open:
+    if voiced.was_open and not plan.endless:
         # Clip Scheduler could not know how long it becomes.
         notes.tell(*length_advice(plan))
     return plan
@@ -304,6 +298,8 @@ def size_of(plan: ClipPlan) -> str:
     """The final size of the video, and of the segment if it is made in several."""
     from liveavatar_runtime.texts import clips_text
 
+    if plan.endless:
+        return f"{plan.width}x{plan.height}, without an end: until it is stopped"
     text = f"{plan.width}x{plan.height}, {plan.num_clip} clips, {plan.frames} frames"
     part = plan.segment
     if len(part.clips) == plan.num_clip:

@@ -20,6 +20,7 @@ from .comfy_types import Hidden, Vae
 from .decoder_choice import AUTO, choose_decoder, managed_decoder, open_decoder
 from .execution import SamplerInputs, SamplerSettings, prepare_latents
 from .folders import PACK_ROOT, temporary_folder
+from .live.latents import recorded
 from .notes import Notes
 from .output_files import OutputFile
 from .probe_verdicts import tell_links, tell_memory, tell_run
@@ -122,14 +123,14 @@ def _run(inputs: ProbeInputs, plan: ClipPlan, hidden: Hidden, found: Probed) -> 
     given = completed(inputs, plan)
     caches = SamplerSettings(CacheChoice(), COMFYUI_ATTENTION, False, SpoolChoice(TEMPORARY, state_budget=0.0))
     # Of the notes only those count that are told while it runs: nobody chose this picture and this voice.
-    latents = prepare_latents(given, caches, hidden, Notes())
+    latents = recorded(prepare_latents(given, caches, hidden, Notes()))
     decoder = choose_decoder(AUTO, latents, managed_decoder(inputs.vae))
     settings = VideoSettings(NAME, "h264", "auto", 18, "hold", return_frames=False, decoder=AUTO, report=False)
     with temporary_folder() as folder:
         file = OutputFile(folder / NAME, NAME, "")
         reporting = Reporting(latents, settings, file, OnlineVideo(file.path), decoder.told)
         write_blocks(
-            reporting, lambda start: open_decoder(decoder, latents, start, hidden.unique_id), hidden, shown=False
+            reporting, lambda start: open_decoder(decoder, latents.stream, start, hidden.unique_id), hidden, shown=False
         )
     found.report, found.markdown = reporting.report, reporting.markdown
     found.planned = latents.report.facts.foreseen.memory if latents.report is not None else {}

@@ -168,7 +168,7 @@ def _voice_frames(inputs: CheckInputs, request: PlanRequest) -> int | None:
     from liveavatar_runtime.duration import frames_for_samples
 
     fps = request.plan.fps
-    if inputs.voice is not None:
+    if inputs.voice is not None and not inputs.voice.is_live:
         return inputs.voice.video_frames(fps)
     if inputs.audio is None:
         return None

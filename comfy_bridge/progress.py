@@ -79,6 +79,12 @@ def between_steps(call: Callable[[], None]) -> Iterator[None]:
         yield
 
 
+def after_step() -> None:
+    """What is to be called after a sampling step is called."""
+    for call in tuple(_BETWEEN_STEPS):
+        call()
+
+
 class SamplingProgress:
     """Steps and previews of a stream, reported on the sampler's node."""
 
@@ -97,8 +103,7 @@ class SamplingProgress:
         preview = self._preview(evaluation.clean()) if last else None
         self._on_step(evaluation)
         self._progress.advance_to(evaluation.block * self._steps + evaluation.step + 1, preview)
-        for call in tuple(_BETWEEN_STEPS):
-            call()
+        after_step()
 
     def _preview(self, latents: Tensor) -> Preview:
         """A picture of the block's last latent frame, without a VAE."""

@@ -19,7 +19,7 @@ from .speed_records import Foreseen, foreseen, speed_key
 if TYPE_CHECKING:
     from liveavatar_runtime.planning.observed import SpeedKey
 
-    from .execution import PreparedJob
+    from .prepared_job import PreparedJob
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ the blocks.
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from liveavatar_runtime.distribution import Distribution
 from liveavatar_runtime.run_report import Sampled
@@ -19,8 +19,6 @@ from .memory_watch import MemoryWatch
 from .messages_to_page import PageOfRun, workflow_of
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.spool.latent_stream import LatentStream
-
     from .run_facts import RunFacts
 
 EVENT = "liveavatar.pace"
@@ -29,6 +27,12 @@ BLOCKS_BEFORE_HINTS = 8
 """A card fills until the caches are there."""
 BETWEEN_LINES = 0.2
 """Seconds at least: a small model takes steps of a few milliseconds."""
+
+
+class Telling(Protocol):
+    """A stream that says what its user would not expect."""
+
+    news: list[str]
 
 
 @dataclass
@@ -54,11 +58,11 @@ class SamplingReport:
         self.facts, self.watch = facts, MemoryWatch(facts.devices, facts.elsewhere, facts.ways)
         self._meters: list[PaceMeter] = []
         self._times = Distribution()
-        self._stream: LatentStream | None = None
+        self._stream: Telling | None = None
         self._page = PageOfRun()
         self._lines, self._readings = _AtMostEvery(BETWEEN_LINES), _AtMostEvery(BETWEEN_LINES)
 
-    def follow(self, stream: "LatentStream") -> None:
+    def follow(self, stream: Telling) -> None:
         """Tell what this stream says that the user would not expect."""
         self._stream = stream
 
@@ -68,7 +72,9 @@ class SamplingReport:
         self.watch.begin()
 
     def meter(self, plan: ClipPlan) -> PaceMeter:
-        """For a run of the stream that begins now."""
+        """For a run of the stream that begins now; of a video without an end the runs before are forgotten."""
+        if plan.endless:
+            self._meters.clear()
         self._meters.append(PaceMeter(plan, self._memory, times=self._times))
         return self._meters[-1]
 

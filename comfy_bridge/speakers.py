@@ -10,6 +10,7 @@ from torch import Tensor
 from liveavatar_runtime.audio.conversation import MAX_SPEAKERS, Conversation, Speaker, mixed
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.audio.turns import EXAMPLE, Turn, read_turns, spans_of, starts_of
+from liveavatar_runtime.audio.voice import Voice
 from liveavatar_runtime.duration import format_duration, format_time
 from liveavatar_runtime.errors import InputError
 
@@ -133,6 +134,11 @@ def _one_voice(voice: object, number: int) -> AvatarAudio:
         raise InputError(
             f"voice_{number} is the voice of several speakers already. Connect the voices of Audio Encode, each to an "
             "input of its own."
+        )
+    if isinstance(voice, Voice) and voice.is_live:
+        raise InputError(
+            f"voice_{number} is a live voice, and Speakers needs recorded ones, whose length is known. Connect "
+            "Live Voice to DiT Sampler, for one speaker."
         )
     assert isinstance(voice, AvatarAudio), voice
     return voice

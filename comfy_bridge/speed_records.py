@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from liveavatar_runtime.planning.ranges import Range
     from liveavatar_runtime.run_report import RunReport
 
-    from .execution import PreparedJob
+    from .prepared_job import PreparedJob
 
 ENOUGH_BLOCKS = 8
 """Fewer say more of what else the machine did than of how fast it is."""

@@ -126,7 +126,7 @@ def _opened(
 
     latents, finishing = reporting.latents, reporting.settings.finishing
     own = [decoder.vae.patcher] if decoder.workers is None else []
-    with open_decoder(decoder, latents, start, node_id) as opened:
+    with open_decoder(decoder, latents.stream, start, node_id) as opened:
         with finishing.loaded(decoded_shape(latents.stream.plan), latents.beside, own):
             yield opened
 

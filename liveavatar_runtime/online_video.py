@@ -1,6 +1,6 @@
 """A stream of latent blocks to a video file with sound, written while it is made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,12 +23,20 @@ from .out_of_memory import ram_told
 from .planning.kept_frames import PIXEL_BYTES, decoded_shape
 from .sampling.plan import ClipPlan
 from .sampling.run import LatentBlock
-from .spool.latent_stream import LatentStream
 from .stage_times import ENCODER, SAMPLER, VAE, StageTimes, VideoTimes
 from .texts import gib
 
 if TYPE_CHECKING:
     from .vae.online_decoder import VideoStart
+
+
+class BlockStream(Protocol):
+    """Blocks of a plan (`spool.latent_stream.LatentStream`, `live.stream.LiveStream`)."""
+
+    plan: ClipPlan
+    writing_seconds: float
+
+    def __iter__(self) -> Generator[LatentBlock, None, None]: ...
 
 
 class BlockDecoder(Protocol):
@@ -247,7 +255,7 @@ class _Reporter:
 
 
 def write_online(
-    stream: LatentStream, decoder: BlockDecoder, audio: Voice, output: Output, options: WriteOptions = ALL_FRAMES
+    stream: BlockStream, decoder: BlockDecoder, audio: Voice, output: Output, options: WriteOptions = ALL_FRAMES
 ) -> None:
     """Decode block by block into the file; `output.video` is brought up to date after each, also when this raises.
 
@@ -293,7 +301,7 @@ def finish_file(output: Output) -> None:
     times.file = output.writer.writing_seconds
 
 
-def _note_writing(times: VideoTimes, stream: LatentStream, before: float, writer: FrameWriter) -> None:
+def _note_writing(times: VideoTimes, stream: BlockStream, before: float, writer: FrameWriter) -> None:
     times.spool, times.file = stream.writing_seconds - before, writer.writing_seconds
 
 

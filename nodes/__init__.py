@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_bridge import demo_inputs, folders, live_routes, page_routes, validation
+from ..comfy_bridge.live import voice_routes
 from .audio_encode import AudioEncode
 from .avatar_script import AvatarScript
 from .clip_judge import ClipJudge
@@ -16,6 +17,8 @@ from .finish_frame_rate import FinishFrameRate
 from .finish_upscale import FinishUpscale
 from .hardware_probe import HardwareProbe
 from .join_segments import JoinSegments
+from .live_out import LiveOut
+from .live_voice import LiveVoice
 from .load_avatar_model import LoadAvatarModel
 from .online_vae_decode import OnlineVAEDecode
 from .plan_check import PlanCheck
@@ -32,6 +35,7 @@ class LiveAvatarExtension(ComfyExtension):
         validation.watch_requests()
         page_routes.answer_page()
         live_routes.add_routes()
+        voice_routes.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -54,4 +58,6 @@ class LiveAvatarExtension(ComfyExtension):
             FinishBackground,
             FinishFrameRate,
             ClipJudge,
+            LiveVoice,
+            LiveOut,
         ]

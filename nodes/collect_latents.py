@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..comfy_bridge.avatar import AvatarLatents
+from ..comfy_bridge.live.latents import LiveLatents, recorded
 from ..comfy_bridge.notes import KEPT_WHEN_CACHED, Notes
 from .search_words import search_words
 from .types import CATEGORY, LatentsSocket
@@ -26,13 +27,14 @@ class CollectLatents(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latents: AvatarLatents) -> io.NodeOutput:
+    def execute(cls, latents: AvatarLatents | LiveLatents) -> io.NodeOutput:
         from liveavatar_runtime.duration import FRAMES_PER_LATENT, latents_for_frames
         from liveavatar_runtime.out_of_memory import ram_told
         from liveavatar_runtime.planning.advice import check_collected, spool_bytes
         from liveavatar_runtime.texts import gib
         from liveavatar_runtime.vae import from_model_space
 
+        latents = recorded(latents)
         part = latents.stream.segment
         check_collected(latents.stream.plan)
         instead = f"Online VAE Decode, which needs none of the {gib(spool_bytes(latents.stream.plan))} of latents"

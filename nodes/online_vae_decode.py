@@ -13,6 +13,7 @@ from ..comfy_bridge.avatar import AvatarLatents
 from ..comfy_bridge.comfy_types import PromptNode, Vae
 from ..comfy_bridge.decoder_choice import DECODERS
 from ..comfy_bridge.finishing import NO_FINISHING, Finishing
+from ..comfy_bridge.live.latents import LiveLatents, recorded
 from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.output_files import check_output_prefix, lost_files
 from ..comfy_bridge.validation import chain_before, consumers, other_widgets, verdict
@@ -166,7 +167,7 @@ class OnlineVAEDecode(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        latents: AvatarLatents,
+        latents: AvatarLatents | LiveLatents,
         vae: Vae | None,
         filename_prefix: str,
         crf: int,
@@ -182,7 +183,7 @@ class OnlineVAEDecode(io.ComfyNode):
         widgets = filename_prefix, codec, pixel_format, crf, start, return_frames, decoder, report
         settings = VideoSettings(*widgets, finishing or NO_FINISHING, judge)
         notes = Notes()
-        written = write_video(latents, vae, settings, cls.hidden, notes)
+        written = write_video(recorded(latents), vae, settings, cls.hidden, notes)
         frames = written.frames if return_frames else ExecutionBlocker(FRAMES_OFF)
         return notes.output(written.video, written.last_frame[None], frames, written.report, shown=written.shown)
 

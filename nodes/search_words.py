@@ -17,6 +17,7 @@ LENGTH = ("video length", "video duration", "clip count", "视频时长", "总�
 SEGMENTS = ("segments", "split video", "分段")
 DIRECTING = ("prompt schedule", "prompt travel", "timeline", "change prompt", "提示词调度", "提示词切换", "时间轴")
 FINISHING = ("finishing", "post processing", "postprocess", "后期", "后处理")
+LIVE = ("live", "real time", "realtime", "streaming avatar", "直播", "实时", "实时数字人")
 RESUME = ("resume", "断点续传", "断点续跑")
 
 SEARCH_WORDS: dict[str, tuple[str, ...]] = {
@@ -87,6 +88,14 @@ SEARCH_WORDS: dict[str, tuple[str, ...]] = {
     "LiveAvatar_ClipJudge": (
         *("Clip Judge", "片段质检", *PACK, "lip sync", "口型", "对口型"),
         *("quality check", "find bad clips", "identity drift", "质量检查", "质检", "坏片段", "穿帮", "检查视频"),
+    ),
+    "LiveAvatar_LiveVoice": (
+        *("Live Voice", "实时语音", *PACK, *LIVE),
+        *("microphone", "tts stream", "voice chat", "麦克风", "语音流", "实时对话"),
+    ),
+    "LiveAvatar_LiveOut": (
+        *("Live Out", "实时输出", *PACK, *LIVE),
+        *("hls", "rtmp", "live stream", "obs", "推流", "直播间"),
     ),
 }
 

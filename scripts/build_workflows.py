@@ -368,6 +368,29 @@ def finish_the_video(template: Template) -> None:
         template.link(Source(source, "finishing"), target, "finishing")
 
 
+def live_talk(template: Template) -> None:
+    """The demo, whose voice comes from the live page; the video goes on until it is stopped."""
+    left, middle = template.column(0), template.column(1)
+    model = left.node("LiveAvatar_LoadAvatarModel", room=TOLD, **DEMO)
+    picture = Source(left.node("LoadImage", room=PICTURE, title=template.titles["picture"], image=PORTRAIT), "IMAGE")
+    voice = middle.node("LiveAvatar_LiveVoice", room=TOLD)
+    template.link(Source(model, "audio_encoder"), voice, "audio_encoder")
+    template.link(Source(model, "clip"), voice, "clip")
+    prompt = template.prompt(middle, Source(model, "clip"))
+    plan = middle.node("LiveAvatar_ClipScheduler", room=TOLD, num_clip=0, width=64, height=64, fps=25.0)
+    heard = Source(voice, "avatar_audio")
+    parts = Inputs(Source(model, "model"), Source(model, "vae"), prompt, picture, heard, heard)
+    latents = template.sampler(template.column(2), parts, plan)
+    showing, last = template.column(3, 420), template.column(4, 520)
+    last.left += 80
+    out = showing.node("LiveAvatar_LiveOut", room=VIDEO)
+    template.link(latents, out, "latents")
+    template.link(parts.vae, out, "vae")
+    report = last.node("PreviewAny", room=PICTURE)
+    template.link(Source(out, "report"), report, "source")
+    template.note(last, 560)
+
+
 def check_my_plan(template: Template) -> None:
     """The same plan on this machine and on four cards; nothing is loaded."""
     left, here, there = template.column(0), template.column(1, 560), template.column(3, 560)
@@ -448,6 +471,7 @@ TEMPLATES: tuple[Callable[[Template], None], ...] = (
     direct_the_talk,
     two_speakers,
     finish_the_video,
+    live_talk,
     avatar_14b,
     avatar_14b_long,
     avatar_14b_segments,

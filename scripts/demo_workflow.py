@@ -17,6 +17,7 @@ from comfy_server import ROOT, ComfyServer, make_base, port_is_free
 from comfy_workflow import WorkflowError, nodes_of, set_input, to_prompt
 
 DEFAULT_WORKFLOW = ROOT / "workflows" / "short_clip.json"
+LIVE_WORKFLOW = ROOT / "workflows" / "live_talk.json"
 DEFAULT_PORT = 8188
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 # The command's options and the inputs that they set: (option, node class, input name).
@@ -91,12 +92,17 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=output_folder, metavar="DIR", help="folder for the video")
     parser.add_argument("--workflow", type=existing_file, metavar="FILE", help="another workflow than short_clip.json")
     parser.add_argument("--serve", action="store_true", help="keep ComfyUI running afterwards and print its address")
-    parser.add_argument("--port", type=port_number, metavar="N", help=f"its port (with --serve: {DEFAULT_PORT})")
+    parser.add_argument(
+        "--live", action="store_true", help="speak with the avatar: runs live_talk.json and prints its page's address"
+    )
+    parser.add_argument(
+        "--port", type=port_number, metavar="N", help=f"its port (with --serve and --live: {DEFAULT_PORT})"
+    )
     # Given by run_demo.py.
     parser.add_argument("--comfyui", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    options.port = options.port or (DEFAULT_PORT if options.serve else None)
+    options.port = options.port or (DEFAULT_PORT if options.serve or options.live else None)
     if options.port and not port_is_free(options.port):
         parser.error(f"port {options.port} is in use: choose another with --port, or stop what listens there")
     return options
@@ -208,14 +214,15 @@ def describe_video(path: Path) -> str:
 
 def run_in(server: ComfyServer, options: argparse.Namespace) -> None:
     """Runs the workflow on a started server and prints the result. Raises Problem."""
-    workflow: dict[str, Any] = json.loads((options.workflow or DEFAULT_WORKFLOW).read_text(encoding="utf-8"))
+    default = LIVE_WORKFLOW if options.live else DEFAULT_WORKFLOW
+    workflow: dict[str, Any] = json.loads((options.workflow or default).read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, server.client.object_info())
     apply_options(prompt, options, server.input)
     print("Running the workflow:", flush=True)
     result = server.client.run(prompt, workflow=workflow, on_event=Progress(prompt), timeout=7 * 24 * 3600)
     result.raise_for_error()
     files = list(video_files(result, server))
-    if not files:
+    if not files and not options.live:
         raise Problem("The run ended without a video.")
     for path in files:
         print(f"\n{path}\n  {describe_video(path)}; made in {result.seconds:.1f} s", flush=True)

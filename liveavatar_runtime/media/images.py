@@ -1,12 +1,14 @@
 """Pictures on their way into the model and frames on their way out of it."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from ..errors import InputError, MachineError
+from ..reading import readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,6 +98,16 @@ def read_picture(image: object) -> tuple[torch.Tensor, tuple[str, ...]]:
     if picture.shape[2] == 4 and bool((picture[..., 3] < 1).any()):
         changes.append("The picture is transparent in parts; white is laid behind them.")
     return picture, (*changes, *levelled)
+
+
+def picture_of_file(path: Path) -> torch.Tensor:
+    """The picture in a file as it is shown, [H, W, 3 or 4] of 0..1. Raises InputError where there is none."""
+    from PIL import Image, ImageOps
+
+    with readable(path, "a picture"), Image.open(path) as opened:
+        shown = ImageOps.exif_transpose(opened)
+        pixels = np.asarray(shown.convert("RGBA" if shown.has_transparency_data else "RGB"))
+    return torch.from_numpy(pixels.astype(np.float32) / 255)
 
 
 def _unit_range(picture: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:

@@ -27,7 +27,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Pace:
-    """Where a run is. Clips, blocks and steps count from 1, blocks within their clip.
+    """Where a run is. Clips, blocks and steps count from 1, blocks within their clip; 0 clips: there is no end.
 
     block_seconds: median of the recent blocks; None before the second one, since the first also loads. realtime:
     seconds of video made in a second. memory: the most so far of each device.
@@ -98,7 +98,7 @@ class PaceMeter:
         block = statistics.median(self._recent) if self._recent else None
         return Pace(
             clip=plan.clip_of(evaluation.block) + 1,
-            clips=plan.num_clip,
+            clips=0 if plan.endless else plan.num_clip,
             block=evaluation.block % plan.blocks_per_clip + 1,
             blocks=plan.blocks_per_clip,
             step=evaluation.step + 1,
@@ -106,15 +106,20 @@ class PaceMeter:
             elapsed_seconds=now - self._begun,
             first_block_seconds=self._first_seconds,
             block_seconds=block,
-            seconds_left=None if block is None else max(0, self._to_do - self._done) * block / plan.steps,
+            seconds_left=None if block is None or plan.endless else self._left(block),
             realtime=float(FRAMES_PER_BLOCK / plan.fps) / block if block else None,
             memory=tuple(self._most.values()),
         )
 
+    def _left(self, block: float) -> float:
+        """Seconds, at so many for a block."""
+        return max(0, self._to_do - self._done) * block / self._plan.steps
+
 
 def pace_text(pace: Pace) -> str:
     """The line that a user sees while a run goes on."""
-    parts = [f"clip {pace.clip} of {pace.clips}, block {pace.block} of {pace.blocks}, step {pace.step} of {pace.steps}"]
+    clips = f" of {pace.clips}" if pace.clips else ""
+    parts = [f"clip {pace.clip}{clips}, block {pace.block} of {pace.blocks}, step {pace.step} of {pace.steps}"]
     return "; ".join([*parts, *_left(pace), *_speeds(pace), *_memory(pace)])
 
 

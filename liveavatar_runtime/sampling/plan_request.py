@@ -62,6 +62,20 @@ class PlanRequest:
         cut = num_clip * plan.infer_frames - frames if self.end == "voice" and num_clip == needed else 0
         return replace(plan, num_clip=num_clip, cut_frames=cut)
 
+    def for_live_voice(self) -> ClipPlan:
+        """The plan for a voice that comes while it is spoken: without an end, or of as many clips as were asked for.
+
+        Raises InputError for segments and takes, which a voice that does not come again cannot have.
+        """
+        plan = self.plan
+        if plan.segment_clips or plan.takes:
+            given = "segment_clips" if plan.segment_clips else "takes"
+            raise InputError(
+                f"{given} of Clip Scheduler is set, and a live voice does not come a second time. Set it to nothing, "
+                "or record the session and use Audio Encode."
+            )
+        return plan.without_end() if self.follows_voice else plan
+
 
 @dataclass(frozen=True)
 class VoicedPlan:
@@ -80,6 +94,8 @@ class VoicedPlan:
         """A `ClipPlan` is a request whose end no voice decides. Raises InputError when the segment that is asked for
         begins after the voice's last clip."""
         request = PlanRequest(asked) if isinstance(asked, ClipPlan) else asked
+        if audio.is_live:
+            return cls(request.for_live_voice(), request.follows_voice)
         plan = request.for_voice(audio.video_frames(request.plan.fps))
         warnings: list[str] = []
         if not request.follows_voice and plan.num_clip < request.plan.num_clip:

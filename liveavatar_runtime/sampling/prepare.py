@@ -88,8 +88,8 @@ def check_text(text: Tensor, config: AvatarConfig) -> None:
 
 def check_voice(audio: "Voice") -> None:
     """Raises InputError unless all of the sound and what it was encoded to are numbers; reads all of both. What of a
-    long track is still to be encoded is looked at when it is."""
-    if broken_in(audio.waveform):
+    long track, or of a live voice, is still to be encoded is looked at when it is."""
+    if not audio.is_live and broken_in(audio.waveform):
         raise InputError(
             "the voice has samples that are not numbers (NaN or infinite): check the node that made the sound."
         )
@@ -120,7 +120,9 @@ def check_encoded(vae: "WanVAE", latents: Iterable[Tensor], dtype: torch.dtype) 
 
 
 def clamp_clips(plan: ClipPlan, audio: "Voice") -> tuple[ClipPlan, tuple[str, ...]]:
-    """No more clips than the sound fills; says so."""
+    """No more clips than the sound fills; says so. A live voice fills all that is asked for."""
+    if audio.is_live:
+        return plan, ()
     clamped = plan.clamped_to(clips_for_frames(audio.video_frames(plan.fps), plan.infer_frames))
     return clamped, () if clamped is plan else (reduced_note(plan.num_clip, clamped, audio),)
 
@@ -160,6 +162,12 @@ def _encoded_parts(
     return [to_model_space(latents.float()).cpu() for latents in encoded]
 
 
+def encode_reference(place: "PlacedVAE", picture: Tensor, plan: ClipPlan) -> Tensor:
+    """picture [H, W, C] 0..1 -> reference [16, 1, h, w] alone, as `encode_picture` gives it."""
+    (reference,) = _encoded_parts(place, picture, plan, (REFERENCE,))
+    return reference
+
+
 def encode_references(
     place: "PlacedVAE", pictures: Mapping[int, Tensor], plan: ClipPlan, known: tuple[Tensor, Tensor]
 ) -> dict[int, Tensor]:
@@ -168,7 +176,7 @@ def encode_references(
     for block, picture in pictures.items():
         found = next((reference for other, reference in encoded if same_values(other, picture)), None)
         if found is None:
-            (found,) = _encoded_parts(place, picture, plan, (REFERENCE,))
+            found = encode_reference(place, picture, plan)
             encoded.append((picture, found))
         references[block] = found
     return references

@@ -31,6 +31,8 @@ NODES = {
     "LiveAvatar_FinishBackground": "Finish Background",
     "LiveAvatar_FinishFrameRate": "Finish Frame Rate",
     "LiveAvatar_ClipJudge": "Clip Judge",
+    "LiveAvatar_LiveVoice": "Live Voice",
+    "LiveAvatar_LiveOut": "Live Out",
 }
 
 

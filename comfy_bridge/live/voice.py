@@ -1,0 +1,71 @@
+"""Live Voice at work: a session is opened, whose sound comes from its page, from programs, from a file or a pipe."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from liveavatar_runtime.errors import InputError
+
+from ..notes import Notes
+from ..progress import show_text
+from ..voice import device_of, levelled_encoder, weights_key, weights_of_encoder
+from .addresses import page_address
+from .session import LiveSession, open_session
+
+if TYPE_CHECKING:
+    from liveavatar_runtime.live.voice import LiveVoice
+
+    from ..comfy_types import AudioEncoder, Clip, Hidden
+
+VoiceSource = Literal["page and programs", "growing file", "named pipe"]
+LagRule = Literal["drop silence", "wait"]
+
+
+@dataclass(frozen=True)
+class VoiceInput:
+    """Live Voice's widgets."""
+
+    source: VoiceSource
+    file: str
+    sample_rate: int
+    when_late: LagRule
+
+
+def check_source(source: VoiceSource, file: str, sample_rate: int) -> None:
+    """Raises InputError for a file or a pipe that cannot be read here."""
+    if source == "page and programs":
+        return
+    if not file:
+        raise InputError(f"source is {source}, and file is empty. Give its name in ComfyUI's input folder.")
+
+
+def make_live_voice(
+    encoder: "AudioEncoder | None", clip: "Clip | None", given: VoiceInput, hidden: "Hidden", notes: Notes
+) -> "tuple[LiveVoice, str]":
+    """A voice with its session, which other nodes find by it, and the address of its page. The notes say where.
+
+    Raises InputError without an encoder, and for a source that cannot be read.
+    """
+    from liveavatar_runtime.live.lag import LagPolicy
+    from liveavatar_runtime.live.sound import LiveSound, Options
+    from liveavatar_runtime.live.voice import LiveEncoder, LiveVoice
+
+    if encoder is None:
+        raise InputError(
+            "no audio encoder: this model has none of its own. Connect Load Audio Encoder with "
+            "wav2vec2_large_english_fp16.safetensors to the audio_encoder input."
+        )
+    check_source(given.source, given.file, given.sample_rate)
+    weights = weights_of_encoder(encoder)
+    encode, levelled = levelled_encoder(encoder)
+    sound = LiveSound(options=Options(policy=LagPolicy(rule=given.when_late)))
+    voice = LiveVoice(sound, LiveEncoder(encode, weights_key(weights) if weights else "", levelled))
+    session = LiveSession(voice, clip)
+    open_session(session)
+    page = page_address(session)
+    show_text(hidden.unique_id, f"Live page: {page}")
+    notes.tell(f"Live page: {page}", f"Programs: POST {page}/voice?rate=24000 with the token {session.token}")
+    if device_of(encoder).type != "cpu":
+        notes.tell(f"The voice is encoded on {device_of(encoder)}, beside the sampling")
+    if clip is None:
+        notes.tell("clip is not connected: the prompt stays as it is while the video runs")
+    return voice, page
