@@ -34,20 +34,26 @@ class Level:
 
 @dataclass(frozen=True)
 class Memory:
-    """What of a sound without an end decides its level, in parts.
+    """What of a sound without an end decides its level. Numbers are of parts, levels mean squares.
 
-    heard: the last ones that are no noise; noise: after so many parts, what is less than `above` times the quieter ones
-    of so many is noise; mean: the last ones, of which the mean is taken away; quietest: as `QUIETEST`.
+    heard: how many of the last ones with speech count; noise: of how many of the last ones the quieter ones are noise;
+    above: what is at least so much louder than these is speech, if it is `audible`; expected: the level before the
+    first word, in which noise must not look like speech; trusted: how many parts of speech weigh as much as that;
+    mean: of how many of the last ones the mean is taken away.
     """
 
     heard: int = 3000
     noise: int = 300
     above: float = 4.0
+    audible: float = 6e-5
+    expected: float = 2e-2
+    trusted: int = 10
     mean: int = 600
-    quietest: float = 1e-3
 
 
 NOISE_QUANTILE = 0.1
+NOTHING = 1e-8
+"""Mean square, -80 dB of full scale, below which a part has no sound at all, as where a microphone is off."""
 
 
 class RecentLevel:
@@ -64,24 +70,25 @@ class RecentLevel:
         """The next part, float32 [n], n > 0."""
         values = part.astype(np.float64)
         square = float(values.var())
-        self._squares.append(square)
         self._sums.append(float(values.sum()))
         self._counts.append(len(part))
-        if square >= max(AUDIBLE, self._memory.above * self._noise()):
+        if square < NOTHING:
+            return
+        self._squares.append(square)
+        noise = float(np.quantile(np.array(self._squares), NOISE_QUANTILE))
+        if square >= max(self._memory.audible, self._memory.above * noise):
             self._heard.append(square)
 
     def level(self) -> Level:
         """Of the sound to the end of the last part."""
         mean = sum(self._sums) / sum(self._counts)
-        return Level(mean, _square(np.array(self._heard), self._memory.quietest))
-
-    def _noise(self) -> float:
-        """0 as long as it may be speech from the first part on."""
-        full = len(self._squares) == self._memory.noise
-        return float(np.quantile(np.array(self._squares), NOISE_QUANTILE)) if full else 0.0
+        known, expected = _speech(np.array(self._heard), QUIETEST), self._memory.expected
+        # The mean of their logarithms.
+        trust = len(self._heard) / (len(self._heard) + self._memory.trusted)
+        return Level(mean, expected * (known / expected) ** trust)
 
 
-def _square(audible: Any, quietest: float) -> float:
+def _speech(audible: Any, quietest: float) -> float:
     """Mean square of speech with its pauses, of the mean squares of audible parts."""
     loud = audible[audible >= LOUD * audible.mean()] if len(audible) else audible
     return max(quietest, SPOKEN * float(loud.mean())) if len(loud) else quietest
@@ -131,5 +138,5 @@ class Heard:
         if self.memory is not None:
             return self._levels[parts - 1]
         squares = np.array(self._squares[:parts])
-        square = _square(squares[squares >= AUDIBLE], QUIETEST)
+        square = _speech(squares[squares >= AUDIBLE], QUIETEST)
         return Level(self._sums[parts] / self._counts[parts], square)

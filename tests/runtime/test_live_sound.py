@@ -38,10 +38,10 @@ def test_nobody_speaks_and_it_never_runs_dry() -> None:
     assert sound.due(SOUND_RATE) == pytest.approx(began + 1)
 
 
-@pytest.mark.parametrize("parts_per_million", [-200, 200])
-def test_a_microphone_with_a_wrong_clock_stays_in_step(parts_per_million: int) -> None:
-    """Six minutes, with pieces that come up to 30 ms late: as long after its recording at the end as at the beginning,
+def test_a_microphone_with_a_wrong_clock_stays_in_step() -> None:
+    """Four minutes, with pieces that come up to 30 ms late: as long after its recording at the end as at the beginning,
     without a click; without correction it would be 72 ms off."""
+    parts_per_million = -300
     clock = SimulatedClock()
     sound = LiveSound(clock)
     sound.begin()
@@ -49,7 +49,7 @@ def test_a_microphone_with_a_wrong_clock_stays_in_step(parts_per_million: int) -
         clock, sound.open_source("microphone", SOUND_RATE), parts_per_million=parts_per_million, jitter=0.03
     )
     late: list[float] = []
-    for _ in range(360):
+    for _ in range(240):
         first = sound.position
         heard = hear(sound, 1)
         told = microphone.recorded_at(heard)
@@ -66,8 +66,8 @@ def test_a_microphone_whose_pieces_are_often_late_waits_longer() -> None:
     sound = LiveSound(clock)
     sound.begin()
     microphone = Microphone(clock, sound.open_source("microphone", SOUND_RATE), jitter=0.08)
-    hear(sound, 240)
-    assert 1 <= microphone.source.counts.ran_dry <= 6, "with 0.08 s alone it would be hundreds of times"
+    hear(sound, 120)
+    assert 1 <= microphone.source.counts.ran_dry <= 6, "with 0.08 s alone it would be a hundred times"
 
 
 def test_what_comes_too_late_is_silence_and_made_up_for() -> None:
