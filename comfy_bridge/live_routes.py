@@ -66,7 +66,7 @@ async def running_streams(request: web.Request) -> web.Response:
 
 
 async def watch(request: web.Request) -> web.StreamResponse:
-    if request.headers.get("Upgrade", "").lower() != "websocket":
+    if not web.WebSocketResponse().can_prepare(request).ok:
         check_origin(request)
         return live_page(request)
     stream = _asked_for(request)

@@ -4,9 +4,9 @@
 // content security policy forbids that (that of ComfyUI with --disable-api-nodes), the element loads the growing video
 // itself. Only one of both is open, and none while the page is in the background.
 
-import { api } from "./comfy.js";
+import { LiveEdge } from "./live_edge.js";
+import { ViewerReports } from "./viewer_reports.js";
 
-const ROUTE = "/liveavatar/live";
 /** Chromium's own handling of a pause for lack of data adds seconds, so we pause before it: seconds that are left. */
 const PAUSE_BELOW = 0.1;
 const PLAY_ABOVE = 0.15;
@@ -16,6 +16,10 @@ const KEPT_SECONDS = 30;
 const AGAIN_AFTER_MS = 1000;
 /** Of a video that is on its way when the page is opened, the beginning is left out. */
 const BEHIND_SECONDS = 3;
+/** Of a video without an end no more is kept: played, and not yet played while the user has stopped it. */
+const [LIVE_PLAYED, LIVE_AHEAD] = [15, 30];
+/** What waits for the browser to take it; who has more begins again at the newest picture. */
+const MOST_WAITING = 16 * 2 ** 20;
 
 /** Whether this page may play pieces, as far as it was tried. */
 let mayPlayPieces = typeof MediaSource !== "undefined";
@@ -24,13 +28,25 @@ let mayPlayPieces = typeof MediaSource !== "undefined";
  * Why a video is not shown: "codec" for one that this browser does not play while it grows, "lost" for one that the
  * server does not know.
  * @typedef {"codec" | "lost"} Reason
+ *
+ * What becomes of a stream's connection. @typedef {"open" | "broken" | "ended"} News
+ *
+ * seconds: how long the video becomes; live: whether it has no end, and its newest picture is wanted; address: of its
+ * route on the server.
+ * @typedef {{ id: string, seconds: number, pieces: boolean, live?: boolean, address: string }} About
+ *
+ * @typedef {{ onState: (waiting: boolean) => void, onRefused: (reason: Reason) => void,
+ *     onNews?: (news: News) => void, inBackground?: boolean }} Hooks inBackground: goes on where nobody sees it
  */
 
-/** @param {string} path */
-function streamAddress(path) {
-    const address = new URL(api.apiURL(path), location.href);
-    address.protocol = address.protocol.replace("http", "ws");
-    return address;
+/**
+ * The same address for a WebSocket.
+ * @param {string} address
+ */
+export function socketAddress(address) {
+    const found = new URL(address, location.href);
+    found.protocol = found.protocol.replace("http", "ws");
+    return found;
 }
 
 /**
@@ -50,8 +66,8 @@ export async function playIfAllowed(video) {
 export class LiveVideo {
     /**
      * @param {HTMLVideoElement} video
-     * @param {{ id: string, seconds: number, pieces: boolean }} about
-     * @param {{ onState: (waiting: boolean) => void, onRefused: (reason: Reason) => void }} hooks
+     * @param {About} about
+     * @param {Hooks} hooks
      */
     constructor(video, about, hooks) {
         this.video = video;
@@ -74,11 +90,15 @@ export class LiveVideo {
         this.source = null;
         /** @type {SourceBuffer | null} */
         this.buffer = null;
+        /** What the server said last of the stream. @type {{ mime: string, first: number, epoch: number } | null} */
+        this.start = null;
+        this.edge = about.live ? new LiveEdge(this) : null;
+        this.reports = about.live ? new ViewerReports(this) : null;
         this.onVisible = () => this.followVisibility();
         this.onError = () => this.onVideoError();
         document.addEventListener("visibilitychange", this.onVisible);
         video.addEventListener("error", this.onError);
-        this.timer = setInterval(() => this.pace(), LOOK_EVERY_MS);
+        this.timer = setInterval(() => (this.edge ?? this).pace(), LOOK_EVERY_MS);
         this.open();
     }
 
@@ -86,6 +106,7 @@ export class LiveVideo {
     close() {
         this.closed = true;
         clearInterval(this.timer);
+        this.reports?.close();
         document.removeEventListener("visibilitychange", this.onVisible);
         this.video.removeEventListener("error", this.onError);
         this.leave();
@@ -98,48 +119,64 @@ export class LiveVideo {
     }
 
     open() {
-        if (document.hidden) return;
+        if (this.isAway()) return;
         if (this.pieces) this.openSource();
         else this.openWhole();
     }
 
+    /** Whether nothing is wanted, as nobody sees it. */
+    isAway() {
+        return document.hidden && !this.hooks.inBackground;
+    }
+
     openWhole() {
-        this.video.src = api.apiURL(`${ROUTE}/${this.about.id}/video`);
+        this.waiting = true;
+        this.edge?.beginAgain();
+        this.video.src = `${this.about.address}/video`;
     }
 
     openSource() {
-        if (this.source) {
-            this.openSocket();
-            return;
-        }
+        if (this.source) this.openSocket();
+        else this.newSource();
+    }
+
+    newSource() {
         const source = new MediaSource();
         this.source = source;
+        this.buffer = null;
+        this.queue.length = 0;
+        this.waiting = true;
+        this.edge?.beginAgain();
         const address = URL.createObjectURL(source);
         source.addEventListener("sourceopen", () => {
             URL.revokeObjectURL(address);
-            if (!this.closed) this.openSocket();
+            if (this.closed || this.source !== source) return;
+            if (this.start) this.addBuffer();
+            if (!this.socket) this.openSocket();
         });
         this.video.src = address;
     }
 
     openSocket() {
-        const socket = new WebSocket(streamAddress(`${ROUTE}/${this.about.id}?seen=${this.seen}`));
+        const socket = new WebSocket(socketAddress(`${this.about.address}?seen=${this.seen}`));
         socket.binaryType = "arraybuffer";
-        let first = true;
+        /** Whether the beginning of the video comes next, whatever follows. */
+        let beginning = true;
         socket.addEventListener("message", ({ data }) => {
             if (this.socket !== socket) return;
-            if (typeof data === "string") this.begin(JSON.parse(data));
+            if (typeof data === "string") beginning = this.onText(JSON.parse(data)) || beginning;
             else {
-                // The beginning of the video comes first, whatever follows.
-                if (!first) this.seen += 1;
-                first = false;
+                if (!beginning) this.seen += 1;
+                beginning = false;
                 this.queue.push(data);
+                this.boundQueue(socket);
                 this.append();
             }
         });
         socket.addEventListener("close", () => {
             if (this.socket !== socket) return;
             this.socket = null;
+            if (!this.ended && !this.closed) this.hooks.onNews?.("broken");
             setTimeout(() => this.again(), AGAIN_AFTER_MS);
         });
         this.socket = socket;
@@ -147,20 +184,57 @@ export class LiveVideo {
 
     /** Goes on after a connection that broke; the server knows the stream no more when the video is finished. */
     again() {
-        if (!this.closed && !this.ended && !this.socket && !document.hidden) this.openSocket();
+        if (!this.closed && !this.ended && !this.socket && !this.isAway()) this.openSocket();
     }
 
-    /** @param {{ mime: string, first: number }} start */
+    /**
+     * @param {{ mime?: string, first?: number, epoch?: number, ended?: boolean, pong?: number, at?: number }} said
+     * @returns {boolean} whether the stream begins with what follows
+     */
+    onText(said) {
+        if (said.mime !== undefined) {
+            this.begin({ mime: said.mime, first: said.first ?? 0, epoch: said.epoch ?? 0 });
+            return true;
+        }
+        if (said.ended) {
+            this.end();
+            this.hooks.onNews?.("ended");
+        } else this.reports?.onPong(said);
+        return false;
+    }
+
+    /** @param {{ mime: string, first: number, epoch: number }} start */
     begin(start) {
+        const isOther = this.start !== null && this.start.epoch !== start.epoch;
+        this.start = start;
         this.seen = start.first;
-        if (this.buffer || !this.source) return;
+        this.hooks.onNews?.("open");
+        if (isOther) this.newSource();
+        else if (!this.buffer && this.source?.readyState === "open") this.addBuffer();
+    }
+
+    addBuffer() {
+        const { source, start } = this;
+        if (!source || !start) return;
         if (!start.mime || !MediaSource.isTypeSupported(start.mime)) {
             this.hooks.onRefused("codec");
             return;
         }
-        this.source.duration = this.about.seconds;
-        this.buffer = this.source.addSourceBuffer(start.mime);
+        source.duration = this.about.live ? Infinity : this.about.seconds;
+        this.buffer = source.addSourceBuffer(start.mime);
         this.buffer.addEventListener("updateend", () => this.append());
+        this.append();
+    }
+
+    /**
+     * What the browser does not take any more is given up: it begins again at the newest picture.
+     * @param {WebSocket} socket
+     */
+    boundQueue(socket) {
+        if (!this.about.live || this.queue.reduce((sum, piece) => sum + piece.byteLength, 0) < MOST_WAITING) return;
+        this.queue.length = 0;
+        this.seen = 0;
+        socket.close();
     }
 
     /** Gives the element the next piece that waits. */
@@ -168,6 +242,7 @@ export class LiveVideo {
         const { buffer, source } = this;
         if (!buffer || buffer.updating || source?.readyState !== "open") return;
         const piece = this.queue[0];
+        if (this.about.live && this.forget(buffer)) return;
         if (!piece) {
             if (this.ended) source.endOfStream();
             return;
@@ -179,6 +254,21 @@ export class LiveVideo {
             if (!(error instanceof DOMException) || error.name !== "QuotaExceededError") throw error;
             this.makeRoom(buffer);
         }
+    }
+
+    /**
+     * Removes what a live video does not need any more, some of it at a time.
+     * @param {SourceBuffer} buffer
+     * @returns {boolean} whether it does
+     */
+    forget(buffer) {
+        const { buffered } = buffer;
+        if (!buffered.length) return false;
+        const [start, end] = [buffered.start(0), buffered.end(buffered.length - 1)];
+        const keep = Math.max(this.video.currentTime - LIVE_PLAYED, end - LIVE_PLAYED - LIVE_AHEAD);
+        if (keep - start < LIVE_PLAYED) return false;
+        buffer.remove(start, keep);
+        return true;
     }
 
     /**
@@ -241,7 +331,7 @@ export class LiveVideo {
     }
 
     followVisibility() {
-        if (this.closed || this.ended) return;
+        if (this.closed || this.ended || this.hooks.inBackground) return;
         if (document.hidden) {
             this.setWaiting(true);
             this.leave();

@@ -1,4 +1,5 @@
-// Online VAE Decode's player: the video while it is made, and then the finished file in place of ComfyUI's own preview.
+// The player of Online VAE Decode and Live Out: the video while it is made, and then the finished file in place of
+// ComfyUI's own preview.
 //
 // The server tells of a stream when it begins and when it ends (comfy_bridge/live_stream.py). Without this module
 // ComfyUI shows the finished file.
@@ -19,7 +20,7 @@ import { VideoPlayer } from "./video_player.js";
  * @typedef {Stream & { ended?: boolean, file?: VideoFile | null }} Message
  */
 
-const DECODER = "LiveAvatar_OnlineVAEDecode";
+const PLAYERS = ["LiveAvatar_OnlineVAEDecode", "LiveAvatar_LiveOut"];
 const EVENT = "liveavatar.live";
 const WIDGET = "liveavatar_player";
 const CORE_WIDGET = "video-preview";
@@ -84,7 +85,7 @@ function hideCorePreview(node) {
 /** @param {Message} message */
 async function onMessage(message) {
     const node = nodeOfMessage(message);
-    if (node?.comfyClass !== DECODER) return;
+    if (!node || !PLAYERS.includes(node.comfyClass ?? "")) return;
     const player = await playerOf(node);
     // It would go on to say that the decoder is prepared.
     removeProgressText(node);
@@ -121,7 +122,7 @@ app.registerExtension({
         api.addEventListener("reconnected", () => void watchRunning());
     },
     beforeRegisterNodeDef(nodeType, nodeData) {
-        if (nodeData.name !== DECODER) return;
+        if (!PLAYERS.includes(nodeData.name)) return;
         const onExecuted = nodeType.prototype.onExecuted;
         /** @type {GraphNode["onExecuted"]} */
         nodeType.prototype.onExecuted = function (output, ...rest) {
@@ -130,7 +131,7 @@ app.registerExtension({
         };
     },
     nodeCreated(node) {
-        if (node.comfyClass !== DECODER || typeof node.addDOMWidget !== "function") return;
+        if (!PLAYERS.includes(node.comfyClass ?? "") || typeof node.addDOMWidget !== "function") return;
         // Core's preview, which the classic renderer makes as a widget after the run.
         const add = node.addDOMWidget;
         node.addDOMWidget = function (name, type, element, options) {

@@ -9,10 +9,11 @@ import { LiveVideo, playIfAllowed } from "./live_video.js";
  *     clips?: import("./clip_strip.js").Clips }} VideoFile
  *
  * @typedef {{ id: string, node: string, workflow: string, seconds: number, width: number, height: number,
- *     pieces: boolean, transparent?: boolean }} Stream
+ *     pieces: boolean, transparent?: boolean, live?: boolean }} Stream
  * @typedef {import("./texts.js").Texts} Texts
  */
 
+const ROUTE = "/liveavatar/live";
 const MUTED = "LiveAvatar.muted";
 const LOOPED = "LiveAvatar.loop";
 /** Behind a video; squares behind a transparent one, so that one sees what is cut out. */
@@ -113,11 +114,16 @@ export class VideoPlayer {
         const tell = (/** @type {string} */ key) => {
             if (!this.files.length) this.say(key);
         };
-        this.live = new LiveVideo(this.video, stream, {
-            onState: (waiting) => tell(waiting ? "playerNextBlock" : "playerLive"),
+        const address = api.apiURL(`${ROUTE}/${stream.id}`);
+        const playing = stream.live ? "playerOnAir" : "playerLive";
+        this.live = new LiveVideo(this.video, { ...stream, address }, {
+            onState: (waiting) => tell(waiting ? "playerNextBlock" : playing),
             onRefused: (reason) => {
                 this.live?.close();
                 tell(reason === "codec" ? "playerCodec" : "playerLost");
+            },
+            onNews: (news) => {
+                if (stream.live && news !== "open") tell(news === "ended" ? "playerEnded" : "playerBroken");
             },
         });
         this.drawBar();
@@ -228,6 +234,11 @@ export class VideoPlayer {
                   ...(file.path ? [this.button("playerCopyPath", () => this.copyPath(file.path ?? ""))] : []),
               ]
             : [];
+        const live = this.live?.about;
+        if (live?.live) {
+            const page = () => window.open(live.address, "_blank");
+            buttons.push(this.button("playerPage", page));
+        }
         buttons.push(this.button(this.video.muted ? "playerUnmute" : "playerMute", () => this.mute()));
         if (file) {
             const loop = this.button("playerLoop", () => this.loop());
