@@ -28,7 +28,7 @@ export class LiveControls {
     /**
      * @param {string} address of the session
      * @param {Texts} texts
-     * @param {{ onKnown: (known: boolean) => void }} hooks
+     * @param {{ onKnown: (known: boolean) => void, onOver: () => void }} hooks
      */
     constructor(address, texts, hooks) {
         this.address = address;
@@ -125,6 +125,7 @@ export class LiveControls {
     onServer(said) {
         if (typeof said !== "object" || said === null) return;
         if (typeof said.error === "string") this.answer(this.texts("liveRefused", { reason: this.translated(said.error) }));
+        if (said.stage === "over" && this.state.stage !== "over") this.hooks.onOver();
         this.state = { ...this.state, ...said };
         this.draw();
     }

@@ -13,6 +13,7 @@ const STALL_BELOW = 0.03;
 const [JOIN, FAR] = [0.5, 2];
 /** The least that was left is looked for in twice this time; a block comes at least as often. */
 const WINDOW_MS = 800;
+const [BROKEN_MS, ENDED_MS] = [3000, 300];
 
 export class LiveEdge {
     /** @param {import("./live_video.js").LiveVideo} live */
@@ -26,6 +27,9 @@ export class LiveEdge {
         /** Of the last two windows. @type {[number, number]} */
         this.lows = [Infinity, Infinity];
         this.windowFrom = this.changed;
+        /** Where the newest picture was when there last was a newer one, and when that was. */
+        this.end = 0;
+        this.grew = this.changed;
     }
 
     /** Other times count from now on. */
@@ -50,13 +54,14 @@ export class LiveEdge {
         const { live } = this;
         const { video } = live;
         const { buffered } = video;
+        this.watchGrowth(buffered.length ? buffered.end(buffered.length - 1) : 0);
         if (!buffered.length) return;
         const newest = buffered.length - 1;
         const [start, end] = [buffered.start(newest), buffered.end(newest)];
         const now = video.currentTime;
         const isInside = now >= start - 0.05 && now <= end;
         if (!this.begun || (!isInside && end > now) || end - now > FAR) {
-            this.begun = true;
+            this.begun = live.begun = true;
             // What lies between is lost, or too old.
             if (!isInside || end - now > JOIN) video.currentTime = Math.max(start, end - JOIN);
             this.forgetLow();
@@ -66,6 +71,21 @@ export class LiveEdge {
         if (live.waiting) this.resume(ahead);
         else if (!video.paused && ahead < STALL_BELOW && !live.ended) this.stall();
         else if (!video.paused) this.steer(ahead);
+    }
+
+    /**
+     * Of one growing file that the browser loads itself nobody says that the connection is broken.
+     * @param {number} end
+     */
+    watchGrowth(end) {
+        const { live } = this;
+        const now = performance.now();
+        if (end !== this.end) [this.end, this.grew] = [end, now];
+        else if (!live.pieces && !live.ended && !live.isAway() && now - this.grew > (live.video.ended ? ENDED_MS : BROKEN_MS)) {
+            this.grew = now;
+            live.hooks.onNews?.("broken");
+            live.openWhole();
+        }
     }
 
     /** @param {number} ahead */

@@ -52,10 +52,14 @@ class LivePage {
         this.speak = part("[data-action=speak]", HTMLButtonElement);
         this.mic = part(".mic", HTMLElement);
         this.gain = part(".gain input", HTMLInputElement);
+        this.isOver = false;
         /** @type {LiveVideo | null} */
         this.live = null;
         this.showTexts();
-        this.controls = new LiveControls(this.address, texts, { onKnown: (known) => this.onKnown(known) });
+        this.controls = new LiveControls(this.address, texts, {
+            onKnown: (known) => this.onKnown(known),
+            onOver: () => this.onEnded(),
+        });
         this.microphone = new Microphone(`${this.address}/voice`, {
             onState: (state, values) => this.showMic(state, values),
             onLevel: (peak) => this.showLevel(peak),
@@ -133,8 +137,9 @@ class LivePage {
     }
 
     watch() {
+        const begun = this.live?.begun;
         this.live?.close();
-        this.show("waiting", "liveWaiting", true);
+        if (!begun) this.show("waiting", "liveWaiting", true);
         this.live = new LiveVideo(
             this.video,
             { id: "", seconds: 0, pieces: true, live: true, address: this.address },
@@ -142,11 +147,11 @@ class LivePage {
                 inBackground: true,
                 onState: (waiting) => this.show(waiting ? "waiting" : "playing", waiting ? "liveStalled" : "livePlaying"),
                 onRefused: (reason) => {
-                    if (reason === "codec") this.show("waiting", "liveCodec", true);
+                    if (reason === "codec" && this.live?.start) this.show("waiting", "liveCodec", true);
                     else this.again();
                 },
                 onNews: (news) => {
-                    if (news === "broken" && this.live?.start) this.show("waiting", "liveBroken");
+                    if (news === "broken" && this.live?.begun) this.show("waiting", "liveBroken");
                     if (news === "ended") this.onEnded();
                 },
             },
@@ -154,19 +159,22 @@ class LivePage {
     }
 
     onEnded() {
+        this.isOver = true;
+        this.live?.end();
         this.show("waiting", "liveEnded", true);
         this.microphone.stop();
     }
 
     /** Of one growing file, which the browser loads itself, a connection that breaks is its end. */
     again() {
-        this.show("waiting", "liveBroken");
+        if (this.isOver) return;
+        if (this.live?.begun) this.show("waiting", "liveBroken");
         setTimeout(() => this.watch(), 2000);
     }
 
     /** @param {boolean} known whether the server has such a session */
     onKnown(known) {
-        if (!known && !this.live?.begun && !this.live?.start) this.show("waiting", "liveUnknown", true);
+        if (!known && !this.live?.start && !this.video.buffered.length) this.show("waiting", "liveUnknown", true);
         else if (this.message.dataset.key === "liveUnknown") this.show("waiting", "liveWaiting", true);
     }
 
