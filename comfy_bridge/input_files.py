@@ -26,6 +26,11 @@ def input_file(name: str) -> Path:
 
     Raises InputError for a name that leads elsewhere, and for a file that is not there.
     """
+    return regular_file(input_path(name))
+
+
+def input_path(name: str) -> Path:
+    """Where a file of this name is, or is to be. Raises InputError for a name that leads elsewhere."""
     root = Path(folder_paths.get_input_directory()).absolute()
     plain = name.removesuffix(INPUT_MARK).rstrip(" ") if name.endswith(INPUT_MARK) else name
     if not plain or "\0" in plain:
@@ -34,7 +39,7 @@ def input_file(name: str) -> Path:
     path = Path(os.path.normpath(root / plain))
     if root not in path.parents:
         raise InputError(f"{name!r} is not in ComfyUI's input folder")
-    return regular_file(path)
+    return path
 
 
 def voice_length(name: str) -> "SoundLength":

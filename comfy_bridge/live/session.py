@@ -17,6 +17,7 @@ from liveavatar_runtime.live.control import Action, Control, Message
 if TYPE_CHECKING:
     from liveavatar_runtime.live.latency import LatencyMeter
     from liveavatar_runtime.live.sound import LiveSound
+    from liveavatar_runtime.live.sources import ReaderThread
     from liveavatar_runtime.live.voice import LiveVoice
 
     from ..comfy_types import Clip
@@ -56,6 +57,8 @@ class LiveSession:
     latency: "LatencyMeter | None" = None
     told: "deque[str]" = field(default_factory=lambda: deque(maxlen=TOLD_KEPT))
     begun: float = 0.0
+    readers: "list[ReaderThread]" = field(default_factory=list)
+    """What reads sound that programs on this machine write."""
 
     @property
     def sound(self) -> "LiveSound":
@@ -78,11 +81,17 @@ class LiveSession:
     def begin(self) -> None:
         """The first block is wanted. The clock of the sound begins when its sound is, with the model loaded."""
         self.stage, self.begun = "running", time.monotonic()
+        for reader in self.readers:
+            reader.start()
 
     def end(self) -> None:
         """Nothing more is heard, and who waits for sound goes on with silence."""
         self.stage = "over"
         self.sound.stop()
+        for reader in self.readers:
+            reader.stop()
+            if reader.error:
+                self.say(reader.error)
 
     def ask(self, message: Message) -> None:
         self.control.ask(message, self.seconds)

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from liveavatar_runtime.errors import InputError
+from liveavatar_runtime.live.source import Source, SourceKind
+from liveavatar_runtime.live.sources import Reading, local_source
 
+from ..input_files import input_path
 from ..notes import Notes
 from ..progress import show_text
 from ..voice import device_of, levelled_encoder, weights_key, weights_of_encoder
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..comfy_types import AudioEncoder, Clip, Hidden
 
+PAGE_AND_PROGRAMS = "page and programs"
 VoiceSource = Literal["page and programs", "growing file", "named pipe"]
 LagRule = Literal["drop silence", "wait"]
 
@@ -32,10 +36,16 @@ class VoiceInput:
 
 def check_source(source: VoiceSource, file: str, sample_rate: int) -> None:
     """Raises InputError for a file or a pipe that cannot be read here."""
-    if source == "page and programs":
+    if source == PAGE_AND_PROGRAMS:
         return
     if not file:
         raise InputError(f"source is {source}, and file is empty. Give its name in ComfyUI's input folder.")
+    local_source(source, Reading(input_path(file), sample_rate), refuse)
+
+
+def refuse(kind: SourceKind, rate: int, name: str) -> Source:
+    """Of a reader that is never started."""
+    raise InputError(f"{name} is not read yet")
 
 
 def make_live_voice(
@@ -60,6 +70,10 @@ def make_live_voice(
     sound = LiveSound(options=Options(policy=LagPolicy(rule=given.when_late)))
     voice = LiveVoice(sound, LiveEncoder(encode, weights_key(weights) if weights else "", levelled))
     session = LiveSession(voice, clip)
+    if given.source != PAGE_AND_PROGRAMS:
+        what = Reading(input_path(given.file), given.sample_rate)
+        session.readers.append(local_source(given.source, what, sound.open_source))
+        notes.tell(f"{given.source.capitalize()}: {what.path}")
     open_session(session)
     page = page_address(session)
     show_text(hidden.unique_id, f"Live page: {page}")

@@ -240,7 +240,7 @@ class SourceRow:
     missing: Callable[[], str] = lambda: ""
 
 
-LOCAL_SOURCES = (SourceRow("file", GrowingFile), SourceRow("pipe", NamedPipe, no_named_pipes))
+LOCAL_SOURCES = (SourceRow("growing file", GrowingFile), SourceRow("named pipe", NamedPipe, no_named_pipes))
 
 
 def local_source(name: str, what: Reading, open_source: OpenSource) -> ReaderThread:

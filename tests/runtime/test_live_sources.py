@@ -66,7 +66,7 @@ def test_a_finished_file_is_over_when_nothing_is_added(tmp_path: Path) -> None:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 48_000, 0, "NONE", ""))
         file.writeframes(given.tobytes())
-    with local_source("file", Reading(path, idle=0.05), sound.open_source) as reader:
+    with local_source("growing file", Reading(path, idle=0.05), sound.open_source) as reader:
         assert np.array_equal(heard(sound, len(given)), given)
         assert not sound.wait_until(len(given) + 1) and reader.wait(60)
 
@@ -109,7 +109,7 @@ def test_a_fast_program_waits_for_room_and_stops_at_once(tmp_path: Path) -> None
 def test_writers_of_a_pipe_come_and_go(tmp_path: Path) -> None:
     path, sound, given = tmp_path / "voice.pcm", unclocked(), samples(0.3, 48_000)
     before = threading.active_count()
-    with local_source("pipe", Reading(path, kind="microphone"), sound.open_source) as reader:
+    with local_source("named pipe", Reading(path, kind="microphone"), sound.open_source) as reader:
         eventually(path.exists)
         for _ in range(3):
             with path.open("wb") as pipe:
@@ -130,11 +130,11 @@ def test_a_pipe_that_was_there_stays_and_nothing_else_is_taken_for_one(tmp_path:
     file.write_bytes(b"abc")
     with pytest.raises(InputError, match="is no named pipe but something else"):
         NamedPipe(Reading(file), unclocked().open_source)
-    with pytest.raises(InputError, match="'socket'; allowed are file, pipe"):
+    with pytest.raises(InputError, match="'socket'; allowed are growing file, named pipe"):
         local_source("socket", Reading(path), unclocked().open_source)
 
 
 def test_a_system_without_pipes_says_what_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "mkfifo", raising=False)
     with pytest.raises(InputError, match="no named pipes .* Use a growing file"):
-        local_source("pipe", Reading(tmp_path / "voice"), unclocked().open_source)
+        local_source("named pipe", Reading(tmp_path / "voice"), unclocked().open_source)

@@ -104,3 +104,23 @@ def test_pages_of_others_and_programs_without_the_token_are_refused(server, live
         assert live.ask("/state", address=f"{server.url}/liveavatar/live/nobody")[0] == 404
         assert live.control(do="pause")[0] == 200 and live.state()["paused"]
         assert live.control(do="go_on")[0] == 200 and not live.state()["paused"]
+
+
+def test_a_file_that_is_still_written_is_heard(server, live_talk):
+    prompt = live_talk(seed=79)
+    prompt.set(VOICE, source="growing file", file="growing.raw", sample_rate=24000)
+    with LiveRun(server, prompt) as live:
+        live.until(lambda state: state["seconds"] > 0.5)
+        with (server.input / "growing.raw").open("wb") as file:
+            file.write(SPOKEN[44 : 44 + 2 * 24000 * 3])
+            file.flush()
+            live.until(lambda state: state["queued"] > 0.5)
+            live.until(lambda state: state["queued"] == 0)
+
+
+@pytest.mark.parametrize(("file", "told"), [("", "file is empty"), ("../x.wav", "not in ComfyUI's input folder")])
+def test_a_file_that_cannot_be_read_is_refused_before_anything_runs(server, live_talk, file, told):
+    prompt = live_talk()
+    prompt.set(VOICE, source="growing file", file=file)
+    with pytest.raises(PromptRefused, match=told):
+        server.client.run(prompt.nodes)
