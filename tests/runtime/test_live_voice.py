@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_runtime.audio.bounded import BoundedTrack, HeardSound
 from liveavatar_runtime.audio.features import AvatarAudio
-from liveavatar_runtime.audio.level import Memory
+from liveavatar_runtime.audio.level import Memory, RecentLevel
 from liveavatar_runtime.audio.wav2vec2 import load_wav2vec2
 from liveavatar_runtime.audio.windows import EncodedWindows
 from liveavatar_runtime.checkpoint.bundle import find_bundle
@@ -142,3 +142,22 @@ def test_the_wait_for_sound_can_be_broken_off() -> None:
     with pytest.raises(KeyboardInterrupt):
         voice.aligned(0, 12, Fraction(25))
     assert np.isfinite(voice.source.due(0))
+
+
+def test_noise_does_not_look_like_speech_and_a_quiet_voice_is_turned_up() -> None:
+    """Ten parts a second: noise before the first word, words with pauses, hours of noise; mean squares."""
+    random, level = np.random.default_rng(1), RecentLevel(Memory())
+
+    def hear(square: float, parts: int) -> float:
+        for _ in range(parts):
+            level.add((random.standard_normal(4800) * square**0.5).astype(np.float32))
+        return level.level().square
+
+    noise, quiet = 10**-4.5, 10**-3.0
+    assert hear(0, 20) == hear(noise, 600) == Memory().expected, "noise alone says nothing"
+    for _ in range(60):
+        hear(quiet, 10)
+        spoken = hear(noise, 5)
+    assert 0.5 * quiet < spoken < 1.1 * quiet
+    assert hear(noise, 1500) == spoken, "a pause of minutes changes nothing"
+    assert len(level._heard) <= Memory().heard and len(level._squares) == Memory().noise
