@@ -52,6 +52,8 @@ async function playerOf(node) {
     if (known || typeof node.addDOMWidget !== "function") return known ?? null;
     const takes = new TakeStrip(node, texts);
     const player = new VideoPlayer(texts, (file) => takes.show(file));
+    // It would go on to say that the decoder is prepared.
+    player.onPlaying = () => removeProgressText(node);
     takes.onPlay = (seconds) => player.playFrom(seconds);
     player.status.before(takes.element);
     players.set(node, player);

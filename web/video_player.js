@@ -50,6 +50,8 @@ export class VideoPlayer {
     constructor(texts, onFile) {
         this.texts = texts;
         this.onFile = onFile;
+        /** Is called when a video that is being made plays. */
+        this.onPlaying = () => {};
         /** @type {LiveVideo | null} */
         this.live = null;
         /** @type {VideoFile[]} */
@@ -117,7 +119,10 @@ export class VideoPlayer {
         const address = api.apiURL(`${ROUTE}/${stream.id}`);
         const playing = stream.live ? "playerOnAir" : "playerLive";
         this.live = new LiveVideo(this.video, { ...stream, address }, {
-            onState: (waiting) => tell(waiting ? "playerNextBlock" : playing),
+            onState: (waiting) => {
+                if (!waiting) this.onPlaying();
+                tell(waiting ? "playerNextBlock" : playing);
+            },
             onRefused: (reason) => {
                 this.live?.close();
                 tell(reason === "codec" ? "playerCodec" : "playerLost");
@@ -135,8 +140,10 @@ export class VideoPlayer {
      */
     finish(file) {
         if (!file) {
+            const wasLive = this.live?.about.live;
             this.stop();
-            this.say("");
+            this.say(wasLive ? "playerEnded" : "");
+            this.drawBar();
             return;
         }
         const { video, live } = this;
