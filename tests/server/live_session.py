@@ -27,6 +27,8 @@ class LiveRun:
     page: str = ""
     token: str = ""
     result: RunResult | None = None
+    patience: float = PATIENCE
+    """Seconds that the run may take."""
     _known: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "LiveRun":
@@ -48,7 +50,7 @@ class LiveRun:
     def _run(self) -> None:
         try:
             self.result = self.server.client.run(
-                self.prompt.nodes, workflow=self.prompt.workflow, on_event=self._note, timeout=PATIENCE
+                self.prompt.nodes, workflow=self.prompt.workflow, on_event=self._note, timeout=self.patience
             )
         finally:
             self._known.set()
