@@ -24,7 +24,11 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "comfy_bridge/clip_judge.py": {"each clip alone", "all from the first one"},
     "comfy_bridge/core_weights.py": {"warnings.filterwarnings"},
     "comfy_bridge/demo_inputs.py": {" [temp]"},
+    "comfy_bridge/live/access.py": None,
     "comfy_bridge/live/page.py": None,
+    "comfy_bridge/live/report.py": {"NAMES", "markdown"},
+    "comfy_bridge/live/voice.py": {"PAGE_AND_PROGRAMS", "VoiceSource", "LagRule", "{name} is not read yet"},
+    "comfy_bridge/live/voice_routes.py": None,
     "comfy_bridge/live_routes.py": None,
     "comfy_bridge/model_patches.py": {"patch/other {name}"},
     "comfy_bridge/memory_watch.py": {"unknown"},
@@ -38,6 +42,9 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "liveavatar_runtime/distribution.py": None,
     "liveavatar_runtime/duration.py": {"{minutes} min"},
     "liveavatar_runtime/executors/advisor.py": None,
+    "liveavatar_runtime/live/control.py": None,
+    "liveavatar_runtime/live/sources.py": {"LOCAL_SOURCES"},
+    "liveavatar_runtime/live/state.py": {"live state"},
     "liveavatar_runtime/executors/plan_bars.py": {"OTHERS"},
     "liveavatar_runtime/executors/plan_changes.py": {"Load Avatar Model", "Clip Scheduler", "DiT Sampler"},
     "liveavatar_runtime/executors/plan_report.py": {"chart"},
@@ -65,6 +72,7 @@ NOT_SHOWN: dict[str, set[str] | None] = {
     "nodes/clip_scheduler.py": {"SIZE_TOOLTIP", "PRESET_TOOLTIP", "TAKES_TOOLTIP"},
     "nodes/search_words.py": None,
     "nodes/speakers.py": {"TURNS_TOOLTIP"},
+    "nodes/live_voice.py": {"page and programs"},
 }
 """Of each module, constants, functions and calls with texts that no page shows, and such texts: tables, what is read in
 foreign messages, keys, what is printed in a terminal or stands in the node's schema (locales/). None: all of it."""

@@ -118,8 +118,9 @@ class PaceMeter:
 
 def pace_text(pace: Pace) -> str:
     """The line that a user sees while a run goes on."""
-    clips = f" of {pace.clips}" if pace.clips else ""
-    parts = [f"clip {pace.clip}{clips}, block {pace.block} of {pace.blocks}, step {pace.step} of {pace.steps}"]
+    parts = [f"clip {pace.clip} of {pace.clips}, block {pace.block} of {pace.blocks}, step {pace.step} of {pace.steps}"]
+    if not pace.clips:
+        parts = [f"clip {pace.clip}, block {pace.block} of {pace.blocks}, step {pace.step} of {pace.steps}"]
     return "; ".join([*parts, *_left(pace), *_speeds(pace), *_memory(pace)])
 
 
