@@ -212,8 +212,8 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Steadiness:
-    """longest: seconds between two frames; long_ones: how many were longer than a block; skipped: frames of the video that
-    were not shown; drift: seconds of the video against those of the page's clock."""
+    """longest: seconds between two frames; long_ones: how many were longer than a block; skipped: frames of the video
+    that were not shown; drift: seconds of the video against those of the page's clock."""
 
     longest: float
     long_ones: int
