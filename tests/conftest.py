@@ -33,6 +33,7 @@ SLOW_OF_RUNTIME = [
     "join",
     "killed",
     "latent_stream",
+    "live_writer",
     "lost_output",
     "measured",
     "media_codecs",
