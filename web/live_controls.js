@@ -40,7 +40,7 @@ export class LiveControls {
         this.state = {};
         /** @type {number | null} */
         this.behind = null;
-        this.listen();
+        this.addListeners();
         void this.readTable();
         void this.follow();
     }
@@ -57,7 +57,7 @@ export class LiveControls {
         return this.translator?.translate(message) ?? message;
     }
 
-    listen() {
+    addListeners() {
         for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-do]")))
             button.addEventListener("click", () => {
                 if (button.dataset.do !== "stop" || this.isSure(button)) void this.ask({ do: button.dataset.do ?? "" });

@@ -65,7 +65,7 @@ class LivePage {
             onLevel: (peak) => this.showLevel(peak),
             onServer: (said) => this.controls.onServer(said),
         });
-        this.listen();
+        this.addListeners();
         this.showMic("off");
         this.watch();
         setInterval(() => this.showSound(), SHOW_BEHIND_MS);
@@ -84,7 +84,7 @@ class LivePage {
         this.speak.setAttribute("aria-label", this.texts("liveSpeak"));
     }
 
-    listen() {
+    addListeners() {
         this.speak.addEventListener("click", () => {
             // One who speaks has touched the page, so there may be sound.
             this.unmute();
