@@ -78,6 +78,9 @@ def _listen(session: LiveSession, plan: "ClipPlan") -> None:
     """Waiting for sound can be interrupted, and what it takes is measured."""
     sound = session.sound
     seconds = float(FRAMES_PER_BLOCK / plan.fps)
+    # Where programs speak alone, a block is made when it begins: all that is to be said in it is known.
+    first = session.voice.needed(0, FRAMES_PER_BLOCK, plan.fps) / sound.sample_rate
+    sound.options = replace(sound.options, ahead=first)
     meter = LatencyMeter(seconds, lambda second: sound.due(round(second * sound.sample_rate)))
     session.latency = meter
 

@@ -19,6 +19,8 @@ from .source import Source, SourceKind, seconds_of
 CHECKED_EVERY = 0.05
 """Seconds after which whoever waits looks whether it should go on."""
 _MIXED_AT_ONCE = SOUND_RATE // 2
+_SPEECHES_LOOKED_AT = SOUND_RATE // 100
+"""Samples after which another speech may follow one that has ended."""
 SYSTEM_CLOCK = Clock()
 
 
@@ -35,8 +37,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
+    """ahead: seconds. Where no microphone is open, sound is mixed for who waits for it, so long before it is due and all
+    at once: speech that is queued is known before it is heard. 0: only when it is due."""
+
     policy: LagPolicy = LagPolicy()
     limits: Limits = Limits()
+    ahead: float = 0.0
 
 
 class LiveSound:
@@ -84,6 +90,8 @@ class LiveSound:
                     f"{len(self._sources)} sources of sound are open or still heard, and at most {most} are allowed. "
                     "Close those that say nothing more, or wait until they have been heard."
                 )
+            if kind == "microphone":
+                self._end_ahead()
             self._sources.append(source)
             self._has_had_sources = True
         return source
@@ -116,13 +124,16 @@ class LiveSound:
             self.advance()
             self._keep_up(sample)
             self._asked = max(self._asked, sample)
+            self._forgive_delay(sample)
         while True:
             check()
             with self.changed:
                 now = self.advance()
+                self._mix_ahead(sample, now)
                 if self._history.end >= sample or self._is_over:
                     return self._history.end >= sample
-                left = self.due(sample) - now if self._is_running else CHECKED_EVERY
+                early = self.options.ahead if self._is_ahead else 0.0
+                left = self.due(sample) - early - now if self._is_running else CHECKED_EVERY
                 self.clock.wait(self.changed, min(CHECKED_EVERY, max(left, 0.001)))
 
     def read(self, first: int, end: int) -> Tensor:
@@ -237,15 +248,42 @@ class LiveSound:
         with self.changed:
             now = self.clock.now()
             if self._is_running:
-                self._skip_gap(now)
-                missing = self._due_samples(now) - self._history.end
-                while missing > 0:
-                    part = min(missing, _MIXED_AT_ONCE)
-                    self._history.append(self._mixed(part, now))
-                    self._leave_out_oldest()
-                    missing -= part
+                if not self._is_ahead:
+                    self._skip_gap(now)
+                    self._mix(self._due_samples(now), now, _MIXED_AT_ONCE)
                 self._forget_finished()
             return now
+
+    def _mix(self, end: int, now: float, most: int) -> None:
+        """Sound up to sample `end`, in parts of at most so many samples: in each, of speeches of one name one is
+        heard."""
+        missing = end - self._history.end
+        while missing > 0:
+            part = min(missing, most)
+            self._history.append(self._mixed(part, now))
+            self._leave_out_oldest()
+            missing -= part
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether sound is mixed before it is due."""
+        return self._is_timed and self.options.ahead > 0 and all(one.kind == "speech" for one in self._sources)
+
+    def _mix_ahead(self, sample: int, now: float) -> None:
+        if self._is_ahead and self._is_running and self.due(sample) - self.options.ahead <= now:
+            self._mix(sample, now, _SPEECHES_LOOKED_AT)
+            self._forget_finished()
+
+    def _end_ahead(self) -> None:
+        """What comes next is due now."""
+        if self._is_ahead and self._start is not None:
+            self._start -= max(0.0, self.due(self._history.end) - self.clock.now())
+
+    def _forgive_delay(self, sample: int) -> None:
+        """Where nothing is heard that has not been asked for, a session that was slow has nothing to catch up with."""
+        if self._is_ahead and self._is_running and self._start is not None:
+            late = self.clock.now() + self.options.ahead - self.due(sample)
+            self._start += late if late > self.options.policy.bound else 0.0
 
     def buffer_for(self, kind: SourceKind) -> Buffer:
         if not self._is_timed:

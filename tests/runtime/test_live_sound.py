@@ -273,3 +273,50 @@ def test_many_threads_push_while_one_waits_by_the_real_clock() -> None:
     assert not sound.wait_until(10**9)
     stopping.join()
     assert FADE < SOUND_RATE
+
+
+def test_where_programs_speak_alone_their_speech_is_known_before_it_is_due() -> None:
+    """A block is there when it begins, with what was queued by then; a microphone that is opened is heard without a
+    gap, and after it sound is ahead again."""
+    clock, block, ahead = SimulatedClock(), SOUND_RATE // 2, 0.7
+    sound = LiveSound(clock, Options(ahead=ahead))
+    sound.begin()
+    begun, needed = clock.time, int(ahead * SOUND_RATE)
+    assert sound.wait_until(needed) and clock.time == pytest.approx(begun, abs=0.002)
+    clock.advance(0.2)
+    speech = sound.open_source("speech", SOUND_RATE)
+    speech.push(np.full(SOUND_RATE, 0.5, np.float32))
+    speech.close()
+    second = sound.open_source("speech", SOUND_RATE)
+    second.push(np.full(SOUND_RATE // 10, 0.25, np.float32))
+    assert sound.wait_until(needed + block) and clock.time == pytest.approx(begun + 0.5, abs=0.002)
+    heard = sound.read(0, needed + block)[0].numpy()
+    assert not heard[:needed].any() and heard[needed + 2000 :].min() > 0.4
+    assert sound.wait_until(needed + 3 * block) and clock.time == pytest.approx(begun + 1.5, abs=0.002)
+    after = sound.read(needed + 2 * block, needed + 3 * block)[0].numpy()
+    assert (abs(after - 0.25) < 0.01).sum() > SOUND_RATE // 10 - 2000, "the second speech follows within its block"
+    second.close()
+    microphone = sound.open_source("microphone", SOUND_RATE)
+    for _ in range(50):
+        microphone.push(np.full(960, 0.1, np.float32))
+        clock.advance(0.02)
+    opened = clock.time - 1
+    assert sound.wait_until(needed + 4 * block) and sound.lag == pytest.approx(0.5, abs=0.03)
+    heard = sound.read(needed + 3 * block, needed + 4 * block)[0].numpy()
+    assert (heard > 0.05).sum() > 0.35 * SOUND_RATE, "heard from its opening on, but for its buffer"
+    assert sound.due(needed + 4 * block) == pytest.approx(opened + 0.5, abs=0.03)
+    microphone.close()
+    clock.advance(1)
+    position = int((clock.time + 2 - sound.due(0)) * SOUND_RATE)
+    assert sound.wait_until(position) and sound.due(position) - clock.time == pytest.approx(ahead, abs=0.05)
+
+
+def test_who_was_slow_while_nobody_spoke_has_nothing_to_catch_up_with() -> None:
+    clock = SimulatedClock()
+    sound = LiveSound(clock, Options(ahead=0.7))
+    sound.wait_until(SOUND_RATE)
+    clock.advance(30)
+    sound.wait_until(2 * SOUND_RATE)
+    now = clock.time
+    sound.wait_until(3 * SOUND_RATE)
+    assert clock.time == pytest.approx(now + 1, abs=0.01) and sound.lag == 0 and sound.dropped.speech == 0
