@@ -37,8 +37,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
-    """ahead: seconds. Where no microphone is open, sound is mixed for who waits for it, so long before it is due and all
-    at once: speech that is queued is known before it is heard. 0: only when it is due."""
+    """ahead: seconds. Where no microphone is open, sound is mixed for who waits for it, so long before it is due and
+    all at once: speech that is queued is known before it is heard. 0: only when it is due."""
 
     policy: LagPolicy = LagPolicy()
     limits: Limits = Limits()
