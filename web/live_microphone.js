@@ -29,6 +29,8 @@ export class Microphone {
         this.stream = null;
         /** @type {AudioContext | null} */
         this.context = null;
+        /** Nobody else holds them, and what nobody holds is heard no longer. @type {AudioNode[]} */
+        this.nodes = [];
         /** @type {WebSocket | null} */
         this.socket = null;
     }
@@ -76,7 +78,9 @@ export class Microphone {
         });
         chunks.port.addEventListener("message", ({ data }) => this.onChunk(data));
         chunks.port.start();
-        feed(context.createMediaStreamSource(stream), chunks);
+        const source = context.createMediaStreamSource(stream);
+        feed(source, chunks);
+        this.nodes = [source, chunks];
         await context.resume();
         this.openSocket();
     }
@@ -132,6 +136,7 @@ export class Microphone {
         void this.context?.close();
         const { socket } = this;
         [this.stream, this.context, this.socket] = [null, null, null];
+        this.nodes = [];
         socket?.close();
         this.hooks.onLevel(0);
         this.hooks.onState("off");

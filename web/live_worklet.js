@@ -12,7 +12,8 @@ if (typeof thread.registerProcessor === "function") {
     thread.registerProcessor(
         "liveavatar-chunks",
         class extends thread.AudioWorkletProcessor {
-            chunk = new Int16Array(Math.round(thread.sampleRate * CHUNK_SECONDS));
+            size = Math.round(thread.sampleRate * CHUNK_SECONDS);
+            chunk = new Int16Array(this.size);
             filled = 0;
             peak = 0;
 
@@ -30,7 +31,8 @@ if (typeof thread.registerProcessor === "function") {
             give() {
                 const { chunk, peak } = this;
                 this.port.postMessage({ chunk: chunk.buffer, peak }, [chunk.buffer]);
-                this.chunk = new Int16Array(chunk.length);
+                // What was handed over has no length any more.
+                this.chunk = new Int16Array(this.size);
                 this.filled = this.peak = 0;
             }
         },
