@@ -16,6 +16,7 @@ LABELS = {
     "latents_and_spools": "Latents, spools",
     "direct_the_talk": "Direct the talk",
     "finish_the_video": "Finish the video",
+    "live_talk": "Live: you speak",
     "check_my_hardware": "Check hardware",
 }
 TWO, TWO_LABEL = "two_speakers", "Two speakers"

@@ -13,7 +13,7 @@ NODES = [
     for name in (
         *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DiTSampler", "OnlineVAEDecode"),
         *("DurationCalc", "CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
-        *("AvatarScript", "ScriptChange", "Speakers", "ClipJudge"),
+        *("AvatarScript", "ScriptChange", "Speakers", "ClipJudge", "LiveVoice", "LiveOut"),
         *("FinishUpscale", "FinishColours", "FinishBackground", "FinishFrameRate"),
     )
 ]
@@ -33,6 +33,8 @@ NODES = [
     CHANGE,
     SPEAKERS,
     JUDGE,
+    LIVE_VOICE,
+    LIVE_OUT,
     *FINISH,
 ) = NODES
 CHAIN = [LOADER, SAMPLER]
@@ -52,6 +54,9 @@ WORDS = {
     "显存": [LOADER, PLAN, SAMPLER, CHECK, PROBE],
     "爆显存": [CHECK],
     "跑分": [PROBE],
+    "直播": [LIVE_VOICE, LIVE_OUT],
+    "microphone": [LIVE_VOICE],
+    "rtmp": [LIVE_OUT],
     "多卡": [LOADER],
     "长视频": [PLAN, DECODE, JOIN],
     "拼接": [JOIN],
