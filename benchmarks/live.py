@@ -110,10 +110,8 @@ def measure(minutes: float, kind: str, base: Path) -> tuple[Seen, str]:
         *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
         *(f"--use-file-for-fake-audio-capture={path}", "--autoplay-policy=no-user-gesture-required", "--no-sandbox"),
     ]
-    comfyui = ComfyServer(Path(os.environ["COMFYUI_PATH"]), make_base(base / "comfyui"))
-    # Its content security policy forbids MediaSource, with which pages play without delay.
-    comfyui.command.remove("--disable-api-nodes")
-    with comfyui as server:
+    comfyui = Path(os.environ["COMFYUI_PATH"])
+    with ComfyServer(comfyui, make_base(base / "comfyui"), may_play_pieces=True) as server:
         prompt = PromptBuilder(workflow, server.client.object_info())
         with LiveRun(server, prompt, patience=60 * minutes + 120) as live, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM_PATH"), args=arguments)

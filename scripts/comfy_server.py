@@ -68,6 +68,8 @@ class ComfyServer:
     """ComfyUI on a loopback port; a context manager that is ready inside and stopped after.
 
     `comfyui` is the folder of main.py, `base` one made by `make_base`. `output` replaces the base's output folder.
+    Without `may_play_pieces` its pages ask no other server for anything, by a content security policy that also forbids
+    them to play a video in pieces (MediaSource), which is how a live one comes without delay.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ComfyServer:
         cpu: bool = True,
         output: Path | None = None,
         arguments: Sequence[str] = (),
+        may_play_pieces: bool = False,
     ):
         self.comfyui, self.base = comfyui, base
         self.port = port or free_port()
@@ -90,7 +93,9 @@ class ComfyServer:
         self.log = base / "server.log"
         self.command = [python, "main.py", *(["--cpu"] if cpu else []), "--base-directory", str(base)]
         self.command += ["--output-directory", str(self.output), "--database-url", "sqlite:///:memory:"]
-        self.command += ["--disable-api-nodes", "--disable-auto-launch", "--port", str(self.port), *arguments]
+        self.command += ["--disable-auto-launch", "--port", str(self.port), *arguments]
+        if not may_play_pieces:
+            self.command.append("--disable-api-nodes")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "ComfyServer":

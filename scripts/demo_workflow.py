@@ -238,7 +238,10 @@ def main(arguments: list[str]) -> int:
     start = time.monotonic()
     base = make_base(options.base.absolute())
     try:
-        with ComfyServer(options.comfyui.resolve(), base, port=options.port, cpu=cpu, output=output) as server:
+        comfyui = options.comfyui.resolve()
+        with ComfyServer(
+            comfyui, base, port=options.port, cpu=cpu, output=output, may_play_pieces=options.live
+        ) as server:
             print(f"  {time.monotonic() - start:6.1f} s  ready at {server.url}", flush=True)
             run_in(server, options)
             if options.serve:

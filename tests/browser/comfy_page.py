@@ -10,6 +10,9 @@ from typing import Any
 from comfy_server import ComfyServer
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
+ARGUMENTS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+ARGUMENTS += " --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
+"""Of Chromium."""
 RENDERERS = {"classic": False, "nodes2": True}
 """The two ways the front end draws nodes, and the value of its setting Comfy.VueNodes.Enabled."""
 

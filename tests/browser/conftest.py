@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from comfy_page import RENDERERS, ComfyPage
+from comfy_page import ARGUMENTS, RENDERERS, ComfyPage
 from comfy_server import ComfyServer
 from playwright.sync_api import Browser, sync_playwright
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
-ARGUMENTS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-ARGUMENTS += " --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
 
 
 # Not for the whole session: while Playwright runs, no other test could use asyncio.run.
