@@ -3,8 +3,9 @@
     python -m benchmarks.live_day [--hours 24] [--sampled 60] [--ppm 200]
 
 A microphone whose clock is wrong, and whose pieces come up to 30 ms late, speaks a drawn person's words over and over.
-The demo model samples and decodes the first `--sampled` minutes, as ComfyUI does (`LiveStream`, whose state is written
-each minute); after that its frames are shown again, and sound, encoding, fragments and the HLS window go on as before.
+The demo model samples and decodes the first `--sampled` minutes, as ComfyUI does (`LiveLatentStream`, whose state is
+written each minute); after that its frames are shown again, and sound, encoding, fragments and the HLS window go on as
+before.
 Each frame carries its number in its upper row, so that what is decoded at the end tells which frame stands at which
 sample. Recording is off. Writes benchmarks/results/live_day.md.
 """
@@ -39,8 +40,8 @@ from liveavatar_runtime.live.hls import HlsWindow
 from liveavatar_runtime.live.samples import SOUND_RATE
 from liveavatar_runtime.live.sound import LiveSound
 from liveavatar_runtime.live.state import StateFile
-from liveavatar_runtime.live.stream import Keeping, LiveStream
-from liveavatar_runtime.live.voice import LiveEncoder, LiveVoice
+from liveavatar_runtime.live.stream import Keeping, LiveLatentStream
+from liveavatar_runtime.live.voice import LiveVoice, VoiceEncoder
 from liveavatar_runtime.live.writer import LiveWriter
 from liveavatar_runtime.media.images import to_uint8_frames
 from liveavatar_runtime.media.live import Piece
@@ -151,7 +152,7 @@ def sampled(demo: Demo, voice: LiveVoice, file: StateFile) -> Generator[np.ndarr
     conditions = ready.conditions
     plan = ready.plan.without_end()
     heard = replace(conditions, audio=AlignedAudio(voice, FPS))
-    stream = LiveStream(
+    stream = LiveLatentStream(
         Directed(replace(plan, fps=FPS), heard),
         ready.priming,
         lambda part, given, start, keep: executor.run(SamplingRequest(given, part, start, None, keep)),
@@ -176,7 +177,7 @@ def run(wanted: Wanted) -> tuple[list[Hour], Seen, LiveSound, dict[str, float]]:
     torch.set_num_threads(1)
     demo, clock, seen, told = Demo.load(ROOT / "demo" / "liveavatar-demo"), SimulatedClock(), Seen(), list[Hour]()
     sound = LiveSound(clock)
-    voice = LiveVoice(sound, LiveEncoder(demo.audio.encode_prepared, "demo", demo.audio.config.do_normalize))
+    voice = LiveVoice(sound, VoiceEncoder(demo.audio.encode_prepared, "demo", demo.audio.config.do_normalize))
     said = scene(0, SPOKEN_SECONDS).voice
     # Who talks to somebody is silent for most of the time.
     said = torch.cat([said, torch.zeros(1, int(PAUSE_SECONDS * RATE))], dim=1)

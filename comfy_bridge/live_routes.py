@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypedDict
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from .live.access import check_origin
 from .live.page import live_page
 from .live.viewer_messages import ViewerMessages
 from .live_stream import LiveStream, stream_of, streams_for
@@ -172,14 +172,3 @@ def _asked_for(request: web.Request) -> LiveStream:
     if stream is None:
         raise web.HTTPNotFound(text="No such video is being made.")
     return stream
-
-
-def check_origin(request: web.Request) -> None:
-    """Raises HTTPForbidden for pages of other servers, which ComfyUI refuses on this machine only, unless its user
-    allows them (--enable-cors-header)."""
-    from comfy.cli_args import args
-
-    origin = request.headers.get("Origin")
-    own = (request.host, request.headers.get("X-Forwarded-Host"))
-    if origin is not None and urlsplit(origin).netloc not in own and args.enable_cors_header is None:
-        raise web.HTTPForbidden(text="This video is only for the page of this server.")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class BlockStream(Protocol):
-    """Blocks of a plan (`spool.latent_stream.LatentStream`, `live.stream.LiveStream`)."""
+    """Blocks of a plan (`spool.latent_stream.LatentStream`, `live.stream.LiveLatentStream`)."""
 
     plan: ClipPlan
     writing_seconds: float

@@ -6,7 +6,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..comfy_bridge.avatar import AvatarLatents
 from ..comfy_bridge.comfy_types import Vae
 from ..comfy_bridge.live.latents import LiveLatents, live
-from ..comfy_bridge.live.out import LiveSettings, check_no_other, check_push, show_live
+from ..comfy_bridge.live.out import OutSettings, check_no_other, check_push, show_live
 from ..comfy_bridge.notes import Notes
 from ..comfy_bridge.output_files import check_output_prefix
 from ..comfy_bridge.validation import consumers, other_widgets, verdict
@@ -100,7 +100,7 @@ class LiveOut(io.ComfyNode):
         push: str = "",
     ) -> io.NodeOutput:
         notes = Notes()
-        settings = LiveSettings(record, filename_prefix, crf, push)
+        settings = OutSettings(record, filename_prefix, crf, push)
         shown = show_live(live(latents), vae, settings, cls.hidden, notes)
         video = ExecutionBlocker(NOT_RECORDED) if shown.video is None else shown.video
         return notes.output(video, shown.report, shown=shown.preview)

@@ -11,7 +11,7 @@ from ..avatar import AvatarLatents
 from ..beside import Beside
 
 if TYPE_CHECKING:
-    from liveavatar_runtime.live.stream import LiveStream
+    from liveavatar_runtime.live.stream import LiveLatentStream
 
     from ..sampling_report import SamplingReport
     from .session import LiveSession
@@ -22,7 +22,7 @@ class LiveLatents:
     """A stream that is made while somebody speaks, its session, what its user is told meanwhile, what else works
     beside it, and the picture [H, W, C] of 0..1 that it begins with."""
 
-    stream: "LiveStream"
+    stream: "LiveLatentStream"
     session: "LiveSession"
     report: "SamplingReport"
     beside: Beside = field(default_factory=Beside)

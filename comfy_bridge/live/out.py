@@ -34,7 +34,7 @@ RECORDING_CRF = 18
 
 
 @dataclass(frozen=True)
-class LiveSettings:
+class OutSettings:
     """Live Out's widgets."""
 
     record: bool
@@ -82,7 +82,7 @@ def check_no_other(_: object) -> None:
 
 
 def show_live(
-    latents: LiveLatents, vae: "Vae | None", settings: LiveSettings, hidden: "Hidden", notes: Notes
+    latents: LiveLatents, vae: "Vae | None", settings: OutSettings, hidden: "Hidden", notes: Notes
 ) -> LiveResult:
     """Runs until the session is stopped. Raises InputError for settings, MachineError for what the machine cannot do;
     however it ends, the recording plays and the session is over."""
@@ -111,7 +111,7 @@ def show_live(
 @dataclass(frozen=True, eq=False)
 class _Show:
     latents: LiveLatents
-    settings: LiveSettings
+    settings: OutSettings
     hidden: "Hidden"
     file: OutputFile | None
     report: LiveReport
@@ -132,8 +132,8 @@ class _Show:
 
 def _run(show: _Show, decoder: ManagedDecoder) -> None:
     """Everything that is opened here is closed however it ends; the state of the stream is kept by then."""
-    from liveavatar_runtime.live.writer import LiveHooks as WriterHooks
-    from liveavatar_runtime.live.writer import LiveWriter
+
+    from liveavatar_runtime.live.writer import LiveWriter, WriterHooks
     from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
 
     stream, session = show.latents.stream, show.latents.session

@@ -11,8 +11,8 @@ from liveavatar_runtime.errors import InputError
 from liveavatar_runtime.live.directed import Directed
 from liveavatar_runtime.live.latency import LatencyMeter
 from liveavatar_runtime.live.state import StateFile
-from liveavatar_runtime.live.stream import Keeping, LiveHooks, LiveStream
-from liveavatar_runtime.live.voice import LiveHooks as VoiceHooks
+from liveavatar_runtime.live.stream import Keeping, LiveLatentStream, SamplingHooks
+from liveavatar_runtime.live.voice import HearingHooks
 from liveavatar_runtime.planning.memory import ring_bytes
 from liveavatar_runtime.sampling.run import Evaluation, RunStart, SamplingRequest
 from liveavatar_runtime.spool.states import SMALL_STATE
@@ -60,14 +60,14 @@ def live_latents(work: "PreparedJob", choice: SpoolChoice, hidden: "Hidden", not
     directed = Directed(prepared.plan, prepared.conditions)
     keeping = _keeping(work, choice, hidden, notes)
     starting = _Starting(work, session, report)
-    hooks = LiveHooks(
+    hooks = SamplingHooks(
         stopped=lambda: session.sound.is_stopped,
         asked=lambda: director.is_asked(starting.next_block),
         direct=director.direct,
         say=lambda text: show_text(report.node_id, text),
         cause_of_nan=lambda: cause_of_nan(job.model, work.numerics),
     )
-    stream = LiveStream(directed, prepared.priming, starting, keeping, hooks)
+    stream = LiveLatentStream(directed, prepared.priming, starting, keeping, hooks)
     starting.first_block = director.first_block = stream.first_block
     _listen(session, prepared.plan)
     report.follow(stream)
@@ -87,7 +87,7 @@ def _listen(session: LiveSession, plan: "ClipPlan") -> None:
     def heard(first_frame: int, due: float, ready: float, encoded: float) -> None:
         meter.heard(first_frame // FRAMES_PER_BLOCK, due, ready, encoded)
 
-    session.voice.hooks = VoiceHooks(stop_if_interrupted, heard)
+    session.voice.hooks = HearingHooks(stop_if_interrupted, heard)
 
 
 @dataclass(eq=False)

@@ -57,7 +57,7 @@ def make_live_voice(
     """
     from liveavatar_runtime.live.lag import LagPolicy
     from liveavatar_runtime.live.sound import LiveSound, Options
-    from liveavatar_runtime.live.voice import LiveEncoder, LiveVoice
+    from liveavatar_runtime.live.voice import LiveVoice, VoiceEncoder
 
     if encoder is None:
         raise InputError(
@@ -68,7 +68,7 @@ def make_live_voice(
     weights = weights_of_encoder(encoder)
     encode, levelled = levelled_encoder(encoder)
     sound = LiveSound(options=Options(policy=LagPolicy(rule=given.when_late)))
-    voice = LiveVoice(sound, LiveEncoder(encode, weights_key(weights) if weights else "", levelled))
+    voice = LiveVoice(sound, VoiceEncoder(encode, weights_key(weights) if weights else "", levelled))
     session = LiveSession(voice, clip)
     if given.source != PAGE_AND_PROGRAMS:
         what = Reading(input_path(given.file), given.sample_rate)

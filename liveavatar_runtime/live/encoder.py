@@ -28,7 +28,7 @@ def gop_frames(fps: Fraction) -> int:
     return FRAMES_PER_BLOCK * max(1, round(fps / FRAMES_PER_BLOCK))
 
 
-class LiveEncoder:
+class VideoEncoder:
     """H.264 without B-frames or lookahead, and AAC at 48 kHz.
 
     picture: width, height and fps of the pictures, which are uint8 RGB; crf: None for `LIVE_CRF`. sound: of the

@@ -1,4 +1,4 @@
-"""LiveStream: blocks of a video without an end, sampled as its voice comes.
+"""LiveLatentStream: blocks of a video without an end, sampled as its voice comes.
 
 None of its clips is kept, since no voice comes twice. What it goes on from after a stop is one file (`state.py`).
 """
@@ -33,7 +33,7 @@ StartRun = Callable[[ClipPlan, Conditions, RunStart, KeepRings], SamplingRun]
 
 
 @dataclass(frozen=True)
-class LiveHooks:
+class SamplingHooks:
     """What the caller decides meanwhile, always in the thread that asks for blocks.
 
     stopped(): whether no more blocks are wanted. asked(): whether something is to be changed. direct(directed, block):
@@ -66,7 +66,7 @@ class _FromBlock:
         return self.voice.frames(first - self.first * FRAMES_PER_BLOCK, count)
 
 
-class LiveStream:
+class LiveLatentStream:
     """Blocks until `hooks.stopped`, or the end of a plan that has one; of an endless one numbers go on where an earlier
     session of the same video stopped (`first_block`).
 
@@ -80,7 +80,7 @@ class LiveStream:
         history: Tensor,
         start_run: StartRun,
         keeping: Keeping = Keeping(),
-        hooks: LiveHooks = LiveHooks(),
+        hooks: SamplingHooks = SamplingHooks(),
     ) -> None:
         self.plan, self.history = directed.plan, history
         self.news: list[str] = []

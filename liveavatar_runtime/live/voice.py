@@ -52,7 +52,7 @@ _ENDLESS = 2**62
 
 
 @dataclass(frozen=True)
-class LiveEncoder:
+class VoiceEncoder:
     """encode: (samples [1, S] at 16 kHz, 16000) -> hidden states [L, T, D], as `windows.encode_in_windows`. `key`: hash
     of its weights, "" where they cannot be read; `levelled`: whether it wants sound of mean 0 and variance 1."""
 
@@ -63,7 +63,7 @@ class LiveEncoder:
 
 
 @dataclass(frozen=True)
-class LiveHooks:
+class HearingHooks:
     """check(): called at least every 0.05 s while sound is waited for; may raise. on_heard(first frame, due, ready,
     encoded): after each request, in seconds of the clock: when the last sound that it needs was due, when it was there,
     and when the features were."""
@@ -80,7 +80,7 @@ class LiveVoice(Voice):
     hidden states of the last `KEPT_SECONDS` are kept. `hooks` may be set at any time.
     """
 
-    def __init__(self, source: LiveSound, encoder: LiveEncoder, hooks: LiveHooks = LiveHooks()) -> None:
+    def __init__(self, source: LiveSound, encoder: VoiceEncoder, hooks: HearingHooks = HearingHooks()) -> None:
         """Encodes a window of silence, which tells the sizes."""
         self.waveform, self.sample_rate = torch.zeros(1, 0), SOUND_RATE
         self.source, self.hooks = source, hooks

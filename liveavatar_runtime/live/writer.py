@@ -19,7 +19,7 @@ import torch
 from ..errors import InputError, MachineError, handled
 from ..media.sound import FALLBACK_RATE, check_sound
 from ..media.video import AudioTrack, PictureTrack, VideoWriter
-from .encoder import LiveEncoder
+from .encoder import VideoEncoder
 from .outputs import Outputs, Say
 from .packets import SOUND_AHEAD, OutputKind, Packet
 
@@ -32,7 +32,7 @@ def _nothing(_: object) -> None:
 
 
 @dataclass(frozen=True)
-class LiveHooks:
+class WriterHooks:
     """All are called by the thread that writes. say(sentence): what an output has met. on_written(frames written):
     after the packets of frames were given to all outputs."""
 
@@ -85,7 +85,7 @@ class LiveWriter:
         picture: PictureTrack,
         sound: AudioTrack | None,
         outputs: Sequence[OutputKind],
-        hooks: LiveHooks = LiveHooks(),
+        hooks: WriterHooks = WriterHooks(),
         recording: VideoWriter | None = None,
     ) -> None:
         if sound is not None:
@@ -94,7 +94,7 @@ class LiveWriter:
                 raise InputError(f"The live sound has {sound.sample_rate} Hz; it must have {FALLBACK_RATE}.")
         self.writing_seconds = 0.0
         """Of giving packets to the outputs."""
-        self._encoder = LiveEncoder(picture, sound)
+        self._encoder = VideoEncoder(picture, sound)
         self._outputs = Outputs(outputs, self._encoder.tracks, hooks.say)
         self._hooks, self._fps, self._has_sound = hooks, picture.fps, sound is not None
         self._recording = Recording(recording, hooks.say)

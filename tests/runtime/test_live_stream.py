@@ -16,7 +16,7 @@ from liveavatar_runtime.executors.pipelines import TimestepPipelineExecutor
 from liveavatar_runtime.live import stream as live_stream
 from liveavatar_runtime.live.directed import Directed, Encoded
 from liveavatar_runtime.live.state import StateFile
-from liveavatar_runtime.live.stream import Keeping, LiveHooks, LiveStream
+from liveavatar_runtime.live.stream import Keeping, LiveLatentStream, SamplingHooks
 from liveavatar_runtime.pipeline.stage_model import replicate
 from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.plan import ENDLESS_CLIPS, ClipPlan
@@ -50,7 +50,7 @@ def sampled(plan: ClipPlan, conditions: Conditions, runs: Runs) -> list[Tensor]:
     return [block.latents for block in runs.executor.run(SamplingRequest(conditions, plan))]
 
 
-def taken(stream: LiveStream, blocks: int) -> list[Tensor]:
+def taken(stream: LiveLatentStream, blocks: int) -> list[Tensor]:
     """Latents of the first ones; the iteration is ended then."""
     iteration = iter(stream)
     found = [block.latents for block in islice(iteration, blocks)]
@@ -68,7 +68,7 @@ def test_runs_hand_over_bit_for_bit(policy: str, monkeypatch: pytest.MonkeyPatch
     plan = replace(LIVE, sink_policy=policy, reanchor_clips=2)  # type: ignore[arg-type]
     runs = Runs()
     conditions = random_conditions()
-    stream = LiveStream(Directed(plan.without_end(), conditions), HISTORY, runs)
+    stream = LiveLatentStream(Directed(plan.without_end(), conditions), HISTORY, runs)
     assert equal(taken(stream, 14), sampled(replace(plan, num_clip=7), conditions, runs))
     assert runs.starts == [0, 4, 8, 12]
 
@@ -79,7 +79,7 @@ def test_changes_while_it_runs_are_those_of_a_script() -> None:
     runs, at = Runs(), {change.block: change for change in script}
     first = replace(conditions, texts={}, pictures={})
     given: list[Directed] = []
-    stream: LiveStream
+    stream: LiveLatentStream
 
     def direct(directed: Directed, block: int) -> Directed:
         change = at[block]
@@ -93,8 +93,8 @@ def test_changes_while_it_runs_are_those_of_a_script() -> None:
         return given[-1]
 
     blocks: list[Tensor] = []
-    hooks = LiveHooks(asked=lambda: len(blocks) in at, direct=direct)
-    stream = LiveStream(
+    hooks = SamplingHooks(asked=lambda: len(blocks) in at, direct=direct)
+    stream = LiveLatentStream(
         Directed(replace(SCRIPTED, script=LIVE.script).without_end(), first), HISTORY, runs, Keeping(), hooks
     )
     iteration = iter(stream)
@@ -114,7 +114,9 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, how: str) -> None:
     whole = sampled(replace(LIVE, num_clip=6), conditions, runs)
     stopped = False
     keeping = Keeping(StateFile(tmp_path / "key"), every_clips=2 if how == "killed" else 0)
-    first = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, keeping, LiveHooks(lambda: stopped))
+    first = LiveLatentStream(
+        Directed(LIVE.without_end(), conditions), HISTORY, runs, keeping, SamplingHooks(lambda: stopped)
+    )
     iteration = iter(first)
     runs.stop_at = (5, 2) if how == "interrupted" else None
     got = [next(iteration).latents for _ in range(5)]
@@ -131,14 +133,16 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, how: str) -> None:
     else:
         iteration.close()
     runs.stop_at, stopped = None, False
-    second = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(StateFile(tmp_path / "key")))
+    second = LiveLatentStream(
+        Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(StateFile(tmp_path / "key"))
+    )
     assert second.first_block == len(got) and "goes on" in second.facts[0]
     assert equal(taken_with_voice_from(second, conditions, 12 - len(got)), whole[len(got) :])
     files = list((tmp_path / "key").iterdir())
     assert len(files) == 1, files
 
 
-def taken_with_voice_from(stream: LiveStream, conditions: Conditions, blocks: int) -> list[Tensor]:
+def taken_with_voice_from(stream: LiveLatentStream, conditions: Conditions, blocks: int) -> list[Tensor]:
     """With the voice of the whole video, as a session's begins anew."""
     stream._directed = Directed(stream.plan, conditions)  # pyright: ignore[reportPrivateUsage]
     return taken(stream, blocks)
@@ -146,23 +150,23 @@ def taken_with_voice_from(stream: LiveStream, conditions: Conditions, blocks: in
 
 def test_a_plan_with_an_end_ends_there() -> None:
     runs, conditions = Runs(), random_conditions()
-    stream = LiveStream(Directed(replace(LIVE, num_clip=2), conditions), HISTORY, runs)
+    stream = LiveLatentStream(Directed(replace(LIVE, num_clip=2), conditions), HISTORY, runs)
     assert equal(taken(stream, 100), sampled(replace(LIVE, num_clip=2), conditions, runs))
 
 
 def test_the_decoder_goes_on_with_the_last_latents(tmp_path: Path) -> None:
     runs, conditions, file = Runs(), random_conditions(), StateFile(tmp_path / "key")
-    first = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(file))
+    first = LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(file))
     assert torch.equal(first.priming(7), HISTORY)
     blocks = taken(first, 5)
-    second = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(file))
+    second = LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(file))
     assert torch.equal(second.priming(7), torch.cat(blocks[-3:], dim=1))
 
 
 def test_a_second_session_of_it_is_refused_and_a_damaged_state_begins_anew(tmp_path: Path) -> None:
     runs, conditions = Runs(), random_conditions()
     streams = [
-        LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(StateFile(tmp_path / "key")))
+        LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(StateFile(tmp_path / "key")))
         for _ in range(2)
     ]
     iteration = iter(streams[0])
@@ -172,7 +176,9 @@ def test_a_second_session_of_it_is_refused_and_a_damaged_state_begins_anew(tmp_p
     iteration.close()
     (path,) = (tmp_path / "key").iterdir()
     path.write_bytes(path.read_bytes()[:-9])
-    anew = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(StateFile(tmp_path / "key")))
+    anew = LiveLatentStream(
+        Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(StateFile(tmp_path / "key"))
+    )
     assert anew.first_block == 0 and not path.exists()
 
 
@@ -185,9 +191,9 @@ def test_pipelines_take_changes_where_a_run_ends(monkeypatch: pytest.MonkeyPatch
         asked.append(block)
         return directed
 
-    hooks = LiveHooks(asked=lambda: True, direct=direct)
+    hooks = SamplingHooks(asked=lambda: True, direct=direct)
     conditions = random_conditions()
-    stream = LiveStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(), hooks)
+    stream = LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(), hooks)
     assert equal(taken(stream, 10), sampled(replace(LIVE, num_clip=5), conditions, Runs()))
     assert asked[:2] == [4, 8]
 

@@ -22,7 +22,7 @@ from liveavatar_runtime.errors import MachineError
 from liveavatar_runtime.live.lag import LagPolicy
 from liveavatar_runtime.live.samples import SOUND_RATE
 from liveavatar_runtime.live.sound import LiveSound, Options
-from liveavatar_runtime.live.voice import KEPT_SECONDS, LIVE, LiveContext, LiveEncoder, LiveHooks, LiveVoice
+from liveavatar_runtime.live.voice import KEPT_SECONDS, LIVE, HearingHooks, LiveContext, LiveVoice, VoiceEncoder
 from liveavatar_runtime.online_video import sound_of_frames
 
 SMALL = LiveContext(look_back=20, look_ahead=6, memory=Memory(heard=20, noise=8, mean=10))
@@ -42,7 +42,7 @@ def whole_window(samples: Tensor, rate: int) -> Tensor:
     return torch.cat([frames.mean(1, keepdim=True), of_all.repeat(len(frames), 1)], dim=1)[None].repeat(2, 1, 1)
 
 
-def finished(sound: Tensor, encoder: LiveEncoder, fps: Fraction) -> AvatarAudio:
+def finished(sound: Tensor, encoder: VoiceEncoder, fps: Fraction) -> AvatarAudio:
     context = encoder.context.at(fps)
     heard = HeardSound(sound, SOUND_RATE, "one", encoder.levelled, context)
     return AvatarAudio.of_bounded(EncodedWindows(encoder.encode, heard, BoundedTrack(context)), heard)
@@ -58,7 +58,7 @@ def test_features_are_those_of_the_finished_sound_to_the_bit(fps: float, seed: i
     """Across the borders of the pieces that are brought to 16 kHz, whatever the chunks; and the writer gets the sound
     itself."""
     rate, sound, random = parse_fps(fps), words(12.3, seed), np.random.default_rng(seed)
-    encoder = LiveEncoder(whole_window, context=SMALL)
+    encoder = VoiceEncoder(whole_window, context=SMALL)
     session = unclocked()
     voice, source = LiveVoice(session, encoder), session.open_source("speech", SOUND_RATE)
     whole = finished(sound, encoder, rate)
@@ -83,10 +83,10 @@ def test_the_real_encoder_gives_the_same_bits_and_hooks_are_told() -> None:
     bundle = find_bundle(Path(__file__).parents[2] / "demo" / "liveavatar-demo").wav2vec2
     assert bundle is not None
     encoder = load_wav2vec2(read_weight_file(bundle)[0], read_json(bundle / "config.json"))
-    live = LiveEncoder(encoder.encode_prepared, levelled=encoder.config.do_normalize)
+    live = VoiceEncoder(encoder.encode_prepared, levelled=encoder.config.do_normalize)
     sound, fps, told = words(2.0), Fraction(25), list[tuple[int, float, float, float]]()
     session = unclocked()
-    voice = LiveVoice(session, live, LiveHooks(on_heard=lambda *times: told.append(times)))
+    voice = LiveVoice(session, live, HearingHooks(on_heard=lambda *times: told.append(times)))
     session.open_source("microphone", SOUND_RATE).push(sound[0].numpy())
     whole = finished(sound, live, fps)
     frames = whole.settled_frames(fps) // 12 * 12
@@ -95,11 +95,11 @@ def test_the_real_encoder_gives_the_same_bits_and_hooks_are_told() -> None:
     assert voice.encoded_to == whole.encoded_to and voice.broken == 0 and voice.is_live and not whole.is_live
     assert [times[0] for times in told] == list(range(0, frames, 12))
     assert all(ready <= encoded for _, _, ready, encoded in told)
-    assert voice.fingerprint != LiveVoice(session, LiveEncoder(encoder.encode_prepared, "another")).fingerprint
+    assert voice.fingerprint != LiveVoice(session, VoiceEncoder(encoder.encode_prepared, "another")).fingerprint
 
 
 def test_memory_stays_and_what_is_too_old_is_told() -> None:
-    encoder, fps = LiveEncoder(whole_window, context=SMALL), Fraction(25)
+    encoder, fps = VoiceEncoder(whole_window, context=SMALL), Fraction(25)
     session = unclocked()
     voice, source = LiveVoice(session, encoder), session.open_source("speech", SOUND_RATE)
     sound, held = words(1.0)[0].numpy(), list[int]()
@@ -120,7 +120,7 @@ def test_memory_stays_and_what_is_too_old_is_told() -> None:
 
 
 def test_after_the_end_of_the_session_is_silence() -> None:
-    encoder, fps = LiveEncoder(whole_window, context=SMALL), Fraction(25)
+    encoder, fps = VoiceEncoder(whole_window, context=SMALL), Fraction(25)
     sound = words(1.0)
     session = unclocked()
     voice = LiveVoice(session, encoder)
@@ -133,12 +133,12 @@ def test_after_the_end_of_the_session_is_silence() -> None:
 
 
 def test_the_wait_for_sound_can_be_broken_off() -> None:
-    voice = LiveVoice(unclocked(), LiveEncoder(whole_window, context=LIVE))
+    voice = LiveVoice(unclocked(), VoiceEncoder(whole_window, context=LIVE))
 
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    voice.hooks = LiveHooks(interrupted)
+    voice.hooks = HearingHooks(interrupted)
     with pytest.raises(KeyboardInterrupt):
         voice.aligned(0, 12, Fraction(25))
     assert np.isfinite(voice.source.due(0))

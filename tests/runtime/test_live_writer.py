@@ -20,7 +20,7 @@ from liveavatar_runtime.live.fragments import Fragments
 from liveavatar_runtime.live.hls import BEGINNING, FILE_NAME, PLAYLIST, HlsWindow
 from liveavatar_runtime.live.packets import Packet, PacketOutput, Tracks
 from liveavatar_runtime.live.push import Push, read_push_targets
-from liveavatar_runtime.live.writer import LiveHooks, LiveWriter
+from liveavatar_runtime.live.writer import LiveWriter, WriterHooks
 from liveavatar_runtime.media.live import Piece
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack, VideoWriter
 
@@ -69,7 +69,7 @@ def test_every_frame_and_every_sample_at_its_time(fps, ahead):
     sound = np.zeros((1, total), np.float32)
     sound[0, clicks] = 0.9
     shown, written = Shown(), list[tuple[int, int]]()
-    hooks = LiveHooks(on_written=lambda frame: written.append((frame, len(shown.pieces))))
+    hooks = WriterHooks(on_written=lambda frame: written.append((frame, len(shown.pieces))))
     with LiveWriter(picture(fps), SOUND, [Fragments(shown)], hooks) as writer:
         write(writer, sound, blocks, fps, ahead)
         # No frame waits for a later one, and each hook comes behind its pieces.
@@ -160,7 +160,7 @@ def test_the_recording_is_the_file_that_is_written_without_live(tmp_path: Path) 
 def test_a_recording_that_fails_hurts_nobody(tmp_path: Path) -> None:
     shown, said = Shown(), list[str]()
     recording = VideoWriter(tmp_path / "live.mp4", picture(), SOUND)
-    with LiveWriter(picture(), SOUND, [Fragments(shown)], LiveHooks(said.append), recording) as writer:
+    with LiveWriter(picture(), SOUND, [Fragments(shown)], WriterHooks(said.append), recording) as writer:
         writer.write_frames(frames(0))
         (tmp_path / "live.mp4").write_bytes(b"somebody else's")
         for block in range(1, 4):
@@ -194,7 +194,7 @@ class Failing:
 
 def test_an_output_that_fails_is_told_once_and_begins_again_with_a_keyframe() -> None:
     failing, shown, said = Failing(), Shown(), list[str]()
-    with LiveWriter(picture(), SOUND, [failing, Fragments(shown)], LiveHooks(said.append)) as writer:
+    with LiveWriter(picture(), SOUND, [failing, Fragments(shown)], WriterHooks(said.append)) as writer:
         for block in range(60):
             failing.fails = 5 <= block < 20
             writer.write_frames(frames(BLOCK * block))
@@ -264,7 +264,7 @@ def test_pushes_to_a_server_that_comes_late() -> None:
 
     port = free_port()
     target = Push("my channel", f"rtmp://127.0.0.1:{port}/live/key")
-    with LiveWriter(picture(), SOUND, [target, Fragments(shown)], LiveHooks(said.append)) as writer:
+    with LiveWriter(picture(), SOUND, [target, Fragments(shown)], WriterHooks(said.append)) as writer:
         until(lambda: bool(said), write_block)
         assert said[0].startswith("Live video to my channel has stopped: ") and "key" not in said[0]
         command = [sys.executable, "-c", RTMP_SERVER, str(port)]

@@ -45,7 +45,7 @@ class OddBroadcast:
     def show(self, name: str, stop: str, again: str, fps: int, unique_id: str) -> dict[str, Any]:
         from liveavatar_runtime.live.fragments import Fragments
         from liveavatar_runtime.live.hls import HlsWindow
-        from liveavatar_runtime.live.writer import LiveHooks, LiveWriter
+        from liveavatar_runtime.live.writer import LiveWriter, WriterHooks
         from liveavatar_runtime.media.video import AudioTrack, PictureTrack
 
         bridge = next(key for key in sys.modules if key.endswith("comfy_bridge.live.page")).removesuffix(".page")
@@ -75,7 +75,7 @@ class OddBroadcast:
         while not (inputs / stop).exists():
             track = PictureTrack(WIDTH, HEIGHT, Fraction(fps)), AudioTrack(RATE)
             written.clear()
-            with LiveWriter(*track, kinds, LiveHooks(print, on_written)) as writer:
+            with LiveWriter(*track, kinds, WriterHooks(print, on_written)) as writer:
                 begun, block = time.monotonic(), 0
                 while not (inputs / stop).exists() and not (breaks and breaks[0].exists()):
                     comfy.model_management.throw_exception_if_processing_interrupted()
