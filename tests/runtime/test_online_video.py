@@ -134,11 +134,13 @@ def test_a_failing_decoder_ends_the_sampling_of_the_next_block(tmp_path, vae):
     class Failing(OnlineDecoder):
         def decode(self, latents):
             if torch.equal(latents, blocks[1]):
+                failed.set()
                 raise MemoryError("no room")
             return super().decode(latents)
 
     blocks = [latents(0), latents(1)]
     polls: list[Callable[[], None]] = []
+    failed = threading.Event()
 
     @contextmanager
     def while_sampling(poll: Callable[[], None]) -> Iterator[None]:
@@ -153,6 +155,10 @@ def test_a_failing_decoder_ends_the_sampling_of_the_next_block(tmp_path, vae):
     def between() -> None:
         nonlocal steps
         steps += 1
+        if steps > 45:
+            # However busy the machine is: the other thread has failed, and has told so soon after.
+            failed.wait(60)
+            time.sleep(0.2)
         for poll in polls:
             poll()
 
