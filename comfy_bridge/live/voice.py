@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PAGE_AND_PROGRAMS = "page and programs"
 VoiceSource = Literal["page and programs", "growing file", "named pipe"]
 LagRule = Literal["drop silence", "wait"]
+MOST_LATE_SECONDS: dict[LagRule, float] = {"drop silence": 5.0, "wait": 60.0}
+"""What is later is left out, and told: a talk goes on, and a recording of one waits."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def make_live_voice(
     check_source(given.source, given.file, given.sample_rate)
     weights = weights_of_encoder(encoder)
     encode, levelled = levelled_encoder(encoder)
-    sound = LiveSound(options=Options(policy=LagPolicy(rule=given.when_late)))
+    sound = LiveSound(options=Options(policy=LagPolicy(rule=given.when_late, most=MOST_LATE_SECONDS[given.when_late])))
     voice = LiveVoice(sound, VoiceEncoder(encode, weights_key(weights) if weights else "", levelled))
     session = LiveSession(voice, clip)
     if given.source != PAGE_AND_PROGRAMS:
