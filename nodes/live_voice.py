@@ -66,7 +66,7 @@ class LiveVoice(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="When the video falls behind the voice. drop silence: pauses become shorter until it has "
-                    "caught up; wait: nothing is left out, it stays late.",
+                    "caught up, and it is never more than 5 s late; wait: all is said, up to a minute late.",
                 ),
             ],
             outputs=[
