@@ -101,7 +101,7 @@ def show_live(
         if file is not None:
             stack.enter_context(claimed(file.path))
         _run(_Show(latents, settings, hidden, file, report), decoder)
-    notes.warn(*latents.stream.news, *session.told, *report.warnings())
+    notes.warn(*latents.stream.news, *session.told, *report.warnings(), *report.write())
     notes.tell(*report.told(), *latents.stream.facts)
     if file is None or not file.path.is_file():
         return LiveResult(None, None, report.markdown())

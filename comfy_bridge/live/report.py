@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from liveavatar_runtime.duration import format_duration
+from liveavatar_runtime.errors import handled, reason_of
 from liveavatar_runtime.live.latency import STAGES
+
+from ..run_report import write_beside
 
 if TYPE_CHECKING:
     from liveavatar_runtime.distribution import Summary
@@ -68,6 +71,14 @@ class LiveReport:
             rows.append(f"| to the end of its block | {block / 2:.2f} s | {0.95 * block:.2f} s | {block:.2f} s |")
             rows.extend(_row(NAMES[name], latency.stages[name]) for name in STAGES)
         return "\n".join([*(f"- {line}" for line in [*self.told(), *self.warnings()]), "", *rows])
+
+    def write(self) -> list[str]:
+        """Beside the recording, if there is one; what went wrong."""
+        told: list[str] = []
+        if self.file is not None and self.file.path.is_file():
+            with handled(OSError, lambda error: told.append(f"The report could not be written: {reason_of(error)}")):
+                write_beside(self.file.path, self.as_json())
+        return told
 
     def as_json(self) -> str:
         latency = self.session.latency.summary() if self.session.latency is not None else None

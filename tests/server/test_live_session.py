@@ -53,6 +53,10 @@ def test_what_was_said_is_in_the_recording_with_its_sound(server, spoken):
     video = probe(server.output / saved["subfolder"] / saved["filename"])
     assert video.fps == 25 and video.frames % 12 == 0 and video.frames >= 100
     assert video.samples == video.frames * 48_000 // 25
+    report = json.loads(
+        (server.output / saved["subfolder"] / saved["filename"]).with_suffix(".json").read_text("utf-8")
+    )
+    assert report["fps"] == "25" and report["latency"]["stages"]["steps"]["count"] == video.frames // 12
 
 
 def test_another_prompt_changes_the_wall(server, spoken):
