@@ -121,6 +121,7 @@ LONG = {
     "browser/test_messages.py": ("[classic]",),
     "browser/test_player.py": ("test_two_decoders_and_a_list_of_videos", "test_the_player_comes_back_after_a_reload"),
     "browser/test_live_page.py": ("[with policy]",),
+    "browser/test_live_talk.py": ("test_the_avatar_says_what_is_said",),
     "browser/test_live.py": ("widgets_and_links[classic]", "in_chinese[classic]", "edit_leaves_it[nodes2]"),
     "browser/test_long_video.py": (
         "as_it_was_saved[classic-",
