@@ -20,10 +20,10 @@ from aiohttp import web
 
 from .live.access import check_origin
 from .live.page import live_page
+from .live.session import PAGE
 from .live.viewer_messages import ViewerMessages
 from .live_stream import LiveStream, stream_of, streams_for
 
-PREFIX = "/liveavatar/live"
 DIGITS = re.compile("[0-9]{1,12}")
 CHUNK_BYTES = 32 * 1024
 """Chromium looks at what has arrived in chunks of this size."""
@@ -54,10 +54,10 @@ def add_routes() -> None:
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        server.routes.get(PREFIX)(running_streams)
-        server.routes.get(PREFIX + "/{name}")(watch)
-        server.routes.get(PREFIX + "/{name}/video")(whole_video)
-        server.routes.get(PREFIX + "/{name}/hls/{file}")(hls_file)
+        server.routes.get(PAGE)(running_streams)
+        server.routes.get(PAGE + "/{name}")(watch)
+        server.routes.get(PAGE + "/{name}/video")(whole_video)
+        server.routes.get(PAGE + "/{name}/hls/{file}")(hls_file)
 
 
 async def running_streams(request: web.Request) -> web.Response:

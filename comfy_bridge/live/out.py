@@ -94,13 +94,12 @@ def show_live(
         prefix = expanded_prefix(settings.filename_prefix, hidden.prompt, notes)
         file = output_file(prefix, plan.width, plan.height, "mp4")
     report = LiveReport(session, plan, file)
-    page = page_address(session)
-    show_text(hidden.unique_id, f"Live page: {page}")
+    show_text(hidden.unique_id, f"Live page: {page_address(session)}")
     with ExitStack() as stack:
         stack.callback(session.end)
         if file is not None:
             stack.enter_context(claimed(file.path))
-        _run(_Show(latents, settings, hidden, file, report), decoder)
+        _run(_Show(latents, settings, hidden, file), decoder)
     notes.warn(*latents.stream.news, *session.told, *report.warnings(), *report.write())
     notes.tell(*report.told(), *latents.stream.facts)
     if file is None or not file.path.is_file():
@@ -114,7 +113,6 @@ class _Show:
     settings: OutSettings
     hidden: "Hidden"
     file: OutputFile | None
-    report: LiveReport
 
     @contextmanager
     def recording(self) -> "Iterator[VideoWriter | None]":
@@ -132,7 +130,6 @@ class _Show:
 
 def _run(show: _Show, decoder: ManagedDecoder) -> None:
     """Everything that is opened here is closed however it ends; the state of the stream is kept by then."""
-
     from liveavatar_runtime.live.writer import LiveWriter, WriterHooks
     from liveavatar_runtime.online_video import Hooks, OnlineVideo, Output, WriteOptions, write_online
 

@@ -13,6 +13,7 @@ from ..run_report import write_beside
 
 if TYPE_CHECKING:
     from liveavatar_runtime.distribution import Summary
+    from liveavatar_runtime.live.latency import Latency
     from liveavatar_runtime.sampling.plan import ClipPlan
 
     from ..output_files import OutputFile
@@ -35,10 +36,14 @@ class LiveReport:
     file: "OutputFile | None" = None
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
 
+    @property
+    def _latency(self) -> "Latency | None":
+        return None if self.session.latency is None else self.session.latency.summary()
+
     def told(self) -> list[str]:
         """For the node."""
         lines = [f"Live for {format_duration(self.session.seconds)}"]
-        latency = self.session.latency.summary() if self.session.latency is not None else None
+        latency = self._latency
         if latency is not None and latency.whole is not None:
             median, p95 = latency.whole.median, latency.whole.p95
             lines.append(f"From a sound to the frame that shows it: {median:.2f} s, 95 % within {p95:.2f} s")
@@ -64,7 +69,7 @@ class LiveReport:
     def markdown(self) -> str:
         """Tables."""
         rows = ["| | median | 95 % within | most |", "| --- | --- | --- | --- |"]
-        latency = self.session.latency.summary() if self.session.latency is not None else None
+        latency = self._latency
         if latency is not None:
             block = self.session.latency.block_seconds if self.session.latency is not None else 0.0
             rows.append(_row("**a sound to the frame that shows it**", latency.whole))
@@ -81,7 +86,7 @@ class LiveReport:
         return told
 
     def as_json(self) -> str:
-        latency = self.session.latency.summary() if self.session.latency is not None else None
+        latency = self._latency
         return json.dumps(
             {
                 "date": self.date,

@@ -62,7 +62,7 @@ def live_latents(work: "PreparedJob", choice: SpoolChoice, hidden: "Hidden", not
     starting = _Starting(work, session, report)
     hooks = SamplingHooks(
         stopped=lambda: session.sound.is_stopped,
-        asked=lambda: director.is_asked(starting.next_block),
+        asked=director.is_asked,
         direct=director.direct,
         say=lambda text: show_text(report.node_id, text),
         cause_of_nan=lambda: cause_of_nan(job.model, work.numerics),
@@ -92,28 +92,24 @@ def _listen(session: LiveSession, plan: "ClipPlan") -> None:
 
 @dataclass(eq=False)
 class _Starting:
-    """Begins runs of the session's stream, and knows where they are."""
+    """Begins runs of the session's stream, which begins with `first_block`."""
 
     work: "PreparedJob"
     session: LiveSession
     report: SamplingReport
     first_block: int = 0
-    next_block: int = 0
 
     def __call__(
         self, plan: "ClipPlan", conditions: "Conditions", start: RunStart, keep_rings: "KeepRings"
     ) -> "SamplingRun":
         work = self.work
-        self.next_block = start.first_block
         meter = self.report.meter(work.prepared.plan)
         executor = executor_of(replace(work.job, plan=plan), work.executor, work.attention.kernel, work.compile_layers)
 
         def after_evaluation(evaluation: Evaluation) -> None:
             self.report.show(meter.after(evaluation))
-            if evaluation.step == plan.steps - 1:
-                self.next_block = evaluation.block + 1
-                if self.session.latency is not None:
-                    self.session.latency.sampled(evaluation.block - self.first_block)
+            if evaluation.step == plan.steps - 1 and self.session.latency is not None:
+                self.session.latency.sampled(evaluation.block - self.first_block)
             stop_if_interrupted()
             after_step()
 

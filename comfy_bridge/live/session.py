@@ -5,7 +5,6 @@ call is safe there.
 """
 
 import secrets
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -56,7 +55,6 @@ class LiveSession:
     stage: Stage = "preparing"
     latency: "LatencyMeter | None" = None
     told: "deque[str]" = field(default_factory=lambda: deque(maxlen=TOLD_KEPT))
-    begun: float = 0.0
     readers: "list[ReaderThread]" = field(default_factory=list)
     """What reads sound that programs on this machine write."""
 
@@ -80,7 +78,7 @@ class LiveSession:
 
     def begin(self) -> None:
         """The first block is wanted. The clock of the sound begins when its sound is, with the model loaded."""
-        self.stage, self.begun = "running", time.monotonic()
+        self.stage = "running"
         for reader in self.readers:
             reader.start()
 

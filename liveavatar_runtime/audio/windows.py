@@ -154,6 +154,17 @@ def encode_in_windows(
     return track.states
 
 
+def encoded_window(encode: Encode, samples: Tensor, window: Window) -> Tensor:
+    """Hidden states [L, frames, D] of a window. Raises InputError when the encoder gives another number of frames."""
+    states, frames = encode(samples, ENCODER_SAMPLE_RATE), window.stop - window.start
+    if states.ndim != 3 or states.shape[1] != frames:
+        raise InputError(
+            f"the audio encoder gave hidden states of shape {tuple(states.shape)} for {frames} frames of sound; "
+            f"it must give [layers, frames, width] at {FEATURE_RATE} frames a second. Use a wav2vec2 audio encoder."
+        )
+    return states
+
+
 class EncodedWindows:
     """A track of several windows, of which each is encoded when one of its frames is needed first.
 
@@ -199,11 +210,4 @@ class EncodedWindows:
         self._missing.discard(number)
 
     def _encoded(self, window: Window) -> Tensor:
-        states = self._encode(self._source.samples(window), ENCODER_SAMPLE_RATE)
-        frames = window.stop - window.start
-        if states.ndim != 3 or states.shape[1] != frames:
-            raise InputError(
-                f"the audio encoder gave hidden states of shape {tuple(states.shape)} for {frames} frames of sound; "
-                f"it must give [layers, frames, width] at {FEATURE_RATE} frames a second. Use a wav2vec2 audio encoder."
-            )
-        return states
+        return encoded_window(self._encode, self._source.samples(window), window)

@@ -36,12 +36,13 @@ StartRun = Callable[[ClipPlan, Conditions, RunStart, KeepRings], SamplingRun]
 class SamplingHooks:
     """What the caller decides meanwhile, always in the thread that asks for blocks.
 
-    stopped(): whether no more blocks are wanted. asked(): whether something is to be changed. direct(directed, block):
-    what is sampled from this block on. say(text): tell the user. cause_of_nan(): as in `StreamHooks`.
+    stopped(): whether no more blocks are wanted. asked(block): whether something is to be changed before it.
+    direct(directed, block): what is sampled from this block on. say(text): tell the user. cause_of_nan(): as in
+    `StreamHooks`.
     """
 
     stopped: Callable[[], bool] = lambda: False
-    asked: Callable[[], bool] = lambda: False
+    asked: Callable[[int], bool] = lambda block: False
     direct: Callable[[Directed, int], Directed] = lambda directed, block: directed
     say: Callable[[str], None] = lambda text: None
     cause_of_nan: Callable[[], str] = lambda: UNKNOWN_CAUSE
@@ -153,7 +154,7 @@ class LiveLatentStream:
                     break
                 if self._is_due():
                     self._keep(run)
-                if self._next > last or self._hooks.asked():
+                if self._next > last or self._hooks.asked(self._next):
                     rings = self._rings_of(run)
                     # Later blocks are under way in a pipeline: what was asked for waits until its run is over.
                     if rings is not None:

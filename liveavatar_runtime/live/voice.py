@@ -13,7 +13,7 @@ from ..audio.features import broken_text, buckets_of
 from ..audio.level import Memory, RecentLevel
 from ..audio.voice import Voice
 from ..audio.waveform import PIECE_SECONDS, piece_at_encoder_rate, seen_of_piece, source_samples
-from ..audio.windows import Encode, Window, samples_seen
+from ..audio.windows import Encode, Window, encoded_window, samples_seen
 from ..duration import (
     ENCODER_FRAME_SAMPLES,
     ENCODER_SAMPLE_RATE,
@@ -94,7 +94,7 @@ class LiveVoice(Voice):
         self._broken = self._values = 0
         frames = encoder.context.look_back + FEATURE_RATE // 2 + encoder.context.look_ahead
         silent = Window(0, frames, 0, frames)
-        self._sizes = self._encoded(torch.zeros(1, samples_seen(frames)), silent).shape
+        self._sizes = encoded_window(encoder.encode, torch.zeros(1, samples_seen(frames)), silent).shape
 
     @property
     def is_live(self) -> bool:
@@ -198,7 +198,7 @@ class LiveVoice(Voice):
         """Hidden states [L, T, D] that a window keeps."""
         place = window.keep_start
         if place not in self._states:
-            states = self._encoded(self._levelled(window), window)
+            states = encoded_window(self._encoder.encode, self._levelled(window), window)
             kept = states[:, place - window.start : window.keep_stop - window.start]
             self._states[place] = kept.to("cpu", torch.float32, copy=True)
             self._broken += int((~self._states[place].isfinite()).sum())
@@ -223,16 +223,6 @@ class LiveVoice(Voice):
         self._parts = parts
         samples = self._samples.read(window.start * ENCODER_FRAME_SAMPLES, samples_seen(window.stop))
         return self._level.level().of(samples) if self._encoder.levelled else samples
-
-    def _encoded(self, samples: Tensor, window: Window) -> Tensor:
-        states = self._encoder.encode(samples, ENCODER_SAMPLE_RATE)
-        frames = window.stop - window.start
-        if states.ndim != 3 or states.shape[1] != frames:
-            raise InputError(
-                f"the audio encoder gave hidden states of shape {tuple(states.shape)} for {frames} frames of sound; "
-                f"it must give [layers, frames, width] at {FEATURE_RATE} frames a second. Use a wav2vec2 audio encoder."
-            )
-        return states
 
 
 class EncoderSamples:

@@ -93,7 +93,7 @@ def test_changes_while_it_runs_are_those_of_a_script() -> None:
         return given[-1]
 
     blocks: list[Tensor] = []
-    hooks = SamplingHooks(asked=lambda: len(blocks) in at, direct=direct)
+    hooks = SamplingHooks(asked=lambda block: block in at, direct=direct)
     stream = LiveLatentStream(
         Directed(replace(SCRIPTED, script=LIVE.script).without_end(), first), HISTORY, runs, Keeping(), hooks
     )
@@ -191,7 +191,7 @@ def test_pipelines_take_changes_where_a_run_ends(monkeypatch: pytest.MonkeyPatch
         asked.append(block)
         return directed
 
-    hooks = SamplingHooks(asked=lambda: True, direct=direct)
+    hooks = SamplingHooks(asked=lambda block: True, direct=direct)
     conditions = random_conditions()
     stream = LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(), hooks)
     assert equal(taken(stream, 10), sampled(replace(LIVE, num_clip=5), conditions, Runs()))
