@@ -255,5 +255,11 @@ class ClipPlan:
 
     def sink_frames(self, first_block: int = 0) -> set[int]:
         """Blocks whose first latent frame a sink is made from while the blocks from `first_block` on are sampled."""
-        sources = {self.sink_source(block).frame_of for block in range(first_block, self.num_blocks)}
+        # A clip and a change begin with a sink of their own; other blocks have that of the block before.
+        clips = range(
+            -(-first_block // self.blocks_per_clip) * self.blocks_per_clip, self.num_blocks, self.blocks_per_clip
+        )
+        changes = (change.block for change in self.script.changes if first_block < change.block < self.num_blocks)
+        begins = {first_block, *clips, *changes} if first_block < self.num_blocks else set[int]()
+        sources = {self.sink_source(block).frame_of for block in begins}
         return {source for source in sources if source is not None}
