@@ -52,6 +52,15 @@ async def pieces(socket: Any, count: int) -> list[bytes]:
     return found
 
 
+async def pong(socket: Any, number: float) -> dict[str, float]:
+    """What the server answers to a ping."""
+    await socket.send_json({"ping": number})
+    answer = await socket.receive(timeout=60)
+    while answer.type != aiohttp.WSMsgType.TEXT or "pong" not in answer.data:
+        answer = await socket.receive(timeout=60)
+    return json.loads(answer.data)
+
+
 def has_keyframe(piece: bytes) -> bool:
     """Whether the first picture of a fragment of LiveWriter needs no other."""
     place = piece.index(b"trun")
@@ -104,16 +113,7 @@ def test_what_viewers_say_is_believed_only_where_it_can_be(server: ComfyServer) 
             for text in HOSTILE:
                 await socket.send_str(text)
             await socket.send_bytes(b"\xff" * 100)
-            await socket.send_json({"ping": 12.5})
-            answer = await socket.receive(timeout=60)
-            while answer.type != aiohttp.WSMsgType.TEXT or "pong" not in answer.data:
-                answer = await socket.receive(timeout=60)
-            said = json.loads(answer.data)
-            assert said["pong"] == 12.5
-            # Of a frame that was written by now.
-            await socket.send_json({"shown": 0.04, "at": said["at"], "epoch": 0})
-            await socket.send_json({"shown": 0.04, "at": said["at"], "epoch": 1})
-            await socket.send_json({"shown": 0.04, "at": said["at"] - 60_000, "epoch": 0})
+            assert (await pong(socket, 12.5))["pong"] == 12.5
             for too_much in ("x" * 5000, None):
                 async with viewer(server, "w-2") as loud:
                     for _ in range(1 if too_much else 300):
@@ -121,7 +121,14 @@ def test_what_viewers_say_is_believed_only_where_it_can_be(server: ComfyServer) 
                     message = await loud.receive(timeout=60)
                     while message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
                         message = await loud.receive(timeout=60)
+            # A block has 12 pieces at most, so by now the first one is written, and the server knows it.
             await pieces(other, 20)
+            at = (await pong(socket, 1))["at"]
+            await socket.send_json({"shown": 0.04, "at": at, "epoch": 0})
+            await socket.send_json({"shown": 0.04, "at": at, "epoch": 1})
+            await socket.send_json({"shown": 0.04, "at": at - 60_000, "epoch": 0})
+            # What is answered after them was read after them.
+            await pong(socket, 2)
 
     with broadcast(server, "w-2"):
         asyncio.run(talk())

@@ -86,7 +86,10 @@ class OddBroadcast:
                     time.sleep(max(0.0, begun + block * BLOCK / fps - time.monotonic()))
             breaks = []
         viewers.end()
-        (output / f"{stop}.json").write_text(json.dumps(shown), "utf-8")
+        # Whoever finds it finds all of it.
+        unfinished = output / f"{stop}.tmp"
+        unfinished.write_text(json.dumps(shown), "utf-8")
+        unfinished.replace(output / f"{stop}.json")
         return {"ui": {"seen": [len(shown)]}}
 
 
