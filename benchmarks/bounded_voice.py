@@ -39,10 +39,11 @@ PAUSE, NOISE = 15, 1e-3
 
 def context(step: float, back: float, ahead: float) -> BoundedContext:
     """Of seconds."""
-    return BoundedContext(*(round(seconds * FEATURE_RATE) for seconds in (step, back, ahead)))
+    step, look_back, look_ahead = (round(seconds * FEATURE_RATE) for seconds in (step, back, ahead))
+    return BoundedContext(step, look_back, look_ahead)
 
 
-CHOSEN = BOUNDED.step / FEATURE_RATE, BOUNDED.look_back / FEATURE_RATE, BOUNDED.look_ahead / FEATURE_RATE
+CHOSEN = float(BOUNDED.step / FEATURE_RATE), BOUNDED.look_back / FEATURE_RATE, BOUNDED.look_ahead / FEATURE_RATE
 
 
 def bounded(demo: Demo, voice: Tensor, how: BoundedContext) -> AvatarAudio:

@@ -23,7 +23,7 @@ NODES = [
     *("LoadAvatarModel", "AudioEncode", "ClipScheduler", "DurationCalc", "DiTSampler", "OnlineVAEDecode"),
     *("CollectLatents", "JoinSegments", "Spools", "PlanCheck", "HardwareProbe"),
     *("FinishUpscale", "FinishColours", "FinishBackground", "FinishFrameRate"),
-    *("AvatarScript", "ScriptChange", "Speakers", "ClipJudge"),
+    *("AvatarScript", "ScriptChange", "Speakers", "ClipJudge", "LiveVoice", "LiveOut"),
 ]
 NUMBERS = ("INT", "FLOAT")
 WIDGETS = (*NUMBERS, "STRING", "BOOLEAN", "COMBO")

@@ -62,9 +62,14 @@ def test_no_convolution_has_to_convert(vae):
         kept = module.weight.is_contiguous(memory_format=last)
         seen.append((tuple(x.shape), x.stride(), expected.stride(), kept))
 
+    def lie_as_given(module: nn.Module, given: tuple[torch.Tensor, ...], y: torch.Tensor) -> torch.Tensor:
+        """As cards do, and processors that compute in bf16; others put planes side by side."""
+        return y.contiguous(memory_format=layout.memory_format(given[0]))
+
     for module in vae.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             module.register_forward_pre_hook(look)
+            module.register_forward_hook(lie_as_given)
     vae.decode(draw(1, 16, 2, 3, 2))
     assert len(seen) > 50
     assert [one for one in seen if one[1] != one[2] or not one[3]] == []
