@@ -85,7 +85,7 @@ def show_live(
     latents: LiveLatents, vae: "Vae | None", settings: OutSettings, hidden: "Hidden", notes: Notes
 ) -> LiveResult:
     """Runs until the session is stopped. Raises InputError for settings, MachineError for what the machine cannot do;
-    however it ends, the recording plays and the session is over."""
+    however it ends, the recording plays, its report is beside it and the session is over."""
     plan, session = latents.stream.plan, latents.session
     decoder = managed_decoder(vae)
     check_push(settings.push)
@@ -95,12 +95,14 @@ def show_live(
         file = output_file(prefix, plan.width, plan.height, "mp4")
     report = LiveReport(session, plan, file)
     show_text(hidden.unique_id, f"Live page: {page_address(session)}")
+    failed: list[str] = []
     with ExitStack() as stack:
         stack.callback(session.end)
         if file is not None:
             stack.enter_context(claimed(file.path))
+        stack.callback(lambda: failed.extend(report.write()))
         _run(_Show(latents, settings, hidden, file), decoder)
-    notes.warn(*latents.stream.news, *session.told, *report.warnings(), *report.write())
+    notes.warn(*latents.stream.news, *session.told, *report.warnings(), *failed)
     notes.tell(*report.told(), *latents.stream.facts)
     if file is None or not file.path.is_file():
         return LiveResult(None, None, report.markdown())

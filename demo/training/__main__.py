@@ -12,9 +12,9 @@ DEMO = Path(__file__).resolve().parents[1]
 DECODER_STEPS = 1000
 
 
-def start(stage: str, *options: str | Path) -> subprocess.Popen[bytes]:
+def start(stage: str, *options: str | Path, package: str = "demo.training") -> subprocess.Popen[bytes]:
     print("==", stage, *options, flush=True)
-    return subprocess.Popen([sys.executable, "-m", f"demo.training.{stage}", *map(str, options)], cwd=DEMO.parent)
+    return subprocess.Popen([sys.executable, "-m", f"{package}.{stage}", *map(str, options)], cwd=DEMO.parent)
 
 
 def run(stage: str, *options: str | Path) -> None:

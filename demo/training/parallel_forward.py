@@ -39,15 +39,25 @@ WINDOW_BLOCKS = 4
 
 
 @dataclass(frozen=True)
+class LaterText:
+    """A text [tokens, text_dim] that replaces a sequence's own from its block number `block` on."""
+
+    block: int
+    text: Tensor
+
+
+@dataclass(frozen=True)
 class Sequences:
     """Conditions of B sequences: text [B][tokens, text_dim] without padding, reference [B, 16, 1, h, w], motion
-    [B, 16, 19, h, w], audio [B, N, layers, audio_dim, 12], number of the first block of each in its video."""
+    [B, 16, 19, h, w], audio [B, N, layers, audio_dim, 12], number of the first block of each in its video. later: None
+    where no text of any sequence changes; sinks keep the first one."""
 
     text: list[Tensor]
     reference: Tensor
     motion: Tensor
     audio: Tensor
     first_blocks: list[int]
+    later: list[LaterText | None] | None = None
 
     @property
     def blocks(self) -> int:
@@ -134,15 +144,32 @@ def _text(model: CausalWanS2V, prompts: list[Tensor]) -> tuple[Tensor, PaddedTex
     return model.text_embedding(rows), PaddedText(bias)
 
 
+def _texts(model: CausalWanS2V, given: Sequences, tokens: int) -> tuple[Tensor, PaddedText, PaddedText]:
+    """Embedded prompts, what sinks see of them, and what blocks of so many tokens do."""
+    if given.later is None:
+        embedded, kernel = _text(model, given.text)
+        return embedded, kernel, kernel
+    last = [text if later is None else later.text for text, later in zip(given.text, given.later, strict=True)]
+    first_rows, first = _text(model, given.text)
+    last_rows, second = _text(model, last)
+    block = torch.arange(given.blocks).repeat_interleave(tokens)
+    begins = torch.tensor([given.blocks if later is None else later.block for later in given.later])
+    is_later = (block[None] >= begins[:, None])[:, None, :, None]
+    seen = [first.bias.masked_fill(is_later, -math.inf), second.bias.masked_fill(~is_later, -math.inf)]
+    hidden = torch.full_like(second.bias, -math.inf)
+    rows = torch.cat([first_rows, last_rows], dim=1)
+    return rows, PaddedText(torch.cat([first.bias, hidden], dim=-1)), PaddedText(torch.cat(seen, dim=-1))
+
+
 def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], given: Sequences) -> Tensor:
     """Noisy latents [B, 16, 3 N, h, w], each sequence at one time step -> velocities of that shape."""
     config, head_dim, blocks = model.config, model.config.head_dim, given.blocks
     grid = (latents.shape[-2] // 2, latents.shape[-1] // 2)
     times = [embed_time(model, t, config.freq_dim, latents.device) for t in timesteps]
     modulation = torch.cat([time.layers for time in times])
-    embedded, kernel = _text(model, given.text)
+    embedded, of_sink, kernel = _texts(model, given, LATENT_FRAMES_PER_BLOCK * grid[0] * grid[1])
     text = {n: project_keys_values(model.blocks[n].cross_attn, embedded, head_dim) for n in model.layers}
-    sink = _run_sink(model, given, text, kernel, grid)
+    sink = _run_sink(model, given, text, of_sink, grid)
     voice = encode_block_audio(model.casual_audio_encoder, given.audio.flatten(0, 1), config.num_audio_token)
     starts = [first * LATENT_FRAMES_PER_BLOCK for first in given.first_blocks]
     rope = _stack([block_rope(head_dim, grid, start, LATENT_FRAMES_PER_BLOCK * blocks) for start in starts])

@@ -75,8 +75,8 @@ def test_the_node_tells_how_late_it_was(spoken):
 
 
 def test_it_goes_on_where_it_stopped_and_cancel_leaves_nothing_running(server, live_talk, spoken):
-    with LiveRun(server, live_talk()) as live:
-        live.until(lambda state: state["seconds"] > 0.5)
+    with LiveRun(server, live_talk(record=True, filename_prefix="cancelled/talk")) as live:
+        live.until(lambda state: state["seconds"] > 2.0)
         server.client.interrupt()
         result = live.end()
         assert result.interrupted and live.state()["stage"] == "over"
@@ -84,6 +84,8 @@ def test_it_goes_on_where_it_stopped_and_cancel_leaves_nothing_running(server, l
         assert status == 400 and "over" in answer["error"]
     assert any("goes on where its last session stopped" in line for line in result.texts()), result.texts()
     assert not list(server.base.glob("temp/liveavatar-*"))
+    (recorded,) = (server.output / "cancelled").glob("*.mp4")
+    assert probe(recorded).frames > 0 and json.loads(recorded.with_suffix(".json").read_text("utf-8"))["seconds"] > 0
 
 
 def test_pages_of_others_and_programs_without_the_token_are_refused(server, live_talk):

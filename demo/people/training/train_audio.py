@@ -1,0 +1,95 @@
+"""Teaches a wav2vec2 to hear what people move to: the mouth of each sound, loudness, pauses. It stays frozen then."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from demo.training.checkpoints import load_state, save_state
+from demo.training.train_audio import first_encoder, forward, hugging_face_weights
+from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder
+
+from ..motion import HEARD, heard
+from ..speech import RATE, track_of
+
+SECONDS = 4.0
+CHECKED = 16
+"""Held-out tracks."""
+
+
+class Listener(nn.Module):
+    """The encoder, and the reading of its mean hidden state that it is trained for."""
+
+    def __init__(self, encoder: Wav2Vec2Encoder) -> None:
+        super().__init__()
+        self.encoder, self.probe = encoder, nn.Linear(encoder.config.dim, len(HEARD))
+
+    def told(self, samples: Tensor) -> Tensor:
+        """[T, 13] of prepared samples."""
+        states: Tensor = forward(self.encoder, samples, RATE)
+        return self.probe(states.mean(dim=0))
+
+
+def explained(listener: Listener) -> dict[str, float]:
+    """R^2 of the probe on held-out voices, for each row of what is heard."""
+    guesses, truths = [], []
+    for number in range(CHECKED):
+        track = track_of(np.random.default_rng([78, number]), SECONDS, held_out=True)
+        with torch.no_grad():
+            guess = listener.told(listener.encoder.prepare(track.sound, RATE)[0])
+        truth = torch.from_numpy(heard(track)).float()[: len(guess)]
+        guesses.append(guess[: len(truth)])
+        truths.append(truth)
+    guess, truth = torch.cat(guesses), torch.cat(truths)
+    r2 = 1 - (truth - guess).square().mean(dim=0) / (truth.var(dim=0) + 1e-9)
+    return {name: round(value, 3) for name, value in zip(HEARD, r2.tolist(), strict=True)}
+
+
+def train(file: Path, steps: int, tracks: int, seed: int) -> Listener:
+    """Continues from `file` where it exists."""
+    torch.manual_seed(seed)
+    listener = Listener(first_encoder())
+    optimizer = torch.optim.Adam(listener.parameters(), lr=1e-3)
+    done = load_state(file, listener, optimizer)
+    known = [track_of(np.random.default_rng([seed, 2, n]), SECONDS) for n in range(tracks)]
+    prepared = [(listener.encoder.prepare(one.sound, RATE)[0], torch.from_numpy(heard(one)).float()) for one in known]
+    average = 0.0
+    for step in range(done, steps):
+        rate = 2e-3 * min(1.0, (step + 1) / 20, max((1 - step / steps) / 0.5, 0.02))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        samples, target = prepared[np.random.default_rng([seed, 1, step]).integers(tracks)]
+        told = listener.told(samples)
+        frames = min(len(told), len(target))
+        loss = (told[:frames] - target[:frames]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
+        optimizer.step()
+        average = loss.item() if step == done else 0.98 * average + 0.02 * loss.item()
+        if step % 100 == 0 or step == steps - 1:
+            print(f"audio {step} loss {average:.5f}", flush=True)
+        if (step + 1) % 200 == 0 or step == steps - 1:
+            save_state(file, listener, optimizer, step + 1)
+    return listener
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints are kept")
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--tracks", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    listener = train(arguments.folder / "audio_steps.pt", arguments.steps, arguments.tracks, arguments.seed)
+    listener.requires_grad_(False)
+    print("held-out voices:", explained(listener), flush=True)
+    torch.save(hugging_face_weights(listener.encoder), arguments.folder / "audio.pt")
+
+
+if __name__ == "__main__":
+    main()
