@@ -79,7 +79,17 @@ LONGEST = [
 ]
 """Files that a run begins with: one of them at its end would keep a single core busy while the others have nothing."""
 LONG = {
-    "runtime/test_card.py": ("test_every_part_runs_and_finds_the_processor_right",),
+    "runtime/test_card.py": (
+        "test_every_part_runs_and_finds_the_processor_right",
+        "test_every_way_to_run_a_model_is_checked",
+        "test_what_is_measured_is_on_the_page",
+        "test_a_processor_gives_no_calibration",
+    ),
+    "runtime/test_compile.py": ("share_their_graphs[False]",),
+    "runtime/test_call_depth.py": ("[adopted-8-compiled]",),
+    "server/test_executors.py": ("a_setting_that_changes_latents_samples_anew",),
+    "server/test_headless.py": ("a_lost_server_s_job_goes_on_elsewhere",),
+    "comfy_parity/test_big_models_in_comfyui.py": ("weights_stay_in_the_file[None]", "weights_stay_in_the_file[torch"),
     "runtime/test_faults.py": ("test_wrong_ways_to_write_a_file", "test_after_a_fault_the_next_run_makes_all_of_it"),
     "runtime/test_worker_failures.py": (
         "[fsdp_killed]",
@@ -117,9 +127,16 @@ LONG = {
     "comfy_parity/test_loading_memory.py": ("[ComfyUI: bf16, as in file]",),
     "comfy_parity/test_core_compile.py": ("[float32]",),
     "server/test_model_files.py": ("test_memory_does_not_grow_with_model_switches",),
-    "server/test_workers_package.py": ("test_installed_by_pip_it_uses_the_packs_runtime",),
+    "server/test_workers_package.py": (
+        "test_installed_by_pip_it_uses_the_packs_runtime",
+        "test_without_the_package_workers_say_what_to_install",
+    ),
     "browser/test_messages.py": ("[classic]",),
-    "browser/test_player.py": ("test_two_decoders_and_a_list_of_videos", "test_the_player_comes_back_after_a_reload"),
+    "browser/test_player.py": (
+        "test_two_decoders_and_a_list_of_videos",
+        "test_the_player_comes_back_after_a_reload",
+        "test_a_transparent_video_is_shown_before_squares",
+    ),
     "browser/test_live_page.py": ("[with policy]",),
     "browser/test_live_talk.py": ("test_the_avatar_says_what_is_said",),
     "browser/test_live.py": ("widgets_and_links[classic]", "in_chinese[classic]", "edit_leaves_it[nodes2]"),

@@ -17,7 +17,7 @@ from liveavatar_runtime.sampling.run import SamplingRequest
 ROOT = Path(__file__).parents[2]
 BUNDLE = find_bundle(ROOT / "demo" / "liveavatar-demo")
 MODEL_FILE = BUNDLE.folder / "diffusion_pytorch_model.safetensors"
-PLAN = ClipPlan(num_clip=2, infer_frames=24, width=64, height=64, keep_aspect=False)
+PLAN = ClipPlan(num_clip=2, infer_frames=12, width=64, height=64, keep_aspect=False)
 
 
 class Features:

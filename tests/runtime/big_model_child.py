@@ -42,8 +42,8 @@ def main(file: Path, room: int, output: Path) -> None:
 
 def sampled(model: CausalWanS2V) -> torch.Tensor:
     """A clip of one block."""
-    core_latents.PLAN = replace(core_latents.PLAN, num_clip=1, infer_frames=12)
-    return core_latents.latents(model, torch.bfloat16).contiguous()
+    plan = replace(core_latents.PLAN, num_clip=1, infer_frames=12)
+    return core_latents.latents(model, torch.bfloat16, plan).contiguous()
 
 
 if __name__ == "__main__":

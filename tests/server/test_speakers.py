@@ -87,7 +87,9 @@ def test_masks_and_turns_decide_what_is_sampled(server, talking):
     swapped, _ = sampled(server, with_masks(talking(mask_margin=0.0), 64, 0), "swapped")
     assert not np.array_equal(swapped, halves)
     other_turns, _ = sampled(server, talking(turns="0:00 2\n0:00.4 1"), "turns")
-    assert np.array_equal(other_turns, swapped), "the same people speak at the same times"
+    # The same people speak at the same times, in another order of rows, which some processors round differently.
+    np.testing.assert_allclose(other_turns, swapped, rtol=0, atol=1e-3)
+    assert np.abs(halves - swapped).max() > 0.1
 
 
 def test_two_voices_together_and_one_after_another(server, talking):

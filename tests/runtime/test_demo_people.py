@@ -1,0 +1,132 @@
+"""People of 128x128 and their training: drawn the same every time, mouths that follow phonemes, prompts that change."""
+
+import ctypes.util
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from demo.people.direction import HELD_OUT, TRAINED, Direction, prompt_for, random_direction
+from demo.people.drawing import draw
+from demo.people.motion import HEARD, heard, poses_of
+from demo.people.mouth import BOX
+from demo.people.person import KINDS, WALLS, in_front_of, person_of
+from demo.people.pose import MOTIONS, Pose
+from demo.people.speech import Track, mouths_of, track_of
+from demo.people.visemes import CONSONANTS, VOWELS, viseme
+from demo.training.parallel_forward import RELATIVE_DISTANCE, LaterText, Sequences, velocities
+from liveavatar_runtime.config import DEMO
+from liveavatar_runtime.dit.model import CausalWanS2V
+from liveavatar_runtime.executors.local import LocalExecutor
+from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
+from liveavatar_runtime.sampling.plan import ClipPlan
+from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
+from liveavatar_runtime.sampling.script import Change, Script
+
+BLOCKS = 6
+
+
+class Features:
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+    def frames(self, first: int, count: int) -> torch.Tensor:
+        return self.features[..., first : first + count]
+
+
+def test_another_prompt_in_mid_video_gives_the_velocities_of_the_block_loop():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = CausalWanS2V(DEMO).requires_grad_(False)
+    layer: Any
+    for layer in model.blocks:
+        layer.modulation.mul_(8)
+    plan = ClipPlan(num_clip=2, infer_frames=12 * BLOCKS // 2, width=64, height=64, keep_aspect=False,
+                    sink_policy="reference", relative_distance=RELATIVE_DISTANCE,
+                    script=Script((Change(block=2, text=True),)))  # fmt: skip
+    audio = torch.randn(1, DEMO.audio_layers, DEMO.audio_dim, plan.frames)
+    first, second = torch.randn(7, DEMO.text_dim), torch.randn(4, DEMO.text_dim)
+    reference, motion = torch.randn(16, 1, 8, 8), torch.randn(16, 19, 8, 8)
+    conditions = Conditions(text=first, reference=reference, motion=motion, audio=Features(audio), texts={2: second})
+    seen: list[Evaluation] = []
+    executor = LocalExecutor(model, torch.device("cpu"), torch.float32)
+    for _ in executor.run(SamplingRequest(conditions, plan, after_step=seen.append)):
+        pass
+    by_block = audio[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)[None]
+    given = Sequences([first], reference[None], motion[None], by_block, [0], [LaterText(2, second)])
+    unchanged = Sequences([first], reference[None], motion[None], by_block, [0])
+    timestep = flow_matching_schedule(plan.steps, plan.shift).timesteps[0]
+    evaluations = [e for e in seen if e.step == 0]
+    noisy = torch.cat([e.latents for e in evaluations], dim=1)[None]
+    expected = torch.cat([e.velocity for e in evaluations], dim=1)[None]
+    torch.testing.assert_close(velocities(model, noisy, [timestep], given), expected, atol=1e-4, rtol=0)
+    apart = (velocities(model, noisy, [timestep], unchanged) - expected).abs().amax(dim=(0, 1, 3, 4))
+    assert apart[:6].max() < 1e-4 < apart[6:].min(), "from the third block on"
+
+
+def test_people_differ_and_are_drawn_the_same_every_time():
+    assert person_of(1) == person_of(1) != person_of(2)
+    assert np.array_equal(draw(person_of(1), Pose()), draw(person_of(1), Pose()))
+    assert {person_of(seed).kind for seed in range(200)} == set(KINDS)
+
+
+@pytest.mark.parametrize("word", WALLS)
+def test_the_wall_has_the_colour_asked_for(word):
+    frame = draw(in_front_of(person_of(3), word), Pose())
+    assert np.abs(frame[4:10, 2:6].astype(int) - WALLS[word]).max() <= 24
+
+
+def test_all_that_moves_is_seen_and_a_mouth_moves_the_mouth_only():
+    person, still = person_of(10), draw(person_of(10), Pose()).astype(int)
+    for name in MOTIONS:
+        moved = np.abs(draw(person, Pose(**{name: 1.0})).astype(int) - still).max(axis=-1)
+        assert (moved > 8).sum() > 12, name
+        if name in ("opening", "spread", "press"):
+            moved[BOX[0].start : BOX[0].stop + 8, BOX[1]] = 0
+            assert moved.max() <= 12, name
+
+
+@pytest.mark.parametrize("mouth", [mouth for mouth in {**VOWELS, **CONSONANTS}.values() if mouth.opening > 0])
+def test_every_sound_has_a_mouth_within_its_bounds(mouth):
+    assert 0 <= mouth.opening <= 1 and -1 <= mouth.spread <= 1
+    assert all(0 <= value <= 1 for value in (mouth.teeth, mouth.tongue, mouth.press))
+
+
+def test_mouths_follow_phonemes_frame_by_frame():
+    mouths, vowels = mouths_of([(0.0, "_"), (0.4, "A:"), (0.8, "m"), (1.0, "u:"), (1.4, "_")], 100)
+    opening, spread, press = mouths[:, 0], mouths[:, 1], mouths[:, 4]
+    assert opening[:14].max() < 0.05 and opening[24:36].min() > 0.8
+    assert press[43:47].min() > 0.5 and opening[43:47].max() < 0.4
+    assert spread[54:66].max() < -0.8 and opening[80:].max() < 0.05
+    assert set(vowels[24:38]) == {"a"} and set(vowels[54:66]) == {"u"} and set(vowels[80:]) == {""}
+    assert viseme("aI") == (VOWELS["a"], VOWELS["I"]) and viseme("tS") == (CONSONANTS["t"], CONSONANTS["S"])
+
+
+def test_silence_is_a_still_person_and_a_prompt_moves_them():
+    silent = heard(Track(torch.zeros(1, 16_000), np.zeros((50, 5)), [""] * 50))
+    assert silent.shape == (50, len(HEARD)) and np.abs(silent).max() == 0
+    assert np.abs(poses_of(silent, Direction())).max() == 0
+    happy, aside = poses_of(silent, Direction(mood="happy")), poses_of(silent, Direction(aside="left"))
+    assert happy[:, MOTIONS.index("smile")].min() > 0.5 > -0.5 > aside[:, MOTIONS.index("look_x")].max()
+
+
+def test_held_out_wordings_are_in_no_prompt_of_training():
+    rng = np.random.default_rng(1)
+    trained = {prompt_for(random_direction(rng), rng) for _ in range(300)}
+    asked = Direction(wall="red", mood="sad", nods=True, aside="left")
+    text = prompt_for(asked, rng, HELD_OUT)
+    assert "red" in text and "sad" in text.lower() and "nod" in text.lower() and "left" in text
+    held_out = (*HELD_OUT.wall, *HELD_OUT.nods, *HELD_OUT.plain)
+    assert not set(held_out) & {*TRAINED.wall, *TRAINED.nods, *TRAINED.plain}
+    assert len(trained) > 200
+
+
+@pytest.mark.skipif(ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng's library is not installed")
+def test_voices_of_several_languages_come_with_their_mouths():
+    tracks = [track_of(np.random.default_rng([9, number]), 2.0, held_out=number > 3) for number in range(6)]
+    assert all(track.sound.shape == (1, 32_000) and track.mouths.shape == (100, 5) for track in tracks)
+    assert sum(track.mouths[:, 0].max() > 0.3 for track in tracks) >= 5
+    again = track_of(np.random.default_rng([9, 0]), 2.0)
+    assert torch.equal(again.sound, tracks[0].sound) and np.array_equal(again.mouths, tracks[0].mouths)
