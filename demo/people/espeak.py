@@ -1,38 +1,14 @@
 """Sentences that espeak-ng speaks, with the time of each of its phonemes."""
 
-import ctypes
-import ctypes.util
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-LIBRARIES = ("libespeak-ng.so.1", "libespeak-ng.dylib", "libespeak-ng.dll")
-SYNCHRONOUS, PHONEME_EVENTS, UTF8 = 2, 1, 1
-LIST_END, PHONEME = 0, 7
-SPEED, PITCH, RANGE = 1, 3, 4
-"""Numbers of `speak_lib.h` (espeak-ng 1.51)."""
-
-
-class _Name(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
-
-
-class _Event(ctypes.Structure):
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _Name),
-    ]
-
-
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+PROGRAM = Path(__file__).with_name("espeak_program.py")
 
 
 @dataclass(frozen=True)
@@ -54,45 +30,15 @@ class Spoken:
     phonemes: list[tuple[int, str]]
 
 
-@cache
-def _library() -> tuple[Any, int]:
-    """The library, begun once in this process, and its sample rate."""
-    for name in (ctypes.util.find_library("espeak-ng"), *LIBRARIES):
-        try:
-            library = ctypes.CDLL(name) if name else None
-        except OSError:
-            library = None
-        if library is not None:
-            rate = library.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS)
-            assert rate > 0, "espeak-ng has no data"
-            return library, rate
-    raise SystemExit("espeak-ng's library is not installed; on Debian: apt-get install libespeak-ng1")
-
-
 def speak(text: str, manner: Manner) -> Spoken:
-    """The text as espeak-ng says it. Raises ValueError for a voice that it does not have."""
-    library, rate = _library()
-    parts: list[np.ndarray] = []
-    phonemes: list[tuple[int, str]] = []
-
-    def take(samples: Any, count: int, events: Any) -> int:
-        if samples and count:
-            parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        number = 0
-        while events[number].type != LIST_END:
-            if events[number].type == PHONEME:
-                phonemes.append((events[number].sample, events[number].id.string.decode("utf-8", errors="replace")))
-            number += 1
-        return 0
-
-    callback = _Callback(take)
-    library.espeak_SetSynthCallback(callback)
-    if library.espeak_SetVoiceByName(manner.voice.encode()):
-        raise ValueError(f"espeak-ng has no voice {manner.voice!r}")
-    for number, value in ((SPEED, manner.speed), (PITCH, manner.pitch), (RANGE, manner.pitch_range)):
-        library.espeak_SetParameter(number, value, 0)
-    data = text.encode("utf-8")
-    library.espeak_Synth(data, len(data) + 1, 0, 0, 0, UTF8, None, None)
-    library.espeak_Synchronize()
-    samples = np.concatenate(parts).astype(np.float32) / 32768 if parts else np.zeros(0, np.float32)
-    return Spoken(samples, rate, phonemes)
+    """The text as espeak-ng says it, the same every time. Ends with a sentence where it cannot: no library, no such
+    voice."""
+    how = (manner.voice, manner.speed, manner.pitch, manner.pitch_range)
+    command = [sys.executable, "-S", str(PROGRAM), *map(str, how)]
+    done = subprocess.run(command, input=text.encode("utf-8"), capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr.decode("utf-8", errors="replace").strip())
+    told, _, sound = done.stdout.partition(b"\n")
+    said = json.loads(told)
+    samples = np.frombuffer(sound, dtype="<i2").astype(np.float32) / 32768
+    return Spoken(samples, said["rate"], [(at, name) for at, name in said["phonemes"]])

@@ -50,7 +50,7 @@ class LaterText:
 class Sequences:
     """Conditions of B sequences: text [B][tokens, text_dim] without padding, reference [B, 16, 1, h, w], motion
     [B, 16, 19, h, w], audio [B, N, layers, audio_dim, 12], number of the first block of each in its video. later: None
-    where no text of any sequence changes; sinks keep the first one."""
+    where no text of any sequence changes."""
 
     text: list[Tensor]
     reference: Tensor
@@ -87,23 +87,56 @@ class TrainedSink(SelfAttention):
 
 
 @dataclass(frozen=True)
-class ParallelBlocks(SelfAttention):
-    """All blocks of a sequence at once. `sink` is what `TrainedSink` kept for this layer, `reference` the factors of
-    the reference's tokens for each block [B, N, tokens, 1, head_dim / 2]."""
+class Sinks:
+    """What `TrainedSink` kept for a layer, for one block or for each: [B, 1 or N, tokens, heads, head_dim]."""
 
-    sink: tuple[KeysValues, Tensor]
+    keys: Tensor
+    rotated: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, kept: KeysValues, rotated: Tensor) -> "Sinks":
+        return cls(kept.k[:, None], rotated[:, None], kept.v[:, None])
+
+    def by_block(self, blocks: int) -> "Sinks":
+        return Sinks(*(x.expand(-1, blocks, -1, -1, -1) for x in (self.keys, self.rotated, self.values)))
+
+
+def _is_later(later: list[LaterText | None], blocks: int) -> Tensor:
+    """bool [B, N]: which blocks have the later text."""
+    begins = torch.tensor([blocks if one is None else one.block for one in later])
+    return torch.arange(blocks)[None] >= begins[:, None]
+
+
+def _chosen(first: dict[int, Sinks], last: dict[int, Sinks], is_later: Tensor) -> dict[int, Sinks]:
+    """The sinks of each block."""
+    choice = is_later[:, :, None, None, None]
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(choice, b, a)
+
+    return {
+        number: Sinks(pick(one.keys, other.keys), pick(one.rotated, other.rotated), pick(one.values, other.values))
+        for (number, one), other in zip(first.items(), last.values(), strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class ParallelBlocks(SelfAttention):
+    """All blocks of a sequence at once. `reference`: the factors of the reference's tokens for each block
+    [B, N, tokens, 1, head_dim / 2]."""
+
+    sink: Sinks
     reference: RopeFactors
 
     def attend(self, asked: Asked) -> Tensor:
         batch, blocks, tokens = self.reference.cos.shape[:3]
         queries, own = asked.queries, asked.own
-        unrotated, rotated = self.sink
-        moved = apply_rope(unrotated.k[:, None, :tokens].expand(-1, blocks, -1, -1, -1), self.reference)
-        still = rotated[:, None, tokens:].expand(-1, blocks, -1, -1, -1)
-        values = unrotated.v[:, None].expand(-1, blocks, -1, -1, -1)
+        sink = self.sink.by_block(blocks)
+        moved, still = apply_rope(sink.keys[:, :, :tokens], self.reference), sink.rotated[:, :, tokens:]
         k = torch.cat([moved, still, _windows(asked.rotated_keys.to(own.k.dtype), blocks)], dim=2)
-        v = torch.cat([values, _windows(own.v, blocks)], dim=2)
-        mask = _visible(blocks, unrotated.k.shape[1], queries.shape[1] // blocks).to(queries.device)
+        v = torch.cat([sink.values, _windows(own.v, blocks)], dim=2)
+        mask = _visible(blocks, sink.keys.shape[2], queries.shape[1] // blocks).to(queries.device)
         out = F.scaled_dot_product_attention(
             queries.unflatten(1, (blocks, -1)).flatten(0, 1).transpose(1, 2),
             k.flatten(0, 1).transpose(1, 2),
@@ -144,21 +177,27 @@ def _text(model: CausalWanS2V, prompts: list[Tensor]) -> tuple[Tensor, PaddedTex
     return model.text_embedding(rows), PaddedText(bias)
 
 
-def _texts(model: CausalWanS2V, given: Sequences, tokens: int) -> tuple[Tensor, PaddedText, PaddedText]:
-    """Embedded prompts, what sinks see of them, and what blocks of so many tokens do."""
-    if given.later is None:
-        embedded, kernel = _text(model, given.text)
-        return embedded, kernel, kernel
-    last = [text if later is None else later.text for text, later in zip(given.text, given.later, strict=True)]
-    first_rows, first = _text(model, given.text)
-    last_rows, second = _text(model, last)
-    block = torch.arange(given.blocks).repeat_interleave(tokens)
-    begins = torch.tensor([given.blocks if later is None else later.block for later in given.later])
-    is_later = (block[None] >= begins[:, None])[:, None, :, None]
-    seen = [first.bias.masked_fill(is_later, -math.inf), second.bias.masked_fill(~is_later, -math.inf)]
-    hidden = torch.full_like(second.bias, -math.inf)
-    rows = torch.cat([first_rows, last_rows], dim=1)
-    return rows, PaddedText(torch.cat([first.bias, hidden], dim=-1)), PaddedText(torch.cat(seen, dim=-1))
+@dataclass(frozen=True)
+class Prompted:
+    """Embedded prompts [B, tokens, dim], and the attention to them."""
+
+    rows: Tensor
+    kernel: PaddedText
+
+    def contexts(self, model: CausalWanS2V) -> dict[int, KeysValues]:
+        """By layer."""
+        head_dim = model.config.head_dim
+        return {n: project_keys_values(model.blocks[n].cross_attn, self.rows, head_dim) for n in model.layers}
+
+
+def _by_block(first: Prompted, last: Prompted, is_later: Tensor, tokens: int) -> Prompted:
+    """Both prompts in a row, of which a block sees one; is_later bool [B, N], N blocks of so many tokens."""
+    later = is_later.repeat_interleave(tokens, dim=1)[:, None, :, None]
+    seen = (
+        first.kernel.bias.masked_fill(later, -math.inf),
+        last.kernel.bias.masked_fill(~later, -math.inf),
+    )
+    return Prompted(torch.cat([first.rows, last.rows], dim=1), PaddedText(torch.cat(seen, dim=-1)))
 
 
 def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], given: Sequences) -> Tensor:
@@ -167,9 +206,15 @@ def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], giv
     grid = (latents.shape[-2] // 2, latents.shape[-1] // 2)
     times = [embed_time(model, t, config.freq_dim, latents.device) for t in timesteps]
     modulation = torch.cat([time.layers for time in times])
-    embedded, of_sink, kernel = _texts(model, given, LATENT_FRAMES_PER_BLOCK * grid[0] * grid[1])
-    text = {n: project_keys_values(model.blocks[n].cross_attn, embedded, head_dim) for n in model.layers}
-    sink = _run_sink(model, given, text, of_sink, grid)
+    prompted = Prompted(*_text(model, given.text))
+    sink = _run_sink(model, given, prompted, grid)
+    if given.later is not None:
+        texts = [own if later is None else later.text for own, later in zip(given.text, given.later, strict=True)]
+        last, is_later = Prompted(*_text(model, texts)), _is_later(given.later, blocks)
+        # With another prompt comes another sink.
+        sink = _chosen(sink, _run_sink(model, given, last, grid), is_later)
+        prompted = _by_block(prompted, last, is_later, LATENT_FRAMES_PER_BLOCK * grid[0] * grid[1])
+    text, kernel = prompted.contexts(model), prompted.kernel
     voice = encode_block_audio(model.casual_audio_encoder, given.audio.flatten(0, 1), config.num_audio_token)
     starts = [first * LATENT_FRAMES_PER_BLOCK for first in given.first_blocks]
     rope = _stack([block_rope(head_dim, grid, start, LATENT_FRAMES_PER_BLOCK * blocks) for start in starts])
@@ -190,17 +235,17 @@ def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], giv
     return unpatchify(tokens, LATENT_FRAMES_PER_BLOCK * blocks, grid, config.patch_size)
 
 
-def _run_sink(
-    model: CausalWanS2V, given: Sequences, text: dict[int, KeysValues], kernel: PaddedText, grid: tuple[int, int]
-) -> dict[int, tuple[KeysValues, Tensor]]:
+def _run_sink(model: CausalWanS2V, given: Sequences, prompted: Prompted, grid: tuple[int, int]) -> dict[int, Sinks]:
     head_dim = model.config.head_dim
     rope = join_factors(reference_rope(head_dim, grid, REFERENCE_FRAME), motion_rope(head_dim, grid))
     clean = embed_time(model, 0.0, model.config.freq_dim, given.reference.device).layers
     kept: dict[int, tuple[KeysValues, Tensor]] = {}
     hidden = model.embed_sink(given.reference, given.motion)
+    text = prompted.contexts(model)
     for number in model.layers:
-        hidden = model.blocks[number](hidden, clean, text[number], TrainedSink(number, head_dim, kernel, rope, kept))
-    return kept
+        attend = TrainedSink(number, head_dim, prompted.kernel, rope, kept)
+        hidden = model.blocks[number](hidden, clean, text[number], attend)
+    return {number: Sinks.of(*one) for number, one in kept.items()}
 
 
 def _reference_factors(head_dim: int, grid: tuple[int, int], start: int, blocks: int) -> RopeFactors:
