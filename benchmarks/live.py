@@ -110,7 +110,7 @@ def measure(minutes: float, kind: str, base: Path) -> tuple[Seen, str]:
         *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
         *(f"--use-file-for-fake-audio-capture={path}", "--autoplay-policy=no-user-gesture-required", "--no-sandbox"),
     ]
-    comfyui = Path(os.environ["COMFYUI_PATH"])
+    comfyui = Path(os.environ.get("COMFYUI_PATH", ROOT / ".comfyui" / "ComfyUI"))
     with ComfyServer(comfyui, make_base(base / "comfyui"), may_play_pieces=True) as server:
         prompt = PromptBuilder(workflow, server.client.object_info())
         with LiveRun(server, prompt, patience=60 * minutes + 120) as live, sync_playwright() as playwright:

@@ -140,7 +140,7 @@ def lip_sync(demo: Demo) -> list[str]:
 
 def vowels(demo: Demo, people: int) -> list[str]:
     """Which vowel a mouth shows, by the one that is said: a table, and the share that is right."""
-    names = list(GROUPS)
+    names = [str(group) for group in GROUPS]
     table = np.zeros((len(names), len(names)), int)
     for number in range(people):
         what = scene(300 + number, 8.0)
@@ -219,7 +219,7 @@ def follows(demo: Demo, each: int) -> list[str]:
                 f"another wall within two blocks, {policy}",
                 f"{100 * np.mean(right):.0f} %",
                 ">= 95 %",
-                np.mean(right) >= 0.95,
+                bool(np.mean(right) >= 0.95),
             )
         )
     return lines
