@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import comfy.model_management
 
-from liveavatar_runtime.errors import handled, reason_of
+from liveavatar_runtime.errors import handled, on_failure, reason_of
 from liveavatar_runtime.judge.judgement import Judgement
 from liveavatar_runtime.run_report import FINISHED, INTERRUPTED, MadeVideo, Peak, RunReport, Sampled
 
@@ -173,11 +173,13 @@ def how_it_ended(error: BaseException | None) -> str:
 
 
 def write_beside(video: Path, text: str) -> Path:
-    """A JSON file with the video's name; one that is there already stays, and the new one gets a number."""
+    """A JSON file with the video's name; one that is there already stays, and the new one gets a number. Of one that
+    cannot be written, as on a full disk, nothing is left."""
     for number in count(1):
         path = video.with_suffix(".json" if number == 1 else f".{number}.json")
         with handled(FileExistsError, partial(log.debug, "%s is there already: %s", path)):
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            path.touch(exist_ok=False)
+            with on_failure(partial(path.unlink, missing_ok=True)):
+                path.write_text(text, encoding="utf-8")
             return path
     raise AssertionError("numbers do not end")

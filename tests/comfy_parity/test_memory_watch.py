@@ -137,6 +137,9 @@ def test_a_report_gets_another_name_where_there_is_one_already(node, tmp_path) -
     paths = [write(tmp_path / "a_00001_.mp4", text) for text in texts]
     assert [path.name for path in paths] == ["a_00001_.json", "a_00001_.2.json", "a_00001_.3.json"]
     assert [path.read_text(encoding="utf-8") for path in paths] == texts
+    with pytest.raises(UnicodeEncodeError):
+        write(tmp_path / "b.mp4", "\ud800")
+    assert not (tmp_path / "b.json").exists(), "nothing is left of what could not be written"
 
 
 def test_a_report_says_how_a_run_ended(node) -> None:
