@@ -21,11 +21,12 @@ from demo.people.direction import HELD_OUT, MOODS, SIDES, Direction, prompt_for
 from demo.people.drawing import draw
 from demo.people.motion import heard
 from demo.people.mouth import BOX
-from demo.people.person import WALLS, Person, in_front_of, person_of
+from demo.people.person import Person, in_front_of, person_of
 from demo.people.pose import Pose
 from demo.people.speech import RATE, Track
 from demo.people.training.videos import PEOPLE, at_frames, frames_of, held_out_track
 from demo.people.visemes import VOWELS
+from demo.training.portraits import WALLS
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.sampling.plan import SINK_POLICIES, ClipPlan, SinkPolicy

@@ -4,7 +4,7 @@ Lengths are in units of a picture 128 wide and high, whatever the size drawn.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -79,7 +79,7 @@ class Canvas:
 
     pixels: np.ndarray
     to_pixels: np.ndarray
-    clip: np.ndarray | None = field(default=None)
+    clip: np.ndarray | None = None
     """[side, side] in 0..1: how much of what is drawn is seen."""
 
     @classmethod

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .person import WALLS
+from demo.training.portraits import WALLS
 
 MOODS = ("happy", "sad", "angry", "surprised")
 SIDES = {"left": -1.0, "right": 1.0}

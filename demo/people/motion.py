@@ -12,7 +12,7 @@ from liveavatar_runtime.duration import ENCODER_FRAME_SAMPLES, ENCODER_MIN_SAMPL
 
 from .direction import SIDES, Direction
 from .pose import MOTIONS
-from .speech import Track
+from .speech import Track, smoothed
 
 HEARD = (
     "opening",
@@ -108,8 +108,5 @@ def _blinks(speaking: np.ndarray) -> np.ndarray:
 
 
 def _smooth(x: np.ndarray, seconds: float) -> np.ndarray:
-    """Gaussian mean over time of x [T]; before and after it is as at its ends."""
-    sigma = seconds * FEATURE_RATE
-    reach = max(int(3 * sigma), 1)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return np.convolve(np.pad(x, reach, mode="edge"), kernel / kernel.sum(), mode="valid")
+    """Over so many seconds of x [T]."""
+    return smoothed(x[:, None], seconds * FEATURE_RATE)[:, 0]

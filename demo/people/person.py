@@ -4,19 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .canvas import Color, Point, mixed
+from demo.training.portraits import WALLS
 
-WALLS: dict[str, Color] = {
-    "red": (205, 55, 55),
-    "green": (60, 165, 85),
-    "blue": (55, 95, 210),
-    "yellow": (235, 210, 80),
-    "purple": (140, 70, 175),
-    "orange": (238, 140, 45),
-    "white": (242, 242, 240),
-    "black": (30, 30, 36),
-}
-"""Wall colours that a prompt can ask for, by the word it uses."""
+from .canvas import Color, Point, mixed
 
 KINDS = ("human", "cat", "bear", "robot", "alien")
 SHARES = (0.84, 0.05, 0.04, 0.04, 0.03)

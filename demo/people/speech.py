@@ -146,12 +146,13 @@ def mouths_of(phonemes: list[tuple[float, str]], frames: int) -> tuple[np.ndarra
         if group is not None and first == last and np.isfinite(end):
             for frame in range(int(begin * FEATURE_RATE) + 1, min(int(end * FEATURE_RATE), frames)):
                 vowels[frame] = group
-    smooth = _smoothed(rows, TOGETHER * FEATURE_RATE * fine)
+    smooth = smoothed(rows, TOGETHER * FEATURE_RATE * fine)
     return smooth.reshape(frames, fine, 5).mean(axis=1), vowels
 
 
-def _smoothed(rows: np.ndarray, sigma: float) -> np.ndarray:
-    reach = int(3 * sigma)
+def smoothed(rows: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean over time of rows [T, n]; before and after they are as at their ends. sigma: in rows."""
+    reach = max(int(3 * sigma), 1)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     padded = np.pad(rows, ((reach, reach), (0, 0)), mode="edge")
     return np.stack([np.convolve(column, kernel / kernel.sum(), mode="valid") for column in padded.T], axis=1)

@@ -3,7 +3,9 @@
 import argparse
 import multiprocessing
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,28 +110,42 @@ def position_weights() -> Tensor:
     return weights / weights.mean()
 
 
-def loss_of(
-    model: CausalWanS2V, examples: Examples, prompts: Prompts, rng: np.random.Generator, own_share: float
+def velocity_error(
+    model: CausalWanS2V,
+    batch: tuple[Tensor, Sequences],
+    weights: Tensor,
+    rng: np.random.Generator,
+    own_share: float,
 ) -> Tensor:
-    """Velocity error of one batch, whose noisy latents are the sampler's own in `own_share` of the cases."""
-    latents, given = draw_batch(examples, prompts, rng)
-    noise = torch.randn_like(latents)
+    """Of one batch, weighted by the place of each latent; its noisy latents are the sampler's own in `own_share` of the
+    cases."""
+    latents, given = batch
+    count, noise = len(latents), torch.randn_like(latents)
     if rng.random() < own_share:
         schedule = SCHEDULES[int(rng.random() < 0.2)]
         # Not the last one: it moves the latents too little to mend anything.
         step = int(rng.integers(1, schedule.steps - 1)) if rng.random() < 0.3 else schedule.steps - 2
         noisy = rolled_out(model, noise, given, schedule, step)
-        sigmas = torch.full((BATCH,), schedule.sigmas[step])
+        sigmas = torch.full((count,), schedule.sigmas[step])
     else:
-        steps = rng.choice(4, BATCH, p=STEP_SHARES)
+        steps = rng.choice(4, count, p=STEP_SHARES)
         sigmas = torch.tensor([SCHEDULES[0].sigmas[step] for step in steps])
-        middle = torch.from_numpy(rng.random(BATCH) < 0.1)
+        middle = torch.from_numpy(rng.random(count) < 0.1)
         sigmas = torch.where(middle, SCHEDULES[1].sigmas[1], sigmas)
         noisy = latents + sigmas[:, None, None, None, None] * (noise - latents)
     velocity = velocities(model, noisy, (sigmas * TRAIN_STEPS).tolist(), given)
     target = (noisy - latents) / sigmas[:, None, None, None, None]
-    error = ((velocity - target).square() * position_weights()).mean(dim=(1, 2, 3, 4))
+    error = ((velocity - target).square() * weights).mean(dim=(1, 2, 3, 4))
     return (error * torch.where(sigmas < 0.1, TINY_SIGMA_WEIGHT, 1.0)).mean()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps of training, their rate, and the seed of what is drawn."""
+
+    steps: int
+    rate: float
+    seed: int = 0
 
 
 class Together:
@@ -153,9 +169,14 @@ class Together:
 
 
 def train(
-    model: CausalWanS2V, examples: Examples, prompts: Prompts, file: Path, steps: int, rate: float, seed: int
+    model: CausalWanS2V,
+    draw: Callable[[np.random.Generator], tuple[Tensor, Sequences]],
+    weights: Tensor,
+    file: Path,
+    schedule: Schedule,
 ) -> None:
-    """Continues from `file` where it exists; the rate falls over the last third."""
+    """Continues from `file` where it exists; the rate falls over the last third. draw: a batch, as of `draw_batch`."""
+    steps, rate, seed = schedule.steps, schedule.rate, schedule.seed
     both = Together(optimizers(model))
     done = load_state(file, model, both)
     started, average = time.monotonic(), 0.0
@@ -163,7 +184,7 @@ def train(
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         own_share = 0.6 if step > 0.5 * steps else 0.0
-        loss = loss_of(model, examples, prompts, rng, own_share)
+        loss = velocity_error(model, draw(rng), weights, rng, own_share)
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -207,7 +228,9 @@ def main() -> None:
     model = CausalWanS2V(TRANSFORMER)
     begin(model)
     examples, prompts = Examples.load(files), encoded_prompts(arguments.bundle)
-    train(model, examples, prompts, arguments.folder / "dit.pt", arguments.steps, arguments.rate, arguments.seed)
+    schedule = Schedule(arguments.steps, arguments.rate, arguments.seed)
+    file = arguments.folder / "dit.pt"
+    train(model, lambda rng: draw_batch(examples, prompts, rng), position_weights(), file, schedule)
 
 
 if __name__ == "__main__":

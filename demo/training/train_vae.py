@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ PICTURE_SHARE = 0.3
 MOTION_WEIGHT = 0.2
 TRACKS = 60
 FRAME_RATES = (16, 25)
+
+Trained = TypeVar("Trained", bound=torch.nn.Module)
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:
@@ -162,8 +165,8 @@ def decoder_step(vae: WanVAE, rng: np.random.Generator, weights: Tensor, talking
 
 
 def train(
-    vae: WanVAE,
-    loss_of: Callable[[WanVAE, np.random.Generator], Tensor],
+    model: Trained,
+    loss_of: Callable[[Trained, np.random.Generator], Tensor],
     file: Path,
     steps: int,
     rate: float,
@@ -171,24 +174,24 @@ def train(
     last: float = 0.02,
 ) -> None:
     """Adam, its rate falling to `last` of it over the last 40 % of the steps; continues from `file` where it exists."""
-    optimizer = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.98))
-    done = load_state(file, vae, optimizer)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.98))
+    done = load_state(file, model, optimizer)
     started, average = time.monotonic(), 0.0
     for step in range(done, steps):
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 30, max((1 - step / steps) / 0.4, last))
-        loss = loss_of(vae, rng)
+        loss = loss_of(model, rng)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average = loss.item() if step == done else 0.95 * average + 0.05 * loss.item()
         if step % 20 == 0 or step == steps - 1:
             print(f"{file.stem} {step} loss {average:.4f} {time.monotonic() - started:.0f} s", flush=True)
         if (step + 1) % 100 == 0 or step == steps - 1:
-            save_state(file, vae, optimizer, step + 1)
+            save_state(file, model, optimizer, step + 1)
 
 
 @torch.no_grad()
@@ -221,14 +224,15 @@ def train_whole(folder: Path, picture_steps: int, clip_steps: int, seed: int) ->
     torch.save(vae.state_dict(), folder / "vae.pt")
 
 
-def refine_decoder(folder: Path, steps: int, seed: int) -> None:
+def refine_decoder(
+    folder: Path, loss_of: Callable[[WanVAE, np.random.Generator], Tensor], steps: int, rate: float, seed: int
+) -> None:
     """Goes on with the decoder of vae.pt, which may happen while the transformer learns its latents."""
-    vae, weights, talking = WanVAE(VAE), weight_map(), Talking(seed)
+    vae = WanVAE(VAE)
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
     vae.encoder.requires_grad_(False)
     vae.conv1.requires_grad_(False)
-    decoder = folder / "vae_decoder.pt"
-    train(vae, lambda v, rng: decoder_step(v, rng, weights, talking), decoder, steps, 2e-3, seed + 2)
+    train(vae, loss_of, folder / "vae_decoder.pt", steps, rate, seed)
     torch.save(vae.state_dict(), folder / "vae_refined.pt")
 
 
@@ -244,7 +248,12 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.decoder_steps:
-        refine_decoder(arguments.folder, arguments.decoder_steps, arguments.seed)
+        weights, talking = weight_map(), Talking(arguments.seed)
+
+        def loss_of(vae: WanVAE, rng: np.random.Generator) -> Tensor:
+            return decoder_step(vae, rng, weights, talking)
+
+        refine_decoder(arguments.folder, loss_of, arguments.decoder_steps, 2e-3, arguments.seed + 2)
     else:
         train_whole(arguments.folder, arguments.picture_steps, arguments.clip_steps, arguments.seed)
 

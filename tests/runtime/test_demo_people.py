@@ -1,8 +1,7 @@
-"""People of 128x128 and their training: drawn the same every time, mouths that follow phonemes, prompts that change."""
+"""People of 128x128: drawn the same every time, mouths that follow phonemes, bodies that follow prompts."""
 
 import ctypes.util
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,59 +11,11 @@ from demo.people.direction import HELD_OUT, TRAINED, Direction, prompt_for, rand
 from demo.people.drawing import draw
 from demo.people.motion import HEARD, heard, poses_of
 from demo.people.mouth import BOX
-from demo.people.person import KINDS, WALLS, in_front_of, person_of
+from demo.people.person import KINDS, in_front_of, person_of
 from demo.people.pose import MOTIONS, Pose
 from demo.people.speech import Track, mouths_of, track_of
 from demo.people.visemes import CONSONANTS, VOWELS, viseme
-from demo.training.parallel_forward import RELATIVE_DISTANCE, LaterText, Sequences, velocities
-from liveavatar_runtime.config import DEMO
-from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.executors.local import LocalExecutor
-from liveavatar_runtime.sampling.conditions import Conditions
-from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
-from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
-from liveavatar_runtime.sampling.script import Change, Script
-
-BLOCKS = 6
-
-
-class Features:
-    def __init__(self, features: torch.Tensor) -> None:
-        self.features = features
-
-    def frames(self, first: int, count: int) -> torch.Tensor:
-        return self.features[..., first : first + count]
-
-
-def test_another_prompt_in_mid_video_gives_the_velocities_of_the_block_loop():
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = CausalWanS2V(DEMO).requires_grad_(False)
-    layer: Any
-    for layer in model.blocks:
-        layer.modulation.mul_(8)
-    plan = ClipPlan(num_clip=2, infer_frames=12 * BLOCKS // 2, width=64, height=64, keep_aspect=False,
-                    sink_policy="reference", relative_distance=RELATIVE_DISTANCE,
-                    script=Script((Change(block=2, text=True),)))  # fmt: skip
-    audio = torch.randn(1, DEMO.audio_layers, DEMO.audio_dim, plan.frames)
-    first, second = torch.randn(7, DEMO.text_dim), torch.randn(4, DEMO.text_dim)
-    reference, motion = torch.randn(16, 1, 8, 8), torch.randn(16, 19, 8, 8)
-    conditions = Conditions(text=first, reference=reference, motion=motion, audio=Features(audio), texts={2: second})
-    seen: list[Evaluation] = []
-    executor = LocalExecutor(model, torch.device("cpu"), torch.float32)
-    for _ in executor.run(SamplingRequest(conditions, plan, after_step=seen.append)):
-        pass
-    by_block = audio[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)[None]
-    given = Sequences([first], reference[None], motion[None], by_block, [0], [LaterText(2, second)])
-    unchanged = Sequences([first], reference[None], motion[None], by_block, [0])
-    timestep = flow_matching_schedule(plan.steps, plan.shift).timesteps[0]
-    evaluations = [e for e in seen if e.step == 0]
-    noisy = torch.cat([e.latents for e in evaluations], dim=1)[None]
-    expected = torch.cat([e.velocity for e in evaluations], dim=1)[None]
-    torch.testing.assert_close(velocities(model, noisy, [timestep], given), expected, atol=1e-4, rtol=0)
-    apart = (velocities(model, noisy, [timestep], unchanged) - expected).abs().amax(dim=(0, 1, 3, 4))
-    assert apart[:6].max() < 1e-4 < apart[6:].min(), "from the third block on"
+from demo.training.portraits import WALLS
 
 
 def test_people_differ_and_are_drawn_the_same_every_time():

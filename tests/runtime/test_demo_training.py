@@ -1,5 +1,6 @@
 """The demo's training: the same numbers as the runtime's block loop, and data that means what it says."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from demo.training.clip_vae import (
     encode_pictures,
 )
 from demo.training.dataset import Track, poses
-from demo.training.parallel_forward import RELATIVE_DISTANCE, Sequences, velocities
+from demo.training.parallel_forward import RELATIVE_DISTANCE, LaterText, Sequences, velocities
 from demo.training.portraits import MOUTH_BOX, WALLS, Pose, draw, draw_person, in_front_of
 from demo.training.train_vae import fold_statistics, train
 from demo.training.voices import RATE, motion_of
@@ -31,6 +32,7 @@ from liveavatar_runtime.sampling.conditions import Conditions
 from liveavatar_runtime.sampling.noise_schedule import flow_matching_schedule
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, SamplingRequest
+from liveavatar_runtime.sampling.script import Change, Script
 from liveavatar_runtime.vae import DecodeState, EncodeState, VaeConfig, WanVAE
 from liveavatar_runtime.vae.layers import ResidualBlock, Upsample
 
@@ -50,29 +52,37 @@ class Features:
         return self.features[..., first : first + count]
 
 
-def test_whole_sequences_give_the_velocities_of_the_block_loop():
+@pytest.mark.parametrize("change", [None, 2], ids=["one prompt", "another from block 2 on"])
+def test_whole_sequences_give_the_velocities_of_the_block_loop(change: int | None):
     torch.manual_seed(0)
     model = CausalWanS2V(DEMO).requires_grad_(False)
     layer: Any
     for layer in model.blocks:
         layer.modulation.mul_(8)
+    script = Script() if change is None else Script((Change(block=change, text=True),))
     plan = ClipPlan(num_clip=2, infer_frames=12 * BLOCKS // 2, width=64, height=64, keep_aspect=False,
-                    sink_policy="reference", relative_distance=RELATIVE_DISTANCE)  # fmt: skip
+                    sink_policy="reference", relative_distance=RELATIVE_DISTANCE, script=script)  # fmt: skip
     audio = torch.randn(1, DEMO.audio_layers, DEMO.audio_dim, plan.frames)
     text, reference, motion = torch.randn(7, DEMO.text_dim), torch.randn(16, 1, 8, 8), torch.randn(16, 19, 8, 8)
-    conditions = Conditions(text=text, reference=reference, motion=motion, audio=Features(audio))
+    later = [] if change is None else [LaterText(change, torch.randn(4, DEMO.text_dim))]
+    conditions = Conditions(text=text, reference=reference, motion=motion, audio=Features(audio),
+                            texts={one.block: one.text for one in later})  # fmt: skip
     seen: list[Evaluation] = []
     for _ in LocalExecutor(model, torch.device("cpu"), torch.float32).run(
         SamplingRequest(conditions, plan, after_step=seen.append)
     ):
         pass
     by_block = audio[0].unflatten(-1, (BLOCKS, -1)).movedim(-2, 0)[None]
-    given = Sequences([text], reference[None], motion[None], by_block, [0])
+    unchanged = Sequences([text], reference[None], motion[None], by_block, [0])
+    given = replace(unchanged, later=[*later]) if later else unchanged
     for step, timestep in enumerate(flow_matching_schedule(plan.steps, plan.shift).timesteps):
         evaluations = [e for e in seen if e.step == step]
         noisy = torch.cat([e.latents for e in evaluations], dim=1)[None]
         expected = torch.cat([e.velocity for e in evaluations], dim=1)[None]
         torch.testing.assert_close(velocities(model, noisy, [timestep], given), expected, atol=1e-4, rtol=0)
+        if change is not None and step == 0:
+            apart = (velocities(model, noisy, [timestep], unchanged) - expected).abs().amax(dim=(0, 1, 3, 4))
+            assert apart[: 3 * change].max() < 1e-4 < apart[3 * change :].min(), "from the changed block on"
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from demo.training.checkpoints import load_state, save_state
 from demo.training.train_audio import first_encoder, forward, hugging_face_weights
+from demo.training.train_vae import train as train_by
 from liveavatar_runtime.audio.wav2vec2 import Wav2Vec2Encoder
 
 from ..motion import HEARD, heard
@@ -51,28 +51,16 @@ def train(file: Path, steps: int, tracks: int, seed: int) -> Listener:
     """Continues from `file` where it exists."""
     torch.manual_seed(seed)
     listener = Listener(first_encoder())
-    optimizer = torch.optim.Adam(listener.parameters(), lr=1e-3)
-    done = load_state(file, listener, optimizer)
     known = [track_of(np.random.default_rng([seed, 2, n]), SECONDS) for n in range(tracks)]
     prepared = [(listener.encoder.prepare(one.sound, RATE)[0], torch.from_numpy(heard(one)).float()) for one in known]
-    average = 0.0
-    for step in range(done, steps):
-        rate = 2e-3 * min(1.0, (step + 1) / 20, max((1 - step / steps) / 0.5, 0.02))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        samples, target = prepared[np.random.default_rng([seed, 1, step]).integers(tracks)]
+
+    def loss_of(listener: Listener, rng: np.random.Generator) -> Tensor:
+        samples, target = prepared[rng.integers(tracks)]
         told = listener.told(samples)
         frames = min(len(told), len(target))
-        loss = (told[:frames] - target[:frames]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
-        optimizer.step()
-        average = loss.item() if step == done else 0.98 * average + 0.02 * loss.item()
-        if step % 100 == 0 or step == steps - 1:
-            print(f"audio {step} loss {average:.5f}", flush=True)
-        if (step + 1) % 200 == 0 or step == steps - 1:
-            save_state(file, listener, optimizer, step + 1)
+        return (told[:frames] - target[:frames]).square().mean()
+
+    train_by(listener, loss_of, file, steps, 2e-3, seed)
     return listener
 
 

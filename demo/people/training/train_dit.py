@@ -6,7 +6,6 @@ five sequences another prompt comes in mid-video.
 
 import argparse
 import multiprocessing
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,31 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from demo.architecture import TRANSFORMER
-from demo.training.checkpoints import load_state, save_state
-from demo.training.parallel_forward import LaterText, Sequences, velocities
+from demo.training.parallel_forward import LaterText, Sequences
 from demo.training.text import TextEncoder
-from demo.training.train_dit import (
-    LATEST_BLOCK,
-    SCHEDULES,
-    STEP_SHARES,
-    TINY_SIGMA_WEIGHT,
-    Together,
-    optimizers,
-    rolled_out,
-)
+from demo.training.train_dit import LATEST_BLOCK, Schedule, train
 from liveavatar_runtime.checkpoint.safetensors_io import read_weight_file
 from liveavatar_runtime.dit.model import CausalWanS2V
-from liveavatar_runtime.sampling.noise_schedule import TRAIN_STEPS
 
 from .examples import Examples, encode_videos
 from .videos import BLOCKS
 
 BATCH = 6
-OWN_SHARE = 0.6
-"""How often, in the second half, noisy latents are the sampler's own."""
 LATER_SHARE = 0.4
 """How often the reference is a latent of the video itself, as after the first clip."""
 
@@ -84,47 +71,6 @@ def position_weights(height: int = 16, width: int = 16) -> Tensor:
     return weights / weights.mean()
 
 
-def loss_of(model: CausalWanS2V, lessons: Lessons, rng: np.random.Generator, own_share: float) -> Tensor:
-    """Velocity error of one batch, whose noisy latents are the sampler's own in `own_share` of the cases."""
-    latents, given = lessons.draw(rng)
-    noise = torch.randn_like(latents)
-    if rng.random() < own_share:
-        schedule = SCHEDULES[int(rng.random() < 0.2)]
-        step = int(rng.integers(1, schedule.steps - 1)) if rng.random() < 0.3 else schedule.steps - 2
-        noisy = rolled_out(model, noise, given, schedule, step)
-        sigmas = torch.full((BATCH,), schedule.sigmas[step])
-    else:
-        steps = rng.choice(4, BATCH, p=STEP_SHARES)
-        sigmas = torch.tensor([SCHEDULES[0].sigmas[step] for step in steps])
-        middle = torch.from_numpy(rng.random(BATCH) < 0.1)
-        sigmas = torch.where(middle, SCHEDULES[1].sigmas[1], sigmas)
-        noisy = latents + sigmas[:, None, None, None, None] * (noise - latents)
-    velocity = velocities(model, noisy, (sigmas * TRAIN_STEPS).tolist(), given)
-    target = (noisy - latents) / sigmas[:, None, None, None, None]
-    error = ((velocity - target).square() * position_weights()).mean(dim=(1, 2, 3, 4))
-    return (error * torch.where(sigmas < 0.1, TINY_SIGMA_WEIGHT, 1.0)).mean()
-
-
-def train(model: CausalWanS2V, lessons: Lessons, file: Path, steps: int, rate: float) -> None:
-    """Continues from `file` where it exists; the rate falls over the last third."""
-    both = Together(optimizers(model))
-    done = load_state(file, model, both)
-    started, average = time.monotonic(), 0.0
-    for step in range(done, steps):
-        rng = np.random.default_rng([5, step])
-        torch.manual_seed(5_000_003 + step)
-        loss = loss_of(model, lessons, rng, OWN_SHARE if step > 0.5 * steps else 0.0)
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        both.step(rate * min(1.0, (step + 1) / 20, max((1 - step / steps) * 3, 0.02)))
-        average = loss.item() if step == done else 0.95 * average + 0.05 * loss.item()
-        if step % 20 == 0 or step == steps - 1:
-            print(f"{file.stem} {step} loss {average:.4f} {time.monotonic() - started:.0f} s", flush=True)
-        if (step + 1) % 50 == 0 or step == steps - 1:
-            save_state(file, model, both, step + 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="videos and checkpoints; holds vae.pt, audio.pt")
@@ -146,7 +92,8 @@ def main() -> None:
     weights = read_weight_file(arguments.base / "diffusion_pytorch_model.safetensors")[0]
     model.load_state_dict({name: value.float() for name, value in weights.items()})
     lessons = Lessons(Examples.load(files), TextEncoder(arguments.base / "umt5"))
-    train(model, lessons, arguments.folder / "dit.pt", arguments.steps, arguments.rate)
+    schedule = Schedule(arguments.steps, arguments.rate, seed=5)
+    train(model, lessons.draw, position_weights(), arguments.folder / "dit.pt", schedule)
 
 
 if __name__ == "__main__":

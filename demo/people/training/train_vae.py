@@ -18,6 +18,7 @@ from demo.training.train_vae import (
     fold_statistics,
     noisy,
     reconstruction_loss,
+    refine_decoder,
     to_pixels,
     train,
     unexplained_motion,
@@ -128,17 +129,6 @@ def train_whole(folder: Path, base: Path, steps: int, seed: int) -> None:
     torch.save(vae.state_dict(), folder / "vae.pt")
 
 
-def refine_decoder(folder: Path, steps: int, seed: int) -> None:
-    """Goes on with the decoder of vae.pt, which may happen while the transformer learns its latents."""
-    vae = WanVAE(VAE)
-    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
-    vae.encoder.requires_grad_(False)
-    vae.conv1.requires_grad_(False)
-    clips = Clips(Videos.load(folder / "videos_1"), weight_map())
-    train(vae, lambda v, rng: decoder_step(v, rng, clips), folder / "vae_decoder.pt", steps, 1.5e-3, seed + 2)
-    torch.save(vae.state_dict(), folder / "vae_refined.pt")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where videos and checkpoints are kept")
@@ -150,7 +140,12 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     if arguments.decoder_steps:
-        refine_decoder(arguments.folder, arguments.decoder_steps, arguments.seed)
+        clips = Clips(Videos.load(arguments.folder / "videos_1"), weight_map())
+
+        def loss_of(vae: WanVAE, rng: np.random.Generator) -> Tensor:
+            return decoder_step(vae, rng, clips)
+
+        refine_decoder(arguments.folder, loss_of, arguments.decoder_steps, 1.5e-3, arguments.seed + 2)
     else:
         train_whole(arguments.folder, arguments.base, arguments.steps, arguments.seed)
 
