@@ -21,6 +21,7 @@ from liveavatar_runtime.vae import WanVAE
 
 from .checkpoints import load_state, save_state
 from .dataset import BLOCKS, Examples, build
+from .muon import Muon
 from .parallel_forward import Sequences, velocities
 from .portraits import WALLS
 from .text import TextEncoder, many_prompts
@@ -59,8 +60,7 @@ def optimizers(model: CausalWanS2V) -> list[torch.optim.Optimizer]:
     ]
     chosen = {id(p) for p in inner}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    muon = torch.optim.Muon(inner, lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.Adam(rest, lr=1.0, betas=(0.9, 0.98))]
+    return [Muon(inner, lr=1.0), torch.optim.Adam(rest, lr=1.0, betas=(0.9, 0.98))]
 
 
 Prompts = dict[str, list[Tensor]]

@@ -19,6 +19,7 @@ from demo.training.clip_vae import (
     encode_pictures,
 )
 from demo.training.dataset import Track, poses
+from demo.training.muon import Muon
 from demo.training.parallel_forward import RELATIVE_DISTANCE, LaterText, Sequences, velocities
 from demo.training.portraits import MOUTH_BOX, WALLS, Pose, draw, draw_person, in_front_of
 from demo.training.train_vae import fold_statistics, train
@@ -201,3 +202,23 @@ def test_mouths_follow_the_energy_frame_by_frame():
 
 def test_silence_is_a_still_person():
     assert motion_of(torch.zeros(1, RATE)).abs().max() == 0
+
+
+def test_muon_steps_as_torchs_does_in_bf16() -> None:
+    torch.manual_seed(0)
+    shapes = [(12, 12), (12, 12), (24, 12), (12, 24)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    first = [parameter.detach().clone() for parameter in ours]
+    both = [
+        Muon(ours, lr=0.01),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in both:
+            optimizer.step()
+    for start, one, other in zip(first, ours, theirs, strict=True):
+        assert (one - other).norm() < 0.02 * (other - start).norm()
