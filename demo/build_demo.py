@@ -40,10 +40,9 @@ CORE_CONFIG_KEYS = (
 )
 
 
-def transformer_config(config: AvatarConfig) -> dict[str, Any]:
-    """Content of the bundle's `config.json`; the demo is trained at one size only."""
-    size = [architecture.VIDEO_SIDE, architecture.VIDEO_SIDE]
-    return {"_class_name": "WanModel_S2V", **config.to_dict(), VIDEO_SIZE: size}
+def transformer_config(config: AvatarConfig, side: int = architecture.VIDEO_SIDE) -> dict[str, Any]:
+    """Content of the bundle's `config.json`; a demo is trained at one size only, side x side pixels."""
+    return {"_class_name": "WanModel_S2V", **config.to_dict(), VIDEO_SIZE: [side, side]}
 
 
 def build_transformer(folder: Path, seed: int) -> None:

@@ -85,7 +85,7 @@ LONG = {
         "test_what_is_measured_is_on_the_page",
         "test_a_processor_gives_no_calibration",
     ),
-    "runtime/test_compile.py": ("share_their_graphs[False]",),
+    "runtime/test_compile.py": ("share_their_graphs[False]", "other_sizes_and_lengths_share_their_graphs"),
     "runtime/test_call_depth.py": ("[adopted-8-compiled]",),
     "server/test_executors.py": ("a_setting_that_changes_latents_samples_anew",),
     "server/test_headless.py": ("a_lost_server_s_job_goes_on_elsewhere",),
@@ -93,6 +93,7 @@ LONG = {
     "runtime/test_faults.py": ("test_wrong_ways_to_write_a_file", "test_after_a_fault_the_next_run_makes_all_of_it"),
     "runtime/test_worker_failures.py": (
         "[fsdp_killed]",
+        "[fsdp_rank_0_killed]",
         "[fsdp_stopped]",
         "[fsdp_hangs]",
         "[fsdp_raises]",
@@ -106,6 +107,7 @@ LONG = {
         "is_the_same[fsdp]",
         "its_place[hangs]",
         "its_place[stopped]",
+        "other_dtypes_lose_nothing",
     ),
     "runtime/test_live_writer.py": ("[fps2-2048]", "[12-5000]", "test_pushes_to_a_server_that_comes_late"),
     "runtime/test_torchrun.py": (

@@ -1,13 +1,16 @@
 // Keeps a video without an end close to its newest picture, for LiveVideo: it plays a little faster or slower, so that
 // what is left when the next block comes is about as much as the network needs, and jumps where it is far behind.
 
-/** Seconds that are to be left when the next block comes, at first and after many stalls. */
-const [LEAST_LEFT, MOST_LEFT] = [0.15, 0.4];
+/** Seconds that are to be left when the next block comes, at first and after long stalls. */
+const [LEAST_LEFT, MOST_LEFT] = [0.15, 0.9];
+/** After a stall by half of what was lacking (the other half is a still picture shorter than a block), at least so much. */
 const [AFTER_STALL, AFTER_QUIET] = [0.05, 0.02];
-const QUIET_MS = 30_000;
+const QUIET_MS = 60_000;
 /** More than that is left: it plays faster. */
 const ROOM = 0.1;
-const [SLOWEST, FASTEST] = [0.97, 1.1];
+const [SLOWEST, FASTEST] = [0.9, 1.1];
+/** A still picture of that length is hardly seen: what is to be left is waited for so long, the rest comes by slower play. */
+const PAUSE_MS = 300;
 const STALL_BELOW = 0.03;
 /** Behind the newest picture: who joins, and from where on one jumps (blocks come up to a second at a time). */
 const [JOIN, FAR] = [0.5, 2];
@@ -24,6 +27,8 @@ export class LiveEdge {
         this.begun = false;
         /** When it may play again after a stall; 0: nothing has come yet. */
         this.playFrom = 0;
+        /** When a stall began; 0: something else is waited for. */
+        this.stalled = 0;
         /** Of the last two windows. @type {[number, number]} */
         this.lows = [Infinity, Infinity];
         this.windowFrom = this.changed;
@@ -92,17 +97,26 @@ export class LiveEdge {
     resume(ahead) {
         const now = performance.now();
         if (ahead <= STALL_BELOW) this.playFrom = 0;
-        // The next block comes so much before it is needed.
-        else if (!this.playFrom) this.playFrom = now + 1000 * this.left;
+        else if (!this.playFrom) this.playFrom = now + (this.stalled ? this.learn(now - this.stalled) : 1000 * this.left);
         if (!this.playFrom || (now < this.playFrom && !this.live.ended)) return;
-        this.playFrom = 0;
+        this.playFrom = this.stalled = 0;
         this.forgetLow();
         this.live.setWaiting(false);
     }
 
+    /**
+     * Leaves more from now on; returns for how long it still waits.
+     * @param {number} lacking milliseconds without anything to play
+     */
+    learn(lacking) {
+        // Longer than that, something was broken or stopped: that says nothing about the pace.
+        const more = lacking < 1000 * FAR ? lacking / 2000 : 0;
+        this.left = Math.min(MOST_LEFT, this.left + Math.max(AFTER_STALL, more));
+        return Math.min(1000 * this.left, Math.max(0, PAUSE_MS - lacking));
+    }
+
     stall() {
-        this.left = Math.min(MOST_LEFT, this.left + AFTER_STALL);
-        this.changed = performance.now();
+        this.stalled = this.changed = performance.now();
         this.live.setWaiting(true);
     }
 
@@ -121,7 +135,8 @@ export class LiveEdge {
         // Before a whole window is over it is not known.
         if (this.lows[1] === Infinity) return;
         const surplus = Math.min(...this.lows) - this.left;
-        const rate = surplus > ROOM ? Math.min(FASTEST, 1 + surplus / 4) : surplus < -ROOM / 2 ? SLOWEST : 1;
+        const isEven = surplus <= ROOM && surplus >= -ROOM / 2;
+        const rate = isEven ? 1 : Math.min(FASTEST, Math.max(SLOWEST, 1 + surplus / 4));
         const { video } = this.live;
         if (Math.abs(video.playbackRate - rate) > 0.01) video.playbackRate = rate;
     }

@@ -1,5 +1,7 @@
 """Draws a person in a pose: `draw(person, pose)`."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .canvas import UNITS, Canvas, Point, circle, curve, lit, mirrored, mixed, round_light
@@ -21,15 +23,10 @@ def draw(person: Person, pose: Pose, size: int = UNITS) -> np.ndarray:
     """One frame, uint8 RGB [size, size, 3]."""
     whole = Canvas.of_size(size)
     _wall(whole, person)
-    canvas = whole.enlarged(CLOSER, MIDDLE)
-    head = canvas.moved(2.2 * pose.sway, -1.0 * pose.breath).turned(TILTED * pose.tilt, PIVOT)
-
-    def at(depth: float) -> Canvas:
-        """What lies nearer moves further when a head turns."""
-        return head.moved(TURNED * depth * pose.turn, NODDED * depth * pose.nod)
-
+    canvas = standing(whole)
+    at = head_places(canvas, pose)
     draw_hair_behind(at(0.15), person)
-    _body(canvas.moved(1.6 * pose.sway, -1.2 * pose.breath), person, pose)
+    _body(shoulders_place(canvas, pose), person, pose)
     draw_ears(at(0.1), person)
     draw_skin(at(0.4), person, pose)
     draw_nose(at(1.25), person)
@@ -40,6 +37,21 @@ def draw(person: Person, pose: Pose, size: int = UNITS) -> np.ndarray:
     if person.glasses:
         draw_glasses(at(1.05), person)
     return whole.picture(size)
+
+
+def standing(whole: Canvas) -> Canvas:
+    """Where a person is drawn on a whole picture."""
+    return whole.enlarged(CLOSER, MIDDLE)
+
+
+def head_places(canvas: Canvas, pose: Pose) -> Callable[[float], Canvas]:
+    """Where parts of a head are drawn, by their depth: what lies nearer moves further when a head turns."""
+    head = canvas.moved(2.2 * pose.sway, -1.0 * pose.breath).turned(TILTED * pose.tilt, PIVOT)
+    return lambda depth: head.moved(TURNED * depth * pose.turn, NODDED * depth * pose.nod)
+
+
+def shoulders_place(canvas: Canvas, pose: Pose) -> Canvas:
+    return canvas.moved(1.6 * pose.sway, -1.2 * pose.breath)
 
 
 def _wall(canvas: Canvas, person: Person) -> None:

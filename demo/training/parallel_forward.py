@@ -50,7 +50,8 @@ class LaterText:
 class Sequences:
     """Conditions of B sequences: text [B][tokens, text_dim] without padding, reference [B, 16, 1, h, w], motion
     [B, 16, 19, h, w], audio [B, N, layers, audio_dim, 12], number of the first block of each in its video. later: None
-    where no text of any sequence changes."""
+    where no text of any sequence changes; pose [B, 16, 3 N, h, w], zeros for a sequence that nothing drives, None where
+    nothing drives any."""
 
     text: list[Tensor]
     reference: Tensor
@@ -58,6 +59,7 @@ class Sequences:
     audio: Tensor
     first_blocks: list[int]
     later: list[LaterText | None] | None = None
+    pose: Tensor | None = None
 
     @property
     def blocks(self) -> int:
@@ -219,7 +221,7 @@ def velocities(model: CausalWanS2V, latents: Tensor, timesteps: list[float], giv
     starts = [first * LATENT_FRAMES_PER_BLOCK for first in given.first_blocks]
     rope = _stack([block_rope(head_dim, grid, start, LATENT_FRAMES_PER_BLOCK * blocks) for start in starts])
     reference = _stack([_reference_factors(head_dim, grid, start, blocks) for start in starts])
-    hidden = model.embed(latents)
+    hidden = model.embed(latents, given.pose)
     for number in model.layers:
         self_attention = ParallelBlocks(number, head_dim, kernel, rope, sink[number], reference)
         hidden = model.blocks[number](hidden, modulation, text[number], self_attention)

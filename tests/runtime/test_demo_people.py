@@ -2,6 +2,7 @@
 
 import ctypes.util
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from demo.people.motion import HEARD, heard, poses_of
 from demo.people.mouth import BOX
 from demo.people.person import KINDS, in_front_of, person_of
 from demo.people.pose import MOTIONS, Pose
+from demo.people.skeleton import draw_skeleton
 from demo.people.speech import Track, mouths_of, track_of
+from demo.people.training.videos import FRAMES, Amount, Videos, draw_videos, frames_of, head_moves
 from demo.people.visemes import CONSONANTS, VOWELS, viseme
 from demo.training.portraits import WALLS
 
@@ -85,3 +88,26 @@ def test_voices_of_several_languages_come_with_their_mouths():
     assert sum(track.mouths[:, 0].max() > 0.3 for track in tracks) >= 5
     again = track_of(np.random.default_rng([9, 0]), 2.0)
     assert torch.equal(again.sound, tracks[0].sound) and np.array_equal(again.mouths, tracks[0].mouths)
+
+
+def test_a_driven_head_moves_as_its_pictures_tell_whatever_is_heard():
+    moves = head_moves(np.random.default_rng(3), 3, Fraction(25))
+    quiet, loud = np.zeros((3, len(HEARD))), np.zeros((3, len(HEARD)))
+    loud[:, HEARD.index("turn")] = 1.0
+    frames = frames_of(person_of(3), quiet, [Direction()] * 3, moves)
+    assert np.array_equal(frames, frames_of(person_of(3), loud, [Direction()] * 3, moves))
+    turn, nod, tilt, sway = moves[1].tolist()
+    assert np.array_equal(frames[1], draw(person_of(3), Pose(turn=turn, nod=nod, tilt=tilt, sway=sway)))
+    # The red point of the nose goes where the head goes.
+    left, right = (np.argwhere(draw_skeleton(Pose(turn=by))[..., 0] > 200)[:, 1].mean() for by in (-1.0, 1.0))
+    assert right - left > 4
+
+
+@pytest.mark.skipif(ctypes.util.find_library("espeak-ng") is None, reason="needs espeak-ng's library")
+def test_drawn_videos_are_read_again_and_driven_ones_tell_how(tmp_path):
+    draw_videos(tmp_path, Amount(1, 1, driven=True), seed=4)
+    videos = Videos.load(tmp_path)
+    assert videos.frames.shape == (1, FRAMES, 128, 128, 3) and len(videos.scenes) == 1
+    assert videos.drives is not None and videos.drives.shape == videos.frames.shape
+    told = videos.drives[0].astype(int)
+    assert told.max() > 200 and np.abs(told[-1] - told[0]).max() > 100

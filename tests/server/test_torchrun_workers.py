@@ -79,7 +79,7 @@ def begun(server: ComfyServer, keys: Path, address: str, short_clip, tmp_path_fa
 
 
 @pytest.fixture(scope="module")
-def comfy(server: ComfyServer, keys: Path, address: str, begun: tuple[int, str]) -> Iterator[ComfyServer]:
+def comfy(server: ComfyServer, keys: Path, address: str) -> Iterator[ComfyServer]:
     """Another one, with the same folder of finished clips and a VAE that is not the demo's."""
     other = server.base / "models" / "vae" / "other.safetensors"
     other.parent.mkdir(exist_ok=True)
@@ -96,7 +96,7 @@ def prompt_of(short_clip, address: str, decoder: str = "auto", **inputs):
     return prompt
 
 
-def test_a_video_that_workers_began_is_continued_by_another_comfyui(comfy, begun, address, short_clip):
+def test_a_video_that_workers_began_is_continued_by_another_comfyui(begun, comfy, address, short_clip):
     blocks, text = begun
     assert blocks == 4 and "Decoded by rank 2 of the workers (cpu on " in text
     prompt = prompt_of(short_clip, address, **{**VIDEO, "num_clip": 3})

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from demo.training.__main__ import DEMO, finish, start
 
+from ..canvas import UNITS
+
 STAGES = "demo.people.training"
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     )
     run("train_dit", "--base", base)
     finish(decoder)
-    finish(start("export", "--folder", folder, "--base", base, "--output", output))
+    finish(start("export", "--folder", folder, "--base", base, "--output", output, "--side", str(UNITS)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from .videos import draw_videos
+from .videos import Amount, draw_videos
 
 
 def main() -> None:
@@ -13,16 +13,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--videos", type=int, default=720)
     parser.add_argument("--tracks", type=int, default=240, help="voices, each used by several videos")
+    parser.add_argument("--driven", type=int, default=160, help="further videos, whose heads a pose video moves")
     parser.add_argument("--parts", type=int, default=2, help="processes, each of which draws a part")
     arguments = parser.parse_args()
-    shares = arguments.videos // arguments.parts, arguments.tracks // arguments.parts
-    with ProcessPoolExecutor(arguments.parts, multiprocessing.get_context("spawn")) as workers:
-        parts = [
-            workers.submit(draw_videos, arguments.folder / f"videos_{seed}", *shares, seed)
-            for seed in range(arguments.parts)
+    parts, voices = arguments.parts, arguments.tracks // arguments.parts
+    kinds = {
+        "videos": Amount(arguments.videos // parts, voices),
+        "driven": Amount(arguments.driven // parts, voices // 3, driven=True),
+    }
+    with ProcessPoolExecutor(parts, multiprocessing.get_context("spawn")) as workers:
+        begun = [
+            workers.submit(draw_videos, arguments.folder / f"{kind}_{part}", amount, 10 * number + part)
+            for number, (kind, amount) in enumerate(kinds.items())
+            for part in range(parts)
         ]
-        for part in parts:
-            part.result()
+        for one in begun:
+            one.result()
 
 
 if __name__ == "__main__":

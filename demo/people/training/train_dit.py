@@ -59,6 +59,7 @@ class Lessons:
             audio=examples.audio[rows].float(),
             first_blocks=[int(rng.integers(BLOCKS, LATEST_BLOCK)) if late else 0 for late in goes_on.tolist()],
             later=later,
+            pose=examples.pose[rows].float(),
         )
         return latents, given
 
@@ -79,8 +80,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    folders = sorted(arguments.folder.glob("videos_*"))
-    files = [arguments.folder / f"examples_{number}.pt" for number in range(len(folders))]
+    folders = [folder for kind in ("videos", "driven") for folder in sorted(arguments.folder.glob(f"{kind}_*"))]
+    files = [arguments.folder / f"examples_{folder.name}.pt" for folder in folders]
     with ProcessPoolExecutor(len(files), multiprocessing.get_context("spawn")) as workers:
         parts = [
             workers.submit(encode_videos, arguments.folder, videos, file)
