@@ -34,10 +34,10 @@ StartRun = Callable[[ClipPlan, Conditions, RunStart, KeepRings], SamplingRun]
 
 @dataclass(frozen=True)
 class SamplingHooks:
-    """What the caller decides meanwhile, always in the thread that asks for blocks.
+    """What the caller decides meanwhile, in the thread that asks for blocks but for asked().
 
-    stopped(): whether no more blocks are wanted. asked(block): whether something is to be changed before it.
-    direct(directed, block): what is sampled from this block on. say(text): tell the user. cause_of_nan(): as in
+    stopped(): whether no more blocks are wanted. asked(block): whether something is to be changed before it, from any
+    thread. direct(directed, block): what is sampled from this block on. say(text): tell the user. cause_of_nan(): as in
     `StreamHooks`.
     """
 
@@ -65,6 +65,41 @@ class _FromBlock:
 
     def frames(self, first: int, count: int) -> Tensor:
         return self.voice.frames(first - self.first * FRAMES_PER_BLOCK, count)
+
+
+@dataclass(eq=False)
+class _End:
+    """Where a run ends: with its `last` block, or with one before which something was asked for, as soon as its voice
+    comes: no stage of a pipeline has begun it then. `first`: of the run; a warm-up comes before."""
+
+    first: int
+    last: int
+    asked: Callable[[int], bool]
+    sooner: int | None = None
+    newest: int = -1
+
+    def heard(self, block: int) -> None:
+        if block <= self.newest:
+            return
+        self.newest = block
+        if self.sooner is None and block >= self.first and self.asked(block + 1):
+            self.sooner = block
+
+    def __call__(self, block: int) -> bool:
+        return block in (self.last, self.sooner)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A voice of which `end` learns for which block it is wanted."""
+
+    voice: FrameFeatures
+    end: _End
+
+    def frames(self, first: int, count: int) -> Tensor:
+        found = self.voice.frames(first, count)
+        self.end.heard(first // FRAMES_PER_BLOCK)
+        return found
 
 
 class LiveLatentStream:
@@ -144,7 +179,9 @@ class LiveLatentStream:
         plan = self._directed.plan
         part = part_from(plan, start.first_block)
         last = part.num_blocks - 1
-        run = self._start_run(part, self._directed.conditions, start, lambda block: block == last)
+        end = _End(start.first_block, last, self._hooks.asked)
+        given = self._directed.conditions
+        run = self._start_run(part, replace(given, audio=_Watched(given.audio, end)), start, end)
         with closing(run), ExitStack() as at_end:
             at_end.callback(self._keep, run)
             for block in self._checked(run):
@@ -156,7 +193,7 @@ class LiveLatentStream:
                     self._keep(run)
                 if self._next > last or self._hooks.asked(self._next):
                     rings = self._rings_of(run)
-                    # Later blocks are under way in a pipeline: what was asked for waits until its run is over.
+                    # Later blocks are under way in a pipeline: it gives the state of those only that `end` has named.
                     if rings is not None:
                         self._directed = self._hooks.direct(self._directed, self._next)
                         at_end.pop_all()

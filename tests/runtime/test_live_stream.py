@@ -1,5 +1,6 @@
 """A live video's blocks: those of a plan with an end, however runs hand over, change and go on."""
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -182,20 +183,35 @@ def test_a_second_session_of_it_is_refused_and_a_damaged_state_begins_anew(tmp_p
     assert anew.first_block == 0 and not path.exists()
 
 
-def test_pipelines_take_changes_where_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_stream, "CLIPS_A_RUN", 2)
+def test_pipelines_take_changes_behind_the_block_that_begins_next() -> None:
+    """Blocks that are under way are sampled again: the video is that of a script with the same change."""
     runs = Runs(TimestepPipelineExecutor(replicate(random_model(), [CPU] * 4), torch.float32))
-    asked: list[int] = []
+    conditions, script = scripted_conditions(), SCRIPTED.script.changes
+    text = conditions.texts[next(change.block for change in script if change.text)]
+    is_asked, changed = threading.Event(), list[int]()
 
     def direct(directed: Directed, block: int) -> Directed:
-        asked.append(block)
-        return directed
+        if not is_asked.is_set():
+            return directed
+        is_asked.clear()
+        changed.append(block)
+        return directed.changed(block, Encoded(text=text))
 
-    hooks = SamplingHooks(asked=lambda block: True, direct=direct)
-    conditions = random_conditions()
-    stream = LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs, Keeping(), hooks)
-    assert equal(taken(stream, 10), sampled(replace(LIVE, num_clip=5), conditions, Runs()))
-    assert asked[:2] == [4, 8]
+    hooks = SamplingHooks(asked=lambda block: is_asked.is_set(), direct=direct)
+    plan, plain = replace(SCRIPTED, script=LIVE.script), replace(conditions, texts={}, pictures={})
+    stream = LiveLatentStream(Directed(plan.without_end(), plain), HISTORY, runs, Keeping(), hooks)
+    iteration, blocks = iter(stream), list[Tensor]()
+    for block in islice(iteration, 14):
+        blocks.append(block.latents)
+        if block.index == 2:
+            is_asked.set()
+    iteration.close()
+    (at,) = changed
+    assert 4 <= at < 12, "a few blocks later, not at the end of the run"
+    assert runs.starts == [0, at]
+    directed = Directed(plan, plain).changed(at, Encoded(text=text))
+    expected = sampled(replace(directed.plan, num_clip=7), directed.conditions, Runs())
+    assert equal(blocks, expected)
 
 
 def test_a_plan_without_an_end_has_a_key_of_its_own() -> None:

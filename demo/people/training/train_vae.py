@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where videos and checkpoints are kept")
     parser.add_argument("--base", type=Path, required=True, help="weight file of the VAE of 64x64")
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--decoder-steps", type=int, default=0, help="go on with the decoder of vae.pt instead")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
