@@ -14,10 +14,17 @@ from .folders import PACK_ROOT
 from .progress import log
 
 DEMO_INPUTS = {
-    "liveavatar_portrait.png": "portrait.png",
-    "liveavatar_voice.wav": "voice.wav",
-    "liveavatar_two_people.png": "two_people.png",
-    "liveavatar_conversation.wav": "conversation.wav",
+    f"liveavatar_{name}": name
+    for name in (
+        "portrait.png",
+        "voice.wav",
+        "two_people.png",
+        "conversation.wav",
+        "portrait_128.png",
+        "two_people_128.png",
+        "cat_128.png",
+        "pose_128.mp4",
+    )
 }
 """Names in the templates, and in `demo/`."""
 IN_TEMPORARY_FOLDER = " [temp]"
