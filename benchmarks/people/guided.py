@@ -21,7 +21,7 @@ from liveavatar_runtime.media.driving_video import PicturesInMemory
 from liveavatar_runtime.sampling.actor_masks import token_weights
 from liveavatar_runtime.sampling.driven_pose import DrivenPose, DrivingVideo
 from liveavatar_runtime.sampling.plan import ClipPlan
-from liveavatar_runtime.sampling.prepare import Inputs, prepare
+from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 
 from .mouths import openings
 from .scene import FPS, SIDE, encoded, placed, prepared, scene
@@ -42,16 +42,20 @@ def turns_of(person: Person, frames: np.ndarray, moves: np.ndarray) -> np.ndarra
     return np.array(found)
 
 
+def driven_by(demo: Demo, ready: Prepared, moves: np.ndarray) -> Prepared:
+    """With a pose video of moves [T, 4] of `DRIVEN`."""
+    pictures = PicturesInMemory(torch.from_numpy(skeletons(moves)).float() / 255, FPS)
+    pose = DrivenPose(DrivingVideo(pictures, loops=False, key="moves"), ready.plan, placed(demo))
+    return replace(ready, conditions=replace(ready.conditions, pose=pose, pose_key="moves"))
+
+
 def driven(demo: Demo, people: int) -> list[str]:
     """Two clips of each person, by a voice that asks for other moves."""
     found, told = [], []
     for number in range(people):
         what = scene(800 + number, 4.0)
         moves = head_moves(np.random.default_rng([82, number]), 2 * CLIP, FPS)
-        ready = prepared(demo, what, clips=2, seed=number)
-        pictures = PicturesInMemory(torch.from_numpy(skeletons(moves)).float() / 255, FPS)
-        pose = DrivenPose(DrivingVideo(pictures, loops=False, key=str(number)), ready.plan, placed(demo))
-        ready = replace(ready, conditions=replace(ready.conditions, pose=pose, pose_key=str(number)))
+        ready = driven_by(demo, prepared(demo, what, clips=2, seed=number), moves)
         found.append(turns_of(what.person, generate(demo, ready), moves))
         told.append(moves[:, DRIVEN.index("turn")])
     same = measures.correlation(np.concatenate(found), np.concatenate(told))

@@ -49,6 +49,12 @@ def prompts(demo: Demo, each: int) -> list[str]:
     return lines
 
 
+def wall_word(frames: np.ndarray) -> str:
+    """The colour word that the upper corners are nearest to."""
+    colour = np.median(frames[:, 2:24, [*range(6), *range(122, 128)]], axis=(0, 1, 2))
+    return min(WALLS, key=lambda word: float(np.square(colour - WALLS[word]).sum()))
+
+
 def follows(demo: Demo, each: int) -> list[str]:
     """Another wall in mid-video: whether it is there two blocks later, by sink policy."""
     lines = []
@@ -60,9 +66,7 @@ def follows(demo: Demo, each: int) -> list[str]:
             what = replace(scene(500 + number, 6.0, first), later=second, change=6 * BLOCK)
             frames = generate(demo, prepared(demo, what, 3, number, policy), shown=lambda block: block < 10)
             after = frames[8 * BLOCK : 10 * BLOCK]
-            colour = np.median(after[:, 2:24, [*range(6), *range(122, 128)]], axis=(0, 1, 2))
-            nearest = min(WALLS, key=lambda word: float(np.square(colour - WALLS[word]).sum()))
-            right.append(nearest == second.wall)
+            right.append(wall_word(after) == second.wall)
         lines.append(
             row(
                 f"another wall within two blocks, {policy}",
