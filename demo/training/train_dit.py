@@ -21,7 +21,7 @@ from liveavatar_runtime.vae import WanVAE
 
 from .checkpoints import load_state, save_state
 from .dataset import BLOCKS, Examples, build
-from .muon import Muon
+from .optimizers import Muon, Together
 from .parallel_forward import Sequences, velocities
 from .portraits import WALLS
 from .text import TextEncoder, many_prompts
@@ -146,26 +146,6 @@ class Schedule:
     steps: int
     rate: float
     seed: int = 0
-
-
-class Together:
-    """Several optimizers and a shared rate as one, for checkpoints."""
-
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        self.parts = parts
-
-    def state_dict(self) -> dict[str, object]:
-        return {str(n): part.state_dict() for n, part in enumerate(self.parts)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for n, part in enumerate(self.parts):
-            part.load_state_dict(state[str(n)])
-
-    def step(self, rate: float) -> None:
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = rate
-            part.step()
 
 
 def train(

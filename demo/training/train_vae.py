@@ -26,6 +26,7 @@ from .clip_vae import (
     encode_clips,
     encode_pictures,
 )
+from .optimizers import Together, adam
 from .portraits import EYE_BOX, MOUTH_BOX, WALLS, Person, Pose, draw, draw_person, in_front_of
 from .voices import MOTIONS, motion_of, voice_of
 
@@ -172,21 +173,20 @@ def train(
     rate: float,
     seed: int,
     last: float = 0.02,
+    optimizer_of: Callable[[torch.nn.Module], Together] = adam,
 ) -> None:
-    """Adam, its rate falling to `last` of it over the last 40 % of the steps; continues from `file` where it exists."""
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.98))
+    """The rate falls to `last` of it over the last 40 % of the steps; continues from `file` where it exists."""
+    optimizer = optimizer_of(model)
     done = load_state(file, model, optimizer)
     started, average = time.monotonic(), 0.0
     for step in range(done, steps):
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 30, max((1 - step / steps) / 0.4, last))
         loss = loss_of(model, rng)
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(rate * min(1.0, (step + 1) / 30, max((1 - step / steps) / 0.4, last)))
         average = loss.item() if step == done else 0.95 * average + 0.05 * loss.item()
         if step % 20 == 0 or step == steps - 1:
             print(f"{file.stem} {step} loss {average:.4f} {time.monotonic() - started:.0f} s", flush=True)
@@ -225,14 +225,19 @@ def train_whole(folder: Path, picture_steps: int, clip_steps: int, seed: int) ->
 
 
 def refine_decoder(
-    folder: Path, loss_of: Callable[[WanVAE, np.random.Generator], Tensor], steps: int, rate: float, seed: int
+    folder: Path,
+    loss_of: Callable[[WanVAE, np.random.Generator], Tensor],
+    steps: int,
+    rate: float,
+    seed: int,
+    optimizer_of: Callable[[torch.nn.Module], Together] = adam,
 ) -> None:
     """Goes on with the decoder of vae.pt, which may happen while the transformer learns its latents."""
     vae = WanVAE(VAE)
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True))
     vae.encoder.requires_grad_(False)
     vae.conv1.requires_grad_(False)
-    train(vae, loss_of, folder / "vae_decoder.pt", steps, rate, seed)
+    train(vae, loss_of, folder / "vae_decoder.pt", steps, rate, seed, optimizer_of=optimizer_of)
     torch.save(vae.state_dict(), folder / "vae_refined.pt")
 
 

@@ -19,7 +19,7 @@ from demo.training.clip_vae import (
     encode_pictures,
 )
 from demo.training.dataset import Track, poses
-from demo.training.muon import Muon
+from demo.training.optimizers import Muon
 from demo.training.parallel_forward import RELATIVE_DISTANCE, LaterText, Sequences, velocities
 from demo.training.portraits import MOUTH_BOX, WALLS, Pose, draw, draw_person, in_front_of
 from demo.training.train_vae import fold_statistics, train

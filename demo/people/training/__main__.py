@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=DEMO.parent / "build" / "people", help="videos, checkpoints")
     parser.add_argument("--base", type=Path, default=DEMO / "liveavatar-demo", help="bundle of 64x64")
     parser.add_argument("--output", type=Path, required=True, help="bundle to write")
-    parser.add_argument("--decoder-steps", type=int, default=1000)
+    parser.add_argument("--decoder-steps", type=int, default=2600)
     arguments = parser.parse_args()
     folder, base, output = (path.resolve() for path in (arguments.folder, arguments.base, arguments.output))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from demo.architecture import VAE
 from demo.training.clip_vae import STRIDE, decode_clips, decode_pictures, encode_clips, encode_pictures
+from demo.training.optimizers import muon_for_convolutions
 from demo.training.train_vae import (
     MOTION_WEIGHT,
     fold_statistics,
@@ -55,17 +56,24 @@ def weight_map() -> Tensor:
 class Clips:
     """Parts of drawn videos, with the weights of their pixels."""
 
-    videos: Videos
+    parts: list[Videos]
     weights: Tensor
 
     def draw(self, rng: np.random.Generator, count: int, latents: int) -> tuple[Tensor, Tensor]:
         """[count, 3, 4 * latents, H, W] in -1..1, all of one place of their pictures; its weights [H, W]."""
         rows, columns = self._place(rng)
         parts = []
-        for number in rng.integers(0, len(self.videos.scenes), count):
+        for number in rng.integers(0, sum(len(part.scenes) for part in self.parts), count):
             start = int(rng.integers(0, FRAMES - STRIDE * latents + 1))
-            parts.append(self.videos.frames[number, start : start + STRIDE * latents, rows, columns])
+            parts.append(self._frames(number)[start : start + STRIDE * latents, rows, columns])
         return to_pixels(np.stack(parts)), self.weights[rows, columns]
+
+    def _frames(self, number: int) -> np.ndarray:
+        for part in self.parts:
+            if number < len(part.scenes):
+                return part.frames[number]
+            number -= len(part.scenes)
+        raise IndexError(number)
 
     def _place(self, rng: np.random.Generator) -> tuple[slice, slice]:
         if rng.random() < WHOLE_SHARE:
@@ -115,16 +123,31 @@ def decoder_step(vae: WanVAE, rng: np.random.Generator, clips: Clips) -> Tensor:
     return reconstruction_loss(output, now, weights) + MOTION_WEIGHT * unexplained_motion(output, now, weights)
 
 
-def train_whole(folder: Path, base: Path, steps: int, seed: int) -> None:
+@dataclass(frozen=True)
+class Steps:
+    """Of Adam first, then of Muon."""
+
+    first: int
+    sharp: int
+
+
+def train_whole(folder: Path, base: Path, steps: Steps, seed: int) -> None:
     """Writes vae.pt."""
     vae = WanVAE(VAE)
     vae.load_state_dict({name: value.float() for name, value in read_weight_file(base)[0].items()})
     unfold_statistics(vae)
-    clips = Clips(Videos.load(folder / "videos_0"), weight_map())
-    train(vae, lambda v, rng: clip_step(v, rng, clips), folder / "vae_clips.pt", steps, 2e-3, seed + 1)
+    clips = Clips([Videos.load(folder / "videos_0"), Videos.load(folder / "videos_1")], weight_map())
+
+    def loss_of(vae: WanVAE, rng: np.random.Generator) -> Tensor:
+        return clip_step(vae, rng, clips)
+
+    train(vae, loss_of, folder / "vae_clips.pt", steps.first, 2e-3, seed + 1)
+    # Steps along orthogonal matrices sharpen what Adam leaves blurred.
+    train(vae, loss_of, folder / "vae_sharp.pt", steps.sharp, 2.5e-3, seed + 3, optimizer_of=muon_for_convolutions)
     vae.requires_grad_(False)
     rng = np.random.default_rng([seed, 10**9])
-    whole = np.stack([clips.videos.frames[number, :8] for number in rng.integers(0, len(clips.videos.scenes), 32)])
+    known = clips.parts[0]
+    whole = np.stack([known.frames[number, :8] for number in rng.integers(0, len(known.scenes), 32)])
     fold_statistics(vae, to_pixels(whole))
     torch.save(vae.state_dict(), folder / "vae.pt")
 
@@ -133,21 +156,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where videos and checkpoints are kept")
     parser.add_argument("--base", type=Path, required=True, help="weight file of the VAE of 64x64")
-    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--first-steps", type=int, default=1100)
+    parser.add_argument("--sharp-steps", type=int, default=3000)
     parser.add_argument("--decoder-steps", type=int, default=0, help="go on with the decoder of vae.pt instead")
+    parser.add_argument("--threads", type=int, default=1, help="more are worth it where nothing else runs")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     if arguments.decoder_steps:
-        clips = Clips(Videos.load(arguments.folder / "videos_1"), weight_map())
+        videos = [Videos.load(arguments.folder / f"videos_{number}") for number in (0, 1)]
+        clips = Clips(videos, weight_map())
 
         def loss_of(vae: WanVAE, rng: np.random.Generator) -> Tensor:
             return decoder_step(vae, rng, clips)
 
-        refine_decoder(arguments.folder, loss_of, arguments.decoder_steps, 1.5e-3, arguments.seed + 2)
+        steps, seed = arguments.decoder_steps, arguments.seed + 2
+        refine_decoder(arguments.folder, loss_of, steps, 1.5e-3, seed, muon_for_convolutions)
     else:
-        train_whole(arguments.folder, arguments.base, arguments.steps, arguments.seed)
+        steps = Steps(arguments.first_steps, arguments.sharp_steps)
+        train_whole(arguments.folder, arguments.base, steps, arguments.seed)
 
 
 if __name__ == "__main__":
