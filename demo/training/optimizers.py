@@ -28,8 +28,8 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Of matrices, and of convolutions [out, in, ...] as matrices [out, the rest]. At the same rate steps are as long as
-    Adam's. Taps that no gradient reaches stay as they are."""
+    """Of matrices, and of convolutions [out, in, ...] as matrices [out, the rest]. At the same rate steps are as long
+    as those of Adam. Taps that no gradient reaches stay as they are."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
