@@ -12,13 +12,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks import ROOT
-from benchmarks.quality import CLIP, FPS, RATE, Demo, Scene, generate, prepared
-from benchmarks.strip import workflow_scene
+from benchmarks.quality import CLIP, FPS, RATE
+from benchmarks.shown import Shown, example
+from demo.bundles import PEOPLE
 
 SAMPLE = ROOT / "docs" / "images" / "sample.gif"
 CLIPS, EVERY = 3, 2
-WIDTH, HEIGHT, MARGIN = 640, 232, 16
-PICTURE, VIDEO = 128, 200
+WIDTH, HEIGHT, MARGIN = 680, 288, 16
+PICTURE, VIDEO = 144, 256
 """Sides of the portrait and of the video."""
 BACKGROUND, TEXT, FAINT, SOUND, REST = "#16203a", "#ffffff", "#d6e2ec", "#ffa85c", "#5a6885"
 BAR, BAR_STEP, SWING = 3, 6, 26
@@ -36,13 +37,14 @@ def wrapped(text: str) -> list[str]:
     return lines
 
 
-def background(what: Scene) -> Image.Image:
+def background(what: Shown) -> Image.Image:
     """What does not move: the portrait and the prompt."""
     image = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
     pen = ImageDraw.Draw(image)
     small = ImageFont.load_default(14)
-    portrait = Image.open(ROOT / "demo" / "portrait.png").convert("RGB")
-    image.paste(portrait.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS), (MARGIN, MARGIN + 22))
+    image.paste(
+        Image.fromarray(what.picture).resize((PICTURE, PICTURE), Image.Resampling.LANCZOS), (MARGIN, MARGIN + 22)
+    )
     pen.text((MARGIN, MARGIN - 2), "One picture", fill=FAINT, font=small)
     left = 2 * MARGIN + PICTURE
     pen.text((left, MARGIN - 2), "a prompt", fill=FAINT, font=small)
@@ -61,9 +63,9 @@ def draw_voice(pen: ImageDraw.ImageDraw, peaks: np.ndarray, share: float) -> Non
         pen.rounded_rectangle((x, middle - half, x + BAR, middle + half), BAR // 2, fill=colour)
 
 
-def moving(what: Scene, frames: np.ndarray) -> list[Image.Image]:
-    """Pictures of the sample: of frames uint8 [T, 64, 64, 3] every second one, with the place in the voice."""
-    still = background(what)
+def moving(what: Shown) -> list[Image.Image]:
+    """Pictures of the sample: of the frames every second one, with the place in the voice."""
+    still, frames = background(what), what.frames
     sound = what.voice[0, : int(len(frames) / FPS * RATE)].numpy()
     count = (WIDTH - MARGIN - VIDEO - 2 * MARGIN - 64) // BAR_STEP
     peaks = np.array([np.abs(part).max() for part in np.array_split(sound, count)])
@@ -89,14 +91,12 @@ def save(pictures: list[Image.Image], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "demo" / "liveavatar-demo")
     parser.add_argument("--output", type=Path, default=SAMPLE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    demo, what = Demo.load(arguments.bundle), workflow_scene()
-    frames = generate(demo, prepared(demo, what, clips=CLIPS))
-    assert len(frames) == CLIPS * CLIP
-    save(moving(what, frames), arguments.output)
+    what = example(PEOPLE, CLIPS)
+    assert len(what.frames) == CLIPS * CLIP
+    save(moving(what), arguments.output)
     print(arguments.output, f"{arguments.output.stat().st_size / 1e6:.2f} MB")
 
 

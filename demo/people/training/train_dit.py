@@ -78,8 +78,9 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="bundle of 64x64: first weights, and text encoder")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=1, help="more are worth it where nothing else runs")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     folders = [folder for kind in ("videos", "driven") for folder in sorted(arguments.folder.glob(f"{kind}_*"))]
     files = [arguments.folder / f"examples_{folder.name}.pt" for folder in folders]
     with ProcessPoolExecutor(len(files), multiprocessing.get_context("spawn")) as workers:

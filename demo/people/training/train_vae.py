@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where videos and checkpoints are kept")
     parser.add_argument("--base", type=Path, required=True, help="weight file of the VAE of 64x64")
     parser.add_argument("--first-steps", type=int, default=1100)
-    parser.add_argument("--sharp-steps", type=int, default=3000)
+    parser.add_argument("--sharp-steps", type=int, default=2200)
     parser.add_argument("--decoder-steps", type=int, default=0, help="go on with the decoder of vae.pt instead")
     parser.add_argument("--threads", type=int, default=1, help="more are worth it where nothing else runs")
     parser.add_argument("--seed", type=int, default=0)
