@@ -51,9 +51,11 @@ def heard(track: Track) -> np.ndarray:
         "loud": _smooth(loud, 0.06),
         "blink": _blinks(speaking),
         "stress": np.clip(2.2 * (_smooth(loud, 0.1) - _smooth(loud, 0.5)), -1, 1),
-        "turn": np.clip(2.4 * _smooth(spread, 0.5), -1, 1),
-        "tilt": np.clip(2.0 * (_smooth(teeth, 0.5) - _smooth(tongue, 0.5)), -1, 1),
-        "sway": np.clip(2.2 * _smooth(spread, 0.9), -1, 1),
+        # How loud it is within a second is heard exactly; what lips do over a second is not, and a head that follows it
+        # is blurred.
+        "turn": np.clip(3.2 * (_smooth(loud, 0.25) - _smooth(loud, 0.7)), -1, 1),
+        "tilt": np.clip(3.0 * (_smooth(loud, 0.5) - _smooth(loud, 1.2)), -1, 1),
+        "sway": np.clip(3.0 * (_smooth(loud, 0.8) - _smooth(loud, 1.8)), -1, 1),
         "look": np.clip(3.5 * (_smooth(spread, 0.2) - _smooth(spread, 0.5)), -1, 1),
         "speaking": _smooth(speaking, 0.35),
     }

@@ -26,6 +26,8 @@ from .examples import Examples, encode_videos
 from .videos import BLOCKS
 
 BATCH = 6
+ENCODERS = 2
+"""Processes that encode videos."""
 LATER_SHARE = 0.4
 """How often the reference is a latent of the video itself, as after the first clip."""
 
@@ -83,7 +85,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folders = [folder for kind in ("videos", "driven") for folder in sorted(arguments.folder.glob(f"{kind}_*"))]
     files = [arguments.folder / f"examples_{folder.name}.pt" for folder in folders]
-    with ProcessPoolExecutor(len(files), multiprocessing.get_context("spawn")) as workers:
+    with ProcessPoolExecutor(ENCODERS, multiprocessing.get_context("spawn")) as workers:
         parts = [
             workers.submit(encode_videos, arguments.folder, videos, file)
             for videos, file in zip(folders, files, strict=True)

@@ -136,7 +136,7 @@ def train_whole(folder: Path, base: Path, steps: Steps, seed: int) -> None:
     vae = WanVAE(VAE)
     vae.load_state_dict({name: value.float() for name, value in read_weight_file(base)[0].items()})
     unfold_statistics(vae)
-    clips = Clips([Videos.load(folder / "videos_0"), Videos.load(folder / "videos_1")], weight_map())
+    clips = Clips([Videos.load(one) for one in sorted(folder.glob("videos_*"))], weight_map())
 
     def loss_of(vae: WanVAE, rng: np.random.Generator) -> Tensor:
         return clip_step(vae, rng, clips)
@@ -165,8 +165,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     if arguments.decoder_steps:
-        videos = [Videos.load(arguments.folder / f"videos_{number}") for number in (0, 1)]
-        clips = Clips(videos, weight_map())
+        clips = Clips([Videos.load(one) for one in sorted(arguments.folder.glob("videos_*"))], weight_map())
 
         def loss_of(vae: WanVAE, rng: np.random.Generator) -> Tensor:
             return decoder_step(vae, rng, clips)
