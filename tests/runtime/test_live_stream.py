@@ -19,7 +19,7 @@ from liveavatar_runtime.live.directed import Directed, Encoded
 from liveavatar_runtime.live.state import StateFile
 from liveavatar_runtime.live.stream import Keeping, LiveLatentStream, SamplingHooks
 from liveavatar_runtime.pipeline.stage_model import replicate
-from liveavatar_runtime.sampling.conditions import Conditions
+from liveavatar_runtime.sampling.conditions import Conditions, FrameFeatures
 from liveavatar_runtime.sampling.plan import ENDLESS_CLIPS, ClipPlan
 from liveavatar_runtime.sampling.run import Evaluation, Executor, KeepRings, RunStart, SamplingRequest, SamplingRun
 from liveavatar_runtime.sampling.video_key import Numerics, video_key
@@ -212,6 +212,28 @@ def test_pipelines_take_changes_behind_the_block_that_begins_next() -> None:
     directed = Directed(plan, plain).changed(at, Encoded(text=text))
     expected = sampled(replace(directed.plan, num_clip=7), directed.conditions, Runs())
     assert equal(blocks, expected)
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A voice that is interrupted while a block is waited for."""
+
+    voice: FrameFeatures
+    block: int
+
+    def frames(self, first: int, count: int) -> Tensor:
+        if first >= 12 * self.block:
+            raise InterruptedError("the button")
+        return self.voice.frames(first, count)
+
+
+def test_an_interruption_while_a_pipeline_hears_is_one() -> None:
+    """Not a failure of the stage that waited."""
+    runs = Runs(TimestepPipelineExecutor(replicate(random_model(), [CPU] * 2), torch.float32))
+    conditions = random_conditions()
+    conditions = replace(conditions, audio=Interrupted(conditions.audio, 2))
+    with pytest.raises(InterruptedError, match="the button"):
+        taken(LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs), 6)
 
 
 def test_a_plan_without_an_end_has_a_key_of_its_own() -> None:
