@@ -247,6 +247,10 @@ def run_stage(number: int, worker: StageWorker, links: Links, compute_threads: i
     ready.wait()
 
     def stop_all(error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            # An interruption: ComfyUI's own operations raise it once, in whichever thread asks first.
+            links.stop(error)
+            return
         failure = failure_of(number, worker.device, error)
         failure.__cause__ = error
         links.stop(failure)

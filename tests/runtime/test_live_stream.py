@@ -220,10 +220,11 @@ class Interrupted:
 
     voice: FrameFeatures
     block: int
+    error: BaseException = field(default_factory=lambda: InterruptedError("the button"))
 
     def frames(self, first: int, count: int) -> Tensor:
         if first >= 12 * self.block:
-            raise InterruptedError("the button")
+            raise self.error
         return self.voice.frames(first, count)
 
 
@@ -234,6 +235,15 @@ def test_an_interruption_while_a_pipeline_hears_is_one() -> None:
     conditions = replace(conditions, audio=Interrupted(conditions.audio, 2))
     with pytest.raises(InterruptedError, match="the button"):
         taken(LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs), 6)
+
+
+def test_an_interruption_that_a_stage_meets_is_one() -> None:
+    """ComfyUI's is no `Exception`, and comes once, in whichever thread asks first."""
+    runs = Runs(TimestepPipelineExecutor(replicate(random_model(), [CPU] * 2), torch.float32))
+    conditions = random_conditions()
+    conditions = replace(conditions, audio=Interrupted(conditions.audio, 2, KeyboardInterrupt("the button")))
+    with pytest.raises(KeyboardInterrupt, match="the button"):
+        list(runs.executor.run(SamplingRequest(conditions, replace(LIVE, num_clip=3))))
 
 
 def test_a_plan_without_an_end_has_a_key_of_its_own() -> None:
