@@ -16,11 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks import ROOT, measures
-from benchmarks.quality import BLOCK, CLIP, CPU, FPS, RATE, Demo, scene
+from benchmarks.quality import BLOCK, CLIP, CPU, FPS, Demo, scene
 from benchmarks.speed.report import machine
 from demo.training.portraits import WALLS, Pose, draw
 from demo.training.text import HELD_OUT_COLOURED
-from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.sampling.block_run import BlockRun
@@ -29,7 +28,6 @@ from liveavatar_runtime.sampling.plan import SINK_POLICIES, ClipPlan, SinkPolicy
 from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.sampling.script import Change, Script
-from liveavatar_runtime.vae import PlacedVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 RESULT, PICTURE = ROOT / "benchmarks" / "results" / "following.md", ROOT / "docs" / "images" / "following.png"
@@ -87,11 +85,11 @@ def prepared(demo: Demo, number: int, policy: SinkPolicy) -> tuple[Prepared, str
     given = Inputs(
         picture=torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255,
         text=demo.text.encode(what.prompt),
-        audio=AvatarAudio(demo.audio.encode_long(what.voice, RATE)[None], what.voice, RATE),
+        audio=demo.heard(what.voice),
         texts={CHANGE: demo.text.encode(second)},
     )
     config = load_transformer(demo.bundle.model).config
-    return prepare(plan, config, given, PlacedVAE(demo.vae, CPU, torch.float32)), word
+    return prepare(plan, config, given, demo.placed_vae), word
 
 
 def follows(demo: Demo, model: CausalWanS2V, number: int, way: Way) -> list[bool]:
@@ -99,7 +97,7 @@ def follows(demo: Demo, model: CausalWanS2V, number: int, way: Way) -> list[bool
     ready, word = prepared(demo, number, way.policy)
     request = SamplingRequest(ready.conditions, ready.plan)
     kind = Evaluator if way.anew else OldSink
-    decoder = OnlineDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold")
+    decoder = OnlineDecoder(demo.placed_vae, ready.priming, "hold")
     found = []
     for block in BlockRun(lambda: kind(PlacedModel(model, CPU), request, torch.float32), request):
         frames = decoder.decode(block.latents).permute(1, 2, 3, 0)

@@ -48,7 +48,6 @@ from liveavatar_runtime.media.live import Piece
 from liveavatar_runtime.media.video import AudioTrack, PictureTrack
 from liveavatar_runtime.sampling.conditions import AlignedAudio
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.vae import PlacedVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 RESULTS = ROOT / "benchmarks" / "results" / "live_day.md"
@@ -171,7 +170,7 @@ def sampled(demo: Demo, voice: LiveVoice, file: StateFile) -> Generator[np.ndarr
         lambda part, given, start, keep: executor.run(SamplingRequest(given, part, start, None, keep)),
         Keeping(file, 20),
     )
-    decoder = OnlineDecoder(PlacedVAE(demo.vae, CPU, torch.float32), stream.priming(7), "hold")
+    decoder = OnlineDecoder(demo.placed_vae, stream.priming(7), "hold")
     for block in stream:
         yield to_uint8_frames(decoder.decode(block.latents)).numpy().copy()
 

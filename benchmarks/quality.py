@@ -59,6 +59,14 @@ class Demo:
             TextEncoder(bundle.text_config.parent),
         )
 
+    def heard(self, voice: Tensor, rate: int = RATE) -> AvatarAudio:
+        """A voice [1, S], encoded in one pass."""
+        return AvatarAudio(self.audio.encode_long(voice, rate)[None], voice, rate)
+
+    @property
+    def placed_vae(self) -> PlacedVAE:
+        return PlacedVAE(self.vae, CPU, torch.float32)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -88,13 +96,10 @@ def scene(number: int, seconds: float, coloured: float = 0.0) -> Scene:
 
 def prepared(demo: Demo, what: Scene, clips: int, steps: int = 4, seed: int = 7) -> Prepared:
     plan = ClipPlan(num_clip=clips, fps=FPS, width=64, height=64, seed=seed, steps=steps)
-    features = demo.audio.encode_long(what.voice, RATE)
-    audio = AvatarAudio(features[None], what.voice, RATE)
+    audio = demo.heard(what.voice)
     picture = torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255
     config = load_transformer(demo.bundle.model).config
-    return prepare(
-        plan, config, Inputs(picture, demo.text.encode(what.prompt), audio), PlacedVAE(demo.vae, CPU, torch.float32)
-    )
+    return prepare(plan, config, Inputs(picture, demo.text.encode(what.prompt), audio), demo.placed_vae)
 
 
 def generate(
@@ -103,7 +108,7 @@ def generate(
     """Frames uint8 [T, 64, 64, 3] of the blocks that `shown` chooses (the others are sampled, not decoded)."""
     model = load_transformer(demo.bundle.model, dtype=dtype)
     executor = LocalExecutor(model, CPU, dtype)
-    decoder = OnlineDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold")
+    decoder = OnlineDecoder(demo.placed_vae, ready.priming, "hold")
     parts = [
         decoder.decode(block.latents)
         for block in executor.run(SamplingRequest(ready.conditions, ready.plan))

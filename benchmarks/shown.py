@@ -12,17 +12,15 @@ from torch import Tensor
 
 from benchmarks import ROOT, quality
 from benchmarks.people import scene as people
-from benchmarks.quality import CLIP, CPU, FPS, RATE, Demo, generate
+from benchmarks.quality import CLIP, FPS, Demo, generate
 from demo.bundles import PEOPLE, SMALL, DemoBundle
 from demo.people.direction import MOODS, Direction
 from demo.people.drawing import draw as draw_person
 from demo.people.pose import Pose as PersonsPose
 from demo.training.portraits import WALLS, Pose, draw
-from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, prepare
-from liveavatar_runtime.vae import PlacedVAE
 
 PROMPT = "A friendly person talks to the camera in front of a blue wall."
 
@@ -45,10 +43,10 @@ def example(bundle: DemoBundle, clips: int) -> Shown:
     picture = np.array(Image.open(bundle.picture).convert("RGB"))
     demo = Demo.load(bundle.folder)
     plan = ClipPlan(num_clip=clips, fps=Fraction(FPS), width=bundle.side, height=bundle.side, seed=7)
-    audio = AvatarAudio(demo.audio.encode_long(voice, RATE)[None], voice, RATE)
+    audio = demo.heard(voice)
     given = Inputs(torch.from_numpy(picture).float() / 255, demo.text.encode(PROMPT), audio)
     config = load_transformer(demo.bundle.model).config
-    ready = prepare(plan, config, given, PlacedVAE(demo.vae, CPU, torch.float32))
+    ready = prepare(plan, config, given, demo.placed_vae)
     return Shown(picture, voice, PROMPT, generate(demo, ready))
 
 

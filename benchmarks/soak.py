@@ -24,7 +24,6 @@ from video_facts import probe
 
 from benchmarks import ROOT, measures, quality
 from demo.training.portraits import Pose, draw
-from demo.training.voices import RATE
 from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.duration import duration
@@ -40,7 +39,6 @@ from liveavatar_runtime.sampling.run import SamplingRequest
 from liveavatar_runtime.spool.latent_stream import LatentStream, Storage
 from liveavatar_runtime.spool.spool import Spool
 from liveavatar_runtime.spool.states import StateSettings
-from liveavatar_runtime.vae import PlacedVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CPU = torch.device("cpu")
@@ -86,12 +84,10 @@ class MeasuringDecoder(OnlineDecoder):
 
 
 def prepared(demo: quality.Demo, what: quality.Scene, plan: ClipPlan) -> tuple[Prepared, AvatarAudio]:
-    audio = AvatarAudio(demo.audio.encode_long(what.voice, RATE)[None], what.voice, RATE)
+    audio = demo.heard(what.voice)
     picture = torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255
     config = load_transformer(demo.bundle.model).config
-    return prepare(
-        plan, config, Inputs(picture, demo.text.encode(what.prompt), audio), PlacedVAE(demo.vae, CPU, torch.float32)
-    ), audio
+    return prepare(plan, config, Inputs(picture, demo.text.encode(what.prompt), audio), demo.placed_vae), audio
 
 
 def make_video(
@@ -107,13 +103,13 @@ def make_video(
         lambda part, start, keep: executor.run(SamplingRequest(ready.conditions, part, start, keep_rings=keep)),
         Storage(Spool(spool), StateSettings(ring_bytes(Workload(model.config, plan, torch.float32)))),
     )
-    decoder = MeasuringDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold")
+    decoder = MeasuringDecoder(demo.placed_vae, ready.priming, "hold")
     decoder.observe(what, plan.blocks_per_clip, record)
     process, last = psutil.Process(), [time.process_time()]
 
     def first_block() -> None:
         block = next(executor.run(SamplingRequest(ready.conditions, plan)))
-        OnlineDecoder(PlacedVAE(demo.vae, CPU, torch.float32), ready.priming, "hold").decode(block.latents)
+        OnlineDecoder(demo.placed_vae, ready.priming, "hold").decode(block.latents)
 
     def note(done: int, total: int) -> None:
         if done % plan.infer_frames == 0:

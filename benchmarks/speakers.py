@@ -7,7 +7,7 @@ this shows what masks do, not how well a model does that knows pictures of sever
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, permutations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import ROOT, measures
-from benchmarks.quality import CPU, FPS, Demo, generate
+from benchmarks.quality import FPS, Demo, generate
 from demo.training.portraits import Person, Pose, draw, draw_person
 from demo.training.train_vae import PEOPLE
 from demo.training.voices import RATE, voice_of
@@ -31,7 +31,6 @@ from liveavatar_runtime.media.areas import areas_by_faces
 from liveavatar_runtime.sampling.actor_masks import token_weights
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, prepare
-from liveavatar_runtime.vae import PlacedVAE
 
 RESULTS = ROOT / "benchmarks" / "results" / "speakers.md"
 SIDE = 64
@@ -67,23 +66,19 @@ class Group:
         return self.voices[0].shape[1] * int(FPS) // RATE
 
 
-def encoded(demo: Demo, voice: Tensor) -> AvatarAudio:
-    return AvatarAudio(demo.audio.encode_long(voice, RATE)[None], voice, RATE)
-
-
 def silence_of(demo: Demo) -> Tensor:
     return EncodedSilence(demo.audio.encode_prepared).frame
 
 
 def together(demo: Demo, group: Group) -> Conversation:
-    voices = [encoded(demo, voice) for voice in group.voices]
+    voices = [demo.heard(voice) for voice in group.voices]
     tracks = [(voice, Fraction(0)) for voice in voices]
-    return conversation(group, [Speaker(voice) for voice in voices], tracks, silence_of(demo))
+    return conversation(group.picture, [Speaker(voice) for voice in voices], tracks, silence_of(demo))
 
 
 def in_turns(demo: Demo, group: Group) -> tuple[Conversation, Tensor]:
     """One recording, of which everyone speaks `TURN` seconds and the next one goes on; and who speaks, [A, frames]."""
-    recording, count = encoded(demo, group.voices[0]), len(group.people)
+    recording, count = demo.heard(group.voices[0]), len(group.people)
     seconds = group.voices[0].shape[1] // RATE
     starts = range(0, seconds, TURN)
     spans = [
@@ -92,13 +87,14 @@ def in_turns(demo: Demo, group: Group) -> tuple[Conversation, Tensor]:
     ]
     speakers = [Speaker(recording, turns=turns) for turns in spans]
     heard = [[speaker.is_heard(frame, FPS) for frame in range(group.frames)] for speaker in speakers]
-    return conversation(group, speakers, [(recording, Fraction(0))], silence_of(demo)), torch.tensor(heard)
+    return conversation(group.picture, speakers, [(recording, Fraction(0))], silence_of(demo)), torch.tensor(heard)
 
 
 def conversation(
-    group: Group, speakers: Sequence[Speaker], tracks: Sequence[tuple[AvatarAudio, Fraction]], silence: Tensor
+    picture: Tensor, speakers: Sequence[Speaker], tracks: Sequence[tuple[AvatarAudio, Fraction]], silence: Tensor
 ) -> Conversation:
-    areas = areas_by_faces(group.picture, len(group.people))
+    """Of the people in a picture [H, W, 3], from left to right."""
+    areas = areas_by_faces(picture, len(speakers))
     return Conversation(tuple(speakers), areas.masks, *mixed(tracks), silence)
 
 
@@ -112,7 +108,7 @@ def sampled(demo: Demo, group: Group, voice: Voice) -> np.ndarray:
     text = demo.text.encode("A friendly person talks to the camera.")
     given = Inputs(group.picture, text, voice, masks)
     config = load_transformer(demo.bundle.model).config
-    ready = prepare(plan, config, given, PlacedVAE(demo.vae, CPU, torch.float32))
+    ready = prepare(plan, config, given, demo.placed_vae)
     return generate(demo, ready)[: group.frames]
 
 
@@ -127,7 +123,7 @@ def energies(group: Group, count: int) -> np.ndarray:
     return np.stack([measures.frame_energy(v[0].numpy(), RATE, float(FPS), group.frames) for v in group.voices[:count]])
 
 
-def correlations(mouths: np.ndarray, sounds: np.ndarray) -> list[list[float]]:
+def correlations(mouths: Iterable[np.ndarray], sounds: Sequence[np.ndarray] | np.ndarray) -> list[list[float]]:
     return [[measures.correlation(mouth, sound) for sound in sounds] for mouth in mouths]
 
 
@@ -183,7 +179,7 @@ def at_once(demo: Demo, seconds: float) -> Iterator[str]:
 def as_one_track(demo: Demo, seconds: float) -> Iterator[str]:
     """Without speakers."""
     group = Group.of(2, GROUPS[2][0], seconds)
-    mix = encoded(demo, together(demo, group).waveform)
+    mix = demo.heard(together(demo, group).waveform)
     yield from ("", "## The first two voices as one track without speakers, for comparison", "")
     yield from table(correlations(openings(group, sampled(demo, group, mix)), energies(group, 2)), "voice")
 

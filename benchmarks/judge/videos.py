@@ -15,7 +15,6 @@ from demo.training.portraits import WALLS, Pose, draw, draw_person
 from demo.training.text import HELD_OUT_COLOURED, HELD_OUT_PLAIN
 from demo.training.train_vae import PEOPLE
 from demo.training.voices import HELD_OUT_WORDS, sentence, speak
-from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.dit.model import CausalWanS2V
 from liveavatar_runtime.executors.local import LocalExecutor
@@ -23,7 +22,6 @@ from liveavatar_runtime.fingerprint import Fingerprint
 from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, prepare
 from liveavatar_runtime.sampling.run import SamplingRequest
-from liveavatar_runtime.vae import PlacedVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 
 CLIPS = 8
@@ -102,8 +100,8 @@ def voice_of(recipe: Recipe) -> Tensor:
 def _frames(bundle: Path, recipe: Recipe, voice: Tensor) -> np.ndarray:
     demo, model = _demo(bundle)
     plan = ClipPlan(num_clip=CLIPS, fps=recipe.fps, width=64, height=64, seed=recipe.seed, steps=4)
-    audio = AvatarAudio(demo.audio.encode_long(voice, RATE)[None], voice, RATE)
-    place = PlacedVAE(demo.vae, CPU, torch.float32)
+    audio = demo.heard(voice)
+    place = demo.placed_vae
     ready = prepare(plan, model.config, Inputs(picture_of(recipe), demo.text.encode(recipe.prompt), audio), place)
     decoder = OnlineDecoder(place, ready.priming, "hold")
     blocks = LocalExecutor(model, CPU, torch.float32).run(SamplingRequest(ready.conditions, ready.plan))

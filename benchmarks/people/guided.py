@@ -1,6 +1,5 @@
 """Heads that follow a pose video, and mouths of two people in one picture that follow a voice each."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,14 +8,13 @@ import torch
 
 from benchmarks import measures
 from benchmarks.quality import CLIP, Demo, generate, row
+from benchmarks.speakers import conversation, correlations, silence_of
 from demo.people.drawing import draw
 from demo.people.person import Person
 from demo.people.pose import Pose
 from demo.people.training.videos import DRIVEN, head_moves, skeletons
-from liveavatar_runtime.audio.conversation import Conversation, Speaker, mixed
-from liveavatar_runtime.audio.encoded_silence import EncodedSilence
+from liveavatar_runtime.audio.conversation import Conversation, Speaker
 from liveavatar_runtime.checkpoint.transformer import load_transformer
-from liveavatar_runtime.media.areas import areas_by_faces
 from liveavatar_runtime.media.driving_video import PicturesInMemory
 from liveavatar_runtime.sampling.actor_masks import token_weights
 from liveavatar_runtime.sampling.driven_pose import DrivenPose, DrivingVideo
@@ -24,7 +22,7 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 
 from .mouths import openings
-from .scene import FPS, SIDE, encoded, placed, prepared, scene
+from .scene import FPS, SIDE, prepared, scene
 
 EYES = (slice(30, 68), slice(30, 98))
 """Where eyes and nose are, in pixels of 128: no voice moves them but through the head."""
@@ -45,7 +43,7 @@ def turns_of(person: Person, frames: np.ndarray, moves: np.ndarray) -> np.ndarra
 def driven_by(demo: Demo, ready: Prepared, moves: np.ndarray) -> Prepared:
     """With a pose video of moves [T, 4] of `DRIVEN`."""
     pictures = PicturesInMemory(torch.from_numpy(skeletons(moves)).float() / 255, FPS)
-    pose = DrivenPose(DrivingVideo(pictures, loops=False, key="moves"), ready.plan, placed(demo))
+    pose = DrivenPose(DrivingVideo(pictures, loops=False, key="moves"), ready.plan, demo.placed_vae)
     return replace(ready, conditions=replace(ready.conditions, pose=pose, pose_key="moves"))
 
 
@@ -72,20 +70,15 @@ def two_people(demo: Demo, pairs: int) -> list[str]:
         right = scene(901 + 2 * number, 6.0)
         right = replace(right, person=replace(right.person, wall=left.person.wall))
         both = (left, right)
-        picture = np.hstack([draw(what.person, Pose(), 2 * SIDE) for what in both])
-        voices = [encoded(demo, what.track) for what in both]
-        picture_values = torch.from_numpy(picture).float() / 255
-        areas = areas_by_faces(picture_values, 2)
-        voice = Conversation(
-            tuple(Speaker(one) for one in voices),
-            areas.masks,
-            *mixed([(one, Fraction(0)) for one in voices]),
-            EncodedSilence(demo.audio.encode_prepared).frame,
-        )
-        frames = _together(demo, picture_values, voice, number)
+        drawn = np.hstack([draw(what.person, Pose(), 2 * SIDE) for what in both])
+        picture = torch.from_numpy(drawn).float() / 255
+        voices = [demo.heard(what.track.sound) for what in both]
+        tracks = [(voice, Fraction(0)) for voice in voices]
+        said = conversation(picture, [Speaker(voice) for voice in voices], tracks, silence_of(demo))
+        frames = _together(demo, picture, said, number)
         mouths = [openings(what.person, frames[:, :, SIDE * n : SIDE * (n + 1)]) for n, what in enumerate(both)]
         ideal = [openings(what.person, what.drawn(len(frames))) for what in both]
-        found = _correlations(mouths, ideal)
+        found = correlations(mouths, ideal)
         own += [found[0][0], found[1][1]]
         other += [found[0][1], found[1][0]]
     mine, others = float(np.mean(own)), float(np.mean(other))
@@ -98,8 +91,4 @@ def _together(demo: Demo, picture: torch.Tensor, voice: Conversation, seed: int)
     plan = ClipPlan(num_clip=3, fps=FPS, width=2 * SIDE, height=SIDE, keep_aspect=False, seed=seed)
     text = demo.text.encode("Two people talk to the camera.")
     given = Inputs(picture, text, voice, token_weights(voice, plan))
-    return generate(demo, prepare(plan, load_transformer(demo.bundle.model).config, given, placed(demo)))
-
-
-def _correlations(mouths: Sequence[np.ndarray], ideal: Sequence[np.ndarray]) -> list[list[float]]:
-    return [[measures.correlation(mouth, one) for one in ideal] for mouth in mouths]
+    return generate(demo, prepare(plan, load_transformer(demo.bundle.model).config, given, demo.placed_vae))

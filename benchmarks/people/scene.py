@@ -6,20 +6,18 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from benchmarks.quality import BLOCK, CPU, Demo
+from benchmarks.quality import BLOCK, Demo
 from demo.people.direction import HELD_OUT, Direction, prompt_for
 from demo.people.drawing import draw
 from demo.people.motion import heard
 from demo.people.person import Person, person_of
 from demo.people.pose import Pose
-from demo.people.speech import RATE, Track
+from demo.people.speech import Track
 from demo.people.training.videos import PEOPLE, at_frames, frames_of, held_out_track
-from liveavatar_runtime.audio.features import AvatarAudio
 from liveavatar_runtime.checkpoint.transformer import load_transformer
 from liveavatar_runtime.sampling.plan import ClipPlan, SinkPolicy
 from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 from liveavatar_runtime.sampling.script import Change, Script
-from liveavatar_runtime.vae import PlacedVAE
 
 FPS, SIDE = Fraction(25), 128
 NOTHING = Direction()
@@ -63,15 +61,7 @@ def prepared(demo: Demo, what: Scene, clips: int, seed: int = 7, policy: SinkPol
     given = Inputs(
         picture=torch.from_numpy(draw(what.person, Pose(), 512)).float() / 255,
         text=demo.text.encode(prompt_for(what.direction, rng, HELD_OUT)),
-        audio=encoded(demo, what.track),
+        audio=demo.heard(what.track.sound),
         texts=texts,
     )
-    return prepare(plan, load_transformer(demo.bundle.model).config, given, placed(demo))
-
-
-def placed(demo: Demo) -> PlacedVAE:
-    return PlacedVAE(demo.vae, CPU, torch.float32)
-
-
-def encoded(demo: Demo, track: Track) -> AvatarAudio:
-    return AvatarAudio(demo.audio.encode_long(track.sound, RATE)[None], track.sound, RATE)
+    return prepare(plan, load_transformer(demo.bundle.model).config, given, demo.placed_vae)

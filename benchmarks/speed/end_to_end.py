@@ -35,7 +35,6 @@ from liveavatar_runtime.sampling.plan import ClipPlan
 from liveavatar_runtime.sampling.prepare import Inputs, Prepared, prepare
 from liveavatar_runtime.sampling.run import KeepRings, RunStart, SamplingRequest, SamplingRun
 from liveavatar_runtime.spool.latent_stream import LatentStream
-from liveavatar_runtime.vae import PlacedVAE
 from liveavatar_runtime.vae.online_decoder import OnlineDecoder
 from scripts.comfy_server import ComfyServer, make_base
 from scripts.comfy_workflow import nodes_of, to_prompt
@@ -76,14 +75,14 @@ class Given:
         return cls(bundle, demo, model, picture, torch.from_numpy(samples)[None], rate)
 
     def prepared(self, plan: ClipPlan, text: Tensor, audio: AvatarAudio) -> Prepared:
-        place = PlacedVAE(self.demo.vae, CPU, torch.float32)
+        place = self.demo.placed_vae
         return prepare(plan, self.model.config, Inputs(self.picture, text, audio), place)
 
     def plan(self, clips: int, seed: int, fps: Fraction = MODEL_RATE) -> ClipPlan:
         return ClipPlan(num_clip=clips, width=self.bundle.side, height=self.bundle.side, seed=seed, fps=fps)
 
     def audio(self) -> AvatarAudio:
-        return AvatarAudio(self.demo.audio.encode_long(self.voice, self.rate)[None], self.voice, self.rate)
+        return self.demo.heard(self.voice, self.rate)
 
 
 @dataclass
@@ -123,7 +122,7 @@ def _run(given: Given, fps: Fraction, seed: int) -> dict[str, float]:
     audio = clock.timed("voice", given.audio)
     text = clock.timed("text", lambda: given.demo.text.encode(PROMPT))
     ready = clock.timed("picture", lambda: given.prepared(plan, text, audio))
-    place = PlacedVAE(given.demo.vae, CPU, torch.float32)
+    place = given.demo.placed_vae
     decoder = clock.timed("priming", lambda: OnlineDecoder(place, ready.priming, "hold"))
     sampler = iter(LocalExecutor(given.model, CPU, torch.float32).run(SamplingRequest(ready.conditions, plan)))
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +162,7 @@ class Alone:
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "video.mp4"
-            decoder = OnlineDecoder(PlacedVAE(given.demo.vae, CPU, torch.float32), ready.priming, "hold")
+            decoder = OnlineDecoder(given.demo.placed_vae, ready.priming, "hold")
             picture, sound = PictureTrack(plan.width, plan.height, plan.fps), AudioTrack(given.rate)
             with VideoWriter(path, picture, sound) as writer:
                 output = Output(writer, OnlineVideo(path))

@@ -92,10 +92,15 @@ def adam(model: nn.Module) -> Together:
 def muon_for_convolutions(model: nn.Module) -> Together:
     """Muon for those that look around in a picture or mix channels, Adam for all else: pixels, pairs of frames, norms,
     biases."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    inner = [p for p in trained if p.ndim >= 4 and min(p.shape[:2]) > 3 and p.shape[2:] != (3, 1, 1)]
-    chosen = {id(p) for p in inner}
-    return Together([Muon(inner, lr=1.0), _adam([p for p in trained if id(p) not in chosen])])
+    return muon_for(model, lambda _, p: p.ndim >= 4 and min(p.shape[:2]) > 3 and p.shape[2:] != (3, 1, 1))
+
+
+def muon_for(model: nn.Module, chosen: Callable[[str, nn.Parameter], bool]) -> Together:
+    """Muon for the chosen ones of what is trained, by names and parameters; Adam for the rest."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inner = {name: p for name, p in trained.items() if chosen(name, p)}
+    rest = [p for name, p in trained.items() if name not in inner]
+    return Together([Muon(inner.values(), lr=1.0), _adam(rest)])
 
 
 def _adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

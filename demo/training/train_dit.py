@@ -21,7 +21,7 @@ from liveavatar_runtime.vae import WanVAE
 
 from .checkpoints import load_state, save_state
 from .dataset import BLOCKS, Examples, build
-from .optimizers import Muon, Together
+from .optimizers import Together, muon_for
 from .parallel_forward import Sequences, velocities
 from .portraits import WALLS
 from .text import TextEncoder, many_prompts
@@ -53,14 +53,9 @@ def begin(model: CausalWanS2V) -> None:
                     bias[:, first : first + 2, 0] = 5.0
 
 
-def optimizers(model: CausalWanS2V) -> list[torch.optim.Optimizer]:
+def optimizers(model: CausalWanS2V) -> Together:
     """Muon for the matrices inside the layers, Adam for the rest."""
-    inner = [
-        p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith(("blocks.", "audio_injector."))
-    ]
-    chosen = {id(p) for p in inner}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [Muon(inner, lr=1.0), torch.optim.Adam(rest, lr=1.0, betas=(0.9, 0.98))]
+    return muon_for(model, lambda name, p: p.ndim == 2 and name.startswith(("blocks.", "audio_injector.")))
 
 
 Prompts = dict[str, list[Tensor]]
@@ -157,7 +152,7 @@ def train(
 ) -> None:
     """Continues from `file` where it exists; the rate falls over the last third. draw: a batch, as of `draw_batch`."""
     steps, rate, seed = schedule.steps, schedule.rate, schedule.seed
-    both = Together(optimizers(model))
+    both = optimizers(model)
     done = load_state(file, model, both)
     started, average = time.monotonic(), 0.0
     for step in range(done, steps):
