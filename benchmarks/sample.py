@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks import ROOT
 from benchmarks.quality import CLIP, FPS, RATE
 from benchmarks.shown import Shown, example
-from demo.bundles import PEOPLE
+from demo.bundles import BY_SIDE, SMALL
 
 SAMPLE = ROOT / "docs" / "images" / "sample.gif"
 CLIPS, EVERY = 3, 2
@@ -91,10 +91,11 @@ def save(pictures: list[Image.Image], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, choices=list(BY_SIDE), default=SMALL.side, help="of the demo's videos")
     parser.add_argument("--output", type=Path, default=SAMPLE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    what = example(PEOPLE, CLIPS)
+    what = example(BY_SIDE[arguments.side], CLIPS)
     assert len(what.frames) == CLIPS * CLIP
     save(moving(what), arguments.output)
     print(arguments.output, f"{arguments.output.stat().st_size / 1e6:.2f} MB")

@@ -1,7 +1,7 @@
 """Draws portraits and frames of their videos with the voice's waveform under them: `python -m benchmarks.strip`.
 
 The first row is the picture, voice and prompt of the example workflow, at 25 frames a second. People, voices and
-prompts are none that the demo model was trained on. `--small`: of the demo of 64x64.
+prompts are none that the demo model was trained on. `--side 128`: of the demo of 128x128, where it is there.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch
 from benchmarks import ROOT
 from benchmarks.quality import FPS, RATE, Demo
 from benchmarks.shown import HELD_OUT, Shown, example
-from demo.bundles import PEOPLE, SMALL
+from demo.bundles import BY_SIDE, SMALL
 
 SIDE = 128
 """Pixels of a frame in the strip."""
@@ -45,14 +45,14 @@ def _resized(frame: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--side", type=int, choices=list(BY_SIDE), default=SMALL.side, help="of the demo's videos")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "strip.png")
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--first", type=int, default=24, help="first frame shown")
     parser.add_argument("--frames", type=int, default=14)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    bundle = SMALL if arguments.small else PEOPLE
+    bundle = BY_SIDE[arguments.side]
     demo, window = Demo.load(bundle.folder), slice(arguments.first, arguments.first + arguments.frames)
     rows = []
     for number in range(arguments.people):

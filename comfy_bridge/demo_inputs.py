@@ -14,17 +14,7 @@ from .folders import PACK_ROOT
 from .progress import log
 
 DEMO_INPUTS = {
-    f"liveavatar_{name}": name
-    for name in (
-        "portrait.png",
-        "voice.wav",
-        "two_people.png",
-        "conversation.wav",
-        "portrait_128.png",
-        "two_people_128.png",
-        "cat_128.png",
-        "pose_128.mp4",
-    )
+    f"liveavatar_{name}": name for name in ("portrait.png", "voice.wav", "two_people.png", "conversation.wav")
 }
 """Names in the templates, and in `demo/`."""
 IN_TEMPORARY_FOLDER = " [temp]"

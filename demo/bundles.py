@@ -22,4 +22,5 @@ class DemoBundle:
 
 SMALL = DemoBundle(FOLDER / "liveavatar-demo", FOLDER / "portrait.png", 64)
 PEOPLE = DemoBundle(FOLDER / "liveavatar-demo-128", FOLDER / "portrait_128.png", 128)
-"""That of `demo.people`."""
+"""That of `demo.people`; its folder is there when it was trained, and its picture when it was drawn (`demo_files`)."""
+BY_SIDE = {bundle.side: bundle for bundle in (SMALL, PEOPLE)}

@@ -102,7 +102,10 @@ def rows(setup: Setup) -> Iterator[Row]:
     given = Given.load()
     yield _alone(setup, given, "demo", MODEL_RATE)
     # Real time leaves the page and the mux room if all of this takes less than one of two cores.
-    yield _alone(setup, Given.load(PEOPLE), "demo of 128x128, 25 frames a second", LIVE_RATE)
+    if PEOPLE.folder.is_dir():
+        yield _alone(setup, Given.load(PEOPLE), "demo of 128x128, 25 frames a second", LIVE_RATE)
+    else:
+        yield Row.skipped("end to end", f"demo of 128x128: {PEOPLE.folder.name} is not there; demo.people trains it")
     if setup.comfyui is None:
         yield Row.skipped("end to end", "in ComfyUI: no folder was given with --comfyui")
     else:

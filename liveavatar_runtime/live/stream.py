@@ -77,8 +77,6 @@ class _End:
     asked: Callable[[int], bool]
     sooner: int | None = None
     newest: int = -1
-    failed: BaseException | None = None
-    """What the voice raised, an interruption while it was waited for above all."""
 
     def heard(self, block: int) -> None:
         if block <= self.newest:
@@ -90,17 +88,6 @@ class _End:
     def __call__(self, block: int) -> bool:
         return block in (self.last, self.sooner)
 
-    def told(self, error: Exception) -> BaseException:
-        """Of an error of the run: a pipeline tells what the voice raised as a failure of the stage that heard it."""
-        if self.failed is None or self.failed is error:
-            return error
-        error.__cause__ = None
-        return self.failed
-
-    def fail(self, error: BaseException) -> BaseException:
-        self.failed = error
-        return error
-
 
 @dataclass(frozen=True)
 class _Watched:
@@ -110,8 +97,7 @@ class _Watched:
     end: _End
 
     def frames(self, first: int, count: int) -> Tensor:
-        with replaced(BaseException, self.end.fail):
-            found = self.voice.frames(first, count)
+        found = self.voice.frames(first, count)
         self.end.heard(first // FRAMES_PER_BLOCK)
         return found
 
@@ -196,7 +182,7 @@ class LiveLatentStream:
         end = _End(start.first_block, last, self._hooks.asked)
         given = self._directed.conditions
         run = self._start_run(part, replace(given, audio=_Watched(given.audio, end)), start, end)
-        with replaced(Exception, end.told), closing(run), ExitStack() as at_end:
+        with closing(run), ExitStack() as at_end:
             at_end.callback(self._keep, run)
             for block in self._checked(run):
                 self._take(block)

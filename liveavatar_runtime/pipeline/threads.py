@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..device_kinds import copies_ahead
-from ..errors import handled, on_failure
+from ..errors import InputError, handled, on_failure
 from ..sampling.run import Evaluation, LatentBlock
 from .stage import FinishedBlock, Result, RingPart, StageTask
 from .transport import MessageKey, StageError, StageStopped, Tensors, Transport
@@ -247,8 +247,9 @@ def run_stage(number: int, worker: StageWorker, links: Links, compute_threads: i
     ready.wait()
 
     def stop_all(error: BaseException) -> None:
-        if not isinstance(error, Exception):
-            # An interruption: ComfyUI's own operations raise it once, in whichever thread asks first.
+        if isinstance(error, InputError) or not isinstance(error, Exception):
+            # What was given, as a voice that is not readable, is no fault of this stage. Nor is an interruption:
+            # ComfyUI's own operations raise it once, in whichever thread asks first.
             links.stop(error)
             return
         failure = failure_of(number, worker.device, error)

@@ -220,7 +220,7 @@ class Interrupted:
 
     voice: FrameFeatures
     block: int
-    error: BaseException = field(default_factory=lambda: InterruptedError("the button"))
+    error: BaseException
 
     def frames(self, first: int, count: int) -> Tensor:
         if first >= 12 * self.block:
@@ -228,22 +228,17 @@ class Interrupted:
         return self.voice.frames(first, count)
 
 
-def test_an_interruption_while_a_pipeline_hears_is_one() -> None:
-    """Not a failure of the stage that waited."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt("the button"), InputError("the button")])
+def test_what_a_stage_meets_that_is_not_its_fault_is_told_as_itself(error: BaseException) -> None:
+    """An interruption, which as ComfyUI's is no `Exception` and comes once, in whichever thread asks first; and what is
+    wrong with a voice. In a live stream and in a run of its own."""
     runs = Runs(TimestepPipelineExecutor(replicate(random_model(), [CPU] * 2), torch.float32))
     conditions = random_conditions()
-    conditions = replace(conditions, audio=Interrupted(conditions.audio, 2))
-    with pytest.raises(InterruptedError, match="the button"):
+    conditions = replace(conditions, audio=Interrupted(conditions.audio, 2, error))
+    with pytest.raises(type(error), match="the button"):
         taken(LiveLatentStream(Directed(LIVE.without_end(), conditions), HISTORY, runs), 6)
-
-
-def test_an_interruption_that_a_stage_meets_is_one() -> None:
-    """ComfyUI's is no `Exception`, and comes once, in whichever thread asks first."""
-    runs = Runs(TimestepPipelineExecutor(replicate(random_model(), [CPU] * 2), torch.float32))
-    conditions = random_conditions()
-    conditions = replace(conditions, audio=Interrupted(conditions.audio, 2, KeyboardInterrupt("the button")))
-    with pytest.raises(KeyboardInterrupt, match="the button"):
-        list(runs.executor.run(SamplingRequest(conditions, replace(LIVE, num_clip=3))))
+    with pytest.raises(type(error), match="the button"):
+        sampled(replace(LIVE, num_clip=3), conditions, runs)
 
 
 def test_a_plan_without_an_end_has_a_key_of_its_own() -> None:
